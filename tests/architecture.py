@@ -1,0 +1,263 @@
+"""The rules that the source tree keeps, as functions from parsed modules to complaints.
+
+An empty list means the rule holds. tests/test_architecture.py applies them to the package, and to small broken trees
+to show that each rule can fail.
+"""
+
+import ast
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = [
+    "RULES",
+    "Module",
+    "check_exports",
+    "check_imports",
+    "check_init_files",
+    "check_optional_packages",
+    "check_private_names",
+    "check_size",
+    "read_package",
+]
+
+PACKAGE = "nestlearn"
+MAX_LINES = 400
+MAX_DEPTH = 2
+
+# Folder -> the folders it may import from besides itself. What those may import is allowed too: see `reachable`.
+# `optim` and `layers` do not see each other, they meet in `memory` and `ops`.
+MAY_IMPORT = {
+    "memory": set(),
+    "ops": {"memory"},
+    "targets": {"ops"},
+    "layers": {"ops"},
+    "optim": {"targets"},
+    "models": {"layers"},
+    "training": {"optim", "models"},
+    "describe": {"optim", "models"},
+    "report": {"training", "describe"},
+    "cli": {"training", "describe", "report"},  # `nestlearn report` is a verb of the command line
+}
+
+# The folders whose modules may import optional packages when they are loaded.
+NEEDS_EXTRAS = {"training", "report", "cli"}
+
+
+@dataclass(frozen=True)
+class Module:
+    """One source file: its dotted name without the package ("optim.named", "" for the root), and its syntax tree."""
+
+    name: str
+    is_package: bool
+    lines: int
+    tree: ast.Module
+
+    @property
+    def folder(self) -> str:
+        """The first folder, "" for files that lie directly in the package."""
+        return self.name.split(".")[0] if "." in self.name or self.is_package else ""
+
+    @property
+    def where(self) -> str:
+        return f"{self.name or 'the root'}{' (__init__.py)' if self.is_package else ''}"
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported module by its absolute dotted name, and the names taken from it."""
+
+    target: str
+    names: tuple[str, ...]
+    line: int
+
+
+def read_package(root: Path) -> list[Module]:
+    """Parse every Python file below `root`, the folder of the package."""
+    modules = []
+    for path in sorted(root.rglob("*.py")):
+        parts = path.relative_to(root).with_suffix("").parts
+        text = path.read_text(encoding="utf-8")
+        is_package = parts[-1] == "__init__"
+        name = ".".join(parts[:-1] if is_package else parts)
+        modules.append(Module(name, is_package, len(text.splitlines()), ast.parse(text, str(path))))
+    return modules
+
+
+def imports_in(module: Module, nodes: Iterable[ast.AST]) -> Iterator[Import]:
+    """The imports among `nodes`, relative ones made absolute."""
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(alias.name, (), node.lineno)
+        elif isinstance(node, ast.ImportFrom):
+            target = node.module or ""
+            if node.level:
+                here = [PACKAGE, *filter(None, module.name.split("."))]
+                keep = len(here) - node.level + (1 if module.is_package else 0)
+                target = ".".join([*here[:keep], *filter(None, [target])])
+            yield Import(target, tuple(alias.name for alias in node.names), node.lineno)
+
+
+def own_targets(found: Import, folders: set[str]) -> Iterator[str]:
+    """The folders of the package that an import reaches; "" stands for the root's own names."""
+    parts = found.target.split(".")
+    if parts[0] != PACKAGE:
+        return
+    if len(parts) > 1:
+        yield parts[1] if parts[1] in folders else ""
+    else:
+        # `from nestlearn import memory` reaches the folder; `from nestlearn import Adam`, `import nestlearn` the root.
+        yield from (name if name in folders else "" for name in found.names or ("",))
+
+
+def reachable(folder: str) -> set[str]:
+    """The folder itself and all that it may import, directly or through others."""
+    return {folder}.union(*(reachable(below) for below in MAY_IMPORT[folder]))
+
+
+def check_imports(modules: list[Module]) -> list[str]:
+    """Folders import downwards only, also inside functions; nobody below the root imports the root itself."""
+    folders = {module.folder for module in modules} - {""} | MAY_IMPORT.keys()
+    lone_files = {module.name for module in modules if module.folder == "" and module.name}
+    complaints = []
+    for module in modules:
+        if module.folder and module.folder not in MAY_IMPORT:
+            complaints.append(f"{module.where}: folder {module.folder!r} has no place in the import rule, give it one")
+            continue
+        allowed = allowed_folders(module)
+        for found in imports_in(module, ast.walk(module.tree)):
+            lone = found.target.removeprefix(f"{PACKAGE}.") in lone_files
+            for target in own_targets(found, folders):
+                if not lone and target not in allowed:
+                    what = f"nestlearn.{target}" if target else "the root package, name the folder instead"
+                    complaints.append(f"{module.where}, line {found.line}: must not import {what}")
+    return complaints
+
+
+def allowed_folders(module: Module) -> set[str]:
+    """Which folders a module may import. The root's exports are light; its other files depend on nothing of ours."""
+    if module.folder:
+        return reachable(module.folder)
+    return MAY_IMPORT.keys() - NEEDS_EXTRAS if module.is_package else set()
+
+
+def check_optional_packages(modules: list[Module]) -> list[str]:
+    """At load time only the standard library, torch and nestlearn itself, except in the folders that need extras."""
+    known = sys.stdlib_module_names | {"torch", PACKAGE}
+    complaints = []
+    for module in modules:
+        if module.folder in NEEDS_EXTRAS:
+            continue
+        for found in imports_in(module, load_time_nodes(module.tree)):
+            if found.target.split(".")[0] not in known:
+                complaints.append(f"{module.where}, line {found.line}: imports {found.target} when it is loaded")
+    return complaints
+
+
+def load_time_nodes(tree: ast.AST) -> Iterator[ast.AST]:
+    """All nodes that run when the module is loaded: not the bodies of functions, nor what only type checkers read."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if isinstance(node, ast.If) and ast.unparse(node.test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}:
+            continue
+        yield node
+        yield from load_time_nodes(node)
+
+
+def check_private_names(modules: list[Module]) -> list[str]:
+    """A name or a module with a leading underscore is used nowhere but in its own file."""
+    complaints = []
+    for module in modules:
+        for found in imports_in(module, ast.walk(module.tree)):
+            if found.target.split(".")[0] != PACKAGE:
+                continue
+            for name in (*found.target.split("."), *found.names):
+                if name.startswith("_") and not name.endswith("__"):
+                    complaints.append(f"{module.where}, line {found.line}: {name} is private to another file")
+    return complaints
+
+
+def assigns_all(node: ast.stmt) -> bool:
+    """Whether a statement is `__all__ = ...`, with or without a type (an empty list needs one)."""
+    if isinstance(node, ast.AnnAssign):
+        return node.value is not None and ast.unparse(node.target) == "__all__"
+    return isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["__all__"]
+
+
+def exported_names(tree: ast.Module) -> list[str] | None:
+    """The literal list assigned to `__all__`; None without one."""
+    for node in tree.body:
+        if assigns_all(node):
+            try:
+                value = ast.literal_eval(node.value)
+            except ValueError:
+                return None
+            return list(value)
+    return None
+
+
+def defined_names(tree: ast.Module) -> set[str]:
+    """The names a module binds when it is loaded."""
+    names = set()
+    for node in load_time_nodes(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {alias.asname or alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+    definitions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    return names | {node.name for node in tree.body if isinstance(node, definitions)}
+
+
+def check_exports(modules: list[Module]) -> list[str]:
+    """Every public module has a literal `__all__` of names that exist, each once."""
+    inside = {module.name for module in modules}
+    complaints = []
+    for module in modules:
+        last = module.name.split(".")[-1]
+        if last.startswith("_"):
+            continue
+        exported = exported_names(module.tree)
+        if exported is None:
+            complaints.append(f"{module.where}: has no literal __all__")
+            continue
+        submodules = {name for name in exported if f"{module.name}.{name}".lstrip(".") in inside}
+        missing = set(exported) - defined_names(module.tree) - (submodules if module.is_package else set())
+        complaints += [f"{module.where}: __all__ names {name!r}, which does not exist" for name in sorted(missing)]
+        if len(set(exported)) < len(exported):
+            complaints.append(f"{module.where}: __all__ repeats a name")
+    return complaints
+
+
+def check_init_files(modules: list[Module]) -> list[str]:
+    """Every folder of code has an `__init__.py`, which has a docstring, imports and `__all__`, and no code."""
+    packages = {module.name for module in modules if module.is_package}
+    folders = {module.name.rpartition(".")[0] for module in modules if not module.is_package}
+    complaints = [f"{folder or 'the root'}: has no __init__.py" for folder in sorted(folders - packages)]
+    for module in modules:
+        if not module.is_package:
+            continue
+        if not ast.get_docstring(module.tree):
+            complaints.append(f"{module.where}: has no docstring")
+        for node in module.tree.body:
+            is_text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+            if not (is_text or assigns_all(node) or isinstance(node, ast.Import | ast.ImportFrom)):
+                complaints.append(f"{module.where}, line {node.lineno}: holds code")
+    return complaints
+
+
+def check_size(modules: list[Module]) -> list[str]:
+    """Files stay readable in one go, and nothing hides in deep folders."""
+    complaints = [
+        f"{module.where}: {module.lines} lines, at most {MAX_LINES}" for module in modules if module.lines > MAX_LINES
+    ]
+    for module in modules:
+        depth = len(module.name.split(".")) - (0 if module.is_package else 1)
+        if depth > MAX_DEPTH:
+            complaints.append(f"{module.where}: {depth} folders deep, at most {MAX_DEPTH}")
+    return complaints
+
+
+RULES = (check_imports, check_optional_packages, check_private_names, check_exports, check_init_files, check_size)

@@ -1,0 +1,28 @@
+"""What every test shares: fast tests before slow ones, the same random numbers each time, and no state left behind."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import settings
+
+# Shared machines are too uneven for a deadline per example, and a failure in CI has to be repeatable.
+settings.register_profile("local", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the slow tests last (the sort is stable), so that a plain mistake shows within seconds."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+
+
+@pytest.fixture(autouse=True)
+def isolated_torch() -> Iterator[None]:
+    """Start each test from one seed, and give torch's global settings back as they were."""
+    dtype, gradients = torch.get_default_dtype(), torch.is_grad_enabled()
+    torch.manual_seed(0)
+    yield
+    torch.set_default_dtype(dtype)
+    torch.set_grad_enabled(gradients)

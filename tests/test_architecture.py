@@ -1,0 +1,170 @@
+"""The source tree keeps the rules of tests/architecture.py, and each rule notices a tree that breaks it."""
+
+from pathlib import Path
+
+import pytest
+from architecture import (
+    RULES,
+    check_exports,
+    check_imports,
+    check_init_files,
+    check_optional_packages,
+    check_private_names,
+    check_size,
+    read_package,
+)
+
+import nestlearn
+
+ROOT = Path(nestlearn.__file__).parent
+
+# A small tree in which everything is as it should be; the tests below each break one thing in it.
+SOUND = {
+    "__init__.py": '"""Root."""\nfrom nestlearn.optim import Adam\n__all__ = ["Adam"]\n',
+    "version.py": '__all__ = ["__version__"]\n__version__ = "1"\n',
+    "memory/__init__.py": '"""Memory."""\nfrom nestlearn.memory.models import Box\n__all__ = ["Box", "models"]\n',
+    "memory/models.py": 'import torch\n__all__ = ["Box"]\nclass Box:\n    size = 1\n',
+    "ops/__init__.py": '"""Ops."""\n__all__ = []\n',
+    "ops/matrix.py": 'from nestlearn.memory import Box\n__all__ = ["root"]\ndef root():\n    return Box\n',
+    "optim/__init__.py": '"""Optim."""\nfrom .named import Adam\n__all__ = ["Adam"]\n',
+    "optim/named.py": 'from ..memory.models import Box\n__all__ = ["Adam"]\nclass Adam(Box):\n    """Adam."""\n',
+    "layers/__init__.py": '"""Layers."""\n__all__ = []\n',
+    "layers/memory.py": 'from nestlearn.ops.matrix import root\n__all__ = ["a"]\na = b = root\n',
+    "training/__init__.py": '"""Training."""\n__all__ = []\n',
+    "training/loop.py": 'import numpy\nfrom nestlearn.optim import Adam\n__all__ = ["run"]\nrun = (numpy, Adam)\n',
+    "cli/__init__.py": '"""Command line."""\n__all__: list[str] = []\n',
+    "cli/main.py": "import typer\nfrom nestlearn import report\nfrom nestlearn.version import __version__\n__all__=[]",
+}
+
+FORBIDDEN_IMPORTS = [
+    ("memory/models.py", "from nestlearn.ops.matrix import root"),
+    ("memory/models.py", "from nestlearn.ops import matrix"),
+    ("memory/models.py", "import nestlearn.optim.named"),
+    ("memory/models.py", "from nestlearn import optim"),
+    ("memory/models.py", "from .. import optim"),
+    ("memory/__init__.py", "from ..optim import Adam"),
+    ("memory/models.py", "def late():\n    from nestlearn.ops.matrix import root"),
+    ("memory/models.py", "if False:\n    from nestlearn.ops.matrix import root"),
+    ("ops/matrix.py", "from nestlearn.targets import second_moment"),
+    ("layers/memory.py", "from nestlearn.optim.named import Adam"),
+    ("layers/memory.py", "from nestlearn.targets import second_moment"),
+    ("optim/named.py", "from nestlearn.layers.memory import a"),
+    ("optim/named.py", "from nestlearn.models import hope"),
+    ("optim/named.py", "from nestlearn import Adam"),
+    ("optim/named.py", "import nestlearn"),
+    ("training/loop.py", "from nestlearn.describe import describe"),
+    ("training/loop.py", "from nestlearn.report import pictures"),
+    ("__init__.py", "from nestlearn.training import loop"),
+    ("version.py", "from nestlearn.memory import Box"),
+    ("elsewhere/new.py", "import torch"),
+]
+
+
+def build(folder: Path, changed: dict[str, str]) -> list:
+    for name, text in {**SOUND, **changed}.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return read_package(folder)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_package_keeps(rule):
+    modules = read_package(ROOT)
+    assert any(module.name == "version" for module in modules), f"nothing was read from {ROOT}"
+    assert rule(modules) == []
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_sound_tree_passes(rule, tmp_path):
+    assert rule(build(tmp_path, {})) == []
+
+
+@pytest.mark.parametrize(("file", "line"), FORBIDDEN_IMPORTS)
+def test_forbidden_import_is_noticed(file, line, tmp_path):
+    complaints = check_imports(build(tmp_path, {file: SOUND.get(file, "") + line + "\n"}))
+    assert len(complaints) == 1
+    assert file.removesuffix(".py").removesuffix("__init__").strip("/").replace("/", ".") in complaints[0]
+
+
+@pytest.mark.parametrize(
+    ("line", "count"),
+    [
+        ("import numpy", 1),
+        ("from scipy.linalg import sqrtm", 1),
+        ("try:\n    import numpy\nexcept ImportError:\n    numpy = None", 1),
+        ("class A:\n    import numpy", 1),
+        ("def late():\n    import numpy", 0),
+        ("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import numpy", 0),
+        ("import math, torch.nn.functional", 0),
+    ],
+)
+def test_optional_package_is_noticed(line, count, tmp_path):
+    text = SOUND["ops/matrix.py"] + line + "\n"
+    assert len(check_optional_packages(build(tmp_path, {"ops/matrix.py": text}))) == count
+
+
+@pytest.mark.parametrize(
+    ("line", "count"),
+    [
+        ("from nestlearn.memory.models import _helper", 1),
+        ("from nestlearn.memory._hidden import helper", 1),
+        ("from ..memory.models import _helper", 1),
+        ("from nestlearn.version import __version__", 0),
+        ("from torch._dynamo import allow_in_graph", 0),
+    ],
+)
+def test_private_name_is_noticed(line, count, tmp_path):
+    text = SOUND["optim/named.py"] + line + "\n"
+    assert len(check_private_names(build(tmp_path, {"optim/named.py": text}))) == count
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "complaint"),
+    [
+        ("ops/matrix.py", "def root(): ...", "no literal __all__"),
+        ("ops/matrix.py", "import math\n__all__ = sorted(vars(math))", "no literal __all__"),
+        ("ops/matrix.py", '__all__ = ["root"]', "'root', which does not exist"),
+        ("ops/matrix.py", '__all__ = ["inner"]\ndef root():\n    inner = 1', "'inner', which does not exist"),
+        ("ops/matrix.py", '__all__ = ["root", "root"]\nroot = 1', "repeats a name"),
+        ("memory/__init__.py", '"""Memory."""\n__all__ = ["nowhere"]', "'nowhere', which does not exist"),
+    ],
+)
+def test_wrong_exports_are_noticed(file, text, complaint, tmp_path):
+    complaints = check_exports(build(tmp_path, {file: text}))
+    assert len(complaints) == 1
+    assert complaint in complaints[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("from .named import Adam\n__all__ = ['Adam']", "no docstring"),
+        ('"""Optim."""\ndef helper(): ...\n__all__ = []', "line 2: holds code"),
+        ('"""Optim."""\n__all__ = []\nDEFAULT = 1', "line 3: holds code"),
+        ('"""Optim."""\n__all__ = []\n__all__.append("Adam")', "line 3: holds code"),
+        ('"""Optim."""\ntry:\n    import x\nexcept ImportError:\n    x = None\n__all__ = []', "line 2: holds code"),
+    ],
+)
+def test_code_in_init_is_noticed(text, complaint, tmp_path):
+    complaints = check_init_files(build(tmp_path, {"optim/__init__.py": text}))
+    assert len(complaints) == 1
+    assert complaint in complaints[0]
+
+
+def test_folder_without_init_is_noticed(tmp_path):
+    text = SOUND["memory/models.py"]
+    assert check_init_files(build(tmp_path, {"memory/more/models.py": text})) == ["memory.more: has no __init__.py"]
+
+
+def test_long_file_is_noticed(tmp_path):
+    assert check_size(build(tmp_path, {"ops/matrix.py": "x = 1\n" * 400})) == []
+    assert check_size(build(tmp_path, {"ops/matrix.py": "x = 1\n" * 401})) == ["ops.matrix: 401 lines, at most 400"]
+
+
+@pytest.mark.parametrize("name", ["named.py", "__init__.py"])
+def test_deep_folder_is_noticed(name, tmp_path):
+    assert check_size(build(tmp_path, {f"optim/rules/{name}": ""})) == []
+    complaints = check_size(build(tmp_path, {f"optim/rules/more/{name}": ""}))
+    assert len(complaints) == 1
+    assert "3 folders deep, at most 2" in complaints[0]

@@ -1,0 +1,101 @@
+"""The package as a user installs it: what it needs, what it ships, how long its import takes."""
+
+import importlib.metadata
+import importlib.resources
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import nestlearn as nl
+
+ROOT = Path(__file__).resolve().parent.parent
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+CONSTRAINTS = [
+    line
+    for line in (ROOT / "dev" / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    if line and not line.startswith("#")
+]
+
+# Every package that an installation may lack: all of the extras, what they bring, and what a host framework brings.
+# jinja2 is absent because torch itself requires it.
+OPTIONAL = [
+    *("click", "hypothesis", "matplotlib", "numpy", "pytest", "rich", "typer", "yaml"),
+    *("accelerate", "lightning", "pandas", "pydantic", "safetensors", "scipy", "sklearn", "tqdm", "transformers"),
+]
+
+BLOCK = f"""
+import importlib.abc, sys
+class Refuse(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {OPTIONAL!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Refuse())
+"""
+
+
+def run_python(program: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+
+
+def project_name(requirement: str) -> str:
+    """'PyYAML>=6.0' -> 'pyyaml', the form in which package names compare equal."""
+    name = re.match(r"[A-Za-z0-9._-]+", requirement)
+    assert name is not None, f"no package name in {requirement!r}"
+    return re.sub(r"[-_.]+", "-", name.group()).lower()
+
+
+def test_version_is_the_installed_one():
+    assert nl.__version__ == importlib.metadata.version("nestlearn")
+
+
+def test_py_typed_is_shipped():
+    assert importlib.resources.files("nestlearn").joinpath("py.typed").is_file()
+
+
+def test_torch_is_the_only_dependency():
+    assert [project_name(requirement) for requirement in PYPROJECT["project"]["dependencies"]] == ["torch"]
+
+
+def test_constraints_are_exact():
+    loose = [line for line in CONSTRAINTS if not re.fullmatch(r"[a-z0-9.-]+==[0-9][0-9a-z.]*", line)]
+    assert loose == []
+
+
+def test_every_dependency_is_constrained():
+    extras = PYPROJECT["project"]["optional-dependencies"].values()
+    wanted = [*PYPROJECT["build-system"]["requires"], *PYPROJECT["project"]["dependencies"]]
+    wanted += [requirement for extra in extras for requirement in extra]
+    pinned = {project_name(line) for line in CONSTRAINTS}
+    assert {project_name(requirement) for requirement in wanted} - pinned == set()
+
+
+def test_exports_exist():
+    assert len(set(nl.__all__)) == len(nl.__all__)
+    assert [name for name in nl.__all__ if not hasattr(nl, name)] == []
+
+
+def test_import_needs_torch_alone():
+    done = run_python(BLOCK + "import nestlearn")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("package", ["numpy", "typer", "matplotlib"])
+def test_the_block_blocks(package):
+    done = run_python(BLOCK + f"import {package}")
+    assert done.returncode == 1
+    assert f"No module named '{package}'" in done.stderr
+
+
+def test_import_adds_little_to_torch():
+    program = "import time, torch; start = time.perf_counter(); import nestlearn; print(time.perf_counter() - start)"
+    times: list[float] = []
+    # The first run may write byte code and any run may be disturbed: the best of a few is the import's own cost.
+    while len(times) < 5 and (not times or min(times) > 0.2):
+        done = run_python(program)
+        assert done.returncode == 0, done.stderr
+        times.append(float(done.stdout))
+    assert min(times) <= 0.2, f"expected at most 0.2 s on top of `import torch`, measured {times}"
