@@ -1,0 +1,53 @@
+"""The core: everything that learns is an associative memory (M1-M5)."""
+
+from nestlearn.memory.associative import AssociativeMemory
+from nestlearn.memory.levels import frequency, levels
+from nestlearn.memory.models import MLP, Constant, Matrix, Model
+from nestlearn.memory.nesting import Consult, Consulted, Scene
+from nestlearn.memory.objectives import (
+    L2,
+    DotProduct,
+    Hypergradient,
+    Objective,
+    Oja,
+    Orthogonality,
+    Quadratic,
+    dot_product,
+    hypergradient,
+    l2,
+    oja,
+    orthogonality,
+    quadratic,
+)
+from nestlearn.memory.rules import Context, DeltaGradientDescent, GradientDescent, LeastSquares, Rule
+
+__all__ = [
+    "L2",
+    "MLP",
+    "AssociativeMemory",
+    "Constant",
+    "Consult",
+    "Consulted",
+    "Context",
+    "DeltaGradientDescent",
+    "DotProduct",
+    "GradientDescent",
+    "Hypergradient",
+    "LeastSquares",
+    "Matrix",
+    "Model",
+    "Objective",
+    "Oja",
+    "Orthogonality",
+    "Quadratic",
+    "Rule",
+    "Scene",
+    "dot_product",
+    "frequency",
+    "hypergradient",
+    "l2",
+    "levels",
+    "oja",
+    "orthogonality",
+    "quadratic",
+]

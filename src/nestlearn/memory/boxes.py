@@ -1,0 +1,53 @@
+"""Memories that are boxes, one number for every entry of the gradient (O2, O7)."""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from nestlearn.memory.associative import AssociativeMemory
+from nestlearn.memory.models import Constant
+from nestlearn.memory.nesting import Consulted, Scene, the_gradient
+from nestlearn.memory.objectives import dot_product, l2
+from nestlearn.memory.rules import GradientDescent
+
+__all__ = ["average_box", "bias_corrected", "sum_box"]
+
+
+def sum_box(
+    name: str,
+    retention: float,
+    value: Callable[[Scene], Tensor] = the_gradient,
+    *,
+    period: int = 1,
+    **options: object,
+) -> Consulted:
+    """M <- retention M + value: the dot-product objective on a box, which is momentum (O2)."""
+    memory = AssociativeMemory(Constant(), dot_product, GradientDescent(lr=1.0, retention=retention), period)
+    return Consulted(name, memory, value=value, **options)  # type: ignore[arg-type]
+
+
+def average_box(
+    name: str,
+    retention: float,
+    value: Callable[[Scene], Tensor] = the_gradient,
+    *,
+    shape: tuple[int, ...] = (),
+    period: int = 1,
+    **options: object,
+) -> Consulted:
+    """M <- M - (1 - retention) (M - value): l2 regression on a box, which is an exponential average (O7).
+
+    With a ``shape`` there is one box of that shape for every matrix instead of one number for every entry. With a
+    ``period`` the box is written that rarely, with the mean of the values since (C1).
+    """
+    memory = AssociativeMemory(Constant(shape), l2, GradientDescent(lr=(1.0 - retention) / period), period)
+    return Consulted(name, memory, value=value, **options)  # type: ignore[arg-type]
+
+
+def bias_corrected(retention: float) -> Callable[[Tensor, Scene], Tensor]:
+    """A read-out that divides an exponential average, started at zero, by the weight its values have received."""
+
+    def readout(answer: Tensor, scene: Scene) -> Tensor:
+        return answer / (1 - retention ** (scene.time + 1))  # type: ignore[operator]
+
+    return readout

@@ -1,0 +1,170 @@
+"""A rule that consults memories: where the nesting comes from (O2-O8, O14, [S] 5.3-5.4).
+
+Momentum, Adam and deep momentum differ only in which memories their rule consults and in how it combines the answers:
+
+===============  ==========================================================  ===============================
+optimizer        memories the weights' rule consults                         combination
+===============  ==========================================================  ===============================
+momentum         a box that sums gradients                                   its answer
+Adam             a box for the gradient, a box for its square                m / (sqrt(v) + eps)
+deep momentum    an MLP from rows of the gradient to rows of a target        its answer
+===============  ==========================================================  ===============================
+
+Each consulted memory has a rule of its own, which may be a ``Consult`` again: nesting has no limit (O6).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nestlearn.memory.associative import AssociativeMemory
+from nestlearn.memory.models import Parameters
+from nestlearn.memory.rules import Context, Rule, Scalar, State
+
+__all__ = ["Consult", "Consulted", "Scene", "the_gradient"]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What lies before a consulted memory when one parameter is written.
+
+    ``gradient`` and ``parameter`` have the parameter's shape with any batch of equal parameters in front; ``answers``
+    holds the read-outs of the memories that were consulted before in the same write, by name.
+    """
+
+    gradient: Tensor
+    parameter: Tensor | None = None
+    time: int | Tensor | None = None
+    lr: Scalar = 1.0
+    observations: Mapping[str, Any] = field(default_factory=dict)
+    answers: dict[str, Tensor] = field(default_factory=dict)
+
+
+def the_gradient(scene: Scene) -> Tensor:
+    """The key, and often the value, of an optimizer's memory: the gradient itself (O5)."""
+    return scene.gradient
+
+
+@dataclass(frozen=True)
+class Consulted:
+    """A memory behind a rule: what it is shown, what it is asked, and what is made of its answer.
+
+    Args:
+        name: stable key of its state and of its answer.
+        memory: the memory. A box of one number is held once for every entry of the gradient, any other once for every
+            matrix.
+        key, value: what it is written with.
+        query: what it is asked; None asks the key it was just shown.
+        readout: a pure function of (answer, scene) applied after the read, such as bias correction or Newton-Schulz.
+        fresh: True reads the memory after its write (as [S] 5.3 prints), False before it.
+        every: the memory is shown a pair only at every ``every``-th write of the parameter; between, it is only asked.
+            This is how an expensive value is computed rarely while the memory carries it.
+        keep_answer: store the read-out and reuse it until the memory changes again, for costly read-outs of slow
+            memories; the function makes the first answer from a gradient of the right shape (``torch.zeros_like``,
+            say).
+        track: store the surprise of the latest write as ``surprise``.
+    """
+
+    name: str
+    memory: AssociativeMemory
+    key: Callable[[Scene], Tensor] = the_gradient
+    value: Callable[[Scene], Tensor] = the_gradient
+    query: Callable[[Scene], Tensor] | None = None
+    readout: Callable[[Tensor, Scene], Tensor] | None = None
+    fresh: bool = True
+    every: int = 1
+    keep_answer: Callable[[Tensor], Tensor] | None = None
+    track: bool = False
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise ValueError(f"memory {self.name!r}: every must be at least 1, got {self.every}")
+        if self.every > 1 and self.memory.period > 1:
+            raise ValueError(f"memory {self.name!r}: give it a period or show it a pair every k writes, not both")
+
+    def init(self, gradient: Tensor, generator: torch.Generator | None = None) -> State:
+        """The state for gradients shaped like ``gradient``."""
+        batch_shape = gradient.shape if self.memory.model.per_entry else gradient.shape[:-2]
+        state = self.memory.init(batch_shape, dtype=gradient.dtype, device=gradient.device, generator=generator)
+        if self.keep_answer is not None:
+            state["answer"] = self.keep_answer(gradient)
+        if self.track:
+            state["surprise"] = gradient.new_zeros(batch_shape)
+        return state
+
+    def consult(self, state: State, scene: Scene) -> tuple[Tensor, State]:
+        """Show the memory its pair, ask it, and return (answer, state)."""
+        written = state
+        if self._happens(scene.time, self.every, first=True):
+            written, surprise = self.memory.write(
+                state,
+                self.key(scene),
+                self.value(scene),
+                time=None if scene.time is None else scene.time // self.every,
+                observations=dict(scene.observations),
+                surprise=self.track,
+            )
+            if self.track:
+                written["surprise"] = surprise
+        if self.keep_answer is not None and not self._changes(scene.time):
+            return state["answer"], {**written, "answer": state["answer"]}
+        query = self.query or self.key
+        answer = self.memory.read(written if self.fresh else state, query(scene))
+        if self.readout is not None:
+            answer = self.readout(answer, scene)
+        if self.keep_answer is not None:
+            written["answer"] = answer
+        return answer, written
+
+    def _changes(self, time: int | Tensor | None) -> bool:
+        if self.every > 1:
+            return self._happens(time, self.every, first=True)
+        return self._happens(time, self.memory.period, first=False)
+
+    def _happens(self, time: int | Tensor | None, every: int, *, first: bool) -> bool:
+        """Whether what happens once in ``every`` writes happens at this one: at the first of them, or at the last."""
+        if every == 1:
+            return True
+        if not isinstance(time, int):
+            raise ValueError(
+                f"memory {self.name!r} acts once in {every} writes and needs the time as an int, got {time!r}"
+            )
+        return time % every == 0 if first else (time + 1) % every == 0
+
+
+@dataclass(frozen=True)
+class Consult(Rule):
+    """The update is a combination of the answers of memories that the gradient is shown to.
+
+    Args:
+        memories: the memories for a gradient of a given shape, in the order in which they are consulted; a later one
+            sees the answers of the earlier ones.
+        combine: scene with all answers -> update, shaped like the gradient and pointing uphill.
+
+    State: ``{parameter name: {memory name: memory state}}``.
+    """
+
+    memories: Callable[[torch.Size], tuple[Consulted, ...]] = lambda shape: ()
+    combine: Callable[[Scene], Tensor] = the_gradient
+
+    def init(self, parameters: Parameters, generator: torch.Generator | None = None) -> State:
+        return {
+            name: {member.name: member.init(tensor, generator) for member in self.memories(tensor.shape)}
+            for name, tensor in parameters.items()
+        }
+
+    def update(self, state: State, gradients: Parameters, context: Context) -> tuple[Parameters, State]:
+        updates: Parameters = {}
+        written: State = {}
+        for name, gradient in gradients.items():
+            parameter = None if context.parameters is None else context.parameters[name]
+            scene = Scene(gradient, parameter, context.time, context.lr, context.observations)
+            written[name] = {}
+            for member in self.memories(gradient.shape):
+                answer, written[name][member.name] = member.consult(state[name][member.name], scene)
+                scene.answers[member.name] = answer
+            updates[name] = self.combine(scene)
+        return updates, written

@@ -1,0 +1,165 @@
+"""Rules write memories: the seed article's *wirers* (M3, O12, O15).
+
+Every rule takes the gradients of the objective to an *update* that, like a gradient, points uphill, and every memory is
+then written the same way:
+
+    theta <- retention * theta - lr * update                                                          (M3)
+
+A rule may keep state, and it may consult memories of its own (``nestlearn.memory.nesting``). ``lr`` and ``retention``
+are numbers, or tensors over the batch of memories [*B]; a write may override them, token by token.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nestlearn.memory.models import Model, Parameters
+
+__all__ = [
+    "Context",
+    "DeltaGradientDescent",
+    "GradientDescent",
+    "LeastSquares",
+    "Rule",
+    "State",
+    "apply_update",
+]
+
+State = dict[str, Any]
+"""Tensors and nested dictionaries of tensors, nothing else."""
+
+Scalar = float | Tensor
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a rule may see of the write that it serves, besides the gradients.
+
+    ``model``, ``parameters``, ``key`` and ``value`` are those of the memory being written (None for weights whose
+    layer the caller does not know); ``time`` counts the earlier writes of this memory; ``lr`` is the length of the
+    step to come, and ``observations`` are tensors that a caller measured outside of the memory, such as the covariance
+    of a layer's inputs.
+    """
+
+    model: Model | None = None
+    parameters: Parameters | None = None
+    key: Tensor | None = None
+    value: Tensor | None = None
+    time: int | Tensor | None = None
+    lr: Scalar = 1.0
+    observations: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Rule(ABC):
+    """How a memory is written: ``update`` gives the step, ``lr`` its length, ``retention`` what is kept."""
+
+    lr: Scalar = 1.0
+    retention: Scalar = 1.0
+
+    def init(self, parameters: Parameters, generator: torch.Generator | None = None) -> State:
+        """The rule's own state beside ``parameters``: none, unless the rule remembers something."""
+        return {}
+
+    @abstractmethod
+    def update(self, state: State, gradients: Parameters, context: Context) -> tuple[Parameters, State]:
+        """(updates, state): updates point uphill and have the shapes of ``gradients``."""
+
+
+@dataclass(frozen=True)
+class GradientDescent(Rule):
+    """The update is the gradient: theta <- retention theta - lr dL/dtheta (M3, O1)."""
+
+    def update(self, state: State, gradients: Parameters, context: Context) -> tuple[Parameters, State]:
+        return gradients, state
+
+
+@dataclass(frozen=True)
+class DeltaGradientDescent(Rule):
+    """Each weight matrix also forgets along its own input: W <- W (alpha I - lr x x^T) - lr dL/dW (O12, S4, S5).
+
+    Many keys in one write replace x x^T by their sum, as the gradient is their sum, or by their mean with ``mean=True``
+    (then use an objective with ``mean=True`` too). ``implicit=True`` takes the exact proximal step for a single key,
+    lr' = lr / (1 + lr ||x||^2), which cannot overshoot whatever the key ([NL] 54-57, App. C).
+    """
+
+    implicit: bool = False
+    mean: bool = False
+
+    def update(self, state: State, gradients: Parameters, context: Context) -> tuple[Parameters, State]:
+        if context.model is None or context.parameters is None or context.key is None:
+            raise ValueError(
+                "DeltaGradientDescent reads the inputs of the memory it writes: the write must pass its key"
+            )
+        inputs = context.model.inputs(context.parameters, context.key)
+        updates = {}
+        for name, gradient in gradients.items():
+            rows = inputs[name]
+            weight = 1 / max(rows.shape[-2], 1) if self.mean else 1.0
+            forgotten = weight * ((context.parameters[name] @ rows.mT) @ rows)
+            update = gradient + forgotten
+            if self.implicit:
+                energy = weight * rows.square().sum((-2, -1))
+                update = update * spread(1 / (1 + context.lr * energy), update)
+            updates[name] = update
+        return updates, state
+
+
+@dataclass(frozen=True)
+class LeastSquares(Rule):
+    """Write a linear memory with the exact optimum of discounted, ridged regression instead of one gradient step (O15,
+    O19).
+
+    It keeps the statistics sum v k^T and sum k k^T, both discounted by ``discount`` a write, and sets
+    W = (sum v k^T)(sum k k^T + ridge I)^-1. ``ridge`` is relative to the mean diagonal of sum k k^T, so scaling the
+    keys does not change the regression.
+    """
+
+    discount: float = 0.99
+    ridge: float = 1e-2
+
+    def init(self, parameters: Parameters, generator: torch.Generator | None = None) -> State:
+        weight = parameters["weight"]
+        gram = weight.new_zeros((*weight.shape[:-2], weight.shape[-1], weight.shape[-1]))
+        return {"gram": gram, "moment": torch.zeros_like(weight)}
+
+    def update(self, state: State, gradients: Parameters, context: Context) -> tuple[Parameters, State]:
+        key, value, parameters = context.key, context.value, context.parameters
+        if key is None or value is None or parameters is None or "weight" not in parameters:
+            raise ValueError("LeastSquares writes a Matrix memory from keys and values: the write must pass both")
+        gram = self.discount * state["gram"] + key.mT @ key
+        moment = self.discount * state["moment"] + value.mT @ key
+        solved = solve_ridge(gram, moment, self.ridge)
+        return {"weight": parameters["weight"] - solved}, {"gram": gram, "moment": moment}
+
+
+def apply_update(parameter: Tensor, update: Tensor, lr: Scalar, retention: Scalar) -> Tensor:
+    """retention * parameter - lr * update: the one line that writes every memory (M3)."""
+    if not isinstance(retention, Tensor) and retention == 1.0:
+        kept = parameter
+    else:
+        kept = spread(retention, parameter) * parameter
+    if isinstance(lr, Tensor):
+        return kept - spread(lr, update) * update
+    return torch.sub(kept, update, alpha=lr)
+
+
+def spread(coefficient: Scalar, tensor: Tensor) -> Scalar:
+    """A coefficient over the batch of memories [*B], shaped to multiply a tensor [*B, ...]."""
+    if isinstance(coefficient, Tensor) and coefficient.ndim:
+        return coefficient.reshape(coefficient.shape + (1,) * (tensor.ndim - coefficient.ndim))
+    return coefficient
+
+
+def solve_ridge(gram: Tensor, moment: Tensor, ridge: float) -> Tensor:
+    """moment (gram + ridge * mean diagonal * I)^-1, zero where nothing was seen yet; shapes [*B, n, n], [*B, m, n]."""
+    size = gram.shape[-1]
+    scale = gram.diagonal(dim1=-2, dim2=-1).mean(-1)
+    # An unseen memory has gram = 0: any positive diagonal then gives the right answer, zero.
+    safe = torch.where(scale > 0, scale, torch.ones_like(scale))
+    damped = gram + (ridge * safe)[..., None, None] * torch.eye(size, dtype=gram.dtype, device=gram.device)
+    return torch.linalg.solve_ex(damped, moment, left=False)[0]
