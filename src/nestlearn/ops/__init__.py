@@ -1,0 +1,22 @@
+"""Pure functions on batches of matrices and sequences: the numerical floor of targets, optimizers and layers."""
+
+from nestlearn.ops.matrix import (
+    FOUR_STEP_COEFFICIENTS,
+    MUON_COEFFICIENTS,
+    cholesky_whitener,
+    inverse_root,
+    newton_schulz,
+    orthogonality_error,
+)
+from nestlearn.ops.preconditioner import initial_preconditioner, preconditioner_step
+
+__all__ = [
+    "FOUR_STEP_COEFFICIENTS",
+    "MUON_COEFFICIENTS",
+    "cholesky_whitener",
+    "initial_preconditioner",
+    "inverse_root",
+    "newton_schulz",
+    "orthogonality_error",
+    "preconditioner_step",
+]

@@ -1,0 +1,26 @@
+"""Optimizers whose memories are real memories: drop-in ``torch.optim`` classes (O1-O19)."""
+
+from nestlearn.optim.adam import Adam
+from nestlearn.optim.deep import DeepMomentum
+from nestlearn.optim.deep_adam import DeepAdam
+from nestlearn.optim.layered import DeltaGradientDescent, LayerMomentum
+from nestlearn.optim.momentum import DeltaMomentum, GradientDescent, Momentum, PreconditionedMomentum
+from nestlearn.optim.muon import M3, Muon
+from nestlearn.optim.optimizer import Optimizer
+from nestlearn.optim.secant import SecantMomentum
+
+__all__ = [
+    "M3",
+    "Adam",
+    "DeepAdam",
+    "DeepMomentum",
+    "DeltaGradientDescent",
+    "DeltaMomentum",
+    "GradientDescent",
+    "LayerMomentum",
+    "Momentum",
+    "Muon",
+    "Optimizer",
+    "PreconditionedMomentum",
+    "SecantMomentum",
+]

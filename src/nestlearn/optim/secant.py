@@ -1,0 +1,196 @@
+"""The secant memory: curvature learned from how gradients change as the weights move (O19)."""
+
+from typing import Any, Unpack
+
+import torch
+from torch import Tensor, nn
+
+from nestlearn.errors import choice
+from nestlearn.memory.associative import AssociativeMemory
+from nestlearn.memory.boxes import average_box
+from nestlearn.memory.models import Matrix
+from nestlearn.memory.nesting import Consult, Consulted, Scene, the_gradient
+from nestlearn.memory.objectives import l2
+from nestlearn.memory.rules import LeastSquares, Rule
+from nestlearn.ops.matrix import newton_schulz
+from nestlearn.optim.adam import adam_rule
+from nestlearn.optim.layered import LayeredOptimizer, layer_box
+from nestlearn.optim.muon import update_scale
+from nestlearn.optim.optimizer import Common, Params
+
+__all__ = ["SecantMomentum"]
+
+KEYS = {
+    "displacement": ("D",),
+    "kronecker": ("BDA",),
+    "all": ("D", "DA", "BD", "BDA"),
+}
+"""Which transforms of the displacement D are keys; A and B are covariances of layer inputs and of error signals."""
+
+
+class SecantMomentum(LayeredOptimizer):
+    """Carry the average of old gradients to where the weights are now (O19).
+
+    The momentum m averages gradients that were taken at other weights; w averages those weights. How the gradient
+    changes along D = W - w is what the Hessian would tell, and a linear memory learns it online, with no Hessian
+    product:
+
+        key: D, seen through A and B   value: u - m      written by discounted least squares
+        W <- W - lr scale NS(m + rho M(D))
+
+    With B and A the covariances of error signals and inputs, B D A is the Kronecker-factored (Gauss-Newton) product of
+    the curvature with D (Martens and Grosse 2015); the memory learns its size, and that of the other keys.
+
+    Args:
+        params: parameters, named parameters or groups of them; matrices get this rule, the rest Adam.
+        lr: learning rate, in units that suit AdamW.
+        model: the module whose layers are watched for A and B; None takes u^T u and u u^T instead, which are nearly as
+            good.
+        retention: share of the momentum (and of w) that is kept.
+        rho: how much of the learned change is applied; 0 is Muon. None: 1, and 0.5 with model=.
+        keys: "kronecker" (B D A), "all" (D, D A, B D, B D A) or "displacement" (D alone, which over-corrects the flat
+            directions that Newton-Schulz then makes as long as the steep ones). None: "kronecker", and "all" with model=.
+        nesterov: read between m + rho M(D) and the gradient.
+        memory_retention: share of the least-squares statistics that is kept.
+        covariance_retention: share of A and B that is kept.
+        ridge: relative ridge of the least squares.
+        refresh: A and B are renewed every so many writes.
+        steps: Newton-Schulz iterations.
+        memory: False is the control: the same read-out of m, nothing learned.
+        **common: see ``nestlearn.optim.optimizer.Common``.
+    """
+
+    reads_weights = True
+    records_errors = True
+    rows = 128
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float | Tensor = 1e-2,
+        *,
+        model: nn.Module | None = None,
+        retention: float = 0.8,
+        rho: float | None = None,
+        keys: str | None = None,
+        nesterov: bool = False,
+        memory_retention: float = 0.99,
+        covariance_retention: float = 0.95,
+        ridge: float = 1e-2,
+        refresh: int = 1,
+        steps: int = 5,
+        memory: bool = True,
+        **common: Unpack[Common],
+    ) -> None:
+        settings = {
+            "retention": retention,
+            "rho": (1.0 if model is None else 0.5) if rho is None else rho,
+            "keys": ("kronecker" if model is None else "all") if keys is None else keys,
+            "nesterov": nesterov,
+            "memory_retention": memory_retention,
+            "covariance_retention": covariance_retention,
+            "ridge": ridge,
+            "refresh": refresh,
+            "steps": steps,
+            "memory": memory,
+        }
+        self.smallest_side = 2 if model is None else 1
+        super().__init__(params, lr, settings, model, **common)
+
+    def check_group(self, group: dict[str, Any]) -> None:
+        choice("keys", group["keys"], KEYS)
+
+    def renews(self, group: dict[str, Any]) -> int:
+        return group["refresh"]
+
+    def element_rule(self, group: dict[str, Any]) -> Rule:
+        return adam_rule((0.9, 0.999), 1e-8)
+
+    def matrix_rule(self, group: dict[str, Any]) -> Rule:
+        retention, rho, nesterov = group["retention"], group["rho"], group["nesterov"]
+        watched = self._model is not None
+
+        def memories(shape: torch.Size) -> tuple[Consulted, ...]:
+            past = (_past("momentum", retention),)
+            if not group["memory"]:
+                return past
+            boxes = _covariances(shape, group, watched) if group["keys"] != "displacement" else ()
+            return (*past, _past("weights", retention, lambda scene: scene.parameter), *boxes, _secant(group))
+
+        def combine(scene: Scene) -> Tensor:
+            answer = torch.lerp(scene.gradient, scene.answers["momentum"], _share_of_past(scene, retention))
+            if group["memory"]:
+                answer = answer + rho * scene.answers["secant"]
+            if nesterov:
+                answer = torch.lerp(scene.gradient, answer, retention)
+            return newton_schulz(answer, group["steps"]).mul_(update_scale(answer.shape, "rms"))
+
+        return Consult(memories=memories, combine=combine)
+
+
+def _past(name: str, retention: float, value: Any = the_gradient) -> Consulted:
+    """An average as it was before this write: what the present gradient and weights are compared with."""
+
+    def readout(answer: Tensor, scene: Scene) -> Tensor:
+        return answer / (1 - retention**scene.time) if scene.time else answer
+
+    return average_box(name, retention, value, readout=readout, fresh=False)
+
+
+def _share_of_past(scene: Scene, retention: float) -> float:
+    """What weight the past average has in the bias-corrected average that includes the present."""
+    steps: int = scene.time  # type: ignore[assignment]
+    return retention * (1 - retention**steps) / (1 - retention ** (steps + 1)) if retention < 1 else 1.0
+
+
+def _covariances(shape: torch.Size, group: dict[str, Any], watched: bool) -> tuple[Consulted, ...]:
+    if watched:
+        return (layer_box("inputs", shape[-1], group), layer_box("errors", shape[-2], group))
+    own = {"inputs": lambda scene: scene.gradient, "errors": lambda scene: scene.gradient.mT}
+    return tuple(
+        layer_box(name, size, group, rows=own[name]) for name, size in (("inputs", shape[-1]), ("errors", shape[-2]))
+    )
+
+
+def _secant(group: dict[str, Any]) -> Consulted:
+    """The linear memory: every entry of a matrix is a pair, its keys the entry of each transform of D."""
+    names, retention = KEYS[group["keys"]], group["retention"]
+    rule = LeastSquares(discount=group["memory_retention"], ridge=group["ridge"])
+
+    def keys(scene: Scene) -> Tensor:
+        if "keys" not in scene.answers:  # asked for twice in a write: as key and as query
+            scene.answers["keys"] = _transforms(scene, names)
+        return scene.answers["keys"]
+
+    def per_gradient(tensor: Tensor, scene: Scene) -> Tensor:
+        # Relative errors count: late, small gradients weigh as much as the first ones.
+        size = torch.linalg.matrix_norm(scene.gradient)[..., None, None]
+        return tensor / torch.where(size > 0, size, torch.ones_like(size))
+
+    def change(scene: Scene) -> Tensor:
+        return per_gradient((scene.gradient - scene.answers["momentum"]).flatten(-2).unsqueeze(-1), scene)
+
+    return Consulted(
+        "secant",
+        AssociativeMemory(Matrix(len(names), 1), l2, rule),
+        key=lambda scene: per_gradient(keys(scene), scene),
+        value=change,
+        # The average that now includes the present lies closer to the present weights by the share of the past.
+        query=lambda scene: _share_of_past(scene, retention) * keys(scene),
+        readout=lambda answer, scene: answer.view(scene.gradient.shape),
+        track=True,
+    )
+
+
+def _transforms(scene: Scene, names: tuple[str, ...]) -> Tensor:
+    """D and its products with A and B, each as long as D: [*B, out * in, number of keys]."""
+    if not scene.time:  # nothing to compare with yet
+        return scene.gradient.new_zeros((*scene.gradient.shape[:-2], scene.gradient[0].numel(), len(names)))
+    moved: Tensor = scene.parameter - scene.answers["weights"]  # type: ignore[operator]
+    length = torch.linalg.matrix_norm(moved, keepdim=True)
+    found = []
+    for name in names:
+        key = moved @ scene.answers["inputs"] if "A" in name else moved
+        key = scene.answers["errors"] @ key if "B" in name else key
+        found.append((key * (length / torch.linalg.matrix_norm(key, keepdim=True).clamp_min(1e-30))).flatten(-2))
+    return torch.stack(found, -2).mT
