@@ -159,7 +159,11 @@ def solve_ridge(gram: Tensor, moment: Tensor, ridge: float) -> Tensor:
     """moment (gram + ridge * mean diagonal * I)^-1, zero where nothing was seen yet; shapes [*B, n, n], [*B, m, n]."""
     size = gram.shape[-1]
     scale = gram.diagonal(dim1=-2, dim2=-1).mean(-1)
-    # An unseen memory has gram = 0: any positive diagonal then gives the right answer, zero.
-    safe = torch.where(scale > 0, scale, torch.ones_like(scale))
-    damped = gram + (ridge * safe)[..., None, None] * torch.eye(size, dtype=gram.dtype, device=gram.device)
-    return torch.linalg.solve_ex(damped, moment, left=False)[0]
+    # Keys too small to square are as good as unseen; the identity in their place is there to be solvable.
+    seen = (scale > torch.finfo(gram.dtype).tiny)[..., None, None]
+    safe = torch.where(seen, scale[..., None, None], torch.ones_like(gram))
+    identity = torch.eye(size, dtype=gram.dtype, device=gram.device)
+    solved = torch.linalg.solve_ex(
+        torch.where(seen, gram / safe + ridge * identity, identity), moment / safe[..., :1], left=False
+    )[0]
+    return torch.where(seen, solved, torch.zeros_like(solved))

@@ -3,7 +3,8 @@
 from nestlearn.optim.adam import Adam
 from nestlearn.optim.deep import DeepMomentum
 from nestlearn.optim.deep_adam import DeepAdam
-from nestlearn.optim.layered import DeltaGradientDescent, LayerMomentum
+from nestlearn.optim.delta_descent import DeltaGradientDescent
+from nestlearn.optim.layer_momentum import LayerMomentum
 from nestlearn.optim.momentum import DeltaMomentum, GradientDescent, Momentum, PreconditionedMomentum
 from nestlearn.optim.muon import M3, Muon
 from nestlearn.optim.optimizer import Optimizer

@@ -90,10 +90,11 @@ def _finite(tensors: list[Tensor]) -> bool:
     """Whether every gradient has a finite norm, so that second moments can hold its square."""
     by_device: dict[torch.device, list[Tensor]] = {}
     for tensor in tensors:
-        # One read of the gradient, and no square of it in memory. Half precision would overflow where memories do not.
-        half = tensor.element_size() < 4
+        # One read of the gradient, and no square of it in memory; half precision is squared as its memories will be.
         flat = tensor.reshape(-1)
-        by_device.setdefault(tensor.device, []).append(flat.sum().float() if half else torch.dot(flat, flat).float())
+        half = tensor.element_size() < 4
+        norm = torch.linalg.vector_norm(flat, dtype=torch.float32) if half else torch.dot(flat, flat).float()
+        by_device.setdefault(tensor.device, []).append(norm)
     # One number a device is looked at.
     return all(bool(torch.isfinite(torch.stack(totals).sum())) for totals in by_device.values())
 

@@ -26,7 +26,7 @@ class DeepAdam(Optimizer):
     """Adam whose momentum M and second moment V are MLP memories, side by side on one level (O8, [S] 5.4).
 
         W <- (1 - lr weight_decay) W - lr M(u) / (sqrt(V(u)) + eps)
-        M(u) = m + rms(m) * MLP_M(u),   V(u) = v * max(1 + MLP_V(u), 0.1)
+        M(u) = m + sqrt(v) * MLP_M(u),   V(u) = v * max(1 + MLP_V(u), 0.1)
 
     m and v are Adam's boxes, the skip paths on which the MLPs (zero at the start) put what the boxes cannot know:
     after seeing u_{t-1}, what will u_t be? Both are written by l2 regression on such pairs: MLP_M towards u_t - m,
@@ -86,7 +86,8 @@ class DeepAdam(Optimizer):
 
         def combine(scene: Scene) -> Tensor:
             answers, shape = scene.answers, scene.gradient.shape
-            momentum = from_rows(answers["momentum"], shape) * _rms(answers["m"]) + answers["m"]
+            # Counted in sqrt(v), a correction of an entry that has never had a gradient is zero.
+            momentum = from_rows(answers["momentum"], shape) * answers["v"].sqrt() + answers["m"]
             share = from_rows(answers["second_moment"], shape).add_(1).clamp_min_(FLOOR)
             return momentum / ((answers["v"] * share).sqrt() + eps)
 
@@ -108,10 +109,10 @@ def _memories(shape: torch.Size, group: dict[str, Any]) -> tuple[Consulted, ...]
         return unit(as_rows(scene.gradient))
 
     def deviation(scene: Scene) -> Tensor:
-        return as_rows((scene.gradient - scene.answers["m"]) / _rms(scene.answers["m"])).div(length)
+        return as_rows((scene.gradient - scene.answers["m"]) / _positive(scene.answers["v"]).sqrt()).div(length)
 
     def relative_square(scene: Scene) -> Tensor:
-        ratio = scene.gradient.square() / scene.answers["v"].clamp_min(torch.finfo(scene.gradient.dtype).tiny)
+        ratio = scene.gradient.square() / _positive(scene.answers["v"])
         return as_rows(ratio.clamp_max(CEILING).sub_(1)).div(length)
 
     def restore(answer: Tensor, scene: Scene) -> Tensor:
@@ -128,6 +129,6 @@ def _memories(shape: torch.Size, group: dict[str, Any]) -> tuple[Consulted, ...]
     )
 
 
-def _rms(matrix: Tensor) -> Tensor:
-    scale = matrix.square().mean((-2, -1), keepdim=True).sqrt()
-    return torch.where(scale > 0, scale, torch.ones_like(scale))
+def _positive(moment: Tensor) -> Tensor:
+    """A second moment to divide by: where it is zero, so is what is divided."""
+    return torch.where(moment > 0, moment, torch.ones_like(moment))

@@ -26,9 +26,6 @@ SMALL = 1 << 14
 BLOCK = 1 << 17
 """Elements of a large parameter written at once on a CPU: a block and the temporaries of its rule fit in the cache."""
 
-NOT_MEMORIES = {"step", "pending"}
-"""What the adapter itself keeps beside the memories of a parameter."""
-
 Scalar = float | Tensor
 States = MutableMapping[Tensor, dict[str, Tensor]]
 
@@ -66,7 +63,7 @@ class Lane:
     def bind(self, states: States) -> None:
         """Stack the parameters' states and put views of the stack in their place."""
         self.views = [{} for _ in self.parameters]
-        for name in [name for name in states[self.parameters[0]] if name not in NOT_MEMORIES]:
+        for name in [name for name in states[self.parameters[0]] if _is_memory(name)]:
             leaves = [states[parameter][name] for parameter in self.parameters]
             if self.flat:
                 buffer = torch.cat([leaf.reshape(-1) for leaf in leaves]) if len(leaves) > 1 else leaves[0].reshape(-1)
@@ -218,6 +215,11 @@ def unflatten(flat: dict[str, Tensor]) -> State:
             place = place.setdefault(part, {})
         place[last] = value
     return nested
+
+
+def _is_memory(name: str) -> bool:
+    """Whether a state belongs to a rule; the step count and what waits for the end of a period are the adapter's."""
+    return name != "step" and not name.startswith("pending")
 
 
 def _stack(tensors: list[Tensor]) -> Tensor:

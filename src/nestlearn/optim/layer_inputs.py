@@ -31,9 +31,7 @@ class LayerRecorder:
         self.active = True
         self._errors = errors
         self._rows = rows
-        # Sums of x x^T and delta delta^T and the number of rows, of the present batch and of earlier steps of a period.
-        self._sums: dict[Tensor, list[Any]] = {}
-        self._kept: dict[Tensor, list[Any]] = {}
+        self._sums: dict[Tensor, tuple[Tensor, Tensor | None, int]] = {}
         wanted = {id(weight) for weight in weights}
         layers = [
             layer
@@ -43,27 +41,13 @@ class LayerRecorder:
         self.weights = {layer.weight for layer in layers}
         self._handles = [layer.register_forward_hook(self._forward) for layer in layers]
 
-    def take(self, weight: Tensor) -> tuple[Tensor, Tensor | None] | None:
-        """(A, B) of a weight since it was last forgotten, single precision or better; None if nothing came through."""
-        sums = self._kept.get(weight)
-        return None if sums is None else (sums[0] / sums[2], None if sums[1] is None else sums[1] / sums[2])
-
-    def keep(self) -> None:
-        """Count what was recorded: its gradients are used by a step."""
-        for weight, sums in self._sums.items():
-            kept = self._kept.get(weight)
-            self._kept[weight] = (
-                sums if kept is None else [None if x is None else x + y for x, y in zip(kept, sums, strict=True)]
-            )
-        self._sums.clear()
+    def take(self, weight: Tensor) -> tuple[Tensor, Tensor | None, int] | None:
+        """Sums of x x^T and delta delta^T of a weight since the last ``drop``, and the number of rows; None if none."""
+        return self._sums.get(weight)
 
     def drop(self) -> None:
-        """Forget what was recorded since the last ``keep``: its gradients were dropped."""
+        """Forget what was recorded: a step has used it, or its gradients were dropped."""
         self._sums.clear()
-
-    def forget(self, weight: Tensor) -> None:
-        """Forget what was kept for a weight: it has been written."""
-        self._kept.pop(weight, None)
 
     def remove(self) -> None:
         """Take the hooks off the model."""
@@ -80,7 +64,7 @@ class LayerRecorder:
     def _silent() -> "LayerRecorder":
         """What a copied model carries instead of a recorder: a copy's optimizer brings its own."""
         silent = LayerRecorder.__new__(LayerRecorder)
-        silent.active, silent._handles, silent._sums, silent._kept = False, [], {}, {}
+        silent.active, silent._handles, silent._sums = False, [], {}
         return silent
 
     def _forward(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -95,12 +79,13 @@ class LayerRecorder:
             patches = F.unfold(inputs, layer.kernel_size, layer.dilation, _padding(layer), layer.stride)
             inputs, error = patches.mT, error.flatten(2).mT
         keys, errors = self._sample(inputs), self._sample(error)
-        scale = keys.shape[0]
-        total = self._sums.setdefault(layer.weight, [0, 0 if self._errors else None, 0])
-        total[0] = total[0] + keys.mT @ keys
-        if self._errors:
-            total[1] = total[1] + errors.mT @ errors
-        total[2] += scale
+        found_inputs, rows = keys.mT @ keys, keys.shape[0]
+        found_errors = errors.mT @ errors if self._errors else None
+        earlier = self._sums.get(layer.weight)
+        if earlier is not None:  # a layer used twice, or gradients that accumulate
+            found_inputs, rows = found_inputs + earlier[0], rows + earlier[2]
+            found_errors = None if found_errors is None or earlier[1] is None else found_errors + earlier[1]
+        self._sums[layer.weight] = (found_inputs, found_errors, rows)
 
     def _sample(self, tensor: Tensor) -> Tensor:
         rows = tensor.reshape(-1, tensor.shape[-1])

@@ -1,27 +1,20 @@
-"""Optimizers that look at what layers see: whitened momentum and delta gradient descent (O12, O15)."""
+"""What optimizers share that look at what layers see: recording it, and boxes of covariances (O12, O15, O19)."""
 
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
 
-from nestlearn.errors import choice
 from nestlearn.memory.boxes import average_box
-from nestlearn.memory.models import Parameters
-from nestlearn.memory.nesting import Consult, Consulted, Scene
-from nestlearn.memory.rules import Context, GradientDescent, Rule, State, solve_ridge
-from nestlearn.ops.matrix import cholesky_whitener, newton_schulz
-from nestlearn.optim.adam import adam_rule
+from nestlearn.memory.nesting import Consulted, Scene
 from nestlearn.optim.checks import describe
 from nestlearn.optim.lanes import matrix_shape, memory_dtype
 from nestlearn.optim.layer_inputs import LayerRecorder
-from nestlearn.optim.muon import update_scale
 from nestlearn.optim.optimizer import Common, Optimizer, Params
 
-__all__ = ["DeltaGradientDescent", "LayerMomentum", "LayeredOptimizer", "layer_box"]
+__all__ = ["LayeredOptimizer", "layer_box", "require_model"]
 
 
 class LayeredOptimizer(Optimizer):
@@ -66,34 +59,62 @@ class LayeredOptimizer(Optimizer):
     def observe(self, loss: Any) -> dict[str, dict[Tensor, Tensor]]:
         if self._recorder is None:
             return {}
-        self._recorder.keep()
-        found: dict[str, dict[Tensor, Tensor]] = {"inputs": {}, "errors": {}}
+        found: dict[str, dict[Tensor, Tensor]] = {"inputs": {}}
+        if self.records_errors:
+            found["errors"] = {}
+        for parameter, group, sums in self._recorded():
+            sums = self._collected(parameter, group, sums)
+            for name, total in zip(found, sums, strict=False):
+                found[name][parameter] = (total / max(int(sums[2]), 1)).to(memory_dtype(parameter))
+        return found
+
+    def fresh_state(
+        self, parameter: Tensor, group: dict[str, Any], device: torch.device | str | None = None
+    ) -> dict[str, Tensor]:
+        state = super().fresh_state(parameter, group, device)
+        if self._recorder is not None and group["period"] > 1 and not self._entry(group, parameter).flat:
+            inputs, errors, _ = _nothing(parameter, device)
+            state["pending_inputs"], state["pending_rows"] = inputs, torch.zeros((), dtype=torch.float32)
+            if self.records_errors:
+                state["pending_errors"] = errors
+        return state
+
+    def _recorded(self) -> list[tuple[Tensor, dict[str, Any], Any]]:
+        """(weight, its group, its sums) of every matrix that has a gradient."""
         idle = all(float(group["lr"]) == 0 for group in self.param_groups)
+        recorded = []
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is None or self._entry(group, parameter).flat:
                     continue
-                pair = self._recorder.take(parameter)
-                if pair is None:
-                    if not idle and self._measures(parameter, group):
-                        raise RuntimeError(
-                            f"{describe(self, parameter)}: its layer's inputs were not recorded since the last step. "
-                            f"Run the forward "
-                            "and backward passes through the model that was given as model=."
-                        )
-                    pair = _nothing(parameter)
-                found["inputs"][parameter] = pair[0].to(memory_dtype(parameter))
-                if pair[1] is not None:
-                    found["errors"][parameter] = pair[1].to(memory_dtype(parameter))
-        return found if self.records_errors else {"inputs": found["inputs"]}
+                sums = self._recorder.take(parameter)  # type: ignore[union-attr]
+                if sums is None and not idle and self._measures(parameter, group):
+                    raise RuntimeError(
+                        f"{describe(self, parameter)}: its layer's inputs were not recorded since the last step. Run "
+                        "the forward and backward passes through the model that was given as model=."
+                    )
+                recorded.append((parameter, group, sums or _nothing(parameter)))
+        return recorded
+
+    def _collected(self, parameter: Tensor, group: dict[str, Any], sums: Any) -> Any:
+        """The sums since the last write of a weight: earlier ones of its period wait in its state, as gradients do."""
+        if group["period"] == 1:
+            return sums
+        state = self.initialised(parameter, group)
+        names = ("pending_inputs", "pending_errors", "pending_rows")
+        totals = []
+        for name, value in zip(names, sums, strict=True):
+            totals.append(value if name not in state else state[name] + value)
+        last = (int(state["step"]) + 1) % group["period"] == 0
+        for name, total in zip(names, totals, strict=True):
+            if name in state:
+                state[name].copy_(torch.zeros_like(state[name]) if last else total)
+        return tuple(totals)
 
     def step(self, closure: Any = None) -> Any:
         loss = super().step(closure)
         if self._recorder is not None:
-            for group in self.param_groups:
-                for parameter in group["params"]:
-                    if parameter.grad is not None and int(self.state[parameter]["step"]) % group["period"] == 0:
-                        self._recorder.forget(parameter)
+            self._recorder.drop()
         self._arm()
         return loss
 
@@ -150,145 +171,6 @@ class LayeredOptimizer(Optimizer):
             self._watch()
 
 
-class LayerMomentum(LayeredOptimizer):
-    """Momentum whitened by what the layer sees: keys are inputs x, values are error signals, objective l2 (O15, [NL]
-    37).
-
-    The least-squares optimum (sum delta x^T)(sum x x^T + damping)^-1 is the momentum times the inverse input
-    covariance A. By default both sides are whitened and the result is orthogonalised,
-
-        W <- W - lr scale Z_B^T NS(Z_B M Z_A^T) Z_A    with  Z_A A Z_A^T = I,  Z_B B Z_B^T = I,
-
-    B being the covariance of the error signals: the steepest descent step in the norm that the layer's own data define.
-
-    Args:
-        params: parameters, named parameters or groups of them. Weights of nn.Linear and nn.Conv2d get this rule,
-            vectors and what ``elementwise`` names get Adam.
-        lr: learning rate, in units that suit AdamW.
-        model: the module whose layers are watched; required.
-        retention: share of the momentum that is kept.
-        covariance_retention: share of A and B that is kept.
-        damping: ridge of A and B, relative to their mean diagonal.
-        sides: "input" (A alone) or "both".
-        readout: "newton_schulz", or "identity" for the optimum M (A + damping)^-1 itself (with sides="input").
-        refresh: A, B and their factors are renewed every so many writes.
-        memory: False remembers no covariance: the same read-out of the momentum with A = B = I.
-        **common: see ``nestlearn.optim.optimizer.Common``.
-    """
-
-    def __init__(
-        self,
-        params: Params,
-        lr: float | Tensor = 1e-2,
-        *,
-        model: nn.Module,
-        retention: float = 0.8,
-        covariance_retention: float = 0.95,
-        damping: float = 0.1,
-        sides: str = "both",
-        readout: str = "newton_schulz",
-        refresh: int = 5,
-        memory: bool = True,
-        **common: Unpack[Common],
-    ) -> None:
-        _require(model, type(self).__name__)
-        settings = {
-            "retention": retention,
-            "covariance_retention": covariance_retention,
-            "damping": damping,
-            "sides": sides,
-            "readout": readout,
-            "refresh": refresh,
-            "memory": memory,
-        }
-        self.records_errors = sides == "both"
-        super().__init__(params, lr, settings, model, **common)
-
-    def check_group(self, group: dict[str, Any]) -> None:
-        choice("sides", group["sides"], ("input", "both"))
-        choice("readout", group["readout"], ("identity", "newton_schulz"))
-        if group["readout"] == "identity" and group["sides"] == "both":
-            raise ValueError("readout='identity' is the regression on inputs alone: pass sides='input' with it")
-
-    def renews(self, group: dict[str, Any]) -> int:
-        return group["refresh"]
-
-    def element_rule(self, group: dict[str, Any]) -> Rule:
-        return adam_rule((0.9, 0.999), 1e-8)
-
-    def matrix_rule(self, group: dict[str, Any]) -> Rule:
-        momentum = average_box("momentum", group["retention"])
-        both, damping = group["sides"] == "both", group["damping"]
-
-        def whitener(covariance: Tensor, scene: Scene) -> Tensor:
-            return cholesky_whitener(covariance, damping)
-
-        def memories(shape: torch.Size) -> tuple[Consulted, ...]:
-            if not group["memory"]:
-                return (momentum,)
-            readout = whitener if group["readout"] == "newton_schulz" else None
-            inputs = layer_box("inputs", shape[-1], group, readout)
-            return (momentum, inputs, layer_box("errors", shape[-2], group, readout)) if both else (momentum, inputs)
-
-        def combine(scene: Scene) -> Tensor:
-            matrix = scene.answers["momentum"]
-            inputs, errors = scene.answers.get("inputs"), scene.answers.get("errors")
-            if group["readout"] == "identity":
-                return matrix if inputs is None else solve_ridge(inputs, matrix, damping)
-            matrix = matrix if inputs is None else matrix @ inputs.mT
-            matrix = newton_schulz(matrix if errors is None else errors @ matrix)
-            matrix = matrix if errors is None else errors.mT @ matrix
-            matrix = matrix if inputs is None else matrix @ inputs
-            # Whitening changes the length of the update; an orthogonal matrix has Frobenius norm sqrt(smaller side).
-            length = min(matrix.shape[-2:]) ** 0.5
-            matrix = matrix * (length / torch.linalg.matrix_norm(matrix, keepdim=True).clamp_min(1e-30))
-            return matrix * update_scale(matrix.shape, "rms")
-
-        return Consult(memories=memories, combine=combine)
-
-
-class DeltaGradientDescent(LayeredOptimizer):
-    """W <- W (I - lr' A) - lr' u with lr' = lr / (1 + lr tr A): the delta rule for the weights themselves (O12, [NL]
-    54-57).
-
-    One exact proximal step on 1/2 ||W x + delta||^2 for one input x; a batch replaces x x^T by its mean A. The layer
-    forgets what it answers for this input before it learns, so it differs from gradient descent by W A. Biases and
-    other vectors get plain gradient descent.
-
-    Args:
-        params: parameters, named parameters or groups of them; matrices must be weights of nn.Linear or nn.Conv2d, or
-            be named in ``elementwise``.
-        lr: learning rate.
-        model: the module whose layers are watched; required, since the rule is not defined without layer inputs.
-        **common: see ``nestlearn.optim.optimizer.Common``.
-    """
-
-    reads_weights = True
-
-    def __init__(
-        self, params: Params, lr: float | Tensor = 0.05, *, model: nn.Module, **common: Unpack[Common]
-    ) -> None:
-        _require(model, type(self).__name__)
-        super().__init__(params, lr, {}, model, **common)
-
-    def matrix_rule(self, group: dict[str, Any]) -> Rule:
-        return _LayerDelta()
-
-    def element_rule(self, group: dict[str, Any]) -> Rule:
-        return GradientDescent()
-
-
-@dataclass(frozen=True)
-class _LayerDelta(Rule):
-    """(u + W A) / (1 + lr tr A): core's implicit DeltaGradientDescent, from the covariance instead of the keys."""
-
-    def update(self, state: State, gradients: Parameters, context: Context) -> tuple[Parameters, State]:
-        covariance = context.observations["inputs"]
-        energy = covariance.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]
-        update = gradients["weight"] + context.parameters["weight"] @ covariance  # type: ignore[index]
-        return {"weight": update / (1 + context.lr * energy)}, state
-
-
 def layer_box(
     name: str, size: int, group: dict[str, Any], readout: Any = None, rows: Callable[[Scene], Tensor] | None = None
 ) -> Consulted:
@@ -317,11 +199,13 @@ def layer_box(
     )
 
 
-def _nothing(parameter: Tensor) -> tuple[Tensor, Tensor]:
+def _nothing(parameter: Tensor, device: torch.device | str | None = None) -> tuple[Tensor, Tensor, int]:
     out, into = matrix_shape(parameter)
-    return parameter.new_zeros(into, into), parameter.new_zeros(out, out)
+    place, dtype = device or parameter.device, memory_dtype(parameter)
+    return torch.zeros(into, into, dtype=dtype, device=place), torch.zeros(out, out, dtype=dtype, device=place), 0
 
 
-def _require(model: Any, who: str) -> None:
+def require_model(model: Any, who: str) -> None:
+    """Raise TypeError if ``model`` is missing."""
     if model is None:
         raise TypeError(f"{who} reads the inputs of layers: pass model=, the module whose parameters it trains")

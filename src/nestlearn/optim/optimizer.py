@@ -196,14 +196,19 @@ class Optimizer(torch.optim.Optimizer):
             state["pending"] = torch.zeros(real.shape, dtype=like.dtype, device=like.device)
         return {"step": torch.zeros((), dtype=torch.float32), **state}
 
+    def initialised(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
+        """``state[parameter]``, made if there is none yet."""
+        if not self.state[parameter]:
+            self.state[parameter] = self.fresh_state(parameter, group)
+        return self.state[parameter]
+
     def _advance(self, index: int, group: dict[str, Any], observations: dict[str, dict[Tensor, Tensor]]) -> None:
         """Step the parameters of one group that have a gradient."""
         parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
         if not parameters:
             return
         for parameter in parameters:
-            if not self.state[parameter]:
-                self.state[parameter] = self.fresh_state(parameter, group)
+            self.initialised(parameter, group)
         torch._foreach_add_([self.state[parameter]["step"] for parameter in parameters], 1)
         period = group["period"]
         if period > 1:
@@ -275,7 +280,7 @@ class Optimizer(torch.optim.Optimizer):
         for number, parameter in zip(saved_ids, parameters, strict=True):
             for name, tensor in loaded["state"].get(number, {}).items():
                 if isinstance(tensor, Tensor):
-                    device = tensor.device if name == "step" else parameter.device
+                    device = tensor.device if name in ("step", "pending_rows") else parameter.device
                     self.state[parameter][name] = tensor.detach().to(device, copy=True)
 
     def _forget_plans(self) -> None:

@@ -44,12 +44,11 @@ class SecantMomentum(LayeredOptimizer):
     Args:
         params: parameters, named parameters or groups of them; matrices get this rule, the rest Adam.
         lr: learning rate, in units that suit AdamW.
-        model: the module whose layers are watched for A and B; None takes u^T u and u u^T instead, which are nearly as
-            good.
+        model: the module whose layers are watched for A and B; None takes u^T u and u u^T instead, almost as good.
         retention: share of the momentum (and of w) that is kept.
         rho: how much of the learned change is applied; 0 is Muon. None: 1, and 0.5 with model=.
         keys: "kronecker" (B D A), "all" (D, D A, B D, B D A) or "displacement" (D alone, which over-corrects the flat
-            directions that Newton-Schulz then makes as long as the steep ones). None: "kronecker", and "all" with model=.
+            directions that Newton-Schulz then makes as long as the steep ones). None: "kronecker", "all" with model=.
         nesterov: read between m + rho M(D) and the gradient.
         memory_retention: share of the least-squares statistics that is kept.
         covariance_retention: share of A and B that is kept.
@@ -163,9 +162,9 @@ def _secant(group: dict[str, Any]) -> Consulted:
         return scene.answers["keys"]
 
     def per_gradient(tensor: Tensor, scene: Scene) -> Tensor:
-        # Relative errors count: late, small gradients weigh as much as the first ones.
-        size = torch.linalg.matrix_norm(scene.gradient)[..., None, None]
-        return tensor / torch.where(size > 0, size, torch.ones_like(size))
+        # Relative errors count: late, small gradients weigh as much as the first ones. The floor keeps squares finite.
+        sizes = torch.linalg.matrix_norm(torch.stack([scene.gradient, scene.answers["momentum"]]))
+        return tensor / sizes.amax(0).clamp_min(1e-12)[..., None, None]
 
     def change(scene: Scene) -> Tensor:
         return per_gradient((scene.gradient - scene.answers["momentum"]).flatten(-2).unsqueeze(-1), scene)
