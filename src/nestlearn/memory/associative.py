@@ -103,8 +103,7 @@ class AssociativeMemory:
         """
         parameters = state["model"]
         key, value = self._rows(parameters, key), self._rows(parameters, value)
-        before = self.objective.surprise(self.model, parameters, key, value) if surprise else None
-        gradients = self.objective.gradients(self.model, parameters, key, value)
+        gradients, before = self.objective.assess(self.model, parameters, key, value, surprise=surprise)
         lr = self.rule.lr if lr is None else lr
         context = Context(self.model, parameters, key, value, time, lr, observations or {})
         retention = self.rule.retention if retention is None else retention

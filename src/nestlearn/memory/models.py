@@ -20,10 +20,12 @@ MLP        inner [*B, hidden, in],             [*B, n, in]             [*B, n, o
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+
+from nestlearn.precision import product_dtype
 
 __all__ = ["ACTIVATIONS", "MLP", "Constant", "Matrix", "Model", "Parameters"]
 
@@ -56,12 +58,16 @@ class Model(ABC):
     def batch_ndim(self, parameters: Parameters) -> int:
         """How many leading dimensions of ``parameters`` count memories."""
 
-    @abstractmethod
     def read(self, parameters: Parameters, key: Tensor) -> Tensor:
         """M(k), with rows: see the table of shapes above."""
+        return self.trace(parameters, key)[0]
 
     @abstractmethod
-    def pullback(self, parameters: Parameters, key: Tensor, error: Tensor) -> Parameters:
+    def trace(self, parameters: Parameters, key: Tensor) -> tuple[Tensor, Any]:
+        """(M(k), what ``pullback`` wants to know of this read-out)."""
+
+    @abstractmethod
+    def pullback(self, parameters: Parameters, key: Tensor, error: Tensor, trace: Any) -> Parameters:
         """Gradients of ``sum(M(key) * error)`` with respect to the parameters, ``error`` held fixed."""
 
     @abstractmethod
@@ -102,10 +108,10 @@ class Constant(Model):
     def batch_ndim(self, parameters: Parameters) -> int:
         return parameters["value"].ndim - len(self.shape)
 
-    def read(self, parameters: Parameters, key: Tensor | None) -> Tensor:
-        return parameters["value"]
+    def trace(self, parameters: Parameters, key: Tensor | None) -> tuple[Tensor, Any]:
+        return parameters["value"], None
 
-    def pullback(self, parameters: Parameters, key: Tensor | None, error: Tensor) -> Parameters:
+    def pullback(self, parameters: Parameters, key: Tensor | None, error: Tensor, trace: Any) -> Parameters:
         return {"value": error}
 
     def transpose(self, parameters: Parameters, key: Tensor, error: Tensor) -> Tensor:
@@ -139,11 +145,11 @@ class Matrix(Model):
     def batch_ndim(self, parameters: Parameters) -> int:
         return parameters["weight"].ndim - 2
 
-    def read(self, parameters: Parameters, key: Tensor) -> Tensor:
+    def trace(self, parameters: Parameters, key: Tensor) -> tuple[Tensor, Any]:
         answer = key @ parameters["weight"].mT
-        return key + answer if self.residual else answer
+        return (key + answer if self.residual else answer), None
 
-    def pullback(self, parameters: Parameters, key: Tensor, error: Tensor) -> Parameters:
+    def pullback(self, parameters: Parameters, key: Tensor, error: Tensor, trace: Any) -> Parameters:
         return {"weight": error.mT @ key}
 
     def transpose(self, parameters: Parameters, key: Tensor, error: Tensor) -> Tensor:
@@ -168,6 +174,7 @@ class MLP(Model):
     out_dim: int
     residual: bool = True
     activation: str = "silu"
+    fast: bool = False
 
     def __post_init__(self) -> None:
         _check_dims(self, in_dim=self.in_dim, hidden=self.hidden, out_dim=self.out_dim)
@@ -194,28 +201,34 @@ class MLP(Model):
     def batch_ndim(self, parameters: Parameters) -> int:
         return parameters["inner"].ndim - 2
 
-    def read(self, parameters: Parameters, key: Tensor) -> Tensor:
+    def trace(self, parameters: Parameters, key: Tensor) -> tuple[Tensor, Any]:
         activate, _ = ACTIVATIONS[self.activation]
-        answer = (activate(key @ parameters["inner"].mT) * self._gain) @ parameters["outer"].mT
-        return key + answer if self.residual else answer
+        low = self._low(key)
+        before = (low @ self._low(parameters["inner"]).mT).to(key.dtype)
+        hidden = self._low(activate(before) * self._gain)
+        answer = (hidden @ self._low(parameters["outer"]).mT).to(key.dtype)
+        return (key + answer if self.residual else answer), (low, before, hidden)
 
-    def pullback(self, parameters: Parameters, key: Tensor, error: Tensor) -> Parameters:
-        hidden, slope = self._hidden(parameters, key)
-        hidden_error = (error @ parameters["outer"]) * slope
-        return {"inner": hidden_error.mT @ key, "outer": error.mT @ hidden}
+    def pullback(self, parameters: Parameters, key: Tensor, error: Tensor, trace: Any) -> Parameters:
+        low_key, before, hidden = trace
+        low = self._low(error)
+        hidden_error = self._low(self._hidden_error(parameters, low, before))
+        return {"inner": (hidden_error.mT @ low_key).to(key.dtype), "outer": (low.mT @ hidden).to(key.dtype)}
 
     def transpose(self, parameters: Parameters, key: Tensor, error: Tensor) -> Tensor:
-        _, slope = self._hidden(parameters, key)
-        back = ((error @ parameters["outer"]) * slope) @ parameters["inner"]
+        before = self.trace(parameters, key)[1][1]
+        back = self._hidden_error(parameters, self._low(error), before) @ parameters["inner"]
         return back + error if self.residual else back
 
     def inputs(self, parameters: Parameters, key: Tensor) -> Parameters:
-        return {"inner": key, "outer": self._hidden(parameters, key)[0]}
+        return {"inner": key, "outer": self.trace(parameters, key)[1][2].to(key.dtype)}
 
-    def _hidden(self, parameters: Parameters, key: Tensor) -> tuple[Tensor, Tensor]:
-        activate, derivative = ACTIVATIONS[self.activation]
-        before = key @ parameters["inner"].mT
-        return activate(before) * self._gain, derivative(before) * self._gain
+    def _hidden_error(self, parameters: Parameters, error: Tensor, before: Tensor) -> Tensor:
+        _, slope = ACTIVATIONS[self.activation]
+        return (error @ self._low(parameters["outer"])).to(before.dtype) * (slope(before) * self._gain)
+
+    def _low(self, tensor: Tensor) -> Tensor:
+        return tensor.to(product_dtype(tensor)) if self.fast and tensor.dtype != torch.bfloat16 else tensor
 
     @property
     def _gain(self) -> float:

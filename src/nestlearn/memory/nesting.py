@@ -40,7 +40,15 @@ class Scene:
     time: int | Tensor | None = None
     lr: Scalar = 1.0
     observations: Mapping[str, Any] = field(default_factory=dict)
+    scalars: Mapping[str, Scalar] = field(default_factory=dict)
     answers: dict[str, Tensor] = field(default_factory=dict)
+    known: dict[str, Tensor] = field(default_factory=dict)
+
+    def once(self, name: str, compute: Callable[["Scene"], Tensor]) -> Tensor:
+        """``compute(scene)``, remembered under ``name`` until the write is over."""
+        if name not in self.known:
+            self.known[name] = compute(self)
+        return self.known[name]
 
 
 def the_gradient(scene: Scene) -> Tensor:
@@ -143,12 +151,17 @@ class Consult(Rule):
         memories: the memories for a gradient of a given shape, in the order in which they are consulted; a later one
             sees the answers of the earlier ones.
         combine: scene with all answers -> update, shaped like the gradient and pointing uphill.
+        scalars_at: numbers that depend on the time alone, such as bias corrections, computed once a write.
 
     State: ``{parameter name: {memory name: memory state}}``.
     """
 
     memories: Callable[[torch.Size], tuple[Consulted, ...]] = lambda shape: ()
     combine: Callable[[Scene], Tensor] = the_gradient
+    scalars_at: Callable[[Any], Mapping[str, Scalar]] = lambda time: {}
+
+    def scalars(self, time: Any) -> Mapping[str, Scalar]:
+        return self.scalars_at(time)
 
     def init(self, parameters: Parameters, generator: torch.Generator | None = None) -> State:
         return {
@@ -159,9 +172,10 @@ class Consult(Rule):
     def update(self, state: State, gradients: Parameters, context: Context) -> tuple[Parameters, State]:
         updates: Parameters = {}
         written: State = {}
+        scalars = self.scalars(context.time) if context.scalars is None else context.scalars
         for name, gradient in gradients.items():
             parameter = None if context.parameters is None else context.parameters[name]
-            scene = Scene(gradient, parameter, context.time, context.lr, context.observations)
+            scene = Scene(gradient, parameter, context.time, context.lr, context.observations, scalars)
             written[name] = {}
             for member in self.memories(gradient.shape):
                 answer, written[name][member.name] = member.consult(state[name][member.name], scene)

@@ -51,25 +51,41 @@ class Objective(ABC):
     def error(self, answer: Tensor, value: Tensor) -> Tensor:
         """dL/d(answer), shaped like ``answer``."""
 
+    def loss_at(self, error: Tensor, answer: Tensor, value: Tensor) -> Tensor:
+        """``loss(answer, value)`` for a caller who has the error already."""
+        return self.loss(answer, value)
+
     def surprise(self, model: Model, parameters: Parameters, key: Tensor, value: Tensor) -> Tensor:
         """The loss of each memory [*B] at its current parameters."""
-        terms = self.loss(model.read(parameters, key), value)
-        batch = model.batch_ndim(parameters)
-        rows = terms.shape[-2] if self.mean and model.takes_rows else 1
-        total = terms.flatten(batch).sum(-1) if terms.ndim > batch else terms
-        return total / max(rows, 1)
+        return self.total(model, parameters, self.loss(model.read(parameters, key), value))
+
+    def assess(
+        self, model: Model, parameters: Parameters, key: Tensor, value: Tensor, *, surprise: bool = True
+    ) -> tuple[Parameters, Tensor | None]:
+        """(dL/d(parameters) in closed form, surprise [*B] or None), from one read-out."""
+        answer, trace = model.trace(parameters, key)
+        error = self.error(answer, value)
+        before = self.total(model, parameters, self.loss_at(error, answer, value)) if surprise else None
+        return self._scaled(model, model.pullback(parameters, key, error, trace), key), before
 
     def gradients(self, model: Model, parameters: Parameters, key: Tensor, value: Tensor) -> Parameters:
         """dL/d(parameters) in closed form."""
-        error = self.error(model.read(parameters, key), value)
-        return model.pullback(parameters, key, self._scaled(model, error))
+        return self.assess(model, parameters, key, value, surprise=False)[0]
+
+    def total(self, model: Model, parameters: Parameters, terms: Tensor) -> Tensor:
+        """The terms of a loss summed for each memory [*B]."""
+        batch = model.batch_ndim(parameters)
+        rows = terms.shape[-2] if self.mean and model.takes_rows else 1
+        return (terms.flatten(batch).sum(-1) if terms.ndim > batch else terms) / max(rows, 1)
 
     def averaged(self) -> "Objective":
         """The same objective, its loss divided by the number of keys in a write."""
         return replace(self, mean=True)
 
-    def _scaled(self, model: Model, error: Tensor) -> Tensor:
-        return error / max(error.shape[-2], 1) if self.mean and model.takes_rows else error
+    def _scaled(self, model: Model, gradients: Parameters, key: Tensor) -> Parameters:
+        if not (self.mean and model.takes_rows):
+            return gradients
+        return {name: gradient / max(key.shape[-2], 1) for name, gradient in gradients.items()}
 
 
 @dataclass(frozen=True)
@@ -95,6 +111,9 @@ class L2(Objective):
     def loss(self, answer: Tensor, value: Tensor) -> Tensor:
         return 0.5 * (answer - value).square()
 
+    def loss_at(self, error: Tensor, answer: Tensor, value: Tensor) -> Tensor:
+        return 0.5 * error.square()
+
     def error(self, answer: Tensor, value: Tensor) -> Tensor:
         return answer - value
 
@@ -116,16 +135,18 @@ class Oja(Objective):
         return (-value).expand_as(answer)
 
     def surprise(self, model: Model, parameters: Parameters, key: Tensor, value: Tensor) -> Tensor:
-        batch = model.batch_ndim(parameters)
         echo = self._echo(model, parameters, key, value.expand_as(model.read(parameters, key)))
-        penalty = 0.5 * echo.square().flatten(batch).sum(-1)
-        rows = echo.shape[-2] if self.mean and model.takes_rows else 1
-        return super().surprise(model, parameters, key, value) + penalty / max(rows, 1)
+        penalty = self.total(model, parameters, 0.5 * echo.square())
+        return super().surprise(model, parameters, key, value) + penalty
 
-    def gradients(self, model: Model, parameters: Parameters, key: Tensor, value: Tensor) -> Parameters:
-        error = self.error(model.read(parameters, key), value)
+    def assess(
+        self, model: Model, parameters: Parameters, key: Tensor, value: Tensor, *, surprise: bool = True
+    ) -> tuple[Parameters, Tensor | None]:
+        before = self.surprise(model, parameters, key, value) if surprise else None
+        answer, trace = model.trace(parameters, key)
+        error = self.error(answer, value)
         echo = self._echo(model, parameters, key, -error)
-        return model.pullback(parameters, key - echo, self._scaled(model, error))
+        return self._scaled(model, model.pullback(parameters, key - echo, error, trace), key), before
 
     @staticmethod
     def _echo(model: Model, parameters: Parameters, key: Tensor, value: Tensor) -> Tensor:
@@ -175,7 +196,7 @@ class Hypergradient(Objective):
 
 @dataclass(frozen=True)
 class Orthogonality(Objective):
-    """L = 1/4 ||R S R - I||^2 for a symmetric linear memory R, with S the Gram matrix of the keys (O18, [NL] 41-44).
+    """L = 1/4 ||R S R^T - I||^2 for a linear memory R, with S the Gram matrix of the keys (O18, [NL] 41-44).
 
     ``value`` is the ridge added to the Gram matrix S = K^T K + value I. At the minimum R = S^-1/2, and the answers K R
     have orthonormal columns. Here the error is a property of the whole map and not of single answers.
@@ -193,10 +214,12 @@ class Orthogonality(Objective):
         _, _, residual = self._residual(parameters, key, value)
         return 0.25 * residual.square().sum((-2, -1))
 
-    def gradients(self, model: Model, parameters: Parameters, key: Tensor, value: Tensor) -> Parameters:
+    def assess(
+        self, model: Model, parameters: Parameters, key: Tensor, value: Tensor, *, surprise: bool = True
+    ) -> tuple[Parameters, Tensor | None]:
         memory, gram, residual = self._residual(parameters, key, value)
-        half = residual @ memory @ gram
-        return {"weight": 0.5 * (half + half.mT)}
+        before = 0.25 * residual.square().sum((-2, -1)) if surprise else None
+        return {"weight": residual @ memory @ gram}, before
 
     @staticmethod
     def _residual(parameters: Parameters, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -205,7 +228,7 @@ class Orthogonality(Objective):
         memory = parameters["weight"]
         identity = torch.eye(memory.shape[-1], dtype=memory.dtype, device=memory.device)
         gram = key.mT @ key + value * identity
-        return memory, gram, memory @ gram @ memory - identity
+        return memory, gram, memory @ gram @ memory.mT - identity
 
 
 dot_product = DotProduct()

@@ -52,6 +52,7 @@ class Context:
     time: int | Tensor | None = None
     lr: Scalar = 1.0
     observations: Mapping[str, Any] = field(default_factory=dict)
+    scalars: Mapping[str, Scalar] | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,10 @@ class Rule(ABC):
 
     def init(self, parameters: Parameters, generator: torch.Generator | None = None) -> State:
         """The rule's own state beside ``parameters``: none, unless the rule remembers something."""
+        return {}
+
+    def scalars(self, time: Any) -> Mapping[str, Scalar]:
+        """Numbers that depend on the time alone; a caller that writes in pieces asks for them once."""
         return {}
 
     @abstractmethod
@@ -158,12 +163,11 @@ def spread(coefficient: Scalar, tensor: Tensor) -> Scalar:
 def solve_ridge(gram: Tensor, moment: Tensor, ridge: float) -> Tensor:
     """moment (gram + ridge * mean diagonal * I)^-1, zero where nothing was seen yet; shapes [*B, n, n], [*B, m, n]."""
     size = gram.shape[-1]
-    scale = gram.diagonal(dim1=-2, dim2=-1).mean(-1)
+    scale = gram.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
     # Keys too small to square are as good as unseen; the identity in their place is there to be solvable.
-    seen = (scale > torch.finfo(gram.dtype).tiny)[..., None, None]
-    safe = torch.where(seen, scale[..., None, None], torch.ones_like(gram))
+    seen = scale > torch.finfo(gram.dtype).tiny
+    safe = torch.where(seen, scale, torch.ones_like(scale))
     identity = torch.eye(size, dtype=gram.dtype, device=gram.device)
-    solved = torch.linalg.solve_ex(
-        torch.where(seen, gram / safe + ridge * identity, identity), moment / safe[..., :1], left=False
-    )[0]
+    damped = torch.where(seen, gram / safe + ridge * identity, identity)
+    solved = torch.linalg.solve_ex(damped, moment / safe, left=False)[0]
     return torch.where(seen, solved, torch.zeros_like(solved))

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from nestlearn.ops.preconditioner import initial_preconditioner, preconditioner_step
+from nestlearn.precision import product_dtype
 
 __all__ = [
     "FOUR_STEP_COEFFICIENTS",
@@ -79,7 +80,7 @@ def newton_schulz(
     stack = matrix.reshape(-1, *matrix.shape[-2:])
     side = min(stack.shape[-2:])
     group = _group(stack)
-    x, spare = stack.new_empty(2, group, *stack.shape[-2:], dtype=dtype or _product_dtype(matrix))
+    x, spare = stack.new_empty(2, group, *stack.shape[-2:], dtype=dtype or product_dtype(matrix))
     squares = x.new_empty(2 if _square(stack.shape) else 5, group, side, side)
     result = torch.empty_like(stack, memory_format=torch.contiguous_format)
     for part, out in zip(stack.split(group), result.split(group), strict=True):
@@ -204,17 +205,6 @@ def _schedule(steps: int, coefficients: Coefficients | tuple[Coefficients, ...])
             f"got {coefficients!r}."
         )
     return schedule
-
-
-def _product_dtype(matrix: Tensor) -> torch.dtype:
-    if matrix.dtype == torch.float64:
-        return torch.float64
-    # Where bfloat16 is emulated it is slower than float32. torch 2.10 has no public question for the CPU.
-    if matrix.device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        native = matrix.device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
-    return torch.bfloat16 if native else torch.float32
 
 
 def inverse_root(matrix: Tensor, order: int = 2, damping: float = 1e-6) -> Tensor:

@@ -16,19 +16,22 @@ def adam_rule(betas: tuple[float, float], eps: float) -> Rule:
     """The weights' rule consults a box for the gradient and a box for its square (O7)."""
     first, second = betas
 
-    def combine(scene: Scene) -> Tensor:
-        steps = scene.time + 1  # type: ignore[operator]
+    def corrections(time: int) -> dict[str, float]:
+        steps = time + 1
         correct_first, correct_second = 1 - first**steps, 1 - second**steps
-        # m / c1 / (sqrt(v / c2) + eps) with both corrections moved into the denominator, to touch memory once less.
+        return {"share": correct_first / correct_second**0.5, "eps": eps * correct_first}
+
+    def combine(scene: Scene) -> Tensor:
+        # m / c1 / (sqrt(v / c2) + eps) with both bias corrections moved into the denominator: one pass less.
         scale = scene.answers["second_moment"].sqrt()
-        scale.mul_(correct_first / correct_second**0.5).add_(eps * correct_first)
+        scale.mul_(scene.scalars["share"]).add_(scene.scalars["eps"])
         return scene.answers["momentum"] / scale
 
     memories = (
         average_box("momentum", first),
         average_box("second_moment", second, value=lambda scene: scene.gradient.square()),
     )
-    return Consult(memories=lambda shape: memories, combine=combine)
+    return Consult(memories=lambda shape: memories, combine=combine, scalars_at=corrections)
 
 
 class Adam(Optimizer):

@@ -211,7 +211,7 @@ def _skip_memories(group: dict[str, Any]) -> tuple[Consulted, ...]:
 
 
 def _key(scene: Scene) -> Tensor:
-    return unit(as_rows(scene.gradient))
+    return scene.once("key", lambda scene: unit(as_rows(scene.gradient)))
 
 
 def _previous_key(scene: Scene) -> Tensor:
@@ -222,7 +222,11 @@ def _skip(scene: Scene, group: dict[str, Any]) -> Tensor:
     """What a memory that knows nothing answers; a residual memory has it in its own answer."""
     if group["objective"] == "quadratic" and group["memory"]:
         return torch.zeros_like(as_rows(scene.gradient))
-    return unit(as_rows(scene.answers.get("skip", scene.gradient)))
+    return (
+        scene.once("skip", lambda scene: unit(as_rows(scene.answers["skip"])))
+        if "skip" in scene.answers
+        else _key(scene)
+    )
 
 
 def _quadratic_value(scene: Scene) -> Tensor:

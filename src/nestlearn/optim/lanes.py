@@ -9,8 +9,8 @@ which those are views, and notices when somebody (``load_state_dict``, a distrib
 there.
 """
 
-from collections.abc import Callable, MutableMapping
-from dataclasses import dataclass, field
+from collections.abc import MutableMapping
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -25,6 +25,9 @@ SMALL = 1 << 14
 
 BLOCK = 1 << 17
 """Elements of a large parameter written at once on a CPU: a block and the temporaries of its rule fit in the cache."""
+
+MATRIX_BLOCK = 1 << 20
+"""Entries of equal matrices written at once on a CPU; beyond that a batch saves no time and leaves the cache."""
 
 Scalar = float | Tensor
 States = MutableMapping[Tensor, dict[str, Tensor]]
@@ -41,17 +44,24 @@ class Entry(NamedTuple):
 
 @dataclass
 class Lane:
-    """Parameters written together, their rule, and the stacked state behind ``state[parameter]``."""
+    """Parameters written together, their rule, and the stacked state behind ``state[parameter]``.
+
+    ``step`` is the step count of its parameters when the lane was made.
+    """
 
     rule: Rule
     parameters: list[Tensor]
     flat: bool
     own_lr: bool
+    step: int = 0
     reads_weights: bool = False
-    compile: bool = False
     buffers: dict[str, Tensor] = field(default_factory=dict)
     views: list[dict[str, Tensor]] = field(default_factory=list)
-    kernel: Callable[..., None] | None = None
+
+    @property
+    def alone(self) -> bool:
+        """Whether this is the lane of one large parameter of an element-wise rule."""
+        return self.flat and self.parameters[0].numel() >= SMALL
 
     def bound(self, states: States) -> bool:
         """Whether ``states`` still holds this lane's own views."""
@@ -81,52 +91,44 @@ class Lane:
     ) -> None:
         """One write of every parameter of the lane: memories first, then the weights."""
         weights = [as_real(parameter.detach()) for parameter in self.parameters]
+        context = Context(time=time, lr=lr, observations=observations, scalars=self.rule.scalars(time))
         if not self.flat:
-            self._write_matrices(weights, gradients, Context(time=time, lr=lr, observations=observations), retention)
-        elif len(weights) > 1:
+            self._write_matrices(weights, gradients, context, retention)
+        elif not self.alone:
             joined = torch.cat([gradient.reshape(-1) for gradient in gradients]).to(memory_dtype(weights[0]))
-            update = self._remember(joined, self.buffers, Context(time=time, lr=lr))
+            update = self.remember(joined, self.buffers, context)
             step_weights(weights, list(update.split([weight.numel() for weight in weights])), lr, retention)
         else:
-            self._write_large(weights[0], gradients[0].reshape(-1), time, lr, retention)
+            self._write_large(weights[0], gradients[0].reshape(-1), context, retention)
 
     def _write_matrices(
         self, weights: list[Tensor], gradients: list[Tensor], context: Context, retention: Scalar
     ) -> None:
         shape, dtype = matrix_shape(weights[0]), memory_dtype(weights[0])
-        if self.reads_weights:
-            stacked = _stack([weight.reshape(shape) for weight in weights]).to(dtype)
-            context = Context(
-                parameters={"weight": stacked}, time=context.time, lr=context.lr, observations=context.observations
-            )
-        gradient = _stack([gradient.reshape(shape) for gradient in gradients]).to(dtype)
-        update = self._remember(gradient, self.buffers, context)
-        step_weights(weights, list(update.unbind(0)), context.lr, retention)
+        count = max(1, MATRIX_BLOCK // weights[0].numel()) if weights[0].device.type == "cpu" else len(weights)
+        for start in range(0, len(weights), count):
+            part = slice(start, start + count)
+            if self.reads_weights:
+                stacked = _stack([weight.reshape(shape) for weight in weights[part]]).to(dtype)
+                context = replace(context, parameters={"weight": stacked})
+            seen = {name: values[part] for name, values in context.observations.items()}
+            buffers = {name: buffer[part] for name, buffer in self.buffers.items()}
+            gradient = _stack([gradient.reshape(shape) for gradient in gradients[part]]).to(dtype)
+            update = self.remember(gradient, buffers, replace(context, observations=seen))
+            step_weights(weights[part], list(update.unbind(0)), context.lr, retention)
 
-    def _write_large(self, weight: Tensor, gradient: Tensor, time: int, lr: Scalar, retention: Scalar) -> None:
+    def _write_large(self, weight: Tensor, gradient: Tensor, context: Context, retention: Scalar) -> None:
         line = weight.view(-1) if weight.is_contiguous() else weight.reshape(-1)
-        if self.compile:
-            if self.kernel is None:
-                self.kernel = torch.compile(self._write_line, dynamic=True)
-            # As tensors, these change from step to step without a new compilation.
-            scalars = [torch.as_tensor(scalar, dtype=torch.float64) for scalar in (time, lr, retention)]
-            self.kernel(line, gradient, self.buffers, *scalars)
-        else:
-            size = BLOCK if weight.device.type == "cpu" else weight.numel()
-            for start in range(0, weight.numel(), size):
-                block = slice(start, start + size)
-                piece = {name: buffer[block] for name, buffer in self.buffers.items()}
-                self._write_line(line[block], gradient[block], piece, time, lr, retention)
+        size = BLOCK if weight.device.type == "cpu" else weight.numel()
+        for start in range(0, weight.numel(), size):
+            block = slice(start, start + size)
+            buffers = {name: buffer[block] for name, buffer in self.buffers.items()}
+            update = self.remember(gradient[block].to(memory_dtype(weight)), buffers, context)
+            step_weights([line[block]], [update], context.lr, retention)
         if not weight.is_contiguous():
             weight.copy_(line.view(weight.shape))
 
-    def _write_line(
-        self, line: Tensor, gradient: Tensor, buffers: dict[str, Tensor], time: Any, lr: Scalar, retention: Scalar
-    ) -> None:
-        update = self._remember(gradient.to(memory_dtype(line)), buffers, Context(time=time, lr=lr))
-        step_weights([line], [update], lr, retention)
-
-    def _remember(self, gradient: Tensor, buffers: dict[str, Tensor], context: Context) -> Tensor:
+    def remember(self, gradient: Tensor, buffers: dict[str, Tensor], context: Context) -> Tensor:
         """Let the rule write its memories into ``buffers``; return its update."""
         updates, written = self.rule.update({"weight": unflatten(buffers)}, {"weight": gradient}, context)
         for name, tensor in flatten(written.get("weight", {})).items():
@@ -135,7 +137,7 @@ class Lane:
         return updates["weight"]
 
 
-def make_lanes(entries: list[Entry], states: States, *, reads_weights: bool, compile: bool) -> list[Lane]:
+def make_lanes(entries: list[Entry], states: States, *, reads_weights: bool) -> list[Lane]:
     """Group entries into lanes, parameters of a lane having taken equally many steps, and bind them to ``states``."""
     groups: dict[Any, list[Entry]] = {}
     for entry in entries:
@@ -153,8 +155,8 @@ def make_lanes(entries: list[Entry], states: States, *, reads_weights: bool, com
             [entry.parameter for entry in group],
             group[0].flat,
             group[0].own_lr,
+            int(states[group[0].parameter]["step"]),
             reads_weights=reads_weights,
-            compile=compile,
         )
         for group in groups.values()
     ]

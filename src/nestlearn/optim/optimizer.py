@@ -17,11 +17,13 @@ from torch import Tensor, nn
 
 from nestlearn.memory.rules import Rule
 from nestlearn.optim import checks
+from nestlearn.optim.compiled import CompiledLanes, compile_lanes
 from nestlearn.optim.lanes import Entry, Lane, as_real, flatten, make_lanes, matrix_shape, memory_dtype
 
 __all__ = ["Common", "Optimizer", "Params"]
 
 Params = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
+Observations = dict[str, dict[Tensor, Tensor]]
 Elementwise = Iterable[Tensor | nn.Module | str] | Callable[[str, Tensor], bool]
 
 
@@ -63,7 +65,7 @@ class Optimizer(torch.optim.Optimizer):
     """Whether the matrix rule looks at the weights themselves."""
 
     # Both are caches: what they hold is made anew from the groups and the state when it is missing.
-    _plans: dict[int, tuple[list[int], Any, list[Lane]]]
+    _plans: dict[int, tuple[list[int], Any, list[Any]]]
     _made: list[tuple[dict[str, Any], tuple[Rule | None, Rule]]]
 
     def __init__(self, params: Params, lr: float | Tensor, settings: dict[str, Any], **common: Unpack[Common]) -> None:
@@ -101,7 +103,7 @@ class Optimizer(torch.optim.Optimizer):
     def check_group(self, group: dict[str, Any]) -> None:
         """Raise ValueError for settings of a group that this optimizer cannot work with."""
 
-    def observe(self, loss: Any) -> dict[str, dict[Tensor, Tensor]]:
+    def observe(self, loss: Any) -> Observations:
         """Tensors that rules need besides gradients, measured before the step: name -> parameter -> tensor."""
         return {}
 
@@ -202,7 +204,7 @@ class Optimizer(torch.optim.Optimizer):
             self.state[parameter] = self.fresh_state(parameter, group)
         return self.state[parameter]
 
-    def _advance(self, index: int, group: dict[str, Any], observations: dict[str, dict[Tensor, Tensor]]) -> None:
+    def _advance(self, index: int, group: dict[str, Any], observations: Observations) -> None:
         """Step the parameters of one group that have a gradient."""
         parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
         if not parameters:
@@ -217,28 +219,30 @@ class Optimizer(torch.optim.Optimizer):
             parameters = [parameter for parameter in parameters if int(self.state[parameter]["step"]) % period == 0]
         for lane in self._lanes(index, group, parameters):
             self._write(lane, group, observations)
+        if period > 1:
+            torch._foreach_zero_([self.state[parameter]["pending"] for parameter in parameters])
 
-    def _write(self, lane: Lane, group: dict[str, Any], observations: dict[str, dict[Tensor, Tensor]]) -> None:
+    def _write(self, lane: Lane | CompiledLanes, group: dict[str, Any], observations: Observations) -> None:
+        parameters = lane.parameters
         period = group["period"]
         if period > 1:
-            gradients = [self.state[parameter]["pending"] for parameter in lane.parameters]
+            gradients = [self.state[parameter]["pending"] for parameter in parameters]
         else:
-            gradients = [as_real(parameter.grad) for parameter in lane.parameters]  # type: ignore[arg-type]
-        signed = list(torch._foreach_neg(gradients)) if group["maximize"] else gradients
+            gradients = [as_real(parameter.grad) for parameter in parameters]  # type: ignore[arg-type]
+        if group["maximize"]:
+            gradients = list(torch._foreach_neg(gradients))
         lr = group["lr"] if lane.own_lr or group["elementwise_lr"] is None else group["elementwise_lr"]
         lr = lr.reshape(()) if isinstance(lr, Tensor) else lr
         retention = 1 - lr * group["weight_decay"] if group["weight_decay"] else 1.0
         seen = {
-            name: torch.stack([values[parameter] for parameter in lane.parameters])
+            name: torch.stack([values[parameter] for parameter in parameters])
             for name, values in observations.items()
-            if lane.parameters[0] in values
+            if parameters[0] in values
         }
-        time = int(self.state[lane.parameters[0]]["step"]) // period - 1
-        lane.write(signed, seen, time, lr, retention)
-        if period > 1:
-            torch._foreach_zero_(gradients)
+        time = int(self.state[parameters[0]]["step"]) // period - 1
+        lane.write(gradients, seen, time, lr, retention)
 
-    def _lanes(self, index: int, group: dict[str, Any], parameters: list[Tensor]) -> list[Lane]:
+    def _lanes(self, index: int, group: dict[str, Any], parameters: list[Tensor]) -> list[Any]:
         """The lanes of these parameters: those of the last step if nothing has changed since."""
         rules = self._rules(group)
         ids = [id(parameter) for parameter in parameters]
@@ -246,7 +250,9 @@ class Optimizer(torch.optim.Optimizer):
         if plan is not None and plan[0] == ids and plan[1] is rules and all(lane.bound(self.state) for lane in plan[2]):
             return plan[2]
         entries = [self._entry(group, parameter) for parameter in parameters]
-        lanes = make_lanes(entries, self.state, reads_weights=self.reads_weights, compile=self._compile)
+        lanes: list[Any] = make_lanes(entries, self.state, reads_weights=self.reads_weights)
+        if self._compile:
+            lanes = compile_lanes(lanes)
         self._plans[index] = (ids, rules, lanes)
         return lanes
 

@@ -69,7 +69,7 @@ class RowMemory:
     def _model(self, width: int) -> Model:
         if self.model == "matrix":
             return Matrix(width, width, residual=self.residual)
-        return MLP(width, self.hidden, width, residual=self.residual)
+        return MLP(width, self.hidden, width, residual=self.residual, fast=True)
 
     def _rule(self) -> Rule:
         if self.levels == 1:

@@ -157,9 +157,7 @@ def _secant(group: dict[str, Any]) -> Consulted:
     rule = LeastSquares(discount=group["memory_retention"], ridge=group["ridge"])
 
     def keys(scene: Scene) -> Tensor:
-        if "keys" not in scene.answers:  # asked for twice in a write: as key and as query
-            scene.answers["keys"] = _transforms(scene, names)
-        return scene.answers["keys"]
+        return scene.once("keys", lambda scene: _transforms(scene, names))  # wanted as key and as query
 
     def per_gradient(tensor: Tensor, scene: Scene) -> Tensor:
         # Relative errors count: late, small gradients weigh as much as the first ones. The floor keeps squares finite.

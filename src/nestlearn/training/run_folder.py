@@ -1,0 +1,177 @@
+"""A run folder: what a comparison leaves behind, written so that a crash never costs a finished run.
+
+    config.yaml        the resolved settings
+    environment.json   machine, versions, threads, when it ran
+    metrics.jsonl      a line for each point of each run, then one for the run itself: {"kind": "train" | "validation"
+    | "run", ...} events.jsonl       a line for each look at a memory: {"run", "step", "memory", "surprise"}
+    results.json       the tuned table report.html        the report, one file
+
+Whole files are replaced atomically. The two ``.jsonl`` files grow by all lines of a run at once, and a run counts
+only when its ``run`` line is there; a last line cut short by a crash is dropped and reported.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from nestlearn.training.spec import RunResult
+
+__all__ = ["RunFolder", "RunFolderError", "read_json_lines", "write_atomic"]
+
+
+class RunFolderError(RuntimeError):
+    """A run folder cannot be written, is not one, or holds a broken file."""
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Replace ``path`` by ``text`` in one step: readers see the old file or the new one, never half of one."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _plain(value: Any) -> Any:
+    """``value`` with numbers that JSON cannot hold turned into None."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _line(record: dict[str, Any]) -> str:
+    return json.dumps(_plain(record), allow_nan=False) + "\n"
+
+
+def read_json_lines(path: Path) -> tuple[list[dict[str, Any]], str]:
+    """All records of a ``.jsonl`` file, and a note that is empty unless the last line was cut short and left out.
+
+    Raises:
+        RunFolderError: a line other than an unfinished last one is not JSON; the message names file and line.
+    """
+    lines = path.read_text(encoding="utf-8").split("\n")
+    unfinished = lines.pop()  # empty when the file ends with a line end, as it should
+    records = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise RunFolderError(f"{path}, line {number}: expected JSON, found {line[:60]!r} ({error.msg})") from error
+    note = f"{path.name}: the last line was cut short and is left out" if unfinished else ""
+    return records, note
+
+
+def _event_lines(result: RunResult) -> str:
+    rows = ({"run": result.key, "step": s, "memory": m, "surprise": v} for s, m, v in result.surprises)
+    return "".join(_line(row) for row in rows)
+
+
+def _metric_lines(result: RunResult) -> str:
+    rows = [("train", row) for row in result.train] + [("validation", row) for row in result.curve]
+    points = [{"kind": k, "run": result.key, "step": r[0], "seconds": r[1], "loss": r[2]} for k, r in rows]
+    return "".join(_line(row) for row in [*points, {"kind": "run", **result.summary()}])
+
+
+class RunFolder:
+    """Reads and writes one run folder. Build it with ``create`` or ``open``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config, self.environment = path / "config.yaml", path / "environment.json"
+        self.metrics, self.events = path / "metrics.jsonl", path / "events.jsonl"
+        self.results, self.report = path / "results.json", path / "report.html"
+
+    @classmethod
+    def create(cls, path: Path) -> RunFolder:
+        """Make the folder, or take an empty one, and make sure that it can be written, before anything is trained.
+
+        Raises:
+            RunFolderError: it cannot be made or written, or it holds another comparison.
+        """
+        folder = cls(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            if folder.config.exists():
+                raise RunFolderError(
+                    f"{path} already holds a comparison: choose another --out, or continue it with --resume {path}"
+                )
+            folder.metrics.touch()
+            folder.events.touch()
+        except OSError as error:
+            raise RunFolderError(
+                f"cannot write the run folder {path}: {error.strerror or error}. Choose a writable one with --out."
+            ) from error
+        return folder
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """An existing run folder; RunFolderError if it is not one."""
+        folder = cls(path)
+        missing = [file.name for file in (folder.config, folder.metrics) if not file.is_file()]
+        if missing:
+            raise RunFolderError(
+                f"{path} is not a run folder: {' and '.join(missing)} not found. "
+                "Expected a folder written by `nestlearn compare`."
+            )
+        return folder
+
+    def add(self, result: RunResult) -> None:
+        """Append a run: its events first, its ``run`` line last, because that line is what makes it count."""
+        for path, text in ((self.events, _event_lines(result)), (self.metrics, _metric_lines(result))):
+            with path.open("a", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+
+    def runs(self) -> tuple[dict[str, RunResult], list[str]]:
+        """All finished runs by key, and notes about lines cut short.
+
+        Raises:
+            RunFolderError: a broken line.
+        """
+        metrics, note = read_json_lines(self.metrics)
+        events, other = read_json_lines(self.events) if self.events.is_file() else ([], "")
+        found: dict[str, RunResult] = {}
+        series: dict[str, list[Any]] = {}
+        for number, record in enumerate(metrics, start=1):
+            try:
+                kind, key = record["kind"], record["key"] if record["kind"] == "run" else record["run"]
+                if kind == "run":
+                    found[key] = RunResult(**{k: v for k, v in record.items() if k != "kind"})
+                else:
+                    series.setdefault(key, []).append((kind, [record["step"], record["seconds"], record["loss"]]))
+            except (KeyError, TypeError) as error:
+                raise RunFolderError(f"{self.metrics}, line {number}: not a record of a run ({error})") from error
+        for key, result in found.items():
+            for kind, row in series.get(key, []):
+                rows = result.train if kind == "train" else result.curve
+                rows.append(row)
+        for number, event in enumerate(events, start=1):
+            try:
+                if event["run"] in found:
+                    found[event["run"]].surprises.append([event["step"], event["memory"], event["surprise"]])
+            except (KeyError, TypeError) as error:
+                raise RunFolderError(f"{self.events}, line {number}: not a record of a memory ({error})") from error
+        return found, [text for text in (note, other) if text]
+
+    def compact(self) -> dict[str, RunResult]:
+        """Rewrite the two ``.jsonl`` files with the finished runs alone, and return them: the first act of resuming."""
+        found, _ = self.runs()
+        write_atomic(self.events, "".join(_event_lines(result) for result in found.values()))
+        write_atomic(self.metrics, "".join(_metric_lines(result) for result in found.values()))
+        return found
