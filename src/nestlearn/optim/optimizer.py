@@ -217,6 +217,8 @@ class Optimizer(torch.optim.Optimizer):
             for parameter in parameters:
                 self.state[parameter]["pending"].add_(as_real(parameter.grad))
             parameters = [parameter for parameter in parameters if int(self.state[parameter]["step"]) % period == 0]
+            if not parameters:
+                return
         for lane in self._lanes(index, group, parameters):
             self._write(lane, group, observations)
         if period > 1:

@@ -1,0 +1,130 @@
+"""Which optimizer is compared with which, on what, and the bar it has to meet."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+import nestlearn as nl
+from benchmarks.optim.timing import Unit
+from benchmarks.optim.workloads import WORKLOADS, Build, Workload, layers, plain
+
+__all__ = ["Row", "rows"]
+
+Started = tuple[Unit, torch.optim.Optimizer]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison.
+
+    Args:
+        ours, reference: what is timed, in words.
+        workload: what it is timed on.
+        start_ours, start_reference: device -> a unit to time and its optimizer.
+        bar: largest median ratio that passes; None for a row that only informs.
+        cycle: steps after which our optimizer's work repeats.
+        compiled: whether torch.compile is involved.
+    """
+
+    ours: str
+    reference: str
+    workload: Workload
+    start_ours: Callable[[str], Started]
+    start_reference: Callable[[str], Started]
+    bar: float | None = None
+    cycle: int = 1
+    compiled: bool = False
+
+
+def rows() -> list[Row]:
+    """All comparisons, those with a bar first."""
+    return [*_adam_rows(), *_matrix_rows(), *_informing_rows()]
+
+
+def _muon(parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    return torch.optim.Muon(parameters, lr=1e-3, weight_decay=0.0)
+
+
+def _against_muon(ours: str, build: Build, workload: str, bar: float | None = None, cycle: int = 1) -> Row:
+    chosen = WORKLOADS[workload]
+    return Row(
+        ours,
+        "torch Muon",
+        chosen,
+        lambda device: plain(chosen, build, device),
+        lambda device: plain(chosen, _muon, device),
+        bar,
+        cycle,
+    )
+
+
+def _adam_rows() -> list[Row]:
+    found = []
+    for compiled, bar, kind in ((False, 1.0, "foreach"), (True, 1.2, "fused")):
+        for name in ("transformer, 10M", "200 small tensors"):
+            workload = WORKLOADS[name]
+            found.append(
+                Row(
+                    "Adam(compile=True)" if compiled else "Adam",
+                    f"AdamW {kind}",
+                    workload,
+                    lambda device, w=workload, c=compiled: plain(
+                        w, lambda p: nl.optim.Adam(p, lr=1e-3, weight_decay=0.01, compile=c), device
+                    ),
+                    lambda device, w=workload, k=kind: plain(
+                        w, lambda p: torch.optim.AdamW(p, lr=1e-3, weight_decay=0.01, **{k: True}), device
+                    ),
+                    bar,
+                    compiled=compiled,
+                )
+            )
+    return found
+
+
+def _matrix_rows() -> list[Row]:
+    def deep(readout: str) -> Build:
+        return lambda p: nl.optim.DeepMomentum(p, lr=1e-3, hidden=128, readout=readout)
+
+    return [
+        *(
+            _against_muon("Muon", lambda p: nl.optim.Muon(p, lr=1e-3), name, bar=1.0)
+            for name in ("4 of 1024x1024", "block of width 1024", "24 of 256x256, 8 of 256x1024")
+        ),
+        _against_muon(
+            "M3(slow_period=10)",
+            lambda p: nl.optim.M3(p, lr=1e-3, slow_period=10),
+            "4 of 1024x1024",
+            bar=1.3,
+            cycle=10,
+        ),
+        _against_muon("DeepMomentum(hidden=128, identity)", deep("identity"), "4 of 1024x1024", bar=0.25),
+        _against_muon("DeepMomentum(hidden=128, newton_schulz)", deep("newton_schulz"), "4 of 1024x1024", bar=1.2),
+    ]
+
+
+def _informing_rows() -> list[Row]:
+    squares = WORKLOADS["4 of 1024x1024"]
+
+    def watched(ours: str, build: Callable[[torch.nn.Module], torch.optim.Optimizer], cycle: int) -> Row:
+        return Row(
+            ours,
+            "torch Muon",
+            squares,
+            lambda device: layers(squares, build, device),
+            lambda device: layers(squares, lambda model: _muon(list(model.parameters())), device),
+            cycle=cycle,
+        )
+
+    plain_rows: dict[str, Build] = {
+        'Muon(readout="memory")': lambda p: nl.optim.Muon(p, lr=1e-3, readout="memory"),
+        "DeepMomentum(hidden=128, levels=2)": lambda p: nl.optim.DeepMomentum(p, lr=1e-3, hidden=128, levels=2),
+        "SecantMomentum": lambda p: nl.optim.SecantMomentum(p, lr=1e-3),
+        "DeltaMomentum": lambda p: nl.optim.DeltaMomentum(p, lr=1e-3),
+        "DeepAdam(hidden=128)": lambda p: nl.optim.DeepAdam(p, lr=1e-3, hidden=128),
+    }
+    return [
+        *(_against_muon(name, build, squares.name) for name, build in plain_rows.items()),
+        watched("SecantMomentum(model)", lambda model: nl.optim.SecantMomentum(model.parameters(), model=model), 1),
+        watched("LayerMomentum(model)", lambda model: nl.optim.LayerMomentum(model.parameters(), model=model), 5),
+    ]

@@ -1,0 +1,85 @@
+"""What is optimised: sets of parameter shapes like those of real models, with gradients that take turns."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.optim.timing import Unit
+
+__all__ = ["WORKLOADS", "Workload", "layers", "plain", "state_bytes"]
+
+Build = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A named set of shapes."""
+
+    name: str
+    shapes: Sequence[tuple[int, ...]]
+
+    @property
+    def elements(self) -> int:
+        return sum(torch.Size(shape).numel() for shape in self.shapes)
+
+
+def _transformer(dim: int, depth: int, vocabulary: int) -> list[tuple[int, ...]]:
+    """Embedding, and per block fused attention projections, an MLP, their biases and two layer norms."""
+    block = [(3 * dim, dim), (3 * dim,), (dim, dim), (dim,), (4 * dim, dim), (4 * dim,), (dim, 4 * dim), (dim,)]
+    norms = [(dim,)] * 4
+    return [(vocabulary, dim), *(block + norms) * depth, (dim,), (dim,)]
+
+
+WORKLOADS = {
+    workload.name: workload
+    for workload in (
+        Workload("transformer, 10M", _transformer(320, 6, 8192)),
+        Workload("200 small tensors", [(64, 64), (64,), (64,), (32, 64), (32,)] * 40),
+        Workload("4 of 1024x1024", [(1024, 1024)] * 4),
+        Workload("block of width 1024", [(1024, 1024)] * 4 + [(4096, 1024), (1024, 4096)]),
+        Workload("24 of 256x256, 8 of 256x1024", [(256, 256)] * 24 + [(256, 1024), (1024, 256)] * 4),
+    )
+}
+
+
+def plain(workload: Workload, build: Build, device: str) -> tuple[Unit, torch.optim.Optimizer]:
+    """Steps on fresh parameters; two sets of random gradients take turns, and swapping them is not timed."""
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(scale: float) -> list[Tensor]:
+        return [(scale * torch.randn(shape, generator=generator)).to(device) for shape in workload.shapes]
+
+    parameters = [nn.Parameter(tensor) for tensor in draw(0.02)]
+    gradients = [draw(1e-2), draw(1e-2)]
+    optimizer = build(parameters)
+
+    def prepare() -> None:
+        gradients.reverse()
+        for parameter, gradient in zip(parameters, gradients[0], strict=True):
+            parameter.grad = gradient
+
+    return Unit(optimizer.step, prepare), optimizer
+
+
+def layers(
+    workload: Workload, build: Callable[[nn.Module], torch.optim.Optimizer], device: str
+) -> tuple[Unit, torch.optim.Optimizer]:
+    """Steps on a chain of linear layers of these square shapes; the forward and backward pass is not timed."""
+    generator = torch.Generator().manual_seed(0)
+    model = nn.Sequential(*(nn.Linear(into, out, bias=False) for out, into in workload.shapes)).to(device)
+    batch = torch.randn(128, workload.shapes[0][1], generator=generator).to(device)
+    optimizer = build(model)
+
+    def prepare() -> None:
+        optimizer.zero_grad()
+        model(batch).square().mean().backward()
+
+    return Unit(optimizer.step, prepare), optimizer
+
+
+def state_bytes(optimizer: torch.optim.Optimizer) -> int:
+    """Bytes of all tensors in the optimizer's state."""
+    tensors = (value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor))
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -1,0 +1,164 @@
+"""The main job from the outside: what a user types, and what lies in the folder afterwards."""
+
+import json
+import re
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner, Result
+
+from nestlearn.cli.main import build_app, main
+from nestlearn.training import loop
+from nestlearn.training import sweep as sweep_module
+
+TINY = ["--tasks", "digits", "--optimizers", "Momentum,Adam", "--steps", "12", "--seeds", "0,1", "--workers", "1"]
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(build_app(), [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    return folder, call("compare", *TINY, "--out", folder)
+
+
+def test_a_tiny_comparison_ends_with_a_table_and_the_path_of_a_report(finished) -> None:
+    folder, result = finished
+    assert result.exit_code == 0, result.output
+    assert "Handwritten digits" in result.output and f"report: {folder / 'report.html'}" in result.output
+    for name in ("AdamW", "Momentum", "GradientDescent", "Adam"):
+        assert re.search(rf"^ *{name} .*\d\.\d{{4}}", result.output, re.MULTILINE)
+    assert "52 of 52 runs" in result.output  # plain progress lines when the output is no terminal
+
+
+def test_the_folder_holds_what_the_documentation_says(finished) -> None:
+    folder, _ = finished
+    assert {path.name for path in folder.iterdir()} == {
+        "config.yaml", "environment.json", "metrics.jsonl", "events.jsonl", "results.json", "report.html",
+    }  # fmt: skip
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert config["optimizers"] == ["AdamW", "Momentum", "Adam"]
+    assert config["seeds"] == [0, 1] and config["steps"] == {"digits": 12}
+    environment = json.loads((folder / "environment.json").read_text())
+    assert environment["threads_per_worker"] == 1 and environment["torch"] and environment["seconds"] > 0
+    rows = {row["name"]: row for row in json.loads((folder / "results.json").read_text())["tasks"]["digits"]}
+    assert len(rows["Momentum"]["test"]["loss"]["values"]) == 2 and rows["Momentum"]["state_bytes"] > 0
+    assert rows["Momentum"]["control_name"] == "GradientDescent" and rows["Momentum"]["against_control"]
+    assert {"train", "validation", "run"} == {
+        json.loads(line)["kind"] for line in (folder / "metrics.jsonl").read_text().splitlines()
+    }
+
+
+class References(HTMLParser):
+    """Collects whatever a browser would fetch, and checks that elements are closed in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.found += [value or "" for name, value in attributes if name in ("src", "href", "xlink:href", "data")]
+        if tag not in ("meta", "link", "br", "img", "input", "hr"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_report_is_one_file_without_any_network_reference(finished) -> None:
+    page = (finished[0] / "report.html").read_text()
+    namespaces = {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink", "http://www.w3.org/1999/xhtml"}
+    assert set(re.findall(r"https?://[^\s\"'<>)]+", page)) <= namespaces
+    parser = References()
+    parser.feed(page)
+    assert parser.open == [] and parser.found
+    assert all(reference.startswith(("#", "data:")) for reference in parser.found)
+    assert "<script" not in page and "@import" not in page and "url(http" not in page
+    assert page.count("<svg") >= 4 and "nan" not in re.sub(r"base64,[^\"]*", "", page).lower().replace("nanmean", "")
+
+
+def test_the_report_can_be_made_again_from_the_folder_alone(finished) -> None:
+    folder, _ = finished
+    before = (folder / "report.html").read_bytes()
+    (folder / "report.html").unlink()
+    result = call("report", folder)
+    assert result.exit_code == 0 and str(folder / "report.html") in result.output
+    assert (folder / "report.html").read_bytes() == before
+
+
+def test_resuming_a_finished_comparison_trains_nothing_and_gives_the_same_results(finished, monkeypatch) -> None:
+    folder, _ = finished
+    before = json.loads((folder / "results.json").read_text())
+    monkeypatch.setattr(sweep_module, "train", lambda spec: pytest.fail(f"trained {spec.key} again"))
+    result = call("compare", "--resume", folder)
+    assert result.exit_code == 0, result.output
+    assert json.loads((folder / "results.json").read_text()) == before
+
+
+def test_interrupting_keeps_finished_runs_and_says_how_to_continue(tmp_path, monkeypatch) -> None:
+    count = 0
+
+    def until_four(spec):
+        nonlocal count
+        count += 1
+        if count > 4:
+            raise KeyboardInterrupt
+        return loop.train(spec)
+
+    monkeypatch.setattr(sweep_module, "train", until_four)
+    folder = tmp_path / "run"
+    result = call("compare", *TINY, "--out", folder)
+    assert result.exit_code == 130 and f"--resume {folder}" in result.output
+    unfinished = call("report", folder)
+    assert unfinished.exit_code == 2 and "not finished" in unfinished.output
+    monkeypatch.setattr(sweep_module, "train", loop.train)
+    resumed = call("compare", "--resume", folder, "--quiet")
+    assert resumed.exit_code == 0 and resumed.output.strip() == str(folder / "report.html")
+    assert json.loads((folder / "environment.json").read_text())["reused_runs"] == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--optimizers", "Momentun"], "unknown optimizer 'Momentun'. Did you mean Momentum?"),
+        (["--tasks", "digitz"], "unknown task 'digitz'. Did you mean digits?"),
+        (["--preset", "dmo"], "unknown preset 'dmo'. Did you mean demo?"),
+        (["--seeds", "2..0"], "expected seeds such as 0..2 or 0,1"),
+        (["--steps", "0"], "expected at least one step, got 0"),
+        (["--device", "tpu9"], "unknown device 'tpu9'"),
+    ],
+)
+def test_bad_options_are_one_clear_line_and_leave_no_folder(tmp_path, arguments, message) -> None:
+    result = call("compare", *TINY, "--out", tmp_path / "run", *arguments)
+    assert result.exit_code == 2 and message in result.output and "Traceback" not in result.output
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unwritable_folder_is_an_error_before_any_training(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(sweep_module, "train", lambda spec: pytest.fail("trained"))
+    (tmp_path / "file").write_text("")
+    result = call("compare", *TINY, "--out", tmp_path / "file" / "run")
+    assert result.exit_code == 2 and "cannot write the run folder" in result.output
+
+
+def test_a_taken_folder_is_not_overwritten(finished) -> None:
+    result = call("compare", *TINY, "--out", finished[0])
+    assert result.exit_code == 2 and f"--resume {finished[0]}" in result.output
+
+
+def test_report_of_a_folder_that_is_none(tmp_path) -> None:
+    result = call("report", tmp_path)
+    assert result.exit_code == 2 and "not a run folder" in result.output
+
+
+def test_without_the_extras_the_entry_says_how_to_install_them(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "typer", None)
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert 'pip install "nestlearn[cli]"' in str(caught.value) and "\n" not in str(caught.value)

@@ -1,0 +1,89 @@
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from nestlearn.training.loop import Interrupted, state_bytes, train
+from nestlearn.training.spec import RunSpec, Variant
+
+SPEC = RunSpec("digits", Variant("Momentum"), (("lr", 0.05), ("retention", 0.9)), seed=0, steps=24, points=4)
+TIMES = ("step_ms", "optimizer_ms", "train", "curve")
+
+
+def losses(result) -> list[float]:
+    return [row[2] for row in result.train + result.curve]
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        SPEC,
+        dataclasses.replace(
+            SPEC,
+            task="speeches",
+            steps=4,
+            size=(
+                ("dim", 16),
+                ("heads", 2),
+                ("context", 16),
+                ("batch", 4),
+                ("validation_windows", 8),
+                ("test_windows", 8),
+            ),
+        ),
+    ],
+    ids=["digits", "speeches"],
+)
+def test_the_same_spec_twice_gives_the_same_bits(spec) -> None:
+    one, two = train(spec), train(spec)
+    assert one.validation == two.validation and one.test == two.test and losses(one) == losses(two)
+    other = train(dataclasses.replace(spec, seed=1))
+    assert other.validation != one.validation
+
+
+def test_training_lowers_the_loss_and_records_what_it_should() -> None:
+    result = train(SPEC)
+    assert result.status == "finished"
+    assert result.train[-1][2] < 0.9 * result.train[0][2]
+    assert [row[0] for row in result.curve] == [6, 12, 18, 24]
+    assert result.curve[-1][2] == result.validation["loss"] and set(result.test) == {"loss", "accuracy"}
+    seconds = [row[1] for row in result.train]
+    assert seconds == sorted(seconds) and seconds[0] > 0
+    assert 0 < result.optimizer_ms < result.step_ms
+    assert result.parameters == 64 * 128 + 128 + 128 * 10 + 10
+
+
+def test_a_trial_run_never_looks_at_the_test_split() -> None:
+    result = train(dataclasses.replace(SPEC, full=False))
+    assert result.test == {} and result.curve == [] and result.validation
+
+
+def test_a_diverged_run_is_a_result_with_a_reason() -> None:
+    result = train(dataclasses.replace(SPEC, settings=(("lr", 1e20), ("retention", 0.9))))
+    assert result.status == "diverged" and result.reason.startswith("step ")
+    assert result.score == math.inf and result.validation == {} and result.test == {}
+
+
+def test_the_run_stops_when_asked() -> None:
+    with pytest.raises(Interrupted):
+        train(SPEC, should_stop=lambda: True)
+
+
+def test_a_run_leaves_the_global_generator_alone() -> None:
+    before = torch.random.get_rng_state()
+    train(dataclasses.replace(SPEC, steps=2))
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_state_bytes_counts_every_tensor_once() -> None:
+    weights = [torch.nn.Parameter(torch.zeros(10, 3)), torch.nn.Parameter(torch.zeros(5))]
+    optimizer = torch.optim.AdamW(weights)
+    assert state_bytes(optimizer) == 0
+    for weight in weights:
+        weight.grad = torch.ones_like(weight)
+    optimizer.step()
+    assert state_bytes(optimizer) == 2 * 35 * 4 + 2 * 4  # two moments, and a step count for each parameter
+    optimizer.state[weights[0]]["nested"] = {"a": torch.zeros(3, dtype=torch.float64)}
+    optimizer.state[weights[1]]["again"] = optimizer.state[weights[1]]["exp_avg"]
+    assert state_bytes(optimizer) == 2 * 35 * 4 + 2 * 4 + 24
