@@ -32,6 +32,7 @@ class Member:
         rests: whether a zero gradient leaves the weights where they are; the decay of O12 does not.
         linear: whether the first displacement is proportional to lr; the implicit step of O12 is not.
         extra: a further setting of a class that other members stand for in the fast part of the suite.
+        collects: whether `period` may be above 1; O16 measures curvature at each gradient and refuses.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Member:
     rests: bool = True
     linear: bool = True
     extra: bool = False
+    collects: bool = True
 
     @property
     def cls(self) -> type[torch.optim.Optimizer]:
@@ -67,7 +69,8 @@ class Member:
 def deep(closure: bool = False, extra: bool = False, **settings: Any) -> Member:
     """A small deep momentum: four hidden units are enough for every property tested here."""
     inner = {"retention": 0.5, "inner_lr": 0.05}
-    return Member("DeepMomentum", {"hidden": 4, **settings}, inner, closure=closure, extra=extra)
+    collects = settings.get("objective") != "quadratic"
+    return Member("DeepMomentum", {"hidden": 4, **settings}, inner, closure=closure, extra=extra, collects=collects)
 
 
 MEMBERS: tuple[Member, ...] = (
@@ -122,6 +125,9 @@ def over(members: Iterable[Member]) -> dict[str, Any]:
 
 
 EVERY = over(MEMBERS)
+COLLECTING = over(member for member in MEMBERS if member.collects)
+"""The members that can collect the gradients of a period."""
+
 OPEN = over(member for member in MEMBERS if not member.closure)
 """The members whose step needs no closure."""
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from .members import EVERY, MEMBERS, OPEN, Member, over
+from .members import COLLECTING, EVERY, MEMBERS, OPEN, Member, over
 from .problems import Bag, advance, assert_close, flat_state, network, quadratic, regression
 
 REQUIRED = over(member for member in MEMBERS if member.model)
@@ -87,7 +87,7 @@ def test_a_group_can_be_added_later(member: Member) -> None:
     assert [int(state["step"]) for state in flat_state(optimizer)] == [4, 4, 2, 2]
 
 
-@pytest.mark.parametrize(**EVERY)
+@pytest.mark.parametrize(**COLLECTING)
 def test_nothing_moves_before_the_period_is_over(member: Member) -> None:
     module = network(torch.float32)
     optimizer = member.build(module, period=3)

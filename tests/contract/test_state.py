@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from .members import EVERY, MEMBERS, OPEN, Member
+from .members import COLLECTING, EVERY, MEMBERS, OPEN, Member
 from .problems import (
     Bag,
     advance,
@@ -58,7 +58,7 @@ def test_state_keys_are_the_parameters_alone(member: Member) -> None:
     assert set(optimizer.state_dict()) == {"state", "param_groups"}
 
 
-@pytest.mark.parametrize(**EVERY)
+@pytest.mark.parametrize(**COLLECTING)
 def test_names_and_shapes_never_change(member: Member) -> None:
     module = network()
     optimizer = member.build(module, period=2)

@@ -229,3 +229,8 @@ def test_an_elementwise_pattern_that_matches_nothing_is_an_error() -> None:
 def test_elementwise_takes_no_numbers() -> None:
     with pytest.raises(TypeError, match="int"):
         nl.optim.Muon(network().named_parameters(), elementwise=[3])
+
+
+def test_the_quadratic_objective_refuses_a_period():
+    with pytest.raises(ValueError, match="period=1"):
+        nl.optim.DeepMomentum([torch.nn.Parameter(torch.ones(3, 2))], objective="quadratic", period=2)

@@ -103,7 +103,11 @@ class AssociativeMemory:
         """
         parameters = state["model"]
         key, value = self._rows(parameters, key), self._rows(parameters, value)
-        gradients, before = self.objective.assess(self.model, parameters, key, value, surprise=surprise)
+        if self.rule.reads_gradients or self.period > 1:
+            gradients, before = self.objective.assess(self.model, parameters, key, value, surprise=surprise)
+        else:
+            gradients = {}
+            before = self.objective.surprise(self.model, parameters, key, value) if surprise else None
         lr = self.rule.lr if lr is None else lr
         context = Context(self.model, parameters, key, value, time, lr, observations or {})
         retention = self.rule.retention if retention is None else retention

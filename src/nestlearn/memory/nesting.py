@@ -10,7 +10,9 @@ Adam             a box for the gradient, a box for its square                m /
 deep momentum    an MLP from rows of the gradient to rows of a target        its answer
 ===============  ==========================================================  ===============================
 
-Each consulted memory has a rule of its own, which may be a ``Consult`` again: nesting has no limit (O6).
+Each consulted memory has a rule of its own, which may be a ``Consult`` again: nesting has no limit (O6). What passes
+between levels here is direct reading (M5); states are plain tensors, so back-propagation through writes and learned
+initial states are the caller's to use.
 """
 
 from collections.abc import Callable, Mapping

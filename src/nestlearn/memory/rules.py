@@ -12,7 +12,7 @@ are numbers, or tensors over the batch of memories [*B]; a write may override th
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -61,6 +61,9 @@ class Rule(ABC):
 
     lr: Scalar = 1.0
     retention: Scalar = 1.0
+
+    reads_gradients: ClassVar[bool] = True
+    """False for rules that find the new parameters from keys and values: a write then spares the gradients."""
 
     def init(self, parameters: Parameters, generator: torch.Generator | None = None) -> State:
         """The rule's own state beside ``parameters``: none, unless the rule remembers something."""
@@ -126,6 +129,8 @@ class LeastSquares(Rule):
 
     discount: float = 0.99
     ridge: float = 1e-2
+
+    reads_gradients: ClassVar[bool] = False
 
     def init(self, parameters: Parameters, generator: torch.Generator | None = None) -> State:
         weight = parameters["weight"]

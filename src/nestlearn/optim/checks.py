@@ -93,8 +93,8 @@ def _finite(tensors: list[Tensor]) -> bool:
         # One read of the gradient, and no square of it in memory; half precision is squared as its memories will be.
         flat = tensor.reshape(-1)
         half = tensor.element_size() < 4
-        norm = torch.linalg.vector_norm(flat, dtype=torch.float32) if half else torch.dot(flat, flat).float()
-        by_device.setdefault(tensor.device, []).append(norm)
+        norm = torch.linalg.vector_norm(flat, dtype=torch.float32) if half else torch.dot(flat, flat)
+        by_device.setdefault(tensor.device, []).append(norm.double())
     # One number a device is looked at.
     return all(bool(torch.isfinite(torch.stack(totals).sum())) for totals in by_device.values())
 

@@ -97,6 +97,11 @@ class DeepMomentum(TargetedOptimizer):
         choice("readout", group["readout"], ("identity", "newton_schulz"))
         if not isinstance(group["memory"], bool):
             choice("memory", group["memory"], ("mlp", "matrix"))
+        if group["objective"] == "quadratic" and group["period"] > 1:
+            raise ValueError(
+                "objective 'quadratic' measures curvature at the answer to each gradient, and with a period above 1 "
+                "the memory is asked about their sum: use period=1"
+            )
         if group["objective"] in ("dot_product", "hypergradient") and group["retention"] >= 1:
             raise ValueError(f"objective {group['objective']!r} has no minimum: retention must be below 1, got 1")
 
@@ -128,7 +133,7 @@ class DeepMomentum(TargetedOptimizer):
         signs: list[int] = []
         for group in groups:
             for parameter in group["params"]:
-                if parameter.grad is None or self._entry(group, parameter).flat:
+                if parameter.grad is None or not self._due(parameter, group):
                     continue
                 gradient = parameter.grad.reshape(matrix_shape(parameter)).to(memory_dtype(parameter))
                 gradient = -gradient if group["maximize"] else gradient

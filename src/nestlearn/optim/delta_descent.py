@@ -17,9 +17,10 @@ class DeltaGradientDescent(LayeredOptimizer):
     """W <- W (I - lr' A) - lr' u with lr' = lr / (1 + lr tr A): the delta rule for the weights themselves (O12, [NL]
     54-57).
 
-    One exact proximal step on 1/2 ||W x + delta||^2 for one input x; a batch replaces x x^T by its mean A. The layer
-    forgets what it answers for this input before it learns, so it differs from gradient descent by W A. Biases and
-    other vectors get plain gradient descent.
+    Of the general form argmin L(x, u) + Ret(W) (O13) this is the member with the l2 objective; gradient descent is the
+    one with the dot product. It is one exact proximal step on 1/2 ||W x + delta||^2 for one input x; a batch replaces
+    x x^T by its mean A. The layer forgets what it answers for this input before it learns, so it differs from gradient
+    descent by W A. Biases and other vectors get plain gradient descent.
 
     Args:
         params: parameters, named parameters or groups of them; matrices must be weights of nn.Linear or nn.Conv2d, or

@@ -154,10 +154,9 @@ class LayeredOptimizer(Optimizer):
         for parameter in wanted:
             if parameter not in self._recorder.weights:
                 raise ValueError(
-                    f"{type(self).__name__}: {describe(self, parameter)} is not the weight of an nn.Linear or nn.Conv2d"
-                    f"of model=, so "
-                    "its inputs cannot be read. Name it in elementwise= (embeddings, say), or pass the "
-                    "model that owns it."
+                    f"{type(self).__name__}: {describe(self, parameter)} is not a weight of an nn.Linear or nn.Conv2d "
+                    "of model=, so its inputs cannot be read. Name it in elementwise= (embeddings, say), or pass the model "
+                    "that owns it."
                 )
 
     def __getstate__(self) -> dict[str, Any]:

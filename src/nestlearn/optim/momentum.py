@@ -182,7 +182,8 @@ class ForgetAlongKey(Rule):
         if self.matrix:
             norm = torch.linalg.matrix_norm(key, keepdim=True)
             rows = key if self.literal else key / torch.where(norm > 0, norm, torch.ones_like(norm))
-            forgotten = (memory @ rows.mT) @ rows
+            tall = rows.shape[-2] > rows.shape[-1]
+            forgotten = memory @ (rows.mT @ rows) if tall else (memory @ rows.mT) @ rows
         else:
             energy = key.square()
             forgotten = memory * (energy if self.literal else energy / (1 + self.inner_lr * energy))

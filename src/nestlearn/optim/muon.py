@@ -1,7 +1,7 @@
 """Momentum read through an orthogonalisation: Muon, with one or two speeds of memory (O10, O14, O18)."""
 
 from dataclasses import dataclass
-from typing import Any, Unpack
+from typing import Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor
@@ -43,7 +43,8 @@ class MatrixOptimizer(Optimizer):
 class Muon(MatrixOptimizer):
     """M <- average of u; W <- W - lr scale NS(M): a linear memory with a non-linear read-out (O10, [NL] 52).
 
-    Equal to ``torch.optim.Muon`` on matrices, in the precision of the gradient instead of bfloat16 on CPUs.
+    Equal to ``torch.optim.Muon`` on matrices. Newton-Schulz runs in bfloat16 where the device multiplies it natively,
+    else in float32, and in float64 for float64.
 
     Args:
         params: parameters, named parameters or groups of them; matrices get this rule, the rest Adam.
@@ -211,7 +212,9 @@ def _literal_memories(group: dict[str, Any]) -> tuple[Consulted, ...]:
 
 @dataclass(frozen=True)
 class _PreconditionerStep(Rule):
-    """R <- R (15/8 I - 10/8 A + 3/8 A^2) with A = R S R, made symmetric: O18's write, a Newton step."""
+    """R <- R (15/8 I - 10/8 A + 3/8 A^2) with A = R S R^T, turned towards symmetry: O18's write."""
+
+    reads_gradients: ClassVar[bool] = False
 
     def update(self, state: State, gradients: Parameters, context: Context) -> tuple[Parameters, State]:
         memory, key = context.parameters["weight"], context.key  # type: ignore[index]

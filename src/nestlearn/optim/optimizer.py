@@ -90,8 +90,6 @@ class Optimizer(torch.optim.Optimizer):
         super().__init__(params, defaults)
         checks.all_selected(self, self._wanted)
 
-    # ---------------------------------------------------------------------------------------------- what subclasses say
-
     def matrix_rule(self, group: dict[str, Any]) -> Rule | None:
         """The rule for matrices; None gives them the element-wise rule."""
         return None
@@ -106,9 +104,6 @@ class Optimizer(torch.optim.Optimizer):
     def observe(self, loss: Any) -> Observations:
         """Tensors that rules need besides gradients, measured before the step: name -> parameter -> tensor."""
         return {}
-
-    # ------------------------------------------------------------------------------------------------ torch.optim
-    # protocol
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -178,8 +173,6 @@ class Optimizer(torch.optim.Optimizer):
                 if name.rpartition(".")[2] == "surprise":
                     found.setdefault(name.rpartition(".")[0], []).append(tensor.mean())
         return {name: torch.stack(tensors).mean() for name, tensors in found.items()}
-
-    # ------------------------------------------------------------------------------------------------------ one step
 
     def fresh_state(
         self, parameter: Tensor, group: dict[str, Any], device: torch.device | str | None = None

@@ -1,7 +1,7 @@
 """Memories that act on the rows of a matrix: the deep memory of O5 and what writes it (O6).
 
 A flattened 256 x 256 weight would need a memory of 134 million weights. Here the keys are the rows of the gradient, d
-long with d the shorter side, so a memory with h hidden units has 2 h d weights and costs about 12 h FLOP an entry a
+long with d the shorter side, so a memory with h hidden units has 2 h d weights and costs about 14 h FLOP an entry a
 step.
 """
 

@@ -3,11 +3,9 @@
 Two estimates, each averaged by a box and refreshed every ``period`` writes:
 
 * Hutchinson: E[z * (H z)] = diag(H) for random signs z (Bekas, Kokiopoulou and Saad 2007; AdaHessian, arXiv
-2006.00719). One
-  Hessian-vector product, so the closure must keep its graph.
+  2006.00719). One Hessian-vector product, so the closure must keep its graph.
 * Gauss-Newton-Bartlett: batch size * g^ * g^, g^ the gradient of the mean loss at labels that the model itself has
-drawn
-  (Sophia, arXiv 2305.14342). It estimates the diagonal of the Gauss-Newton matrix and is never negative.
+  drawn (Sophia, arXiv 2305.14342). It estimates the diagonal of the Gauss-Newton matrix and is never negative.
 
 The measurements themselves are made by ``nestlearn.optim.curvature``; here they arrive as observations.
 """

@@ -116,6 +116,10 @@ def _adam(model: nn.Module, lr: float, *, retention: float, **settings: Any) -> 
     return _beside_adam(optim.Adam)(model, lr, betas=(retention, 0.999), **settings)
 
 
+def _deep_adam(model: nn.Module, lr: float, *, retention: float, **settings: Any) -> list[torch.optim.Optimizer]:
+    return _whole(optim.DeepAdam)(model, lr, betas=(retention, 0.999), **settings)
+
+
 _OFF = {"memory": False}
 _FORGET = {"retention": 0.0}
 _PLAIN = Variant("GradientDescent")
@@ -181,7 +185,16 @@ _ALL = (
         fixed={"levels": 2},
     ),
     Contender("Adam", _adam, _ADAPTIVE, "two memories read one gradient", "adam", "O7", control=_FORGET),
-    Contender("DeepAdam", _whole(optim.DeepAdam), _ADAPTIVE, "Adam with two MLP memories", "adam", "O8", control=_OFF),
+    Contender(
+        "DeepAdam",
+        _deep_adam,
+        _ADAPTIVE,
+        "Adam with two MLP memories",
+        "adam",
+        "O8",
+        control=_OFF,
+        control_tuned=("retention",),
+    ),
     Contender(
         "Muon", _whole(optim.Muon), _ORTHOGONAL, "momentum, orthogonalised", "orthogonal", "O10", control=_FORGET
     ),

@@ -1,0 +1,288 @@
+"""The documentation says what the code does: ids, names, defaults, links and examples are checked against it."""
+
+import ast
+import importlib
+import inspect
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+import nestlearn as nl
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "nestlearn"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PICTURES = ROOT / "docs" / "images"
+
+IMPLEMENTED = {f"M{n}" for n in range(1, 6)} | {f"O{n}" for n in range(1, 20)}
+OPTIMIZERS = sorted(set(nl.optim.__all__) - {"Optimizer"})
+
+ID = re.compile(r"\b([MOSC])(\d+)(?:-\1(\d+))?\b")
+
+
+def text(name: str) -> str:
+    """A page of the documentation, by its path in the checkout."""
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """The fenced blocks of a page in one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+
+
+def section(page: str, title: str, level: str = "##") -> str:
+    """The text below a heading, up to the next one of its level."""
+    found = re.search(rf"^{level} {re.escape(title)}$(.*?)(?=^{level} |\Z)", page, re.MULTILINE | re.DOTALL)
+    assert found, f"expected a heading {level} {title}"
+    return found.group(1)
+
+
+def rows(page: str) -> list[list[str]]:
+    """The body rows of all tables, as cells; an escaped bar belongs to its cell."""
+    lines = [line for line in page.splitlines() if line.startswith("| ")]
+    cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+    return [row for row in cells if not set("".join(row)) <= {"-"}]
+
+
+def ids(prose: str) -> set[str]:
+    """The equation ids in a text, ranges such as M1-M3 spelt out."""
+    return {
+        f"{kind}{number}"
+        for kind, first, last in ID.findall(prose)
+        for number in range(int(first), int(last or first) + 1)
+    }
+
+
+def docstrings() -> Iterator[tuple[str, str]]:
+    """(file, docstring) of every module, class and function of the package."""
+    for file in sorted(SOURCE.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                yield file.relative_to(ROOT).as_posix(), ast.get_docstring(node) or ""
+
+
+def equation_headings() -> set[str]:
+    return set(re.findall(r"^### ([MOSC]\d+)\. ", text("docs/equations.md"), re.MULTILINE))
+
+
+def unbuilt() -> set[str]:
+    return ids(section(text("docs/equations.md"), "Not implemented yet"))
+
+
+# ------------------------------------------------------------------------------------------------------- equation ids
+
+
+def test_every_implemented_equation_has_a_section_and_no_other_claims_one():
+    assert equation_headings() >= IMPLEMENTED
+    assert not equation_headings() & unbuilt()
+
+
+def test_every_equation_is_quoted_by_a_docstring():
+    quoted = defaultdict(set)
+    for file, docstring in docstrings():
+        if file.endswith("__init__.py"):  # an overview implements nothing
+            continue
+        for name in ids(docstring):
+            quoted[name].add(file)
+    assert sorted(IMPLEMENTED - set(quoted)) == []
+
+
+def test_docstrings_quote_only_equations_that_the_page_knows():
+    known = equation_headings() | unbuilt()
+    strangers = {(file, name) for file, docstring in docstrings() for name in ids(docstring) - known}
+    assert strangers == set()
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/design.md", "docs/equations.md", "docs/optimizers.md"])
+def test_pages_quote_only_equations_that_exist(page):
+    assert ids(text(page)) <= equation_headings() | unbuilt()
+
+
+@pytest.mark.parametrize("name", sorted(IMPLEMENTED))
+def test_an_equation_names_the_code_that_implements_it(name):
+    page = text("docs/equations.md")
+    own = re.search(rf"^### {name}\. .*?(?=^##|\Z)", page, re.MULTILINE | re.DOTALL).group(0)
+    code = re.search(r"^Code: .*", own, re.MULTILINE | re.DOTALL)
+    assert code, f"{name} has no line that starts with Code:"
+    assert "`nestlearn." in code.group(0)
+
+
+def resolve(dotted: str) -> object:
+    """The object with this name, nl being the package."""
+    parts = dotted.split(".")
+    parts[0] = "nestlearn"
+    for length in range(len(parts), 0, -1):
+        try:
+            found: object = importlib.import_module(".".join(parts[:length]))
+        except ModuleNotFoundError as error:
+            if not (error.name or "").startswith("nestlearn"):
+                raise
+            continue
+        for part in parts[length:]:
+            found = getattr(found, part)
+        return found
+    return None
+
+
+UNBUILT_NAMES = {"nl.describe"}  # the README says that it is not here yet
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_dotted_names_exist(page):
+    for name in re.findall(r"`(n(?:l|estlearn)(?:\.\w+)+)(?:\([^`]*\))?`", page.read_text(encoding="utf-8")):
+        assert name in UNBUILT_NAMES or resolve(name) is not None, name
+
+
+def test_names_called_unbuilt_are_unbuilt():
+    assert [name for name in UNBUILT_NAMES if hasattr(nl, name.removeprefix("nl."))] == []
+
+
+# --------------------------------------------------------------------------------------------------------- optimizers
+
+
+def test_the_readme_table_has_every_optimizer_once():
+    named = [row[0].strip("`") for row in rows(section(text("README.md"), "The optimizers"))[1:]]
+    assert sorted(named) == OPTIMIZERS
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_readme_quotes_the_equations_of_the_docstring(name):
+    (row,) = [row for row in rows(text("README.md")) if row[0] == f"`{name}`"]
+    first = ids((inspect.getdoc(getattr(nl.optim, name)) or "").split("\n\n")[0])
+    assert first and first <= ids(row[1]), (name, first)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_argument_of_an_optimizer_is_documented_with_its_default(name):
+    kind = getattr(nl.optim, name)
+    wanted = {}
+    for argument, parameter in inspect.signature(kind).parameters.items():
+        if argument != "params" and parameter.kind is not inspect.Parameter.VAR_KEYWORD:
+            wanted[argument] = "required" if parameter.default is inspect.Parameter.empty else repr(parameter.default)
+    table = rows(section(text("docs/optimizers.md"), name))[1:]
+    assert {row[0].strip("`"): row[1].strip("`") for row in table} == wanted
+
+
+def test_the_keywords_that_all_share_are_documented_with_their_defaults():
+    table = rows(section(text("docs/optimizers.md"), "What all of them share"))[1:]
+    given = {row[0].strip("`"): row[1].strip("`") for row in table}
+    defaults = nl.optim.GradientDescent([torch.zeros(1)]).defaults
+    # The other two are no settings of a group.
+    expected = {"elementwise": "None", "compile": "False"}
+    expected |= {name: repr(value) for name, value in defaults.items() if name != "lr"}
+    assert given == expected
+
+
+def test_every_target_is_documented():
+    table = rows(section(text("docs/optimizers.md"), "Targets"))[1:]
+    assert {row[0].strip("`"): row[1].strip("`") for row in table} == {
+        name: kind.__name__ for name, kind in nl.targets.TARGETS.items()
+    }
+
+
+OUT, IN, HIDDEN = 48, 192, 16
+SHORT, LONG = min(OUT, IN), max(OUT, IN)
+BOTH = (IN**2 + OUT**2) / (IN * OUT)
+
+# Optimizer, settings, then what the page says of state bytes and FLOP an entry, and the same as numbers.
+COSTS = [
+    ("GradientDescent", {}, "State 0 bytes, 0 FLOP", 0, 0),
+    ("Momentum", {}, "4 bytes", 4, 0),
+    ("Momentum", {"feature_map": "random_features"}, "8 in FLOP", 4, 8 * IN),
+    ("PreconditionedMomentum", {"target": "identity"}, "4 bytes and the target's", 4, 0),
+    ("DeltaMomentum", {}, "4 bytes, 4 out FLOP", 4, 4 * OUT),
+    ("DeepMomentum", {"readout": "identity"}, "8 + 8 h / n bytes", 8 + 8 * HIDDEN / LONG, 14 * HIDDEN),
+    ("DeepMomentum", {"readout": "identity"}, "14 h FLOP", 8 + 8 * HIDDEN / LONG, 14 * HIDDEN),
+    ("DeepMomentum", {"readout": "identity", "memory": "matrix"}, "6 d", 8 + 4 * SHORT / LONG, 6 * SHORT),
+    ("DeepMomentum", {"readout": "identity", "levels": 2}, "28 h^2 / n", None, 14 * HIDDEN + 28 * HIDDEN**2 / LONG),
+    ("Adam", {}, "8 bytes", 8, 0),
+    ("DeepAdam", {}, "12 + 16 h / n bytes", 12 + 16 * HIDDEN / LONG, 28 * HIDDEN),
+    ("DeepAdam", {}, "28 h FLOP", 12 + 16 * HIDDEN / LONG, 28 * HIDDEN),
+    ("Muon", {}, "4 bytes, NS", 4, None),
+    ("Muon", {"readout": "memory"}, "4 + 4 d / n bytes", 4 + 4 * SHORT / LONG, None),
+    ("M3", {}, "16 bytes", 16, None),
+    ("SecantMomentum", {"keys": "displacement"}, "8 bytes", 8, None),
+    ("SecantMomentum", {}, "4 (in^2 + out^2) / (in out) more", 8 + 4 * BOTH, None),
+    ("LayerMomentum", {}, "4 bytes and 8 (in^2 + out^2) / (in out)", 4 + 8 * BOTH, None),
+    ("LayerMomentum", {"sides": "input"}, "8 in / out", 4 + 8 * IN / OUT, None),
+    ("DeltaGradientDescent", {}, "0 bytes, 2 in FLOP", 0, 2 * IN),
+]
+
+
+@pytest.mark.parametrize(("name", "settings", "said", "size", "flop"), COSTS)
+def test_costs_are_what_the_page_says(name, settings, said, size, flop):
+    assert said in " ".join(section(text("docs/optimizers.md"), name).split())
+    kind, layer = getattr(nl.optim, name), torch.nn.Linear(IN, OUT, bias=False)
+    arguments = inspect.signature(kind).parameters
+    if "hidden" in arguments:
+        settings = settings | {"hidden": HIDDEN}
+    if "model" in arguments and arguments["model"].default is inspect.Parameter.empty:
+        settings = settings | {"model": layer}
+    optimizer = kind(layer.parameters(), **settings)
+    layer(torch.randn(5, IN)).square().sum().backward()
+    with FlopCounterMode(display=False) as counter:
+        optimizer.step()
+    if size is not None:  # numbers that a matrix has once do not count
+        tensors = [tensor for tensor in optimizer.state[layer.weight].values() if tensor.numel() > 1]
+        assert sum(tensor.numel() * tensor.element_size() for tensor in tensors) / (IN * OUT) == pytest.approx(size)
+    if flop is not None:
+        assert counter.get_total_flops() / (IN * OUT) == pytest.approx(flop)
+
+
+# ------------------------------------------------------------------------------------------------- examples and links
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if "```python" in page.read_text()], ids=lambda page: page.name
+)
+def test_python_examples_run(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        namespace: dict[str, object] = {"__name__": page.stem}
+        for number, block in enumerate(blocks(page.read_text(encoding="utf-8"), "python"), 1):
+            exec(compile(block, f"{page.name}, example {number}", "exec"), namespace)
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_relative_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if "://" in target:
+            continue
+        file, _, anchor = target.partition("#")
+        path = page.parent / file if file else page
+        if path.parent == PICTURES and not PICTURES.is_dir():
+            continue  # the pictures of a first comparison are not there yet
+        assert path.exists(), f"{page.name} links to {target}"
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in {heading.lower().replace(" ", "-") for heading in headings}, target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_a_page_names_exist(page):
+    prose = page.read_text(encoding="utf-8")
+    named = re.findall(r"`((?:\.ci|benchmarks|dev|docs|src|tests)/[\w./-]*)`", prose)
+    named += re.findall(r"\bbash (\S+/[\w-]+)", prose)
+    missing = [name for name in named if not (ROOT / name).exists()]
+    assert missing == []
+
+
+def test_the_project_tree_names_every_source_folder_and_only_existing_ones():
+    (tree,) = blocks(section(text("README.md"), "The tree"), "")
+    named, parents = set(), []
+    for line in tree.splitlines():
+        indent, entry = re.match(r"( *)(\S+)/ ", line).groups()
+        parents = [*parents[: len(indent) // 2], entry]
+        named.add("/".join(parents))
+    assert [name for name in sorted(named) if not (ROOT / name).is_dir()] == []
+    folders = {f"src/nestlearn/{path.parent.name}" for path in SOURCE.glob("*/__init__.py")}
+    assert folders <= named
