@@ -194,25 +194,28 @@ def _memories(shape: torch.Size, group: dict[str, Any], target: Target) -> tuple
     if kind == "quadratic":
         return (deep.consulted("momentum", shape, key=_key, value=_quadratic_value),)
     found = target.memories(shape) if kind in ("l2", "dot_product") else ()
-    found = (*found, *_skip_memories(group))
-    if kind == "hypergradient" or target.delayed:
+    delayed = kind == "hypergradient" or target.delayed
+    found = (*found, *_skip_memories(group, fresh=not delayed))
+    if delayed:
         found = (*found, sum_box("previous", 0.0, fresh=False))
-        key = _previous_key
-    else:
-        key = _key
+    key = _previous_key if delayed else _key
 
     def value(scene: Scene) -> Tensor:
         if kind == "hypergradient":
             return -_key(scene)  # the answer is subtracted from the weights
         wanted = unit(as_rows(target(scene)))
-        return wanted - _skip(scene, group) if kind == "l2" else wanted
+        if kind == "dot_product":
+            return wanted
+        # What the MLP has to add to the skip path as it was when the key was seen.
+        return wanted - (_past_skip(scene, group) if delayed else _skip(scene, group))
 
     return (*found, deep.consulted("momentum", shape, key=key, value=value, query=_key))
 
 
-def _skip_memories(group: dict[str, Any]) -> tuple[Consulted, ...]:
+def _skip_memories(group: dict[str, Any], *, fresh: bool = True) -> tuple[Consulted, ...]:
     linear = group["skip_retention"] and group["objective"] != "quadratic"
-    return (average_box("skip", group["skip_retention"]),) if linear else ()
+    name = "skip" if fresh else "past_skip"
+    return (average_box(name, group["skip_retention"], fresh=fresh),) if linear else ()
 
 
 def _key(scene: Scene) -> Tensor:
@@ -227,11 +230,17 @@ def _skip(scene: Scene, group: dict[str, Any]) -> Tensor:
     """What a memory that knows nothing answers; a residual memory has it in its own answer."""
     if group["objective"] == "quadratic" and group["memory"]:
         return torch.zeros_like(as_rows(scene.gradient))
-    return (
-        scene.once("skip", lambda scene: unit(as_rows(scene.answers["skip"])))
-        if "skip" in scene.answers
-        else _key(scene)
-    )
+    if "skip" in scene.answers:
+        return scene.once("skip", lambda scene: unit(as_rows(scene.answers["skip"])))
+    if "past_skip" in scene.answers:
+        share = group["skip_retention"]
+        return unit(as_rows(torch.lerp(scene.gradient, scene.answers["past_skip"], share)))
+    return _key(scene)
+
+
+def _past_skip(scene: Scene, group: dict[str, Any]) -> Tensor:
+    """The skip path before this gradient."""
+    return unit(as_rows(scene.answers["past_skip"])) if "past_skip" in scene.answers else _previous_key(scene)
 
 
 def _quadratic_value(scene: Scene) -> Tensor:

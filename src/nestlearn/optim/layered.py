@@ -154,8 +154,8 @@ class LayeredOptimizer(Optimizer):
         for parameter in wanted:
             if parameter not in self._recorder.weights:
                 raise ValueError(
-                    f"{type(self).__name__}: {describe(self, parameter)} is not a weight of an nn.Linear or nn.Conv2d "
-                    "of model=, so its inputs cannot be read. Name it in elementwise= (embeddings, say), or pass the model "
+                    f"{type(self).__name__}: {describe(self, parameter)} is no weight of an nn.Linear or nn.Conv2d of "
+                    "model=, so its inputs cannot be read. Name it in elementwise= (embeddings, say), or pass the model "
                     "that owns it."
                 )
 

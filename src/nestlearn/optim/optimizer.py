@@ -267,7 +267,7 @@ class Optimizer(torch.optim.Optimizer):
             if known == settings:
                 return rules
         rules = (self.matrix_rule(group), self.element_rule(group))
-        self._made = [*self._made[-7:], (settings, rules)]
+        self._made = [*self._made[-63:], (settings, rules)]
         return rules
 
     def _mark_elementwise(self, group: dict[str, Any]) -> None:

@@ -46,14 +46,15 @@ class HessianDiagonal(Target):
             average_box(
                 "curvature",
                 self.retention,
-                value=lambda scene: scene.observations[self.observation].abs(),
+                value=lambda scene: scene.observations[self.observation],
                 readout=lambda answer, scene: answer / (1 - self.retention ** (scene.time // self.period + 1)),
                 every=self.period,
             ),
         )
 
     def __call__(self, scene: Scene) -> Tensor:
-        curvature = scene.answers["curvature"]
+        # The average first, then its size: single estimates have both signs, and their sizes would not average out.
+        curvature = scene.answers["curvature"].abs()
         rms = curvature.square().mean((-2, -1), keepdim=True).sqrt()
         # Without any curvature (a linear loss) there is nothing to divide by: the gradient stays as it is.
         return torch.where(rms > 0, scene.gradient / torch.maximum(curvature, self.floor * rms), scene.gradient)
