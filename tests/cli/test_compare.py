@@ -126,9 +126,9 @@ def test_interrupting_keeps_finished_runs_and_says_how_to_continue(tmp_path, mon
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--optimizers", "Momentun"], "unknown optimizer 'Momentun'. Did you mean Momentum?"),
-        (["--tasks", "digitz"], "unknown task 'digitz'. Did you mean digits?"),
-        (["--preset", "dmo"], "unknown preset 'dmo'. Did you mean demo?"),
+        (["--optimizers", "Momentun"], "Did you mean 'Momentum'?"),
+        (["--tasks", "digitz"], "Did you mean 'digits'?"),
+        (["--preset", "dmo"], "Did you mean 'demo'?"),
         (["--seeds", "2..0"], "expected seeds such as 0..2 or 0,1"),
         (["--steps", "0"], "expected at least one step, got 0"),
         (["--device", "tpu9"], "unknown device 'tpu9'"),

@@ -64,5 +64,5 @@ def test_tables_are_the_embeddings_and_the_head_and_the_rest_has_matrices() -> N
 def test_wrong_width_and_unknown_task_are_clear_errors() -> None:
     with pytest.raises(ValueError, match="dim=10 and heads=4"):
         ByteTransformer(dim=10, depth=1, heads=4, context=8)
-    with pytest.raises(ValueError, match="Did you mean speeches"):
+    with pytest.raises(ValueError, match="Did you mean 'speeches'"):
         make_task("speech", {}, "cpu", "float32")

@@ -1,6 +1,5 @@
 """What every optimizer checks before it writes anything: settings, gradients, loaded states."""
 
-import difflib
 from collections.abc import Callable
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from nestlearn.errors import choice
+from nestlearn.errors import choice, did_you_mean
 from nestlearn.optim.lanes import as_real
 
 if TYPE_CHECKING:
@@ -176,11 +175,9 @@ def all_selected(optimizer: "Optimizer", wanted: Any) -> None:
     for item in wanted:
         if isinstance(item, str):
             if not any(fnmatchcase(name, item) for name in names):
-                near = difflib.get_close_matches(item, names, n=1)
-                hint = f" Did you mean {near[0]!r}?" if near else ""
                 raise ValueError(
                     f"{type(optimizer).__name__}: elementwise pattern {item!r} matches no parameter name; "
-                    f"the names are {', '.join(names)}.{hint}"
+                    f"the names are {', '.join(names)}.{did_you_mean(item, names)}"
                 )
         elif not any(id(tensor) in owned for tensor in _tensors(item)):
             raise ValueError(

@@ -155,8 +155,8 @@ class LayeredOptimizer(Optimizer):
             if parameter not in self._recorder.weights:
                 raise ValueError(
                     f"{type(self).__name__}: {describe(self, parameter)} is no weight of an nn.Linear or nn.Conv2d of "
-                    "model=, so its inputs cannot be read. Name it in elementwise= (embeddings, say), or pass the model "
-                    "that owns it."
+                    "model=, so its inputs cannot be read. Name it in elementwise= (embeddings, say), or pass the "
+                    "model that owns it."
                 )
 
     def __getstate__(self) -> dict[str, Any]:

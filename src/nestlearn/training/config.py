@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from difflib import get_close_matches
 from typing import Any
 
 import torch
 import yaml
 
+from nestlearn.errors import choice
 from nestlearn.training.contenders import BASELINE, CONTENDERS, find_contenders
 from nestlearn.training.tasks import TASKS, make_task
 
@@ -74,10 +74,7 @@ class Settings:
             raise ValueError("expected the settings of a comparison with a field `preset`")
         known = {f.name for f in fields(cls)}
         for name in plain:
-            if name not in known:
-                near = get_close_matches(str(name), known, n=1)
-                hint = f" Did you mean {near[0]}?" if near else ""
-                raise ValueError(f"unknown setting {name!r}.{hint}")
+            choice("setting", name, known)
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()}
         return cls(**values)
 
@@ -114,10 +111,7 @@ PRESETS: Mapping[str, Settings] = {
 
 def preset(name: str) -> Settings:
     """The preset called ``name``; ValueError with the nearest name if there is none."""
-    if name not in PRESETS:
-        near = get_close_matches(name, PRESETS, n=1, cutoff=0.3)
-        hint = f" Did you mean {near[0]}?" if near else ""
-        raise ValueError(f"unknown preset {name!r}.{hint} Expected one of: {', '.join(PRESETS)}.")
+    choice("preset", name, PRESETS)
     return PRESETS[name]
 
 

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any
 
 import torch
 from torch import nn
 
 from nestlearn import optim
+from nestlearn.errors import choice
 from nestlearn.training.spec import Variant
 
 __all__ = ["BASELINE", "CONTENDERS", "Contender", "find_contenders"]
@@ -116,7 +116,7 @@ def _adam(model: nn.Module, lr: float, *, retention: float, **settings: Any) -> 
     return _beside_adam(optim.Adam)(model, lr, betas=(retention, 0.999), **settings)
 
 
-def _deep_adam(model: nn.Module, lr: float, *, retention: float, **settings: Any) -> list[torch.optim.Optimizer]:
+def _deep_adam(model: nn.Module, lr: float, *, retention: float = 0.9, **settings: Any) -> list[torch.optim.Optimizer]:
     return _whole(optim.DeepAdam)(model, lr, betas=(retention, 0.999), **settings)
 
 
@@ -243,8 +243,6 @@ def find_contenders(names: Iterable[str]) -> list[Contender]:
     chosen: set[str] = set()
     for name in names:
         if name.casefold() not in folded:
-            near = get_close_matches(name.casefold(), folded, n=1, cutoff=0.4)
-            hint = f" Did you mean {folded[near[0]]}?" if near else ""
-            raise ValueError(f"unknown optimizer {name!r}.{hint} Expected one of: {', '.join(CONTENDERS)}.")
+            choice("optimizer", name, CONTENDERS)
         chosen.add(folded[name.casefold()])
     return [contender for contender in _ALL if contender.name in chosen]

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nestlearn.errors import choice
 from nestlearn.training.data import DIGITS, SPEECHES, DataFile, digits, read_data_file, speeches
 from nestlearn.training.networks import ByteTransformer, digit_classifier
 
@@ -162,8 +162,5 @@ def make_task(name: str, size: Mapping[str, int], device: str, dtype: str) -> Ta
     Raises:
         ValueError: there is no such task; the message lists the names and the nearest one.
     """
-    if name not in TASKS:
-        near = get_close_matches(name, TASKS, n=1, cutoff=0.4)
-        hint = f" Did you mean {near[0]}?" if near else ""
-        raise ValueError(f"unknown task {name!r}.{hint} Expected one of: {', '.join(TASKS)}.")
+    choice("task", name, TASKS)
     return TASKS[name](**size, device=device, dtype=getattr(torch, dtype))
