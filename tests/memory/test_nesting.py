@@ -171,6 +171,22 @@ def test_depth_two_is_a_hand_written_loop() -> None:
         torch.testing.assert_close(update["weight"], u @ (eye + first).T, rtol=1e-12, atol=1e-12)
 
 
+def test_a_nested_rule_counts_its_own_writes() -> None:
+    """Behind a memory with a period, time is the number of writes, not of the keys that were collected for them."""
+    times: list[Any] = []
+
+    def combine(scene: Scene) -> Tensor:
+        times.append(scene.time)
+        return scene.gradient
+
+    rule = Consult(combine=combine)
+    memory = AssociativeMemory(Matrix(4, 3), l2, rule, period=3)
+    state = memory.init(dtype=torch.float64)
+    for time in range(10):
+        state, _ = memory.write(state, draw(4), draw(3), time=time)
+    assert times == [0, 1, 2]
+
+
 # ----------------------------------------------------------------------------------------- what may be asked
 
 

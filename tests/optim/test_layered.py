@@ -284,6 +284,18 @@ def test_gradients_that_accumulate_are_recorded_together() -> None:
     check_recorded(optimizer, layer, x)
 
 
+def test_accumulated_gradients_count_every_row_once() -> None:
+    """Two backward passes before a step are one on both batches, in the size of A too."""
+    one, two, x = linear(), linear(), draw(6, IN)
+    two.load_state_dict(one.state_dict())
+    for layer, parts in ((one, [x]), (two, [x[:2], x[2:]])):
+        optimizer = nl.optim.DeltaGradientDescent(layer.parameters(), lr=0.3, model=layer)
+        for part in parts:
+            layer(part).cosh().sum().backward()
+        optimizer.step()
+    torch.testing.assert_close(one.weight, two.weight, rtol=1e-11, atol=1e-11)
+
+
 @pytest.mark.parametrize("drop", ["zero_grad", "step"])
 def test_a_step_or_dropped_gradients_start_anew(drop: str) -> None:
     layer, x = linear(), draw(6, IN)
@@ -330,7 +342,7 @@ def test_an_added_group_is_watched_once() -> None:
     assert [len(layer._forward_hooks) for layer in module] == [1, 1]
     module(draw(4, IN)).sum().backward()
     optimizer.step()
-    with pytest.raises(ValueError, match="no weight of an nn.Linear"):
+    with pytest.raises(ValueError, match=r"weight of an nn\.Linear or nn\.Conv2d"):
         optimizer.add_param_group({"params": [nn.Parameter(draw(2, 2))]})
     assert len(optimizer.param_groups) == 2
 

@@ -42,7 +42,7 @@ def test_bad_options_are_clear_errors(changes: dict, message: str) -> None:
 def test_unknown_preset_and_broken_yaml() -> None:
     with pytest.raises(ValueError, match="Did you mean 'full'"):
         preset("ful")
-    with pytest.raises(ValueError, match="unknown setting 'sedes'.*Did you mean 'seeds'"):
+    with pytest.raises(ValueError, match=r"unknown setting 'sedes'.*Did you mean 'seeds'"):
         Settings.from_yaml("preset: demo\nsedes: [1]\n")
     with pytest.raises(ValueError, match="not YAML"):
         Settings.from_yaml("a: [1")

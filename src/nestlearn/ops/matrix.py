@@ -253,7 +253,7 @@ def cholesky_whitener(matrix: Tensor, damping: float = 1e-3) -> Tensor:
     a, scale = _unit_scale(matrix, damping, "cholesky_whitener")
     identity = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
     empty = (a == 0).all(-1).all(-1)[..., None, None]
-    a = a + torch.where(empty, 1.0, damping) * identity
+    a = a + torch.where(empty, torch.ones_like(a[..., :1, :1]), torch.full_like(a[..., :1, :1], damping)) * identity
     try:
         factor = torch.linalg.cholesky(a)
     except torch.linalg.LinAlgError as error:

@@ -40,7 +40,7 @@ class DeepMomentum(TargetedOptimizer):
     Args:
         params: parameters, named parameters or groups of them; matrices get this rule, the rest Adam.
         lr: learning rate, in units that suit AdamW (with objective "quadratic": the share of a Newton step).
-        inner_lr: zeta, learning rate of the memory; below about 2 for "l2".
+        inner_lr: zeta, learning rate of the memory; up to about 4 is stable for "l2".
         retention: alpha, the share of the memory's weights kept by a write. "dot_product" and "hypergradient" are
             bounded by it alone, so it must be below one with them.
         hidden: hidden units of the MLP.
@@ -49,7 +49,8 @@ class DeepMomentum(TargetedOptimizer):
             one Hessian product a step, which needs ``step(closure)`` with a graph-keeping closure (O16).
         target: P, one of ``nl.targets.TARGETS`` or an instance.
         target_period: P is computed, and the memory written, every so many writes; in between it is only asked.
-        levels: 1 writes the MLP by gradient descent; 2 by another MLP memory, and so on without limit (O6).
+        levels: 1 writes the MLP by gradient descent; 2 by another MLP memory for each of its two weight matrices, and so on
+            without limit (O6).
         skip_retention: retention of the linear momentum on the skip path; 0 leaves the plain gradient.
         readout: "newton_schulz", or "identity" for the memory's answer itself.
         memory: "mlp" (or True), "matrix" for a linear memory, or False for the control: the same read-out of the skip

@@ -1,0 +1,253 @@
+"""Lanes: parameters written together are written as if each were alone, and ``state`` stays the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import nestlearn as nl
+from nestlearn.memory import GradientDescent
+from nestlearn.optim import lanes
+from nestlearn.optim.lanes import Entry, Lane, flatten, make_lanes, matrix_shape, memory_dtype, unflatten
+
+SHAPES = [(4, 6), (6, 4), (4, 6), (5,), (), (4, 6), (3, 2, 2), (1, 7), (0,), (2, 3, 2, 2)]
+MAKERS: dict[str, Callable[[Iterable[Tensor]], torch.optim.Optimizer]] = {
+    "Adam": lambda params: nl.optim.Adam(params, lr=0.01),
+    "Momentum": lambda params: nl.optim.Momentum(params, lr=0.01),
+    "DeltaMomentum": lambda params: nl.optim.DeltaMomentum(params, lr=0.01),
+    "DeepMomentum": lambda params: nl.optim.DeepMomentum(params, lr=0.01, hidden=3, levels=2),
+    "DeepAdam": lambda params: nl.optim.DeepAdam(params, lr=0.01, hidden=3),
+    "Muon": lambda params: nl.optim.Muon(params, lr=0.01),
+    "M3": lambda params: nl.optim.M3(params, lr=0.01, slow_period=3),
+    "SecantMomentum": lambda params: nl.optim.SecantMomentum(params, lr=0.01),
+    "kronecker": lambda params: nl.optim.PreconditionedMomentum(params, target="kronecker", target_period=2),
+}
+
+
+def draw(*shape: int) -> Tensor:
+    return torch.randn(shape, dtype=torch.float64)
+
+
+def parameters(shapes: list[tuple[int, ...]]) -> list[nn.Parameter]:
+    generator = torch.Generator().manual_seed(7)
+    return [nn.Parameter(torch.randn(shape, generator=generator, dtype=torch.float64)) for shape in shapes]
+
+
+# ---------------------------------------------------------------------------------- together and alone
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_together_is_as_if_alone_even_when_steps_are_missed(name: str) -> None:
+    """Some parameters have no gradient in some steps: lanes split and join, memories count their own steps."""
+    together, alone = parameters(SHAPES), parameters(SHAPES)
+    one, many = MAKERS[name](together), [MAKERS[name]([parameter]) for parameter in alone]
+    for step in range(9):
+        for place, (a, b) in enumerate(zip(together, alone, strict=True)):
+            a.grad = b.grad = None if (step + place) % 4 == 1 and 2 < step < 5 else torch.randn_like(a)
+        one.step()
+        for optimizer in many:
+            optimizer.step()
+    for a, b in zip(together, alone, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+        own = next(optimizer.state[b] for optimizer in many if b in optimizer.state)
+        assert one.state[a].keys() == own.keys()
+        for key, tensor in one.state[a].items():
+            torch.testing.assert_close(tensor, own[key], rtol=1e-8, atol=1e-8)
+    assert len({int(one.state[parameter]["step"]) for parameter in together}) > 1
+
+
+@pytest.mark.parametrize("name", ["Muon", "DeepMomentum", "SecantMomentum"])
+def test_walking_matrices_in_blocks_changes_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = []
+    for block in (1 << 20, 50):  # two matrices of 24 entries fit in 50
+        monkeypatch.setattr(lanes, "MATRIX_BLOCK", block)
+        torch.manual_seed(1)
+        weights = parameters([(4, 6)] * 5)
+        optimizer = MAKERS[name](weights)
+        for _ in range(5):
+            for weight in weights:
+                weight.grad = torch.randn_like(weight)
+            optimizer.step()
+        results.append(torch.stack([weight.detach() for weight in weights]))
+    torch.testing.assert_close(*results, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("transposed", [False, True], ids=["contiguous", "transposed"])
+def test_a_large_parameter_walked_in_blocks_is_adamws(transposed: bool) -> None:
+    size = (lanes.BLOCK // 256 + 3, 257)  # a little more than a block, and no multiple of it
+    start = torch.randn(size).mT if transposed else torch.randn(size)
+    ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    assert ours.is_contiguous() is not transposed
+    one, two = nl.optim.Adam([ours], lr=0.01), torch.optim.AdamW([theirs], lr=0.01, weight_decay=0.0)
+    for _ in range(3):
+        ours.grad = theirs.grad = torch.randn_like(start)
+        one.step()
+        two.step()
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    assert one.state[ours]["momentum.model.value"].shape == ours.shape
+
+
+# --------------------------------------------------------------------------------------- state is the truth
+
+
+@pytest.mark.parametrize("name", ["Adam", "Muon", "DeepMomentum"])
+def test_state_put_in_its_place_by_somebody_else_is_noticed(name: str) -> None:
+    """A distributed checkpoint, say, replaces tensors of ``state`` without asking."""
+    weights = parameters([(4, 6), (4, 6), (5,)])
+    optimizer = MAKERS[name](weights)
+    gradients = [[torch.randn_like(weight) for weight in weights] for _ in range(4)]
+
+    def step(number: int) -> list[Tensor]:
+        before = [weight.detach().clone() for weight in weights]
+        for weight, gradient in zip(weights, gradients[number], strict=True):
+            weight.grad = gradient
+        optimizer.step()
+        return [old - weight.detach() for old, weight in zip(before, weights, strict=True)]
+
+    step(0)
+    saved = {weight: {key: t.clone() for key, t in optimizer.state[weight].items()} for weight in weights}
+    expected = step(1)
+    step(2)
+    for weight in weights:  # one tensor after the other, as new objects
+        for key, tensor in saved[weight].items():
+            optimizer.state[weight][key] = tensor.clone()
+    torch.testing.assert_close(step(1), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_state_written_in_place_by_somebody_else_is_noticed() -> None:
+    weight = nn.Parameter(torch.zeros(3, dtype=torch.float64))
+    optimizer = nl.optim.Momentum([weight], lr=1.0, retention=0.5)
+    weight.grad = torch.ones(3, dtype=torch.float64)
+    optimizer.step()
+    optimizer.state[weight]["momentum.model.value"].fill_(10.0)
+    weight.detach().zero_()
+    optimizer.step()
+    torch.testing.assert_close(weight.detach(), torch.full((3,), -6.0, dtype=torch.float64))
+
+
+# ------------------------------------------------------------------------------------------------ one lane
+
+
+def bound_lane(flat: bool, shapes: list[tuple[int, ...]]) -> tuple[Lane, dict[Tensor, dict[str, Tensor]]]:
+    weights = parameters(shapes)
+    states = {w: {"step": torch.tensor(1.0), "a.value": draw(*w.shape), "pending": draw(*w.shape)} for w in weights}
+    lane = Lane(GradientDescent(), list(weights), flat, True)
+    return lane, states
+
+
+@pytest.mark.parametrize(
+    ("flat", "shapes", "shape"),
+    [
+        (True, [(4,), (), (2, 3)], (11,)),
+        (False, [(2, 3), (2, 3)], (2, 2, 3)),
+        (True, [(7,)], (7,)),
+        (False, [(2, 3)], (1, 2, 3)),
+    ],
+)
+def test_binding_stacks_states_and_leaves_views_of_the_stack(
+    flat: bool, shapes: list[tuple[int, ...]], shape: tuple[int, ...]
+) -> None:
+    lane, states = bound_lane(flat, shapes)
+    before = {weight: {name: t.clone() for name, t in values.items()} for weight, values in states.items()}
+    untouched = [(values["step"], values["pending"]) for values in states.values()]
+    lane.bind(states)
+    assert lane.bound(states)
+    assert list(lane.buffers) == ["a.value"]  # the step count and what is pending belong to the adapter
+    assert lane.buffers["a.value"].shape == shape
+    for weight, values in states.items():
+        assert all(torch.equal(values[name], tensor) for name, tensor in before[weight].items())
+    assert all(
+        values["step"] is old[0] and values["pending"] is old[1]
+        for values, old in zip(states.values(), untouched, strict=True)
+    )
+    lane.buffers["a.value"].fill_(3.0)
+    assert all(bool((values["a.value"] == 3).all()) for values in states.values())
+
+
+@pytest.mark.parametrize("change", ["replaced", "removed"])
+def test_a_lane_knows_when_it_is_no_longer_bound(change: str) -> None:
+    lane, states = bound_lane(True, [(4,), (2, 3)])
+    lane.bind(states)
+    last = lane.parameters[1]
+    if change == "replaced":
+        states[last]["a.value"] = states[last]["a.value"].clone()
+    else:
+        del states[last]["a.value"]
+    assert not lane.bound(states)
+
+
+def test_lanes_hold_what_is_alike() -> None:
+    rule, other = GradientDescent(), GradientDescent()
+    weights = parameters([(4, 6), (4, 6), (6, 4), (5,), (3, 2), (2, 2)])
+    large = nn.Parameter(torch.zeros(lanes.SMALL, dtype=torch.float64))
+    half = nn.Parameter(torch.zeros(5, dtype=torch.bfloat16))
+    late = nn.Parameter(torch.zeros(5, dtype=torch.float64))
+    entries = [Entry(weight, rule, False, True) for weight in weights[:3]]
+    entries += [Entry(weight, rule, True, True) for weight in (*weights[3:5], large, half, late)]
+    entries += [Entry(weights[5], other, True, True)]
+    states = {entry.parameter: {"step": torch.tensor(1.0)} for entry in entries}
+    states[late]["step"] += 1
+    made = make_lanes(entries, states, reads_weights=False)
+    groups = [[id(parameter) for parameter in lane.parameters] for lane in made]
+    expected = [weights[:2], [weights[2]], weights[3:5], [large], [half], [late], [weights[5]]]
+    assert groups == [[id(parameter) for parameter in group] for group in expected]
+    assert [lane.alone for lane in made] == [False, False, False, True, False, False, False]
+    assert [lane.step for lane in made] == [1, 1, 1, 1, 1, 2, 1]
+
+
+# ------------------------------------------------------------------------------------------- plain helpers
+
+
+names = st.text("abcxyz_", min_size=1, max_size=4)
+nested = st.recursive(
+    st.builds(lambda: torch.zeros(())),
+    lambda inner: st.dictionaries(names, inner, min_size=1, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(names, nested, max_size=4))
+def test_flatten_and_unflatten_are_inverse(state: dict[str, Any]) -> None:
+    flat = flatten(state)
+    assert all(isinstance(tensor, Tensor) for tensor in flat.values())
+    assert same(unflatten(flat), state)
+
+
+def same(one: Any, two: Any) -> bool:
+    if isinstance(one, Tensor):
+        return one is two
+    return one.keys() == two.keys() and all(same(one[name], two[name]) for name in one)
+
+
+def test_flat_names_are_dotted_paths() -> None:
+    leaf, other = torch.zeros(1), torch.ones(1)
+    state = {"momentum": {"model": {"value": leaf}, "rule": {}}, "surprise": other}
+    flat = flatten(state)
+    assert flat == {"momentum.model.value": leaf, "surprise": other}
+    assert unflatten(flat) == {"momentum": {"model": {"value": leaf}}, "surprise": other}  # what is empty is gone
+
+
+@pytest.mark.parametrize(
+    ("shape", "matrix"), [((4, 6), (4, 6)), ((8, 3, 5, 2), (8, 30)), ((7,), (7, 1)), ((0, 3), (0, 0))]
+)
+def test_matrix_shape(shape: tuple[int, ...], matrix: tuple[int, int]) -> None:
+    assert matrix_shape(torch.zeros(shape)) == matrix
+
+
+@pytest.mark.parametrize(
+    ("given_dtype", "expected"),
+    [
+        (torch.bfloat16, torch.float32),
+        (torch.float16, torch.float32),
+        (torch.float32, torch.float32),
+        (torch.float64, torch.float64),
+    ],
+)
+def test_memories_have_at_least_single_precision(given_dtype: torch.dtype, expected: torch.dtype) -> None:
+    assert memory_dtype(torch.zeros(2, dtype=given_dtype)) == expected
