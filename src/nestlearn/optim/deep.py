@@ -49,7 +49,7 @@ class DeepMomentum(TargetedOptimizer):
             one Hessian product a step, which needs ``step(closure)`` with a graph-keeping closure (O16).
         target: P, one of ``nl.targets.TARGETS`` or an instance.
         target_period: P is computed, and the memory written, every so many writes; in between it is only asked.
-        levels: 1 writes the MLP by gradient descent; 2 by another MLP memory for each of its two weight matrices, and so on
+        levels: 1 writes the MLP by gradient descent; 2 by another MLP memory for each of its two matrices, and so on
             without limit (O6).
         skip_retention: retention of the linear momentum on the skip path; 0 leaves the plain gradient.
         readout: "newton_schulz", or "identity" for the memory's answer itself.
