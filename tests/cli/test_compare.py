@@ -5,6 +5,7 @@ import re
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 import yaml
@@ -150,6 +151,24 @@ def test_an_unwritable_folder_is_an_error_before_any_training(tmp_path, monkeypa
 def test_a_taken_folder_is_not_overwritten(finished) -> None:
     result = call("compare", *TINY, "--out", finished[0])
     assert result.exit_code == 2 and f"--resume {finished[0]}" in result.output
+
+
+def test_pictures_are_files_that_stand_alone(finished, tmp_path) -> None:
+    folder, _ = finished
+    result = call("report", folder, "--pictures", tmp_path / "pictures")
+    assert result.exit_code == 0
+    for name in ("digits-ranking.svg", "digits-curves.svg"):
+        picture = (tmp_path / "pictures" / name).read_text()
+        assert str(tmp_path / "pictures" / name) in result.output.replace("\n", "")
+        ElementTree.fromstring(picture)
+        used = set(re.findall(r"var\((--[a-z0-9]+)\)", picture))
+        assert used and all(f"{name}:" in picture for name in used), "a colour without a value"
+
+
+def test_pictures_need_a_folder_that_can_be_made(finished, tmp_path) -> None:
+    (tmp_path / "file").write_text("")
+    result = call("report", finished[0], "--pictures", tmp_path / "file" / "below")
+    assert result.exit_code == 2 and "error:" in result.output
 
 
 def test_report_of_a_folder_that_is_none(tmp_path) -> None:

@@ -7,19 +7,26 @@ from typing import Annotated
 
 import typer
 
-from nestlearn.report import write_report
+from nestlearn.report import write_pictures, write_report
 from nestlearn.training import RunFolderError
 
 __all__ = ["report"]
 
 
-def report(folder: Annotated[Path, typer.Argument(help="A folder written by `nestlearn compare`.")]) -> None:
+def report(
+    folder: Annotated[Path, typer.Argument(help="A folder written by `nestlearn compare`.")],
+    pictures: Annotated[Path | None, typer.Option(help="Also write the main pictures there, as SVG files.")] = None,
+) -> None:
     """Make report.html of a run folder again."""
+    drawn: list[Path] = []
     try:
         path, notes = write_report(folder)
-    except RunFolderError as error:
+        if pictures is not None:
+            drawn = write_pictures(folder, pictures)
+    except (OSError, RunFolderError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from error
     for note in notes:
         typer.echo(f"note: {note}", err=True)
-    typer.echo(str(path))
+    for written in (path, *drawn):
+        typer.echo(str(written))

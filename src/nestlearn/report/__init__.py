@@ -1,6 +1,6 @@
 """Tables, pictures and the one-file report of a run folder, made from its files alone."""
 
-from nestlearn.report.page import write_report
+from nestlearn.report.page import write_pictures, write_report
 from nestlearn.report.tables import print_tables
 
-__all__ = ["print_tables", "write_report"]
+__all__ = ["print_tables", "write_pictures", "write_report"]

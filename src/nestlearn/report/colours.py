@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["INK", "PAPER", "QUIET", "stand_in", "stylesheet", "to_css"]
+__all__ = ["INK", "PAPER", "QUIET", "stand_alone", "stand_in", "stylesheet", "to_css"]
 
 _LIGHT_DARK = {
     "AdamW": ("#1d2129", "#f2f3f5"),
@@ -55,3 +55,18 @@ def stylesheet(dark: bool) -> str:
     """The CSS variables of all contenders for light or dark paper."""
     pairs = [*_LIGHT_DARK.values(), _OTHER]
     return " ".join(f"--c{i if i < len(_NAMES) else 'x'}: {pair[dark]};" for i, pair in enumerate(pairs))
+
+
+def stand_alone(svg: str) -> str:
+    """A picture of the report as a file of its own, with its namespace, its colours for both papers, and a font."""
+    light = f"color: #1d2129; --quiet: #dfe2e7; --paper: #fdfdfc; {stylesheet(dark=False)}"
+    dark = f"color: #e6e8ec; --quiet: #343942; --paper: #14161a; {stylesheet(dark=True)}"
+    style = (
+        f"svg {{ {light} background: var(--paper); font-family: system-ui, sans-serif; }} "
+        f"@media (prefers-color-scheme: dark) {{ svg {{ {dark} }} }}"
+    )
+    opening = svg.index(">") + 1
+    head = svg[:opening]
+    if "xmlns=" not in head:
+        head = head.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+    return f"{head}<style>{style}</style>{svg[opening:]}"

@@ -11,13 +11,13 @@ from typing import Any
 import jinja2
 
 from nestlearn.report import pictures
-from nestlearn.report.colours import stylesheet
+from nestlearn.report.colours import stand_alone, stylesheet
 from nestlearn.report.tables import TITLES, columns, helps, table_rows, to_csv
 from nestlearn.training import RunFolder, RunFolderError, RunResult, Settings
 from nestlearn.training.data import DIGITS, SPEECHES
 from nestlearn.training.run_folder import write_atomic
 
-__all__ = ["write_report"]
+__all__ = ["write_pictures", "write_report"]
 
 
 def write_report(path: Path) -> tuple[Path, list[str]]:
@@ -36,6 +36,28 @@ def write_report(path: Path) -> tuple[Path, list[str]]:
         raise RunFolderError(f"{folder.config}: {error}") from error
     write_atomic(folder.report, _page(results, runs, environment, settings))
     return folder.report, notes
+
+
+def write_pictures(path: Path, target: Path) -> list[Path]:
+    """Write the pictures of the run folder ``path`` into ``target``, one SVG file each: ``task-picture.svg``.
+
+    Raises:
+        RunFolderError: as ``write_report``.
+    """
+    folder = RunFolder.open(path)
+    runs, _ = folder.runs()
+    results = _read_json(folder.results)
+    target.mkdir(parents=True, exist_ok=True)
+    written = []
+    for task, rows in results["tasks"].items():
+        drawn = {
+            "ranking": pictures.ranking(rows, results["baseline"]),
+            "curves": pictures.curves(rows, runs, results["baseline"]),
+        }
+        for name, picture in drawn.items():
+            written.append(target / f"{task}-{name}.svg")
+            write_atomic(written[-1], stand_alone(picture))
+    return written
 
 
 def _read_json(path: Path) -> dict[str, Any]:
