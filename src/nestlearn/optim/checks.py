@@ -87,15 +87,15 @@ def gradients(optimizer: "Optimizer") -> None:
 
 def _finite(tensors: list[Tensor]) -> bool:
     """Whether every gradient has a finite norm, so that second moments can hold its square."""
-    by_device: dict[torch.device, list[Tensor]] = {}
+    alike: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
     for tensor in tensors:
-        # One read of the gradient, and no square of it in memory; half precision is squared as its memories will be.
-        flat = tensor.reshape(-1)
-        half = tensor.element_size() < 4
-        norm = torch.linalg.vector_norm(flat, dtype=torch.float32) if half else torch.dot(flat, flat)
-        by_device.setdefault(tensor.device, []).append(norm.double())
-    # One number a device is looked at.
-    return all(bool(torch.isfinite(torch.stack(totals).sum())) for totals in by_device.values())
+        alike.setdefault((tensor.device, tensor.dtype), []).append(tensor)
+    for (_, dtype), group in alike.items():
+        # One read of the gradients, in the precision that their squares will have; one number is looked at.
+        norms = torch._foreach_norm(group, 2, dtype=torch.promote_types(dtype, torch.float32))
+        if not torch.isfinite(torch.stack(norms)).all():
+            return False
+    return True
 
 
 def checkpoint(optimizer: "Optimizer", given: dict[str, Any]) -> None:

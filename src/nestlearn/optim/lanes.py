@@ -23,7 +23,7 @@ __all__ = ["Entry", "Lane", "as_real", "flatten", "make_lanes", "matrix_shape", 
 SMALL = 1 << 14
 """Parameters of an element-wise rule with fewer elements share a flat lane: copying is cheaper than visiting them."""
 
-BLOCK = 1 << 17
+BLOCK = 1 << 18
 """Elements of a large parameter written at once on a CPU: a block and the temporaries of its rule fit in the cache."""
 
 MATRIX_BLOCK = 1 << 20

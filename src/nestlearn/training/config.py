@@ -102,7 +102,7 @@ PRESETS: Mapping[str, Settings] = {
         keep=3,
         lr_points=7,
         lr_ratio=2.0,
-        retentions=(0.5, 0.7, 0.8, 0.9, 0.95),
+        retentions=(0.7, 0.8, 0.9, 0.95),
         sizes={"digits": {}, "speeches": {"dim": 96, "context": 64, "validation_windows": 128, "test_windows": 512}},
         points=16,
     ),
