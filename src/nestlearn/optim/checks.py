@@ -93,7 +93,7 @@ def _finite(tensors: list[Tensor]) -> bool:
     for (_, dtype), group in alike.items():
         # One read of the gradients, in the precision that their squares will have; one number is looked at.
         norms = torch._foreach_norm(group, 2, dtype=torch.promote_types(dtype, torch.float32))
-        if not torch.isfinite(torch.stack(norms)).all():
+        if not torch.isfinite(torch.stack(norms).square()).all():
             return False
     return True
 
