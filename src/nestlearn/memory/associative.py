@@ -88,6 +88,7 @@ class AssociativeMemory:
         retention: Scalar | None = None,
         observations: dict[str, Tensor] | None = None,
         surprise: bool = True,
+        inplace: bool = False,
     ) -> tuple[State, Tensor | None]:
         """One write; returns the new state and the surprise [*B], the objective's value before the write.
 
@@ -99,6 +100,7 @@ class AssociativeMemory:
                 data-dependent branches.
             lr, retention: override the rule's for this write; numbers or tensors [*B].
             observations: tensors that a nested rule may look at.
+            inplace: the state given is not needed any more and may be overwritten; a box under regression does so.
             surprise: False skips the surprise (None is returned), where bandwidth is what a write costs.
         """
         parameters = state["model"]
@@ -111,7 +113,8 @@ class AssociativeMemory:
         lr = self.rule.lr if lr is None else lr
         if not surprise and self._interpolates(lr, retention):
             # Error, gradient and update of a box under regression are one and the same: one pass instead of three.
-            return {**state, "model": {"value": torch.lerp(parameters["value"], value, lr)}}, None
+            box = parameters["value"]
+            return {**state, "model": {"value": box.lerp_(value, lr) if inplace else torch.lerp(box, value, lr)}}, None
         context = Context(self.model, parameters, key, value, time, lr, observations or {})
         retention = self.rule.retention if retention is None else retention
         if self.period == 1:

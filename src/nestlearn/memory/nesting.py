@@ -34,7 +34,8 @@ class Scene:
     """What lies before a consulted memory when one parameter is written.
 
     ``gradient`` and ``parameter`` have the parameter's shape with any batch of equal parameters in front; ``answers``
-    holds the read-outs of the memories that were consulted before in the same write, by name.
+    holds the read-outs of the memories that were consulted before in the same write, by name. ``scalars`` are what the
+    rule computed from the time alone, and ``inplace`` says whether states may be overwritten.
     """
 
     gradient: Tensor
@@ -43,6 +44,7 @@ class Scene:
     lr: Scalar = 1.0
     observations: Mapping[str, Any] = field(default_factory=dict)
     scalars: Mapping[str, Scalar] = field(default_factory=dict)
+    inplace: bool = False
     answers: dict[str, Tensor] = field(default_factory=dict)
     known: dict[str, Tensor] = field(default_factory=dict)
 
@@ -116,6 +118,8 @@ class Consulted:
                 time=None if scene.time is None else scene.time // self.every,
                 observations=dict(scene.observations),
                 surprise=self.track,
+                # A memory that is asked before its write needs its old state once more.
+                inplace=scene.inplace and self.fresh,
             )
             if self.track:
                 written["surprise"] = surprise
@@ -177,7 +181,7 @@ class Consult(Rule):
         scalars = self.scalars(context.time) if context.scalars is None else context.scalars
         for name, gradient in gradients.items():
             parameter = None if context.parameters is None else context.parameters[name]
-            scene = Scene(gradient, parameter, context.time, context.lr, context.observations, scalars)
+            scene = Scene(gradient, parameter, context.time, context.lr, context.observations, scalars, context.inplace)
             written[name] = {}
             for member in self.memories(gradient.shape):
                 answer, written[name][member.name] = member.consult(state[name][member.name], scene)

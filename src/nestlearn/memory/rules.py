@@ -42,7 +42,8 @@ class Context:
     ``model``, ``parameters``, ``key`` and ``value`` are those of the memory being written (None for weights whose
     layer the caller does not know); ``time`` counts the earlier writes of this memory; ``lr`` is the length of the
     step to come, and ``observations`` are tensors that a caller measured outside of the memory, such as the covariance
-    of a layer's inputs.
+    of a layer's inputs. ``scalars`` is what the rule itself said at this time (``Rule.scalars``), if a caller asked it
+    before, else None; ``inplace`` lets memories overwrite the state that they are given.
     """
 
     model: Model | None = None
@@ -53,6 +54,7 @@ class Context:
     lr: Scalar = 1.0
     observations: Mapping[str, Any] = field(default_factory=dict)
     scalars: Mapping[str, Scalar] | None = None
+    inplace: bool = False
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,7 @@ def adam_rule(betas: tuple[float, float], eps: float) -> Rule:
 
     def combine(scene: Scene) -> Tensor:
         # m / c1 / (sqrt(v / c2) + eps) with both bias corrections moved into the denominator: one pass less.
-        scale = scene.answers["second_moment"].sqrt()
-        scale.mul_(scene.scalars["share"]).add_(scene.scalars["eps"])
+        scale = scene.answers["second_moment"].sqrt().mul_(scene.scalars["share"]).add_(scene.scalars["eps"])
         return scene.answers["momentum"] / scale
 
     memories = (

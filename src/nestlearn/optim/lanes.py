@@ -130,6 +130,7 @@ class Lane:
 
     def remember(self, gradient: Tensor, buffers: dict[str, Tensor], context: Context) -> Tensor:
         """Let the rule write its memories into ``buffers``; return its update."""
+        context = replace(context, inplace=True)
         updates, written = self.rule.update({"weight": unflatten(buffers)}, {"weight": gradient}, context)
         for name, tensor in flatten(written.get("weight", {})).items():
             if tensor is not buffers[name]:
