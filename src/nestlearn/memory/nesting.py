@@ -41,7 +41,6 @@ class Scene:
     gradient: Tensor
     parameter: Tensor | None = None
     time: int | Tensor | None = None
-    lr: Scalar = 1.0
     observations: Mapping[str, Any] = field(default_factory=dict)
     scalars: Mapping[str, Scalar] = field(default_factory=dict)
     inplace: bool = False
@@ -181,7 +180,7 @@ class Consult(Rule):
         scalars = self.scalars(context.time) if context.scalars is None else context.scalars
         for name, gradient in gradients.items():
             parameter = None if context.parameters is None else context.parameters[name]
-            scene = Scene(gradient, parameter, context.time, context.lr, context.observations, scalars, context.inplace)
+            scene = Scene(gradient, parameter, context.time, context.observations, scalars, context.inplace)
             written[name] = {}
             for member in self.memories(gradient.shape):
                 answer, written[name][member.name] = member.consult(state[name][member.name], scene)

@@ -1,4 +1,4 @@
-"""Pure functions on batches of matrices and sequences: the numerical floor of targets, optimizers and layers."""
+"""Pure functions on batches of matrices: the numerical floor of targets and optimizers."""
 
 from nestlearn.ops.matrix import (
     FOUR_STEP_COEFFICIENTS,

@@ -16,18 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nestlearn.ops.preconditioner import initial_preconditioner, preconditioner_step
 from nestlearn.precision import product_dtype
 
 __all__ = [
     "FOUR_STEP_COEFFICIENTS",
     "MUON_COEFFICIENTS",
     "cholesky_whitener",
-    "initial_preconditioner",
     "inverse_root",
     "newton_schulz",
     "orthogonality_error",
-    "preconditioner_step",
 ]
 
 Coefficients = tuple[float, float, float]

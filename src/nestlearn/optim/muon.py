@@ -13,7 +13,8 @@ from nestlearn.memory.models import Matrix, Parameters
 from nestlearn.memory.nesting import Consult, Consulted, Scene
 from nestlearn.memory.objectives import orthogonality
 from nestlearn.memory.rules import Context, Rule, State
-from nestlearn.ops.matrix import initial_preconditioner, newton_schulz, preconditioner_step
+from nestlearn.ops.matrix import newton_schulz
+from nestlearn.ops.preconditioner import initial_preconditioner, preconditioner_step
 from nestlearn.optim.adam import adam_rule
 from nestlearn.optim.optimizer import Common, Optimizer, Params
 
