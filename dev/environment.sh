@@ -50,7 +50,7 @@ install_packages() {
     "${pip[@]}" "$(grep '^torch==' dev/constraints.txt)"
     # The build tool comes from the constraints too, hence no build isolation.
     "${pip[@]}" hatchling editables
-    "${pip[@]}" --no-build-isolation -e '.[cli,dev]'
+    "${pip[@]}" --no-build-isolation -e '.[cli,cluster,search,dev]'
 }
 
 prepare_environment() {

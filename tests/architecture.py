@@ -35,7 +35,8 @@ MAY_IMPORT = {
     "layers": {"ops"},
     "optim": {"targets"},
     "models": {"layers"},
-    "training": {"optim", "models"},
+    "tasks": set(),
+    "training": {"optim", "models", "tasks"},
     "describe": {"optim", "models"},
     "report": {"training", "describe"},
     "cli": {"training", "describe", "report"},  # `nestlearn report` is a verb of the command line

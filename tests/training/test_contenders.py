@@ -5,10 +5,10 @@ import dataclasses
 import pytest
 import torch
 
+from nestlearn.tasks import SpeechesTask
 from nestlearn.training.contenders import CONTENDERS
 from nestlearn.training.loop import train
 from nestlearn.training.spec import RunSpec, Variant
-from nestlearn.training.tasks import SpeechesTask
 
 SIZE = {"dim": 16, "heads": 2, "context": 16, "batch": 4, "validation_windows": 4, "test_windows": 4}
 NAMES = sorted(CONTENDERS)

@@ -16,8 +16,8 @@ from rich.console import Console
 
 from nestlearn.cli.progress import show_progress
 from nestlearn.report import print_tables, write_report
+from nestlearn.tasks import DataFileError, check_data
 from nestlearn.training import (
-    DataFileError,
     RunFolder,
     RunFolderError,
     Settings,
@@ -32,7 +32,6 @@ from nestlearn.training import (
     summarise,
 )
 from nestlearn.training.run_folder import write_atomic
-from nestlearn.training.tasks import check_data
 
 __all__ = ["compare"]
 

@@ -12,9 +12,9 @@ import jinja2
 
 from nestlearn.report import pictures
 from nestlearn.report.colours import stand_alone, stylesheet
-from nestlearn.report.tables import TITLES, columns, helps, table_rows, to_csv
+from nestlearn.report.tables import columns, helps, table_rows, to_csv
+from nestlearn.tasks import TASKS, sources
 from nestlearn.training import RunFolder, RunFolderError, RunResult, Settings
-from nestlearn.training.data import DIGITS, SPEECHES
 from nestlearn.training.run_folder import write_atomic
 
 __all__ = ["write_pictures", "write_report"]
@@ -83,7 +83,7 @@ def _page(results: dict[str, Any], runs: dict[str, RunResult], environment: dict
         baseline=results["baseline"],
         environment=environment,
         settings=settings,
-        sources=[DIGITS, SPEECHES],
+        sources=sources(results["tasks"]),
         config=settings.to_yaml(),
         downloads=[_download("results.json", "application/json", json.dumps(results))],
         light=stylesheet(dark=False),
@@ -95,7 +95,7 @@ def _section(results: dict[str, Any], task: str, runs: dict[str, RunResult], set
     rows, baseline = results["tasks"][task], results["baseline"]
     return {
         "name": task,
-        "title": TITLES.get(task, task),
+        "title": TASKS[task].title,
         "steps": settings.steps[task],
         "parameters": rows[0]["parameters"],
         "findings": _findings(rows, baseline),

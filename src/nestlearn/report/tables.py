@@ -17,14 +17,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["TITLES", "Cell", "Column", "columns", "helps", "print_tables", "table_rows", "to_csv"]
+from nestlearn.tasks import TASKS
+
+__all__ = ["Cell", "Column", "columns", "helps", "print_tables", "table_rows", "to_csv"]
 
 Row = Mapping[str, Any]
 SHOWN = 5e-5  # differences below the digits shown are rounding, not a result
-TITLES = {
-    "digits": "Handwritten digits",
-    "speeches": "State of the Union speeches, byte by byte",
-}
 
 
 @dataclass(frozen=True)
@@ -203,7 +201,7 @@ def print_tables(results: Row, console: Console) -> None:
     for task in results["tasks"]:
         rows = table_rows(results, task)
         shown = _fitting(list(enumerate(columns(task))), rows, console.width if console.is_terminal else None)
-        table = Table(title=TITLES.get(task, task), title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+        table = Table(title=TASKS[task].title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
         for _, column in shown:
             table.add_column(column.heading, justify="right" if column.number else "left", no_wrap=True)
         for cells in rows:

@@ -1,24 +1,20 @@
-"""Training real networks on real data, so that optimizers can be compared fairly: data, tasks, tuning, run folders."""
+"""Training real networks on real data, so that optimizers can be compared fairly: runs, tuning, run folders."""
 
 from nestlearn.training.config import PRESETS, Settings, parse_seeds, preset, resolve
 from nestlearn.training.contenders import BASELINE, CONTENDERS, Contender, find_contenders
-from nestlearn.training.data import DataFileError
 from nestlearn.training.environment import environment
 from nestlearn.training.loop import train
 from nestlearn.training.run_folder import RunFolder, RunFolderError
 from nestlearn.training.spec import RunResult, RunSpec, Variant
 from nestlearn.training.summary import summarise
 from nestlearn.training.sweep import SweepError, run_searches
-from nestlearn.training.tasks import TASKS, make_task
 from nestlearn.training.tuning import Search, plan
 
 __all__ = [
     "BASELINE",
     "CONTENDERS",
     "PRESETS",
-    "TASKS",
     "Contender",
-    "DataFileError",
     "RunFolder",
     "RunFolderError",
     "RunResult",
@@ -29,7 +25,6 @@ __all__ = [
     "Variant",
     "environment",
     "find_contenders",
-    "make_task",
     "parse_seeds",
     "plan",
     "preset",

@@ -14,8 +14,8 @@ import torch
 import yaml
 
 from nestlearn.errors import choice
+from nestlearn.tasks import TASKS, make_task
 from nestlearn.training.contenders import BASELINE, CONTENDERS, find_contenders
-from nestlearn.training.tasks import TASKS, make_task
 
 __all__ = ["PRESETS", "Settings", "parse_seeds", "preset", "resolve"]
 

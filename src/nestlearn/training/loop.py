@@ -19,9 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nestlearn.tasks import Task, make_task
 from nestlearn.training.contenders import CONTENDERS
 from nestlearn.training.spec import RunResult, RunSpec
-from nestlearn.training.tasks import Task, make_task
 
 __all__ = ["Interrupted", "state_bytes", "train"]
 

@@ -4,8 +4,8 @@ from itertools import islice
 import pytest
 import torch
 
-from nestlearn.training.networks import ByteTransformer
-from nestlearn.training.tasks import DigitsTask, SpeechesTask, make_task
+from nestlearn.tasks import DigitsTask, SpeechesTask, make_task
+from nestlearn.tasks.networks import ByteTransformer
 
 SMALL = SpeechesTask(dim=16, heads=2, context=16, batch=4, validation_windows=8, test_windows=8)
 BOTH = pytest.mark.parametrize("task", [DigitsTask(), SMALL], ids=["digits", "speeches"])

@@ -3,8 +3,8 @@ import hashlib
 import pytest
 import torch
 
-from nestlearn.training import data
-from nestlearn.training.data import DIGITS, SPEECHES, DataFile, DataFileError, read_data_file
+from nestlearn.tasks import data
+from nestlearn.tasks.data import DIGITS, SPEECHES, DataFile, DataFileError, read_data_file
 
 
 @pytest.mark.parametrize("file", [DIGITS, SPEECHES], ids=lambda file: file.name)

@@ -1,6 +1,6 @@
 """The data sets that ship with the package: read, checked and split.
 
-Two files lie in ``training/files``. Each is compressed with xz, and its sha256 is checked on every load, so that a
+Two files lie in ``tasks/files``. Each is compressed with xz, and its sha256 is checked on every load, so that a
 figure in a report always belongs to known bytes.
 
 ``digits.csv.xz``

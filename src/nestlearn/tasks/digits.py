@@ -1,0 +1,62 @@
+"""Handwritten digits: small enough for a comparison in seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nestlearn.tasks.data import digits
+from nestlearn.tasks.networks import digit_classifier
+from nestlearn.tasks.task import Figure, Task, cpu_generator, seeded
+
+__all__ = ["ACCURACY", "DigitsTask"]
+
+ACCURACY = Figure("accuracy", "accuracy %", "test accuracy, mean over seeds")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DigitsTask(Task):
+    """Handwritten digits, an MLP 64-hidden-10. Figures: ``loss`` (nats) and ``accuracy`` (percent)."""
+
+    name: ClassVar[str] = "digits"
+    title: ClassVar[str] = "Handwritten digits"
+    figure: ClassVar[Figure | None] = ACCURACY
+    width: ClassVar[str | None] = "hidden"
+
+    hidden: int = 128
+    batch: int = 64
+
+    def build(self, seed: int) -> nn.Module:
+        model = seeded(seed, lambda: digit_classifier(self.hidden))
+        return model.to(device=self.device, dtype=self.dtype)
+
+    def _split(self, split: str) -> tuple[Tensor, Tensor]:
+        images, labels = digits()[split]
+        return images.to(self.device, self.dtype), labels.to(self.device)
+
+    def batches(self, seed: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        images, labels = self._split("train")
+        generator, skip = cpu_generator(seed), start
+        while True:
+            order = torch.randperm(len(labels), generator=generator).to(self.device)
+            for first in range(0, len(labels) - self.batch + 1, self.batch):
+                if skip:
+                    skip -= 1
+                    continue
+                chosen = order[first : first + self.batch]
+                yield images[chosen], labels[chosen]
+
+    def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        return F.cross_entropy(model(batch[0]).float(), batch[1])
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
+        images, labels = self._split(split)
+        logits = model(images).float()
+        right = (logits.argmax(-1) == labels).double().mean()
+        return {"loss": F.cross_entropy(logits, labels).item(), "accuracy": 100.0 * right.item()}

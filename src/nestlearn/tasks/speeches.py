@@ -1,0 +1,77 @@
+"""Bytes of the State of the Union speeches: language modelling at the size of a laptop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nestlearn.tasks.data import speeches
+from nestlearn.tasks.networks import ByteTransformer
+from nestlearn.tasks.task import Figure, Task, cpu_generator, seeded
+
+__all__ = ["SpeechesTask"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeechesTask(Task):
+    """Bytes of the State of the Union speeches, a small transformer. Figures: ``loss`` (nats a byte), ``bits`` (a
+    byte).
+
+    ``validation_windows`` and ``test_windows`` windows of ``context`` bytes, evenly spaced over the whole split, are
+    judged.
+    """
+
+    name: ClassVar[str] = "speeches"
+    title: ClassVar[str] = "State of the Union speeches, byte by byte"
+    unit: ClassVar[str] = "nats a byte"
+    figure: ClassVar[Figure | None] = Figure("bits", "bits/byte", "test loss in bits", 3)
+    width: ClassVar[str | None] = "dim"
+
+    dim: int = 96
+    depth: int = 2
+    heads: int = 4
+    context: int = 128
+    batch: int = 16
+    validation_windows: int = 64
+    test_windows: int = 256
+
+    def build(self, seed: int) -> nn.Module:
+        model = seeded(seed, lambda: ByteTransformer(self.dim, self.depth, self.heads, self.context))
+        return model.to(device=self.device, dtype=self.dtype)
+
+    def tables(self, model: nn.Module) -> list[nn.Module]:
+        assert isinstance(model, ByteTransformer)
+        return [model.tokens, model.positions, model.head]
+
+    def _windows(self, split: str, starts: Tensor) -> tuple[Tensor, Tensor]:
+        window = speeches()[split][starts[:, None] + torch.arange(self.context + 1)].long().to(self.device)
+        return window[:, :-1], window[:, 1:]
+
+    def batches(self, seed: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        generator, last = cpu_generator(seed), len(speeches()["train"]) - self.context
+        skip = start
+        while True:
+            starts = torch.randint(last, (self.batch,), generator=generator)
+            if skip:
+                skip -= 1
+                continue
+            yield self._windows("train", starts)
+
+    def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        return F.cross_entropy(model(batch[0]).float().flatten(0, 1), batch[1].flatten())
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
+        windows = {"validation": self.validation_windows, "test": self.test_windows}[split]
+        starts = torch.linspace(0, len(speeches()[split]) - self.context - 1, windows).long()
+        total = torch.zeros((), dtype=torch.float64)
+        for chunk in starts.split(self.batch):  # training-sized pieces keep the peak memory that of a step
+            total += self.loss(model, self._windows(split, chunk)).double().cpu() * len(chunk)
+        loss = total.item() / windows
+        return {"loss": loss, "bits": loss / math.log(2)}
