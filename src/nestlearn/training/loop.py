@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from nestlearn.tasks import Task, make_task
-from nestlearn.training.contenders import CONTENDERS
+from nestlearn.training.contenders import find_contender
 from nestlearn.training.spec import RunResult, RunSpec
 
 __all__ = ["Interrupted", "state_bytes", "train"]
@@ -117,7 +117,7 @@ def _generator(seed: int) -> Iterator[None]:
 def _make_optimizers(spec: RunSpec, task: Task, model: nn.Module) -> Optimizers:
     settings = {**dict(spec.fixed), **dict(spec.settings)}
     lr = settings.pop("lr")
-    make = CONTENDERS[spec.variant.contender].make
+    make = find_contender(spec.variant.contender).make
     return make(model, lr, tables=task.tables(model), elementwise_lr=spec.elementwise_lr, **settings)
 
 
