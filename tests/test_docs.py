@@ -1,133 +1,25 @@
-"""The documentation says what the code does: ids, names, defaults, links and examples are checked against it."""
+"""The documentation says what the code does: names, defaults, costs, examples and links are checked against it.
 
-import ast
-import importlib
+The equations, the generated pages and the pages with programs of their own are checked in tests/docs.
+"""
+
 import inspect
 import re
-from collections import defaultdict
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
+from pages import ROOT, SOURCE, blocks, ids, resolve, rows, section, text
 from torch.utils.flop_counter import FlopCounterMode
 
 import nestlearn as nl
 
-ROOT = Path(__file__).parents[1]
-SOURCE = ROOT / "src" / "nestlearn"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PICTURES = ROOT / "docs" / "images"
 
-IMPLEMENTED = {f"M{n}" for n in range(1, 6)} | {f"O{n}" for n in range(1, 20)}
 OPTIMIZERS = sorted(set(nl.optim.__all__) - {"Optimizer"})
 
-ID = re.compile(r"\b([MOSC])(\d+)(?:-\1(\d+))?\b")
 
-
-def text(name: str) -> str:
-    """A page of the documentation, by its path in the checkout."""
-    return (ROOT / name).read_text(encoding="utf-8")
-
-
-def blocks(page: str, language: str) -> list[str]:
-    """The fenced blocks of a page in one language."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-
-
-def section(page: str, title: str, level: str = "##") -> str:
-    """The text below a heading, up to the next one of its level."""
-    found = re.search(rf"^{level} {re.escape(title)}$(.*?)(?=^{level} |\Z)", page, re.MULTILINE | re.DOTALL)
-    assert found, f"expected a heading {level} {title}"
-    return found.group(1)
-
-
-def rows(page: str) -> list[list[str]]:
-    """The body rows of all tables, as cells; an escaped bar belongs to its cell."""
-    lines = [line for line in page.splitlines() if line.startswith("| ")]
-    cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
-    return [row for row in cells if not set("".join(row)) <= {"-"}]
-
-
-def ids(prose: str) -> set[str]:
-    """The equation ids in a text, ranges such as M1-M3 spelt out."""
-    return {
-        f"{kind}{number}"
-        for kind, first, last in ID.findall(prose)
-        for number in range(int(first), int(last or first) + 1)
-    }
-
-
-def docstrings() -> Iterator[tuple[str, str]]:
-    """(file, docstring) of every module, class and function of the package."""
-    for file in sorted(SOURCE.rglob("*.py")):
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
-                yield file.relative_to(ROOT).as_posix(), ast.get_docstring(node) or ""
-
-
-def equation_headings() -> set[str]:
-    return set(re.findall(r"^### ([MOSC]\d+)\. ", text("docs/equations.md"), re.MULTILINE))
-
-
-def unbuilt() -> set[str]:
-    return ids(section(text("docs/equations.md"), "Not implemented yet"))
-
-
-# ------------------------------------------------------------------------------------------------------- equation ids
-
-
-def test_every_implemented_equation_has_a_section_and_no_other_claims_one():
-    assert equation_headings() >= IMPLEMENTED
-    assert not equation_headings() & unbuilt()
-
-
-def test_every_equation_is_quoted_by_a_docstring():
-    quoted = defaultdict(set)
-    for file, docstring in docstrings():
-        if file.endswith("__init__.py"):  # an overview implements nothing
-            continue
-        for name in ids(docstring):
-            quoted[name].add(file)
-    assert sorted(IMPLEMENTED - set(quoted)) == []
-
-
-def test_docstrings_quote_only_equations_that_the_page_knows():
-    known = equation_headings() | unbuilt()
-    strangers = {(file, name) for file, docstring in docstrings() for name in ids(docstring) - known}
-    assert strangers == set()
-
-
-@pytest.mark.parametrize("page", ["README.md", "docs/design.md", "docs/equations.md", "docs/optimizers.md"])
-def test_pages_quote_only_equations_that_exist(page):
-    assert ids(text(page)) <= equation_headings() | unbuilt()
-
-
-@pytest.mark.parametrize("name", sorted(IMPLEMENTED))
-def test_an_equation_names_the_code_that_implements_it(name):
-    page = text("docs/equations.md")
-    own = re.search(rf"^### {name}\. .*?(?=^##|\Z)", page, re.MULTILINE | re.DOTALL).group(0)
-    code = re.search(r"^Code: .*", own, re.MULTILINE | re.DOTALL)
-    assert code, f"{name} has no line that starts with Code:"
-    assert "`nestlearn." in code.group(0)
-
-
-def resolve(dotted: str) -> object:
-    """The object with this name, nl being the package."""
-    parts = dotted.split(".")
-    parts[0] = "nestlearn"
-    for length in range(len(parts), 0, -1):
-        try:
-            found: object = importlib.import_module(".".join(parts[:length]))
-        except ModuleNotFoundError as error:
-            if not (error.name or "").startswith("nestlearn"):
-                raise
-            continue
-        for part in parts[length:]:
-            found = getattr(found, part)
-        return found
-    return None
-
+# --------------------------------------------------------------------------------------------------------------- names
 
 UNBUILT_NAMES = {"nl.describe"}  # the README says that it is not here yet
 

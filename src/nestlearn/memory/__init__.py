@@ -1,6 +1,7 @@
 """The core: everything that learns is an associative memory (M1-M5)."""
 
 from nestlearn.memory.associative import AssociativeMemory
+from nestlearn.memory.boxes import average_box, bias_corrected, sum_box
 from nestlearn.memory.levels import frequency, levels
 from nestlearn.memory.models import MLP, Constant, Matrix, Model
 from nestlearn.memory.nesting import Consult, Consulted, Scene
@@ -42,6 +43,8 @@ __all__ = [
     "Quadratic",
     "Rule",
     "Scene",
+    "average_box",
+    "bias_corrected",
     "dot_product",
     "frequency",
     "hypergradient",
@@ -50,4 +53,5 @@ __all__ = [
     "oja",
     "orthogonality",
     "quadratic",
+    "sum_box",
 ]

@@ -1,4 +1,4 @@
-"""The one idea: an associative memory is a model, an objective, a rule and a period (M1-M3).
+"""The one idea: an associative memory is a model, an objective, a rule and a period (M1-M3, and O13 in general).
 
     memory = AssociativeMemory(Matrix(4, 4), l2, GradientDescent(lr=0.5))
     state = memory.init()

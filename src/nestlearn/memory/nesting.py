@@ -55,7 +55,7 @@ class Scene:
 
 
 def the_gradient(scene: Scene) -> Tensor:
-    """The key, and often the value, of an optimizer's memory: the gradient itself (O5)."""
+    """The key, and often the value, of an optimizer's memory: the gradient itself."""
     return scene.gradient
 
 

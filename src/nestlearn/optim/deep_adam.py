@@ -40,7 +40,7 @@ class DeepAdam(Optimizer):
         inner_lr: learning rate of both MLPs.
         retention: share of the MLPs' weights kept by a write.
         hidden: hidden units of each MLP.
-        levels: as in ``DeepMomentum``.
+        levels: as in ``DeepMomentum`` (O6).
         memory: False silences both MLPs: Adam.
         seed: of the MLPs' first weights.
         **common: see ``nestlearn.optim.optimizer.Common``.

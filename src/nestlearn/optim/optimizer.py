@@ -186,7 +186,13 @@ class Optimizer(torch.optim.Optimizer):
         if like.device.type != "meta":
             # The same draw for every parameter of a shape: their order and grouping then do not matter.
             generator = torch.Generator(like.device).manual_seed(group.get("seed", 0))
-        state = flatten(entry.rule.init({"weight": like}, generator).get("weight", {}))
+        made = entry.rule.init({"weight": like}, generator)
+        if set(made) - {"weight"}:
+            raise TypeError(
+                f"{type(self).__name__}: a rule for weights keeps what it remembers under the parameter's name, "
+                f"{{'weight': {{...}}}}; init of {type(entry.rule).__name__} returned the keys {sorted(made)}"
+            )
+        state = flatten(made.get("weight", {}))
         if group["period"] > 1:
             state["pending"] = torch.zeros(real.shape, dtype=like.dtype, device=like.device)
         return {"step": torch.zeros((), dtype=torch.float32), **state}
