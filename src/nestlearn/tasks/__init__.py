@@ -1,19 +1,33 @@
 """Tasks to train on: real data and small exact problems, each with its network, batches, loss and held-out splits."""
 
-from nestlearn.tasks.data import DataFileError
+from nestlearn.tasks.data import DataFile, DataFileError
+from nestlearn.tasks.delayed_gradients import DelayedGradientsTask
 from nestlearn.tasks.digits import DigitsTask
-from nestlearn.tasks.registry import TASKS, check_data, make_task, sources
+from nestlearn.tasks.fashion_mnist import FashionMnistTask
+from nestlearn.tasks.orthogonal_tasks import OrthogonalTasks
+from nestlearn.tasks.own import OwnTask
+from nestlearn.tasks.quadratic import QuadraticTask
+from nestlearn.tasks.ravine import RavineTask
+from nestlearn.tasks.registry import TASKS, check_data, make_task, sources, task_type
 from nestlearn.tasks.speeches import SpeechesTask
 from nestlearn.tasks.task import Figure, Task
 
 __all__ = [
     "TASKS",
+    "DataFile",
     "DataFileError",
+    "DelayedGradientsTask",
     "DigitsTask",
+    "FashionMnistTask",
     "Figure",
+    "OrthogonalTasks",
+    "OwnTask",
+    "QuadraticTask",
+    "RavineTask",
     "SpeechesTask",
     "Task",
     "check_data",
     "make_task",
     "sources",
+    "task_type",
 ]

@@ -33,7 +33,7 @@ RECORD = "\x1e"  # separates the speeches; each begins with a line that holds it
 
 
 class DataFileError(RuntimeError):
-    """A shipped data file is missing or holds other bytes than it should."""
+    """A data file is missing, cannot be had, or holds other bytes than it should."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,10 @@ class DataFile:
     sha256: str
     source: str
     licence: str
+
+    def read(self) -> bytes:
+        """The decompressed content, checked; DataFileError if it is missing or another."""
+        return read_data_file(self)
 
 
 DIGITS = DataFile(

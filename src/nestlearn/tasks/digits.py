@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nestlearn.tasks.data import digits
+from nestlearn.tasks.data import DIGITS, DataFile, digits
 from nestlearn.tasks.networks import digit_classifier
-from nestlearn.tasks.task import Figure, Task, cpu_generator, seeded
+from nestlearn.tasks.task import Figure, Task, seeded, shuffled, size
 
 __all__ = ["ACCURACY", "DigitsTask"]
 
@@ -27,9 +27,10 @@ class DigitsTask(Task):
     title: ClassVar[str] = "Handwritten digits"
     figure: ClassVar[Figure | None] = ACCURACY
     width: ClassVar[str | None] = "hidden"
+    files: ClassVar[tuple[DataFile, ...]] = (DIGITS,)
 
     hidden: int = 128
-    batch: int = 64
+    batch: int = size(64, least=1, most=1080)
 
     def build(self, seed: int) -> nn.Module:
         model = seeded(seed, lambda: digit_classifier(self.hidden))
@@ -41,15 +42,8 @@ class DigitsTask(Task):
 
     def batches(self, seed: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         images, labels = self._split("train")
-        generator, skip = cpu_generator(seed), start
-        while True:
-            order = torch.randperm(len(labels), generator=generator).to(self.device)
-            for first in range(0, len(labels) - self.batch + 1, self.batch):
-                if skip:
-                    skip -= 1
-                    continue
-                chosen = order[first : first + self.batch]
-                yield images[chosen], labels[chosen]
+        for chosen in shuffled(len(labels), self.batch, seed, start):
+            yield images[chosen.to(self.device)], labels[chosen.to(self.device)]
 
     def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
         return F.cross_entropy(model(batch[0]).float(), batch[1])

@@ -4,39 +4,75 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
+from typing import Any
 
 import torch
 
-from nestlearn.errors import choice
-from nestlearn.tasks.data import DIGITS, SPEECHES, DataFile, read_data_file
+from nestlearn.errors import did_you_mean
+from nestlearn.tasks.data import DataFile
+from nestlearn.tasks.delayed_gradients import DelayedGradientsTask
 from nestlearn.tasks.digits import DigitsTask
+from nestlearn.tasks.fashion_mnist import FashionMnistTask
+from nestlearn.tasks.orthogonal_tasks import OrthogonalTasks
+from nestlearn.tasks.own import own_task
+from nestlearn.tasks.quadratic import QuadraticTask
+from nestlearn.tasks.ravine import RavineTask
 from nestlearn.tasks.speeches import SpeechesTask
 from nestlearn.tasks.task import Task
 
-__all__ = ["TASKS", "check_data", "make_task", "sources"]
+__all__ = ["TASKS", "check_data", "make_task", "sources", "task_type"]
 
-TASKS: Mapping[str, type[Task]] = MappingProxyType({kind.name: kind for kind in (DigitsTask, SpeechesTask)})
-"""Every task, by name."""
+TASKS: Mapping[str, type[Task]] = MappingProxyType(
+    {
+        kind.name: kind
+        for kind in (
+            DigitsTask,
+            SpeechesTask,
+            DelayedGradientsTask,
+            FashionMnistTask,
+            RavineTask,
+            QuadraticTask,
+            OrthogonalTasks,
+        )
+    }
+)
+"""Every task that has a name; ``module:function`` is one too, see ``nestlearn.tasks.own``."""
 
-FILES: Mapping[str, tuple[DataFile, ...]] = {"digits": (DIGITS,), "speeches": (SPEECHES,)}
 
-
-def sources(tasks: Iterable[str]) -> list[DataFile]:
-    """The data files behind these tasks, each once."""
-    return list(dict.fromkeys(file for name in tasks for file in FILES.get(name, ())))
-
-
-def check_data(tasks: Iterable[str]) -> None:
-    """Read the data files of these tasks: a wrong one is a DataFileError before anything is trained."""
-    for file in sources(tasks):
-        read_data_file(file)
-
-
-def make_task(name: str, size: Mapping[str, int], device: str, dtype: str) -> Task:
-    """The task called ``name``, with the fields in ``size`` in place of its defaults.
+def task_type(name: str) -> type[Task]:
+    """The class of a task by its name, for its title, unit and figure; nothing of the user's is imported for it.
 
     Raises:
         ValueError: there is no such task; the message lists the names and the nearest one.
     """
-    choice("task", name, TASKS)
-    return TASKS[name](**size, device=device, dtype=getattr(torch, dtype))
+    if ":" in name:
+        return own_task(name)
+    if name not in TASKS:
+        raise ValueError(
+            f"unknown task {name!r}: expected one of {', '.join(sorted(TASKS))}, or module:function for one of your "
+            f"own.{did_you_mean(name, TASKS)}"
+        )
+    return TASKS[name]
+
+
+def sources(tasks: Iterable[str]) -> list[DataFile]:
+    """The data files behind these tasks, each once."""
+    return list(dict.fromkeys(file for name in tasks for file in task_type(name).files))
+
+
+def check_data(tasks: Iterable[str]) -> None:
+    """Read the data files of these tasks, downloading those that have to be: a missing or wrong one is a DataFileError
+    before anything is trained.
+    """
+    for file in sources(tasks):
+        file.read()
+
+
+def make_task(name: str, size: Mapping[str, Any], device: str, dtype: str) -> Task:
+    """The task called ``name``, with the fields in ``size`` in place of its defaults.
+
+    Raises:
+        ValueError: there is no such task, it has no such field (the message names the nearest one), or a field cannot
+            have this value.
+    """
+    return task_type(name).sized(size, device, getattr(torch, dtype))

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nestlearn.tasks.data import speeches
-from nestlearn.tasks.networks import ByteTransformer
+from nestlearn.tasks.data import SPEECHES, DataFile, speeches
+from nestlearn.tasks.networks import ByteTransformer, check_heads
 from nestlearn.tasks.task import Figure, Task, cpu_generator, seeded
 
 __all__ = ["SpeechesTask"]
@@ -32,6 +32,7 @@ class SpeechesTask(Task):
     unit: ClassVar[str] = "nats a byte"
     figure: ClassVar[Figure | None] = Figure("bits", "bits/byte", "test loss in bits", 3)
     width: ClassVar[str | None] = "dim"
+    files: ClassVar[tuple[DataFile, ...]] = (SPEECHES,)
 
     dim: int = 96
     depth: int = 2
@@ -40,6 +41,10 @@ class SpeechesTask(Task):
     batch: int = 16
     validation_windows: int = 64
     test_windows: int = 256
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_heads(self.dim, self.heads)
 
     def build(self, seed: int) -> nn.Module:
         model = seeded(seed, lambda: ByteTransformer(self.dim, self.depth, self.heads, self.context))

@@ -6,15 +6,20 @@ order of the batches. So two contenders with one seed differ by their optimizer 
 
 from __future__ import annotations
 
+import itertools
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import Field, dataclass, field, fields
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Batch", "Figure", "Task", "cpu_generator", "seeded"]
+from nestlearn.errors import choice
+from nestlearn.tasks.data import DataFile
+
+__all__ = ["Batch", "Figure", "Task", "cpu_generator", "seeded", "shuffled", "size"]
 
 Batch = Any
 """Whatever ``Task.loss`` understands; for most tasks a pair (inputs, targets) on the task's device."""
@@ -30,6 +35,14 @@ class Figure:
     digits: int = 2
 
 
+def size(default: Any, *, least: float = 0.0, most: float = math.inf, choices: Iterable[str] = ()) -> Any:
+    """A field of a task with the values it may have: numbers from ``least`` to ``most``, or one of ``choices``.
+
+    A plain ``name: int = 3`` is a field too: a whole number of at least 1.
+    """
+    return field(default=default, metadata={"least": least, "most": most, "choices": tuple(choices)})
+
+
 @dataclass(frozen=True, kw_only=True)
 class Task(ABC):
     """What the training loop asks of a task. Its fields say how large network, batches and held-out splits are.
@@ -40,6 +53,7 @@ class Task(ABC):
         unit: of the loss.
         figure: the figure shown beside the loss; None if the loss says it all.
         width: the field that scales the network, for comparisons at equal bytes; None if it has one size.
+        files: the data files that it reads.
         delay: how many steps late gradients arrive; 0 for ordinary training.
         device, dtype: of the network and of its inputs.
     """
@@ -49,10 +63,28 @@ class Task(ABC):
     unit: ClassVar[str] = "nats"
     figure: ClassVar[Figure | None] = None
     width: ClassVar[str | None] = None
+    files: ClassVar[tuple[DataFile, ...]] = ()
 
-    delay: int = 0
+    delay: int = size(0)
     device: str = "cpu"
     dtype: torch.dtype = torch.float32
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a field with a value that it cannot have."""
+        for known in fields(self):
+            _check_value(self.name, known, getattr(self, known.name))
+
+    @classmethod
+    def sized(cls, size: Mapping[str, Any], device: str, dtype: torch.dtype) -> Task:
+        """The task with the fields in ``size`` in place of its defaults.
+
+        Raises:
+            ValueError: there is no such field (the message names the nearest one), or it cannot have this value.
+        """
+        known = [known.name for known in fields(cls) if known.name not in ("device", "dtype")]
+        for name in size:
+            choice(f"field of the task {cls.name}", name, known)
+        return cls(**size, device=device, dtype=dtype)
 
     @abstractmethod
     def build(self, seed: int) -> nn.Module:
@@ -75,13 +107,44 @@ class Task(ABC):
         """``loss`` and the task's other figures on a held-out split, "validation" or "test"."""
 
 
+def _check_value(task: str, known: Field[Any], value: Any) -> None:
+    """Raise ValueError unless the field may have this value."""
+    what = f"{known.name} of the task {task}"
+    choices = known.metadata.get("choices", ())
+    if choices:
+        choice(what, value, choices)
+    elif isinstance(known.default, int | float):
+        _check_number(what, known, value)
+
+
+def _check_number(what: str, known: Field[Any], value: Any) -> None:
+    """Raise ValueError unless the value is a number of the field's kind and within its limits."""
+    whole = isinstance(known.default, int)
+    least, most = known.metadata.get("least", 1 if whole else 0.0), known.metadata.get("most", math.inf)
+    right = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+    if not right or not math.isfinite(value) or not least <= value <= most:
+        limits = f"of at least {least:g}" if most == math.inf else f"from {least:g} to {most:g}"
+        raise ValueError(f"expected the {what} to be a {'whole number' if whole else 'number'} {limits}, got {value!r}")
+
+
 def cpu_generator(seed: int) -> torch.Generator:
     """A stream of random numbers that is the same on every device."""
     return torch.Generator().manual_seed(seed)
 
 
 def seeded(seed: int, build: Callable[[], nn.Module]) -> nn.Module:
-    """Build a network with the global generator at ``seed``, and put the generator back."""
+    """Build a network on the CPU with the global generator at ``seed``, and put the generator back."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         return build()
+
+
+def shuffled(count: int, batch: int, seed: int, start: int = 0) -> Iterator[Tensor]:
+    """Endless batches of the numbers below ``count``, [batch] int64: every epoch in another order, the incomplete last
+    batch left out; ``start`` leaves out that many batches.
+    """
+    generator, each = cpu_generator(seed), count // batch
+    for epoch in itertools.count():
+        order = torch.randperm(count, generator=generator)
+        for index in range(max(0, start - epoch * each), each):
+            yield order[index * batch : (index + 1) * batch]

@@ -1,0 +1,74 @@
+"""A quadratic with a rotated, badly conditioned Hessian: what is known in closed form about every optimizer meets here.
+
+    L(W) = 1/2 sum over rows w of w^T H w,     H = Q diag(1 .. 1 / condition) Q^T
+
+It is written as what it also is, a linear layer on inputs whose covariance is H: L(W) = 1/2 ||X W^T||^2 with X^T X = H.
+So optimizers that look at a layer's inputs (O12, O15) find them, and all others see the gradient W H.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from nestlearn.tasks.task import Task, cpu_generator, size
+
+__all__ = ["QuadraticTask"]
+
+
+class _Bowl(nn.Module):
+    """``inputs`` X [n, n], a buffer, and ``layer``, whose weight [rows, n] holds one point of the quadratic a row."""
+
+    inputs: Tensor
+
+    def __init__(self, inputs: Tensor, start: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("inputs", inputs)
+        self.layer = nn.Linear(start.shape[1], start.shape[0], bias=False, dtype=start.dtype)
+        self.layer.weight = nn.Parameter(start)
+
+    def forward(self) -> Tensor:
+        answers: Tensor = self.layer(self.inputs)
+        return 0.5 * answers.square().sum()
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuadraticTask(Task):
+    """``rows`` points of one rotated quadratic in ``n`` dimensions, the rows of a matrix. Figure: ``loss``.
+
+    The eigenvalues of the Hessian fall evenly on a logarithmic scale from 1 to 1 / ``condition``. The seed decides the
+    rotation and the start, standard normal. There are no data: batches are empty, and both splits are the function
+    itself. In float32 the loss ends around 1e-11 of its start; take float64 to look further.
+    """
+
+    name: ClassVar[str] = "quadratic"
+    title: ClassVar[str] = "A rotated quadratic"
+    unit: ClassVar[str] = "of the quadratic"
+
+    n: int = 64
+    rows: int = 64
+    condition: float = size(1000.0, least=1.0)
+
+    def build(self, seed: int) -> nn.Module:
+        generator = cpu_generator(seed)
+        basis = torch.linalg.qr(torch.randn(self.n, self.n, generator=generator, dtype=torch.float64))[0]
+        values = torch.logspace(0.0, -math.log10(self.condition), self.n, dtype=torch.float64)
+        start = torch.randn(self.rows, self.n, generator=generator, dtype=torch.float64)
+        return _Bowl(values.sqrt()[:, None] * basis.T, start).to(self.device, self.dtype)
+
+    def batches(self, seed: int, start: int = 0) -> Iterator[tuple[()]]:
+        return itertools.repeat(())
+
+    def loss(self, model: nn.Module, batch: Any) -> Tensor:
+        value: Tensor = model()
+        return value
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
+        return {"loss": model().item()}

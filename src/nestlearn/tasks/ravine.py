@@ -1,0 +1,74 @@
+"""A curved ravine in two dimensions, [NL] Figure 4: does a momentum that forgets along its key turn faster?
+
+    psi(r, t) = r^2 + k (r - t + a sin(w r))^2,     from (-3.5, 2),     lowest at (0, 0), where it is 0
+
+The second term is a narrow valley along t = r + a sin(w r); the first slopes gently along its floor towards r = 0.
+Gradients across the valley change their sign from step to step, and they change their direction where it bends.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from nestlearn.tasks.task import Figure, Task, cpu_generator
+
+__all__ = ["RavineTask"]
+
+START = (-3.5, 2.0)
+
+
+class _Ravine(nn.Module):
+    """psi at ``point`` [1, 2], one row (r, t): to a matrix rule a matrix, whose one row is the paper's vector."""
+
+    def __init__(self, start: Tensor, steepness: float, amplitude: float, frequency: float) -> None:
+        super().__init__()
+        self.point = nn.Parameter(start)
+        self.steepness, self.amplitude, self.frequency = steepness, amplitude, frequency
+
+    def forward(self) -> Tensor:
+        r, t = self.point[0]
+        across = r - t + self.amplitude * torch.sin(self.frequency * r)
+        return r.square() + self.steepness * across.square()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RavineTask(Task):
+    """The ravine of [NL] Figure 4. Figures: ``loss`` (psi) and ``distance`` (from the lowest point).
+
+    There are no data: batches are empty, and both splits are the function itself at the present point. Seed 0 starts
+    where the paper does; another seed moves that point by ``jitter`` times a standard normal number in each direction.
+    """
+
+    name: ClassVar[str] = "ravine"
+    title: ClassVar[str] = "A curved ravine in two dimensions"
+    unit: ClassVar[str] = "psi"
+    figure: ClassVar[Figure | None] = Figure("distance", "distance", "distance from the lowest point at the end", 4)
+
+    steepness: float = 10.0
+    amplitude: float = 0.5
+    frequency: float = 2.0
+    jitter: float = 0.1
+
+    def build(self, seed: int) -> nn.Module:
+        start = torch.tensor([START], dtype=torch.float64)
+        if seed:
+            start += self.jitter * torch.randn(1, 2, generator=cpu_generator(seed), dtype=torch.float64)
+        return _Ravine(start.to(self.device, self.dtype), self.steepness, self.amplitude, self.frequency)
+
+    def batches(self, seed: int, start: int = 0) -> Iterator[tuple[()]]:
+        return itertools.repeat(())
+
+    def loss(self, model: nn.Module, batch: Any) -> Tensor:
+        value: Tensor = model()
+        return value
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
+        assert isinstance(model, _Ravine)
+        return {"loss": model().item(), "distance": model.point.norm().item()}
