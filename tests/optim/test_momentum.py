@@ -44,7 +44,7 @@ def check(
 # ------------------------------------------------------------------------------------------ delta momentum
 
 
-@pytest.mark.parametrize("shape", [(3, 5), (5, 3), (2, 3, 2, 2)], ids=str)
+@pytest.mark.parametrize("shape", [(3, 5), (5, 3), (2, 3, 2, 2), (1, 5), (5, 1), (1, 1)], ids=str)
 @pytest.mark.parametrize("literal", [False, True])
 def test_delta_momentum_forgets_along_the_rows_of_the_gradient(literal: bool, shape: tuple[int, ...]) -> None:
     """O4: M <- M (alpha I - zeta k^T k) + u."""

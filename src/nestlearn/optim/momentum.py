@@ -130,8 +130,9 @@ class DeltaMomentum(Optimizer):
     48-49).
 
     The l2 objective on a linear memory: what M already answers for the new key is taken out before the gradient is put
-    in, so that directions which keep coming back do not pile up. Rows of the gradient are the keys. Parameters that
-    are no matrices have M <- M (retention - inner_lr k^2) + u entry by entry.
+    in, so that directions which keep coming back do not pile up. Rows of the gradient are the keys; of a matrix with
+    one row that is the print's vector. Parameters of one dimension or none have M <- M (retention - inner_lr k^2) + u
+    entry by entry.
 
     Args:
         params: parameters, named parameters or groups of them.
@@ -142,6 +143,8 @@ class DeltaMomentum(Optimizer):
             (Frobenius norm), and an entry forgets the bounded share inner_lr u^2 / (1 + inner_lr u^2).
         **common: see ``nestlearn.optim.optimizer.Common``.
     """
+
+    smallest_side = 1
 
     def __init__(
         self,
@@ -175,6 +178,12 @@ class ForgetAlongKey(Rule):
     literal: bool = False
     matrix: bool = True
 
+    @property
+    def update_is(self) -> str:
+        """The update in words, k being the key."""
+        forgotten = "k^T k" if self.matrix else "k^2" if self.literal else f"k^2 / (1 + {self.inner_lr:g} k^2)"
+        return f"-value + {self.inner_lr:g} M {forgotten}"
+
     def update(self, state: State, gradients: Parameters, context: Context) -> tuple[Parameters, State]:
         if context.parameters is None or context.key is None:
             raise ValueError("forgetting along a key needs the memory's parameters and key: the write must pass them")
@@ -194,13 +203,18 @@ def _delta_rule(group: dict[str, Any], *, matrix: bool) -> Rule:
     write = ForgetAlongKey(
         retention=group["retention"], inner_lr=group["inner_lr"], literal=group["literal"], matrix=matrix
     )
-    memories = (Consulted("momentum", AssociativeMemory(Constant(), dot_product, write)),)
-    return Consult(memories=lambda shape: memories, combine=lambda scene: scene.answers["momentum"])
+    key_is = "u" if not matrix else "rows of u" if group["literal"] else "rows of u / ||u||"
+    memories = (Consulted("momentum", AssociativeMemory(Constant(), dot_product, write), key_is=key_is),)
+    return Consult(
+        memories=lambda shape: memories, combine=lambda scene: scene.answers["momentum"], update_is="momentum"
+    )
 
 
 def _momentum_rule(group: dict[str, Any], value: Any, readout: Any) -> Rule:
     retention, nesterov = group["retention"], group["nesterov"]
-    memories = (sum_box("momentum", retention, value=value),)
+    value_is = "u" if value is the_gradient else "phi(u)"
+    memories = (sum_box("momentum", retention, value=value, value_is=value_is),)
+    update_is = f"{value_is} + {retention:g} momentum" if nesterov else "momentum"
 
     def combine(scene: Scene) -> Tensor:
         answer = scene.answers["momentum"]
@@ -208,13 +222,16 @@ def _momentum_rule(group: dict[str, Any], value: Any, readout: Any) -> Rule:
             answer = value(scene) + retention * answer
         return answer if readout is None else readout(answer)
 
-    return Consult(memories=lambda shape: memories, combine=combine)
+    update_is = update_is if readout is None else f"NS({update_is})"
+    return Consult(memories=lambda shape: memories, combine=combine, update_is=update_is)
 
 
 def _preconditioned_rule(group: dict[str, Any], target: Target) -> Rule:
-    momentum = sum_box("momentum", group["retention"], value=target)
+    momentum = sum_box("momentum", group["retention"], value=target, value_is=target.value_is)
     return Consult(
-        memories=lambda shape: (*target.memories(shape), momentum), combine=lambda scene: scene.answers["momentum"]
+        memories=lambda shape: (*target.memories(shape), momentum),
+        combine=lambda scene: scene.answers["momentum"],
+        update_is="momentum",
     )
 
 
