@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import update_wrapper
 from typing import Any
 
 import torch
@@ -34,7 +35,8 @@ class Contender:
     Attributes:
         name: what users type and read.
         make: ``make(model, lr, *, tables, elementwise_lr, **settings)`` returns the optimizers to step together, the
-            contender first. ``tables`` are the modules (embeddings, head) whose matrices are not its own.
+            contender first. ``tables`` are the modules (embeddings, head) whose matrices are not its own. Its
+            ``__wrapped__`` is what takes the settings, so that their names and defaults can be looked up.
         lr: the middle of the learning-rate grid.
         about: one line for people.
         family: contenders of one family have related colours in the report.
@@ -94,7 +96,7 @@ def whole(cls: Build, *, needs_model: bool = False, retention: str = "retention"
             groups.append({"params": rest, "weight_decay": 0.0})
         return [cls(groups, lr, elementwise=tables, elementwise_lr=elementwise_lr if rest else lr, **settings)]
 
-    return make
+    return update_wrapper(make, cls, assigned=())
 
 
 def beside_adam(cls: Build, *, needs_model: bool = False) -> Factory:
@@ -108,4 +110,4 @@ def beside_adam(cls: Build, *, needs_model: bool = False) -> Factory:
         hidden, rest = hidden_and_rest(model, tables)
         return [cls(hidden, lr, **settings), *([optim.Adam(rest, elementwise_lr)] if rest else [])]
 
-    return make
+    return update_wrapper(make, cls, assigned=())

@@ -7,6 +7,7 @@ a normalised one, an orthogonal one); how many trials they have, and how these a
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import wraps
 from typing import Any
 
 import torch
@@ -29,7 +30,7 @@ def _adamw(
     *,
     tables: list[nn.Module],
     elementwise_lr: float,
-    retention: float,
+    retention: float = 0.9,
     weight_decay: float = 0.0,
 ) -> list[torch.optim.Optimizer]:
     hidden, rest = hidden_and_rest(model, tables)
@@ -41,10 +42,12 @@ def _adamw(
     return [torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.999), weight_decay=0.0)]
 
 
-def _adam(model: nn.Module, lr: float, *, retention: float, **settings: Any) -> list[torch.optim.Optimizer]:
+@wraps(optim.Adam, assigned=())
+def _adam(model: nn.Module, lr: float, *, retention: float = 0.9, **settings: Any) -> list[torch.optim.Optimizer]:
     return beside_adam(optim.Adam)(model, lr, betas=(retention, 0.999), **settings)
 
 
+@wraps(optim.DeepAdam, assigned=())
 def _deep_adam(model: nn.Module, lr: float, *, retention: float = 0.9, **settings: Any) -> list[torch.optim.Optimizer]:
     return whole(optim.DeepAdam)(model, lr, betas=(retention, 0.999), **settings)
 

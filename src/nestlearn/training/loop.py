@@ -1,31 +1,35 @@
-"""One training run, from a spec to a result, the same for every contender.
+"""One training run, from a spec to a result, the same for every contender, and able to stop and go on anywhere.
 
-The learning rate falls linearly to zero over the run. A loss or a gradient that is not finite ends the run as
-*diverged*: that is a result, not an error. Seconds count the training steps only, not the looks at the validation
-split.
+    with Training(spec) as training:
+        while not training.done:
+            training.step()
+        result = training.result()
+
+A loss or a gradient that is not finite ends the run as *diverged*: that is a result, not an error. Seconds count the
+training steps only, not the looks at the validation split. ``state_dict`` holds everything on which the rest of the
+run depends, so a run that was stopped, saved and loaded ends with the same bits as one that was not.
 """
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from itertools import islice
-from statistics import median
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from nestlearn.tasks import Task, make_task
-from nestlearn.training.contenders import find_contender
+from nestlearn.tasks import make_task
+from nestlearn.training.clock import StepClock
+from nestlearn.training.optimizers import find_optimizer
+from nestlearn.training.random_stream import RandomStream
+from nestlearn.training.schedule import make_schedule
 from nestlearn.training.spec import RunResult, RunSpec
+from nestlearn.training.stepper import Stepper
 
-__all__ = ["Interrupted", "state_bytes", "train"]
-
-Optimizers = list[torch.optim.Optimizer]
+__all__ = ["Interrupted", "Training", "state_bytes", "train"]
 
 TRAIN_ROWS = 40  # rows of the training-loss series a run keeps
 SURPRISE_ROWS = 20
@@ -35,19 +39,226 @@ class Interrupted(Exception):
     """The run was asked to stop before it was finished."""
 
 
-@dataclass
-class _Record:
-    """The series of a run while it is under way."""
+class Training:
+    """A run under way. As a context manager it keeps its random stream in place between steps, which makes them
+    faster; outside of ``with`` every step swaps it in and out.
 
-    train: list[list[float]] = field(default_factory=list)
-    curve: list[list[float]] = field(default_factory=list)
-    surprises: list[list[Any]] = field(default_factory=list)
-    step_seconds: list[float] = field(default_factory=list)
-    optimizer_seconds: list[float] = field(default_factory=list)
+    Args:
+        spec: what to do.
+        train_rows, surprise_rows: about how many rows of the training loss and of the memories' surprises to record.
+
+    Attributes:
+        steps_taken: how many steps were taken so far.
+        reason: why the run diverged; empty if it did not.
+        train, curve, surprises: the series recorded so far, rows as in ``RunResult``.
+    """
+
+    def __init__(self, spec: RunSpec, *, train_rows: int = TRAIN_ROWS, surprise_rows: int = SURPRISE_ROWS) -> None:
+        self.spec = spec
+        self.task = make_task(spec.task, dict(spec.size), spec.device, spec.dtype)
+        self.model = self.task.build(spec.seed)
+        self._stream = RandomStream(spec.seed, spec.device)
+        with self._stream:
+            settings = {**dict(spec.fixed), **dict(spec.settings)}
+            self.optimizers = find_optimizer(spec.variant.contender).make(
+                self.model,
+                settings.pop("lr"),
+                tables=self.task.tables(self.model),
+                elementwise_lr=spec.elementwise_lr,
+                **settings,
+            )
+        self.steps_taken, self._steps_read, self.reason = 0, 0, ""
+        self.train: list[list[float]] = []
+        self.curve: list[list[float]] = []
+        self.surprises: list[list[Any]] = []
+        self.clock = StepClock(spec.device)
+        self._every = (
+            max(1, spec.steps // train_rows),
+            max(1, spec.steps // spec.points),
+            max(1, spec.steps // surprise_rows),
+        )
+        self._stepper = Stepper(self.task, self.model, self.optimizers, self.clock)
+        self._factor = make_schedule(spec.schedule, spec.warmup, spec.steps)
+        self._base = [
+            (optimizer, index, name, group[name])
+            for optimizer in self.optimizers
+            for index, group in enumerate(optimizer.param_groups)
+            for name in ("lr", "elementwise_lr")
+            if group.get(name) is not None
+        ]
+        self._recent: list[float] = []  # losses since the last row
+        self._unread: list[Tensor] = []  # those of them that are still on the device
+        self._start_at(0)
 
     @property
-    def seconds(self) -> float:
-        return sum(self.step_seconds)
+    def done(self) -> bool:
+        """Whether no step is left, because all were taken or the run diverged."""
+        return self.steps_taken == self.spec.steps or bool(self.reason)
+
+    def __enter__(self) -> Training:
+        self._stream.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stream.__exit__(kind, error, trace)
+
+    def step(self) -> None:
+        """Take one step, and whatever looks at the run are due after it.
+
+        Raises:
+            RuntimeError: the run is done.
+        """
+        if self.done:
+            raise RuntimeError(
+                f"the run {self.spec.key} is done after {self.steps_taken} steps: {self.reason or 'all'}"
+            )
+        if not self._stream.inside:
+            with self._stream:
+                return self.step()
+        batch = next(self._batches)
+        factor = self._factor(self.steps_taken)
+        for group, name, rate in self._rates:
+            group[name] = rate * factor
+        self.steps_taken = step = self.steps_taken + 1
+        try:
+            self._unread.append(self._stepper.take(batch))
+        except (FloatingPointError, torch.linalg.LinAlgError) as error:
+            self._unread.extend(self._stepper.last_loss)
+            self.reason = self._read() or f"step {step}: {error}"
+            return None
+        rows, points, looks = self._every
+        if step % rows == 0 or step % points == 0 or step % looks == 0 or step == self.spec.steps:
+            self._record(step)
+        return None
+
+    def _record(self, step: int) -> None:
+        """Add the rows that are due after this step, unless its losses show that the run diverged."""
+        self.reason = self._read()
+        if self.reason:
+            return
+        rows, points, looks = self._every
+        last = step == self.spec.steps
+        if step % rows == 0 or last:
+            self.train.append([step, self.clock.seconds, sum(self._recent) / len(self._recent)])
+            self._recent.clear()
+        if not self.spec.full:
+            return
+        if step % points == 0 or last:
+            self.curve.append([step, self.clock.seconds, self.task.evaluate(self.model, "validation")["loss"]])
+        if step % looks == 0:
+            surprise: dict[str, Tensor] = getattr(self.optimizers[0], "surprise", {})
+            self.surprises.extend([step, name, float(value)] for name, value in surprise.items())
+
+    def _read(self) -> str:
+        """Fetch losses and times from the device, all at once; returns why the run diverged, or an empty string."""
+        self.clock.collect()
+        if not self._unread:
+            return ""
+        losses: list[float] = torch.stack([loss.reshape(()) for loss in self._unread]).tolist()
+        first, self._steps_read = self._steps_read + 1, self._steps_read + len(losses)
+        self._unread.clear()
+        for step, loss in enumerate(losses, start=first):
+            if not math.isfinite(loss):
+                return f"step {step}: the training loss is {loss}"
+        self._recent += losses
+        return ""
+
+    def result(self) -> RunResult:
+        """What came of the run, when it is done.
+
+        Raises:
+            RuntimeError: steps are left.
+        """
+        if not self.done:
+            raise RuntimeError(f"the run {self.spec.key} has taken {self.steps_taken} of {self.spec.steps} steps")
+        spec, reason = self.spec, self.reason
+        with self._stream:
+            validation = {} if reason else self.task.evaluate(self.model, "validation")
+            if not reason and not math.isfinite(validation["loss"]):
+                reason = f"the validation loss at the end is {validation['loss']}"
+            test = self.task.evaluate(self.model, "test") if spec.full and not reason else {}
+        return RunResult(
+            key=spec.key,
+            task=spec.task,
+            variant=spec.variant.name,
+            settings=dict(spec.settings),
+            seed=spec.seed,
+            steps=spec.steps,
+            full=spec.full,
+            status="diverged" if reason else "finished",
+            reason=reason,
+            validation={} if reason else validation,
+            test=test,
+            step_ms=self.clock.step_ms,
+            optimizer_ms=self.clock.optimizer_ms,
+            state_bytes=sum(map(state_bytes, self.optimizers)),
+            parameters=sum(p.numel() for p in self.model.parameters()),
+            train=self.train,
+            curve=self.curve,
+            surprises=self.surprises,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the rest of the run depends on: tensors, numbers, strings, lists and dicts, for ``torch.save``.
+
+        Tensors are those of the run, not copies, as in torch.
+        """
+        self.reason = self.reason or self._read()
+        return {
+            "run": self.spec.key,
+            "steps_taken": self.steps_taken,
+            "reason": self.reason,
+            "model": self.model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "delayed": [list(gradients) for gradients in self._stepper.delayed],
+            "random": self._stream.state(),
+            "clock": self.clock.state_dict(),
+            "recent": list(self._recent),
+            "train": self.train,
+            "curve": self.curve,
+            "surprises": self.surprises,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what ``state_dict`` gave, in a new ``Training`` of the same spec.
+
+        Raises:
+            ValueError: the state is that of another run.
+        """
+        if state.get("run") != self.spec.key:
+            raise ValueError(f"expected the state of the run {self.spec.key}, got that of {state.get('run')}")
+        self.model.load_state_dict(state["model"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self._stepper.delayed = deque(list(gradients) for gradients in state["delayed"])
+        self._stream.load(state["random"])
+        self.clock.load_state_dict(state["clock"])
+        self.train, self.curve, self.surprises = (list(state[name]) for name in ("train", "curve", "surprises"))
+        self._recent, self.reason = list(state["recent"]), state["reason"]
+        self._unread.clear()
+        self._start_at(state["steps_taken"])
+
+    def _start_at(self, step: int) -> None:
+        """Point at the coming batch and at the groups as they are now: loading an optimizer's state replaces them."""
+        self.steps_taken = self._steps_read = step
+        self._batches = self.task.batches(self.spec.seed, start=step)
+        self._rates = [(optimizer.param_groups[index], name, rate) for optimizer, index, name, rate in self._base]
+
+
+def train(spec: RunSpec, should_stop: Callable[[], bool] = lambda: False) -> RunResult:
+    """Train as ``spec`` says and return what came of it.
+
+    Raises:
+        Interrupted: ``should_stop`` became true; it is asked before every step.
+    """
+    with Training(spec) as training:
+        while not training.done:
+            if should_stop():
+                raise Interrupted(spec.key)
+            training.step()
+        return training.result()
 
 
 def state_bytes(optimizer: torch.optim.Optimizer) -> int:
@@ -67,117 +278,3 @@ def state_bytes(optimizer: torch.optim.Optimizer) -> int:
     for state in optimizer.state.values():
         walk(state)
     return sum(seen.values())
-
-
-def train(spec: RunSpec, should_stop: Callable[[], bool] = lambda: False) -> RunResult:
-    """Train as ``spec`` says and return what came of it.
-
-    Raises:
-        Interrupted: ``should_stop`` became true; it is asked before every step.
-    """
-    task = make_task(spec.task, dict(spec.size), spec.device, spec.dtype)
-    model, record = task.build(spec.seed), _Record()
-    with _generator(spec.seed):
-        optimizers = _make_optimizers(spec, task, model)
-        reason = _train(spec, task, model, optimizers, record, should_stop)
-        validation = {} if reason else task.evaluate(model, "validation")
-    if not reason and not math.isfinite(validation["loss"]):
-        reason = f"the validation loss at the end is {validation['loss']}"
-    finished = not reason
-    return RunResult(
-        key=spec.key,
-        task=spec.task,
-        variant=spec.variant.name,
-        settings=dict(spec.settings),
-        seed=spec.seed,
-        steps=spec.steps,
-        full=spec.full,
-        status="finished" if finished else "diverged",
-        reason=reason,
-        validation=validation if finished else {},
-        test=task.evaluate(model, "test") if finished and spec.full else {},
-        step_ms=1e3 * median(record.step_seconds or [0.0]),
-        optimizer_ms=1e3 * median(record.optimizer_seconds or [0.0]),
-        state_bytes=sum(map(state_bytes, optimizers)),
-        parameters=sum(p.numel() for p in model.parameters()),
-        train=record.train,
-        curve=record.curve,
-        surprises=record.surprises,
-    )
-
-
-@contextmanager
-def _generator(seed: int) -> Iterator[None]:
-    """Give the run its own global random stream and put the old one back."""
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(seed)
-        yield
-
-
-def _make_optimizers(spec: RunSpec, task: Task, model: nn.Module) -> Optimizers:
-    settings = {**dict(spec.fixed), **dict(spec.settings)}
-    lr = settings.pop("lr")
-    make = find_contender(spec.variant.contender).make
-    return make(model, lr, tables=task.tables(model), elementwise_lr=spec.elementwise_lr, **settings)
-
-
-def _train(
-    spec: RunSpec,
-    task: Task,
-    model: nn.Module,
-    optimizers: Optimizers,
-    record: _Record,
-    should_stop: Callable[[], bool],
-) -> str:
-    """Take all steps; return why the run diverged, or an empty string."""
-    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-    base = [{k: group[k] for k in ("lr", "elementwise_lr") if group.get(k) is not None} for group in groups]
-    recent: list[float] = []
-    every = max(1, spec.steps // TRAIN_ROWS)
-    for step, batch in enumerate(islice(task.batches(spec.seed), spec.steps), start=1):
-        if should_stop():
-            raise Interrupted(spec.key)
-        for group, rates in zip(groups, base, strict=True):
-            group.update({name: rate * (1.0 - (step - 1) / spec.steps) for name, rate in rates.items()})
-        try:
-            loss = _step(task, model, optimizers, batch, record)
-        except (FloatingPointError, torch.linalg.LinAlgError) as error:
-            return f"step {step}: {error}"
-        if not math.isfinite(loss):
-            return f"step {step}: the training loss is {loss}"
-        recent.append(loss)
-        if step % every == 0 or step == spec.steps:
-            record.train.append([step, record.seconds, sum(recent) / len(recent)])
-            recent.clear()
-        _look(spec, task, model, optimizers, step, record)
-    return ""
-
-
-def _step(task: Task, model: nn.Module, optimizers: Optimizers, batch: Any, record: _Record) -> float:
-    """One timed training step; returns its loss."""
-    start = time.perf_counter()
-    model.zero_grad()
-    loss = task.loss(model, batch)
-    loss.backward()
-    value = loss.item()  # also waits for the device
-    before = time.perf_counter()
-    if math.isfinite(value):
-        for optimizer in optimizers:
-            optimizer.step()
-    if loss.is_cuda:
-        torch.cuda.synchronize()
-    end = time.perf_counter()
-    record.step_seconds.append(end - start)
-    record.optimizer_seconds.append(end - before)
-    return value
-
-
-def _look(spec: RunSpec, task: Task, model: nn.Module, optimizers: Optimizers, step: int, record: _Record) -> None:
-    """Take the validation loss and the memories' surprises, now and then, in runs of full length."""
-    if not spec.full:
-        return
-    if step % max(1, spec.steps // spec.points) == 0 or step == spec.steps:
-        record.curve.append([step, record.seconds, task.evaluate(model, "validation")["loss"]])
-    if step % max(1, spec.steps // SURPRISE_ROWS) == 0:
-        surprise: dict[str, Tensor] = getattr(optimizers[0], "surprise", {})
-        record.surprises.extend([step, name, float(value)] for name, value in surprise.items())

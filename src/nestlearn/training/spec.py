@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-__all__ = ["RunResult", "RunSpec", "Variant"]
+__all__ = ["Pairs", "RunResult", "RunSpec", "Variant"]
 
 Pairs = tuple[tuple[str, Any], ...]
 
@@ -35,7 +36,7 @@ class RunSpec:
 
     ``settings`` are the optimizer's tuned settings (``lr`` among them), ``fixed`` the ones that are not, ``size`` the
     task's. ``points`` is how often the validation loss is taken on the way; ``full`` marks a run of full length, the
-    only kind that looks at the test split.
+    only kind that looks at the test split. ``schedule`` and ``warmup`` (steps) say how the learning rates move.
     """
 
     task: str
@@ -50,14 +51,27 @@ class RunSpec:
     full: bool = True
     device: str = "cpu"
     dtype: str = "float32"
+    schedule: str = "linear"
+    warmup: int = 0
 
     @property
     def key(self) -> str:
         """A readable, unique name, such as ``digits/Muon/lr=0.01,retention=0.9/seed0/steps100-1f3a9c02``."""
-        rest = json.dumps([self.fixed, self.size, self.elementwise_lr, self.points, self.full, self.device, self.dtype])
+        rates = [self.elementwise_lr, self.schedule, self.warmup]
+        rest = json.dumps([self.fixed, self.size, *rates, self.points, self.full, self.device, self.dtype])
         digest = hashlib.sha256(rest.encode()).hexdigest()[:8]
         settings = ",".join(f"{name}={value:g}" for name, value in self.settings)
         return f"{self.task}/{self.variant.name}/{settings}/seed{self.seed}/steps{self.steps}-{digest}"
+
+    def to_plain(self) -> dict[str, Any]:
+        """The spec as JSON can hold it; ``from_plain`` reads it back."""
+        return asdict(self) | {name: dict(getattr(self, name)) for name in ("settings", "fixed", "size")}
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> RunSpec:
+        """The spec of which ``to_plain`` made ``plain``; TypeError or KeyError if it is none."""
+        pairs = {name: tuple(plain[name].items()) for name in ("settings", "fixed", "size")}
+        return cls(**{**plain, **pairs, "variant": Variant(**plain["variant"])})
 
 
 @dataclass(frozen=True)
