@@ -1,0 +1,136 @@
+"""Checkpoints of a run: written whole or not at all, checked byte by byte before they are believed.
+
+    checkpoints/seed0-step00000400-1f3a9c02d5b7e648.pt
+
+holds plain tensors, numbers, strings, lists and dicts (``torch.load(path, weights_only=True)``). The last part of the
+name is the start of the file's sha256, so a file that was cut short, changed or exchanged is found out even where
+unpickling it would succeed. The newest two of each run are kept: should the newest be broken, the one before it takes
+its place, and the caller is told.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+
+__all__ = ["CheckpointError", "Checkpoints", "load_checkpoint"]
+
+FORMAT = {"format": "nestlearn checkpoint", "version": 1}
+KEPT = 2
+DIGITS = 16  # of the sha256 in the name
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint cannot be read, or is not one."""
+
+
+class Checkpoints:
+    """The checkpoints of one run in ``folder``; several runs may share a folder.
+
+    Args:
+        folder: made when the first checkpoint is written.
+        run: the first part of the file names, such as "seed0".
+    """
+
+    def __init__(self, folder: Path, run: str) -> None:
+        self.folder = folder
+        self._run = run
+        self._name = re.compile(rf"{re.escape(run)}-step(\d+)-([0-9a-f]{{{DIGITS}}})\.pt")
+
+    def paths(self) -> list[Path]:
+        """The files, newest first."""
+        found = [(self._name.fullmatch(path.name), path) for path in self.folder.glob(f"{self._run}-step*.pt")]
+        return [path for _, path in sorted(((int(m[1]), path) for m, path in found if m), reverse=True)]
+
+    def save(self, step: int, content: dict[str, Any]) -> Path:
+        """Write a checkpoint, and take away those that are older than the one before it.
+
+        The content is on the disk, under another name, before the name that counts appears: whatever kills the
+        process, a file with such a name is whole.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        partial = self.folder / f".{self._run}.partial"
+        with partial.open("wb") as file:
+            torch.save(FORMAT | {"content": content}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        path = self.folder / f"{self._run}-step{step:08d}-{_digest(partial)}.pt"
+        os.replace(partial, path)
+        _sync(self.folder)
+        for old in self.paths()[KEPT:]:
+            old.unlink()
+        return path
+
+    def newest(self) -> tuple[dict[str, Any] | None, list[str]]:
+        """The content of the newest checkpoint that is whole, None if there is no checkpoint at all; and a note for
+        each newer one that is broken.
+
+        Raises:
+            CheckpointError: there are checkpoints, and all of them are broken.
+        """
+        notes: list[str] = []
+        for path in self.paths():
+            try:
+                content = load_checkpoint(path)
+            except CheckpointError as error:
+                notes.append(str(error))
+                continue
+            return content, [f"{note} Going on from {path.name} instead." for note in notes]
+        if notes:
+            raise CheckpointError(
+                " ".join(notes) + f" No whole checkpoint of {self._run} is left: remove these files to start it anew."
+            )
+        return None, []
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of one checkpoint file, tensors on the CPU.
+
+    Raises:
+        CheckpointError: it cannot be read, is not whole, or is not ours.
+    """
+    try:
+        digest, found = path.stem.rpartition("-")[2], _digest(path)
+    except OSError as error:
+        raise CheckpointError(f"cannot read the checkpoint {path}: {error.strerror or error}.") from error
+    if found != digest:
+        raise CheckpointError(
+            f"the checkpoint {path} is broken: by its name its sha256 starts with {digest}, in fact with {found}; it "
+            "was cut short or changed."
+        )
+    expected = "Expected a checkpoint as `nestlearn train` writes it."
+    try:
+        plain = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, UnpicklingError, EOFError, ValueError, KeyError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"the checkpoint {path} cannot be loaded ({reason}). {expected}") from error
+    if not isinstance(plain, dict) or plain.get("format") != FORMAT["format"] or "content" not in plain:
+        keys = ", ".join(map(str, plain)) if isinstance(plain, dict) else f"a {type(plain).__name__}"
+        raise CheckpointError(f"{path} is not a checkpoint of a training run, it holds {keys[:200]}. {expected}")
+    if plain.get("version") != FORMAT["version"]:
+        raise CheckpointError(
+            f"the checkpoint {path} has version {plain.get('version')}, this nestlearn reads {FORMAT['version']}."
+        )
+    content: dict[str, Any] = plain["content"]
+    return content
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:DIGITS]
+
+
+def _sync(folder: Path) -> None:
+    """Make a rename in the folder last: on POSIX that is a matter of the folder itself."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
