@@ -16,8 +16,8 @@ PLAIN_LINES = 20
 
 
 @contextmanager
-def show_progress(console: Console, total: int) -> Iterator[Callable[[RunResult, bool], None]]:
-    """Yield the function that a sweep calls with every result; ``total`` is the number of runs it plans."""
+def show_progress(console: Console) -> Iterator[Callable[[RunResult, bool, int], None]]:
+    """Yield the function that a sweep calls with every result, whether it was reused, and how many runs it plans."""
     if console.is_terminal and not console.quiet:
         columns = (
             TextColumn("[bold]{task.completed:>4.0f}[/] of {task.total:.0f} runs"),
@@ -28,12 +28,16 @@ def show_progress(console: Console, total: int) -> Iterator[Callable[[RunResult,
             TextColumn("[dim]{task.description}"),
         )
         with Progress(*columns, console=console) as bar:
-            job = bar.add_task("", total=total)
-            yield lambda result, reused: bar.update(job, advance=1, description=_describe(result, reused))
+            job = bar.add_task("", total=0)
+
+            def show(result: RunResult, reused: bool, total: int) -> None:
+                bar.update(job, advance=1, total=total, description=_describe(result, reused))
+
+            yield show
         return
     done = 0
 
-    def line(result: RunResult, reused: bool) -> None:
+    def line(result: RunResult, reused: bool, total: int) -> None:
         nonlocal done
         done += 1
         if done % max(1, total // PLAIN_LINES) == 0 or done == total:

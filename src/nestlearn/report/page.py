@@ -14,7 +14,7 @@ from nestlearn.report import pictures
 from nestlearn.report.colours import stand_alone, stylesheet
 from nestlearn.report.tables import columns, helps, table_rows, to_csv
 from nestlearn.tasks import TASKS, sources
-from nestlearn.training import RunFolder, RunFolderError, RunResult, Settings
+from nestlearn.training import RunFolder, RunFolderError, RunResult, Settings, options
 from nestlearn.training.run_folder import write_atomic
 
 __all__ = ["write_pictures", "write_report"]
@@ -31,7 +31,7 @@ def write_report(path: Path) -> tuple[Path, list[str]]:
     runs, notes = folder.runs()
     results, environment = _read_json(folder.results), _read_json(folder.environment)
     try:
-        settings = Settings.from_yaml(folder.config.read_text(encoding="utf-8"))
+        settings = options.merge(Settings(), options.read(folder.config))
     except ValueError as error:
         raise RunFolderError(f"{folder.config}: {error}") from error
     write_atomic(folder.report, _page(results, runs, environment, settings))
@@ -84,7 +84,7 @@ def _page(results: dict[str, Any], runs: dict[str, RunResult], environment: dict
         environment=environment,
         settings=settings,
         sources=sources(results["tasks"]),
-        config=settings.to_yaml(),
+        config=options.to_yaml(settings),
         downloads=[_download("results.json", "application/json", json.dumps(results))],
         light=stylesheet(dark=False),
         dark=stylesheet(dark=True),
@@ -96,7 +96,7 @@ def _section(results: dict[str, Any], task: str, runs: dict[str, RunResult], set
     return {
         "name": task,
         "title": TASKS[task].title,
-        "steps": settings.steps[task],
+        "steps": settings.steps_of(task),
         "parameters": rows[0]["parameters"],
         "findings": _findings(rows, baseline),
         "columns": columns(task),
