@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import skip_init
 
 from nestlearn.tasks.task import Task, cpu_generator, size
 
@@ -30,7 +31,8 @@ class _Bowl(nn.Module):
     def __init__(self, inputs: Tensor, start: Tensor) -> None:
         super().__init__()
         self.register_buffer("inputs", inputs)
-        self.layer = nn.Linear(start.shape[1], start.shape[0], bias=False, dtype=start.dtype)
+        # skip_init: the weights of a new layer would be drawn from the global generator.
+        self.layer = skip_init(nn.Linear, start.shape[1], start.shape[0], bias=False, dtype=start.dtype)
         self.layer.weight = nn.Parameter(start)
 
     def forward(self) -> Tensor:

@@ -1,0 +1,51 @@
+"""The two tasks on data that ship with the package."""
+
+import math
+
+import pytest
+import torch
+
+from nestlearn.tasks import TASKS, DelayedGradientsTask, SpeechesTask
+from nestlearn.tasks.networks import ByteTransformer
+
+SIZE = {"dim": 16, "heads": 2, "context": 16, "validation_windows": 8, "test_windows": 8}
+SMALL = SpeechesTask(**SIZE, batch=4)
+
+
+def test_the_evaluation_is_the_mean_over_all_windows_whatever_the_pieces():
+    model, whole = SMALL.build(0), SpeechesTask(**SIZE, batch=8)
+    assert SMALL.evaluate(model, "test")["loss"] == pytest.approx(whole.evaluate(model, "test")["loss"], rel=1e-6)
+    assert SMALL.evaluate(model, "test")["bits"] == pytest.approx(SMALL.evaluate(model, "test")["loss"] / math.log(2))
+
+
+def test_the_transformer_does_not_see_the_future():
+    model = SMALL.build(0)
+    tokens = torch.randint(256, (1, 16), generator=torch.Generator().manual_seed(0))
+    changed = tokens.clone()
+    changed[0, 9] = (changed[0, 9] + 1) % 256
+    difference = (model(tokens) - model(changed)).abs().amax(-1)[0]
+    assert difference[:9].max() == 0 and difference[9:].min() > 0
+
+
+def test_tables_are_the_embeddings_and_the_head_and_the_rest_has_matrices():
+    model = SMALL.build(0)
+    apart = {id(p) for module in SMALL.tables(model) for p in module.parameters()}
+    assert {name for name, p in model.named_parameters() if id(p) in apart} == {
+        "tokens.weight",
+        "positions.weight",
+        "head.weight",
+    }
+    assert sum(p.ndim == 2 and id(p) not in apart for p in model.parameters()) == 12
+
+
+def test_a_width_that_heads_cannot_share_is_a_clear_error():
+    with pytest.raises(ValueError, match="dim=10 and heads=4"):
+        ByteTransformer(dim=10, depth=1, heads=4, context=8)
+
+
+def test_delayed_gradients_are_the_speeches_and_nothing_else():
+    late = DelayedGradientsTask(**SIZE, batch=4)
+    assert [kind.name for kind in TASKS.values() if kind(device="cpu").delay] == ["delayed-gradients"]
+    assert late.delay == 4
+    model = late.build(0)
+    assert late.evaluate(model, "test") == SMALL.evaluate(SMALL.build(0), "test")
