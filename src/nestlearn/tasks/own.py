@@ -55,6 +55,7 @@ class OwnTask(Task):
     Batches are moved to the device, tensors of real numbers to the dtype too, inside tuples, lists and dictionaries.
     """
 
+    name: ClassVar[str] = "your task"
     title: ClassVar[str] = "A task of your own"
     unit: ClassVar[str] = "of your own"
 
