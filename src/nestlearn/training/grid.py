@@ -5,9 +5,9 @@ times weight decays. A setting that a contender lacks is spent on learning rates
 becomes n learning rates which divide a step of the learning-rate axis by n. So the number of trials depends on the
 settings of the comparison alone.
 
-*Growing*: while the best setting tried so far has an extreme value of an axis, one value beyond it is tried with the
-other settings as they are. Learning rates, inner learning rates and weight decays grow by a factor, retentions by a
-factor of 1 - retention; retention and weight decay end naturally at 0.
+*Growing*: while one of the settings that would be run at full length has an extreme value of an axis, one value beyond
+it is tried with the other settings as they are. Learning rates, inner learning rates and weight decays grow by a
+factor, retentions by a factor of 1 - retention; retention and weight decay end naturally at 0.
 
 A course of trials is a generator of batches. It may be asked for the next batch once all scores of the one before are
 known, and depends on nothing else, so it is the same whatever the order in which runs end.
@@ -16,7 +16,7 @@ known, and depends on nothing else, so it is the same whatever the order in whic
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -26,7 +26,19 @@ from nestlearn.training.contender import Contender
 from nestlearn.training.contenders import BASELINE, CONTENDERS
 from nestlearn.training.spec import Pairs
 
-__all__ = ["NATURAL_ENDS", "Axes", "Score", "Space", "axes_of", "budget", "edges", "grid_trials", "lr_grid", "rounded"]
+__all__ = [
+    "NATURAL_ENDS",
+    "Axes",
+    "Score",
+    "Space",
+    "axes_of",
+    "budget",
+    "edges",
+    "grid_trials",
+    "lr_grid",
+    "rounded",
+    "to_pairs",
+]
 
 Score = Callable[[Pairs], float]
 Axes = dict[str, tuple[float, ...]]
@@ -34,11 +46,17 @@ Axes = dict[str, tuple[float, ...]]
 FACTOR = 3.0  # by which inner learning rates and weight decays grow
 RETENTION_FACTOR = 2.0  # by which 1 - retention does
 NATURAL_ENDS = ("retention", "weight_decay")  # at 0
+ORDER = ("lr", "retention", "weight_decay", "inner_lr")
 
 
 def rounded(value: float) -> float:
     """Three significant digits: what tables can show is what was tried."""
     return float(f"{value:.3g}")
+
+
+def to_pairs(values: Mapping[str, float]) -> Pairs:
+    """Tuned settings as a run has them, in one order."""
+    return tuple((name, values[name]) for name in ORDER if name in values)
 
 
 def lr_grid(centre: float, points: int, ratio: float) -> tuple[float, ...]:
@@ -94,7 +112,7 @@ def _coarse(space: Space, settings: Settings) -> list[Pairs]:
     rates = lr_grid(space.lr, settings.lr_points * divide, settings.lr_ratio ** (1 / divide))
     axes = {"lr": rates} | ({"retention": space.retention} if space.retention else {})
     values = [dict(zip(axes, point, strict=True)) for point in product(*axes.values())]
-    return [tuple((point | space.start()).items()) for point in values]
+    return [to_pairs(space.start() | point) for point in values]
 
 
 def _fine(space: Space, settings: Settings, around: Pairs) -> list[Pairs]:
@@ -110,7 +128,7 @@ def _fine(space: Space, settings: Settings, around: Pairs) -> list[Pairs]:
         if values:
             axes[name] = values
     points = [base | dict(zip(axes, point, strict=True)) for point in product(*axes.values())]
-    return [tuple(point.items()) for point in points if point != base]
+    return [to_pairs(point) for point in points if point != base]
 
 
 def axes_of(trials: Iterable[Pairs]) -> Axes:
@@ -146,18 +164,21 @@ def _beyond(name: str, value: float, end: str, lr_ratio: float) -> float:
 
 
 def _grow(tried: list[Pairs], score: Score, settings: Settings) -> Iterator[list[Pairs]]:
-    """Batches beyond the edges at which the best setting lies, added to ``tried``."""
+    """Batches beyond the edges at which one of the settings for the shortlist lies, added to ``tried``."""
     for _ in range(settings.grow):
-        best = min(tried, key=lambda trial: (score(trial), dict(trial)["lr"]))
-        ends = edges(dict(best), axes_of(tried))
-        if math.isinf(score(best)):  # nothing trained: only smaller steps can help
-            ends = {"lr": "low"}
-        points = [dict(best) | {n: _beyond(n, dict(best)[n], end, settings.lr_ratio)} for n, end in ends.items()]
-        fresh = [trial for trial in (tuple(point.items()) for point in points) if trial not in tried]
-        if not fresh:
+        axes = axes_of(tried)
+        fresh: dict[Pairs, None] = {}
+        for best in sorted(tried, key=lambda trial: (score(trial), dict(trial)["lr"]))[: settings.keep]:
+            ends = edges(dict(best), axes) if math.isfinite(score(best)) else {"lr": "low"}  # only smaller steps help
+            for name, end in ends.items():
+                point = dict(best)
+                point[name] = _beyond(name, point[name], end, settings.lr_ratio)
+                fresh[to_pairs(point)] = None
+        batch = [trial for trial in fresh if trial not in tried]
+        if not batch:
             return
-        tried += fresh
-        yield fresh
+        tried += batch
+        yield batch
 
 
 def grid_trials(space: Space, settings: Settings, score: Score) -> Iterator[list[Pairs]]:

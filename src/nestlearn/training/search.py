@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from nestlearn.training.config import Settings
-from nestlearn.training.grid import NATURAL_ENDS, Axes, Score, Space, budget, lr_grid, rounded
+from nestlearn.training.grid import NATURAL_ENDS, Axes, Score, Space, budget, lr_grid, rounded, to_pairs
 from nestlearn.training.spec import Pairs
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def _point(trial: Trial, limits: dict[str, tuple[float, float]], space: Space) -
     for name, (low, high) in limits.items():
         value = trial.suggest_float(name, low, high, log=True)
         point[name] = round(1 - value, 4) if name == "retention" else rounded(value)
-    return tuple((space.start() | point).items())
+    return to_pairs(space.start() | point)
 
 
 def tpe_trials(name: str, space: Space, settings: Settings, score: Score) -> Iterator[list[Pairs]]:
