@@ -134,6 +134,15 @@ def test_a_function_whose_batches_depend_on_neither_seed_nor_torch_is_found_out(
         next(task.batches(0))
 
 
+def test_a_model_that_two_runs_would_share_is_found_out():
+    shared = linear()
+    task = own(lambda: (shared, numbered(9), loss))
+    model = task.build(0)
+    assert model is shared
+    with pytest.raises(ValueError, match="same model twice: make it inside the function"):
+        next(task.batches(0))
+
+
 # ------------------------------------------------------------------------------------------------------ loss and model
 
 
@@ -148,12 +157,19 @@ def test_tensors_are_moved_wherever_a_batch_keeps_them():
     assert task.evaluate(model, "validation")["loss"] == pytest.approx(task.loss(model, found).item())
 
 
-def test_judging_switches_dropout_off_and_on_again():
-    network = nn.Sequential(nn.Dropout(0.5), nn.Linear(3, 1))
+def test_judging_switches_dropout_off_and_leaves_every_module_in_its_mode():
+    network = nn.Sequential(nn.Dropout(0.5), nn.Linear(3, 1), nn.Dropout(0.5).eval())
     task = own(lambda: (network, numbered(9), loss))
     model = task.build(0)
     assert task.evaluate(model, "test") == task.evaluate(model, "test")
-    assert model.training and model[0].training
+    assert [module.training for module in model] == [True, True, False]
+
+
+def test_a_loss_that_draws_judges_by_the_same_numbers_and_leaves_the_generator_alone():
+    task = own(lambda: (linear(), numbered(9), lambda model, batch: model(batch[0] + torch.randn(2, 3)).mean()))
+    model, before = task.build(0), torch.random.get_rng_state()
+    assert task.evaluate(model, "test") == task.evaluate(model, "test")
+    assert torch.equal(before, torch.random.get_rng_state())
 
 
 def test_embeddings_are_tables():

@@ -125,7 +125,7 @@ class FashionMnistTask(Task):
         return [model.patches, model.positions, model.head] if isinstance(model, VisionTransformer) else []
 
     def _batch(self, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        scaled = (pixels.to(self.device, torch.float32) / 255.0 - MEAN) / SPREAD
+        scaled = pixels.to(self.device, torch.float32).sub_(255.0 * MEAN).div_(255.0 * SPREAD)
         return scaled.to(self.dtype), labels.to(self.device)
 
     def batches(self, seed: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:

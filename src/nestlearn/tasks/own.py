@@ -103,13 +103,17 @@ class OwnTask(Task):
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
-        batches, training = self._splits[self._known(model)[0]][split], model.training
+        batches = self._splits[self._known(model)[0]][split]
+        modes = [(module, module.training) for module in model.modules()]
         model.eval()
         try:
-            moved = (_moved(batch, self.device, self.dtype) for batch in batches)
-            losses = [self.loss(model, batch).item() for batch in moved]
+            with torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(0)  # a loss that draws judges every model by the same numbers
+                moved = (_moved(batch, self.device, self.dtype) for batch in batches)
+                losses = [self.loss(model, batch).item() for batch in moved]
         finally:
-            model.train(training)
+            for module, training in modes:
+                module.training = training
         return {"loss": sum(losses) / len(losses)}
 
     def _known(self, model: nn.Module) -> tuple[int, Loss]:
@@ -124,7 +128,12 @@ class OwnTask(Task):
             torch.default_generator.manual_seed(seed)
             made = self.function(**self.arguments, **({"seed": seed} if wants_seed else {}))
             random = torch.get_rng_state()
-        return _Made(*_checked(self.name, made), random)
+        checked = _Made(*_checked(self.name, made), random)
+        if checked.model in self._built:
+            raise ValueError(
+                f"{self.name} returned the same model twice: make it inside the function, so that each run starts afresh"
+            )
+        return checked
 
     def _first(self, made: _Made) -> Splits:
         """The batches that are held out when the function names none."""

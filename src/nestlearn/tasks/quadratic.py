@@ -1,9 +1,10 @@
 """A quadratic with a rotated, badly conditioned Hessian: what is known in closed form about every optimizer meets here.
 
-    L(W) = 1/2 sum over rows w of w^T H w,     H = Q diag(1 .. 1 / condition) Q^T
+    L(W) = 1/2 sum over rows d of D = W - W* of d^T H d,     H = Q diag(1 .. 1 / condition) Q^T
 
-It is written as what it also is, a linear layer on inputs whose covariance is H: L(W) = 1/2 ||X W^T||^2 with X^T X = H.
-So optimizers that look at a layer's inputs (O12, O15) find them, and all others see the gradient W H.
+It is written as what it also is, a linear layer on inputs whose covariance is H: L(W) = 1/2 ||X D^T||^2 with X^T X = H.
+So optimizers that look at a layer's inputs (O12, O15) find them, and all others see the gradient D H. W starts at zero
+and not W*, so that weight decay pulls back to the start and not into the solution.
 """
 
 from __future__ import annotations
@@ -24,20 +25,21 @@ __all__ = ["QuadraticTask"]
 
 
 class _Bowl(nn.Module):
-    """``inputs`` X [n, n], a buffer, and ``layer``, whose weight [rows, n] holds one point of the quadratic a row."""
+    """``layer.weight`` W [rows, n], and as buffers the ``inputs`` X [n, n] and the ``answers`` X W*^T [n, rows]."""
 
     inputs: Tensor
+    answers: Tensor
 
-    def __init__(self, inputs: Tensor, start: Tensor) -> None:
+    def __init__(self, inputs: Tensor, lowest: Tensor) -> None:
         super().__init__()
         self.register_buffer("inputs", inputs)
+        self.register_buffer("answers", inputs @ lowest.T)
         # skip_init: the weights of a new layer would be drawn from the global generator.
-        self.layer = skip_init(nn.Linear, start.shape[1], start.shape[0], bias=False, dtype=start.dtype)
-        self.layer.weight = nn.Parameter(start)
+        self.layer = skip_init(nn.Linear, lowest.shape[1], lowest.shape[0], bias=False, dtype=lowest.dtype)
+        nn.init.zeros_(self.layer.weight)
 
     def forward(self) -> Tensor:
-        answers: Tensor = self.layer(self.inputs)
-        return 0.5 * answers.square().sum()
+        return 0.5 * (self.layer(self.inputs) - self.answers).square().sum()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +47,8 @@ class QuadraticTask(Task):
     """``rows`` points of one rotated quadratic in ``n`` dimensions, the rows of a matrix. Figure: ``loss``.
 
     The eigenvalues of the Hessian fall evenly on a logarithmic scale from 1 to 1 / ``condition``. The seed decides the
-    rotation and the start, standard normal. There are no data: batches are empty, and both splits are the function
-    itself. In float32 the loss ends around 1e-11 of its start; take float64 to look further.
+    rotation and the lowest point, standard normal. There are no data: batches are empty, and both splits are the
+    function itself. In float32 the loss ends around 1e-12 of its start; take float64 to look further.
     """
 
     name: ClassVar[str] = "quadratic"
@@ -61,8 +63,8 @@ class QuadraticTask(Task):
         generator = cpu_generator(seed)
         basis = torch.linalg.qr(torch.randn(self.n, self.n, generator=generator, dtype=torch.float64))[0]
         values = torch.logspace(0.0, -math.log10(self.condition), self.n, dtype=torch.float64)
-        start = torch.randn(self.rows, self.n, generator=generator, dtype=torch.float64)
-        return _Bowl(values.sqrt()[:, None] * basis.T, start).to(self.device, self.dtype)
+        lowest = torch.randn(self.rows, self.n, generator=generator, dtype=torch.float64)
+        return _Bowl(values.sqrt()[:, None] * basis.T, lowest).to(self.device, self.dtype)
 
     def batches(self, seed: int, start: int = 0) -> Iterator[tuple[()]]:
         return itertools.repeat(())

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import skip_init
 
 from nestlearn.tasks.task import Figure, Task, cpu_generator
 
@@ -24,15 +25,30 @@ START = (-3.5, 2.0)
 
 
 class _Ravine(nn.Module):
-    """psi at ``point`` [1, 2], one row (r, t): to a matrix rule a matrix, whose one row is the paper's vector."""
+    """psi at ``point`` = ``start`` + ``layer.weight``, [1, 2] each.
+
+    The weight is how far the point has gone, so that weight decay pulls back to the start and not into the solution;
+    it is the weight of a layer that sees the identity, so that optimizers which look at layers find one.
+    """
+
+    start: Tensor
+    inputs: Tensor
 
     def __init__(self, start: Tensor, steepness: float, amplitude: float, frequency: float) -> None:
         super().__init__()
-        self.point = nn.Parameter(start)
+        self.register_buffer("start", start)
+        self.register_buffer("inputs", torch.eye(2, dtype=start.dtype))
+        # skip_init: the weights of a new layer would be drawn from the global generator.
+        self.layer = skip_init(nn.Linear, 2, 1, bias=False, dtype=start.dtype)
+        nn.init.zeros_(self.layer.weight)
         self.steepness, self.amplitude, self.frequency = steepness, amplitude, frequency
 
+    def point(self) -> Tensor:
+        answers: Tensor = self.layer(self.inputs)
+        return self.start + answers.T
+
     def forward(self) -> Tensor:
-        r, t = self.point[0]
+        r, t = self.point()[0]
         across = r - t + self.amplitude * torch.sin(self.frequency * r)
         return r.square() + self.steepness * across.square()
 
@@ -40,6 +56,8 @@ class _Ravine(nn.Module):
 @dataclass(frozen=True, kw_only=True)
 class RavineTask(Task):
     """The ravine of [NL] Figure 4. Figures: ``loss`` (psi) and ``distance`` (from the lowest point).
+
+    The parameter has one row (r, t) [1, 2], to a rule for matrices what the vector is in the paper.
 
     There are no data: batches are empty, and both splits are the function itself at the present point. Seed 0 starts
     where the paper does; another seed moves that point by ``jitter`` times a standard normal number in each direction.
@@ -59,7 +77,8 @@ class RavineTask(Task):
         start = torch.tensor([START], dtype=torch.float64)
         if seed:
             start += self.jitter * torch.randn(1, 2, generator=cpu_generator(seed), dtype=torch.float64)
-        return _Ravine(start.to(self.device, self.dtype), self.steepness, self.amplitude, self.frequency)
+        model = _Ravine(start, self.steepness, self.amplitude, self.frequency)
+        return model.to(self.device, self.dtype)
 
     def batches(self, seed: int, start: int = 0) -> Iterator[tuple[()]]:
         return itertools.repeat(())
@@ -71,4 +90,4 @@ class RavineTask(Task):
     @torch.no_grad()
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
         assert isinstance(model, _Ravine)
-        return {"loss": model().item(), "distance": model.point.norm().item()}
+        return {"loss": model().item(), "distance": model.point().norm().item()}
