@@ -77,6 +77,8 @@ class Consulted:
             memories; the function makes the first answer from a gradient of the right shape (``torch.zeros_like``,
             say).
         track: store the surprise of the latest write as ``surprise``.
+        key_is, value_is, query_is, readout_is: the functions of these names in words, for descriptions: u is the
+            gradient, M the memory's answer, P a target; an empty ``query_is`` is the key, an empty ``readout_is`` M.
     """
 
     name: str
@@ -89,6 +91,10 @@ class Consulted:
     every: int = 1
     keep_answer: Callable[[Tensor], Tensor] | None = None
     track: bool = False
+    key_is: str = "u"
+    value_is: str = "u"
+    query_is: str = ""
+    readout_is: str = ""
 
     def __post_init__(self) -> None:
         if self.every < 1:
@@ -157,6 +163,7 @@ class Consult(Rule):
             sees the answers of the earlier ones.
         combine: scene with all answers -> update, shaped like the gradient and pointing uphill.
         scalars_at: numbers that depend on the time alone, such as bias corrections, computed once a write.
+        update_is: the combination in words, over u and the names of the memories.
 
     State: ``{parameter name: {memory name: memory state}}``.
     """
@@ -164,6 +171,7 @@ class Consult(Rule):
     memories: Callable[[torch.Size], tuple[Consulted, ...]] = lambda shape: ()
     combine: Callable[[Scene], Tensor] = the_gradient
     scalars_at: Callable[[Any], Mapping[str, Scalar]] = lambda time: {}
+    update_is: str = ""
 
     def scalars(self, time: Any) -> Mapping[str, Scalar]:
         return self.scalars_at(time)

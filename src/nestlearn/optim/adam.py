@@ -28,9 +28,10 @@ def adam_rule(betas: tuple[float, float], eps: float) -> Rule:
 
     memories = (
         average_box("momentum", first),
-        average_box("second_moment", second, value=lambda scene: scene.gradient.square()),
+        average_box("second_moment", second, value=lambda scene: scene.gradient.square(), value_is="u^2"),
     )
-    return Consult(memories=lambda shape: memories, combine=combine, scalars_at=corrections)
+    update_is = f"momentum / (1 - {first:g}^t) / (sqrt(second_moment / (1 - {second:g}^t)) + {eps:g})"
+    return Consult(memories=lambda shape: memories, combine=combine, scalars_at=corrections, update_is=update_is)
 
 
 class Adam(Optimizer):

@@ -106,6 +106,11 @@ class DeepMomentum(TargetedOptimizer):
         if group["objective"] in ("dot_product", "hypergradient") and group["retention"] >= 1:
             raise ValueError(f"objective {group['objective']!r} has no minimum: retention must be below 1, got 1")
 
+    @property
+    def needs_graph(self) -> bool:
+        quadratic = any(group["objective"] == "quadratic" and group["memory"] for group in self.param_groups)
+        return quadratic or super().needs_graph
+
     def element_rule(self, group: dict[str, Any]) -> Rule:
         return adam_rule((0.9, 0.999), 1e-8)
 
@@ -114,10 +119,12 @@ class DeepMomentum(TargetedOptimizer):
             return Consult(
                 memories=lambda shape: _skip_memories(group),
                 combine=lambda scene: _read_out(_skip(scene, group), scene, group),
+                update_is=_update_words(group, self.target(group)),
             )
         return Consult(
             memories=lambda shape: _memories(shape, group, self.target(group)),
             combine=lambda scene: _read_out(_skip(scene, group) + scene.answers["momentum"], scene, group),
+            update_is=_update_words(group, self.target(group)),
         )
 
     def observe(self, loss: Any) -> dict[str, dict[Tensor, Tensor]]:
@@ -193,7 +200,7 @@ def _memories(shape: torch.Size, group: dict[str, Any], target: Target) -> tuple
     """What the weights' rule consults, in order: target, skip path, last gradient, deep memory."""
     deep, kind = _row_memory(group), group["objective"]
     if kind == "quadratic":
-        return (deep.consulted("momentum", shape, key=_key, value=_quadratic_value),)
+        return (deep.consulted("momentum", shape, key=_key, value=_quadratic_value, value_is="rows of -u, H M(u)"),)
     found = target.memories(shape) if kind in ("l2", "dot_product") else ()
     delayed = kind == "hypergradient" or target.delayed
     found = (*found, *_skip_memories(group, fresh=not delayed))
@@ -210,7 +217,33 @@ def _memories(shape: torch.Size, group: dict[str, Any], target: Target) -> tuple
         # What the MLP has to add to the skip path as it was when the key was seen.
         return wanted - (_past_skip(scene, group) if delayed else _skip(scene, group))
 
-    return (*found, deep.consulted("momentum", shape, key=key, value=value, query=_key))
+    key_is, query_is = ("rows of previous", "rows of u") if delayed else ("rows of u", "")
+    words = {"key_is": key_is, "value_is": _value_words(group, target), "query_is": query_is}
+    return (*found, deep.consulted("momentum", shape, key=key, value=value, query=_key, **words))
+
+
+def _value_words(group: dict[str, Any], target: Target) -> str:
+    if group["objective"] == "hypergradient":
+        return "rows of -u"
+    wanted = f"rows of {target.value_is}"
+    # A value that comes late is compared with the skip path as it was when the key was seen.
+    return wanted if group["objective"] == "dot_product" else f"{wanted} - {_skip_words(group, target.delayed)}"
+
+
+def _skip_words(group: dict[str, Any], delayed: bool) -> str:
+    with_box, without = ("past_skip", "previous") if delayed else ("skip", "u")
+    return with_box if group["skip_retention"] else without
+
+
+def _update_words(group: dict[str, Any], target: Target) -> str:
+    """The update in words; the skip path includes this gradient."""
+    late = group["objective"] == "hypergradient" or target.delayed
+    skip = "past_skip with u" if late and group["memory"] and group["skip_retention"] else _skip_words(group, False)
+    quadratic = group["memory"] and group["objective"] == "quadratic"
+    answer = "momentum" if quadratic else f"{skip} + momentum" if group["memory"] else skip
+    if group["readout"] == "newton_schulz":
+        return f"0.2 sqrt(max(out, in)) NS({answer})"
+    return answer if quadratic else f"0.2 sqrt(d) ({answer})"
 
 
 def _skip_memories(group: dict[str, Any], *, fresh: bool = True) -> tuple[Consulted, ...]:

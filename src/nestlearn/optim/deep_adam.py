@@ -1,5 +1,6 @@
 """Adam with two deep memories: the momentum and the second moment both learn (O8, [S] 5.4)."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Unpack
 
@@ -91,7 +92,8 @@ class DeepAdam(Optimizer):
             share = from_rows(answers["second_moment"], shape).add_(1).clamp_min_(FLOOR)
             return momentum / ((answers["v"] * share).sqrt() + eps)
 
-        return Consult(memories=lambda shape: _memories(shape, group), combine=combine)
+        update_is = f"(m + sqrt(v) momentum) / (sqrt(v max(1 + second_moment, {FLOOR:g})) + {eps:g})"
+        return Consult(memories=lambda shape: _memories(shape, group), combine=combine, update_is=update_is)
 
 
 def _memories(shape: torch.Size, group: dict[str, Any]) -> tuple[Consulted, ...]:
@@ -118,14 +120,23 @@ def _memories(shape: torch.Size, group: dict[str, Any]) -> tuple[Consulted, ...]
     def restore(answer: Tensor, scene: Scene) -> Tensor:
         return answer * length
 
-    momentum = deep.consulted("momentum", shape, key=key, value=deviation, query=query)
-    second_moment = deep.consulted("second_moment", shape, key=key, value=relative_square, query=query)
+    def learned(name: str, value: Callable[[Scene], Tensor], value_is: str) -> Consulted:
+        words = {"key_is": "rows of previous", "value_is": value_is, "query_is": "rows of u"}
+        return replace(deep.consulted(name, shape, key=key, value=value, query=query, **words), readout=restore)
+
     return (
-        average_box("m", first, readout=bias_corrected(first)),
-        average_box("v", second, value=lambda scene: scene.gradient.square(), readout=bias_corrected(second)),
+        average_box("m", first, readout=bias_corrected(first), readout_is=f"M / (1 - {first:g}^t)"),
+        average_box(
+            "v",
+            second,
+            value=lambda scene: scene.gradient.square(),
+            readout=bias_corrected(second),
+            value_is="u^2",
+            readout_is=f"M / (1 - {second:g}^t)",
+        ),
         sum_box("previous", 0.0, fresh=False),
-        replace(momentum, readout=restore),
-        replace(second_moment, readout=restore),
+        learned("momentum", deviation, "rows of (u - m) / sqrt(v)"),
+        learned("second_moment", relative_square, "rows of u^2 / v - 1"),
     )
 
 

@@ -1,7 +1,7 @@
 """The delta rule for the weights themselves (O12, [NL] 54-57)."""
 
 from dataclasses import dataclass
-from typing import Any, Unpack
+from typing import Any, ClassVar, Unpack
 
 from torch import Tensor, nn
 
@@ -48,6 +48,8 @@ class DeltaGradientDescent(LayeredOptimizer):
 @dataclass(frozen=True)
 class _LayerDelta(Rule):
     """(u + W A) / (1 + lr tr A): core's implicit DeltaGradientDescent, from the covariance instead of the keys."""
+
+    update_is: ClassVar[str] = "(u + W A) / (1 + lr tr A), A the covariance of the layer's inputs"
 
     def update(self, state: State, gradients: Parameters, context: Context) -> tuple[Parameters, State]:
         covariance = context.observations["inputs"]

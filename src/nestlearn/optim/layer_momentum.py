@@ -112,4 +112,15 @@ class LayerMomentum(LayeredOptimizer):
             matrix = matrix * (length / torch.linalg.matrix_norm(matrix, keepdim=True).clamp_min(1e-30))
             return matrix * update_scale(matrix.shape, "rms")
 
-        return Consult(memories=memories, combine=combine)
+        return Consult(memories=memories, combine=combine, update_is=_words(group))
+
+
+def _words(group: dict[str, Any]) -> str:
+    """The update in words: "inputs" and "errors" are the whiteners that these memories answer with."""
+    if group["readout"] == "identity":
+        return f"momentum (inputs + {group['damping']:g} I)^-1" if group["memory"] else "momentum"
+    if not group["memory"]:
+        return "0.2 sqrt(max(out, in)) NS(momentum)"
+    if group["sides"] == "input":
+        return "0.2 sqrt(max(out, in)) NS(momentum inputs^T) inputs, length kept"
+    return "0.2 sqrt(max(out, in)) errors^T NS(errors momentum inputs^T) inputs, length kept"

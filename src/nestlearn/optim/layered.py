@@ -170,6 +170,11 @@ class LayeredOptimizer(Optimizer):
             self._watch()
 
 
+_WATCHED = {"inputs": "the layer's inputs", "errors": "the layer's error signals"}
+_UNWATCHED = {"inputs": "rows of u", "errors": "columns of u"}
+"""What a covariance is of, in words, with a model and without one."""
+
+
 def layer_box(
     name: str, size: int, group: dict[str, Any], readout: Any = None, rows: Callable[[Scene], Tensor] | None = None
 ) -> Consulted:
@@ -195,6 +200,8 @@ def layer_box(
         readout=readout,
         every=group["refresh"],
         keep_answer=identity if readout is not None else None,
+        value_is=f"covariance of {_WATCHED[name] if rows is None else _UNWATCHED[name]}",
+        readout_is="" if readout is None else "Z with Z M Z^T = I",
     )
 
 

@@ -31,6 +31,10 @@ def update_scale(shape: torch.Size, scale: str) -> float:
     return 0.2 * max(out, into) ** 0.5 if scale == "rms" else max(1.0, out / into) ** 0.5
 
 
+_SCALES = {"rms": "0.2 sqrt(max(out, in))", "spectral": "sqrt(max(1, out / in))"}
+"""``update_scale`` in words."""
+
+
 class MatrixOptimizer(Optimizer):
     """Base of rules that need whole matrices: everything else gets Adam, at ``elementwise_lr`` if given (O7)."""
 
@@ -86,14 +90,17 @@ class Muon(MatrixOptimizer):
             answer = scene.answers["momentum"]
             return torch.lerp(scene.gradient, answer, retention) if nesterov else answer
 
+        ahead_is = f"{1 - retention:g} u + {retention:g} momentum" if nesterov else "momentum"
         if group["readout"] == "memory":
             return Consult(
-                memories=lambda shape: (momentum, _preconditioner(shape, ahead)),
+                memories=lambda shape: (momentum, _preconditioner(shape, ahead, ahead_is)),
                 combine=lambda scene: update_scale(scene.gradient.shape, scale) * scene.answers["preconditioner"],
+                update_is=f"{_SCALES[scale]} preconditioner",
             )
         return Consult(
             memories=lambda shape: (momentum,),
             combine=lambda scene: newton_schulz(ahead(scene), steps).mul_(update_scale(scene.gradient.shape, scale)),
+            update_is=f"{_SCALES[scale]} NS({ahead_is})",
         )
 
 
@@ -167,7 +174,16 @@ class M3(MatrixOptimizer):
             length = torch.linalg.matrix_norm(update, keepdim=True)
             return divided * (length / torch.linalg.matrix_norm(divided, keepdim=True).clamp_min(1e-30))
 
-        return Consult(memories=lambda shape: memories, combine=combine)
+        return Consult(memories=lambda shape: memories, combine=combine, update_is=_m3_words(group))
+
+
+def _m3_words(group: dict[str, Any]) -> str:
+    weight = group["slow_weight"]
+    both = f"NS(fast) + {weight:g} slow" if weight else "NS(fast)"
+    if group["literal"]:
+        return f"({both}) / sqrt(second_moment)"
+    words = f"{_SCALES[group['scale']]} ({both}) / {1 + weight:g}" if weight else f"{_SCALES[group['scale']]} {both}"
+    return words if group["second_retention"] is None else f"{words}, divided by sqrt(second_moment), length kept"
 
 
 def _averaging_memories(group: dict[str, Any]) -> tuple[Consulted, ...]:
@@ -180,6 +196,7 @@ def _averaging_memories(group: dict[str, Any]) -> tuple[Consulted, ...]:
                 period=group["slow_period"],
                 readout=lambda answer, scene: newton_schulz(answer, group["steps"]),
                 keep_answer=torch.zeros_like,
+                readout_is="NS(M)",
             )
         )
     if group["second_retention"] is not None:
@@ -189,6 +206,8 @@ def _averaging_memories(group: dict[str, Any]) -> tuple[Consulted, ...]:
                 group["second_retention"],
                 value=lambda scene: scene.gradient.square(),
                 readout=bias_corrected(group["second_retention"]),
+                value_is="u^2",
+                readout_is=f"M / (1 - {group['second_retention']:g}^t)",
             )
         )
     return tuple(memories)
@@ -196,19 +215,25 @@ def _averaging_memories(group: dict[str, Any]) -> tuple[Consulted, ...]:
 
 def _literal_memories(group: dict[str, Any]) -> tuple[Consulted, ...]:
     second = 0.999 if group["second_retention"] is None else group["second_retention"]
-    memories = [sum_box("fast", 1.0, value=lambda scene: group["retention"] * scene.gradient)]
+    share, slow_share = group["retention"], group["slow_retention"]
+    memories = [sum_box("fast", 1.0, value=lambda scene: share * scene.gradient, value_is=f"{share:g} u")]
     if group["slow_weight"]:
         memories.append(
             sum_box(
                 "slow",
                 1.0,
-                value=lambda scene: group["slow_retention"] * scene.gradient,
+                value=lambda scene: slow_share * scene.gradient,
                 period=group["slow_period"],
                 readout=lambda answer, scene: newton_schulz(answer, group["steps"]),
                 keep_answer=torch.zeros_like,
+                value_is=f"{slow_share:g} u",
+                readout_is="NS(M)",
             )
         )
-    return (*memories, sum_box("second_moment", 1.0, value=lambda scene: second * scene.gradient.square()))
+    squares = sum_box(
+        "second_moment", 1.0, value=lambda scene: second * scene.gradient.square(), value_is=f"{second:g} u^2"
+    )
+    return (*memories, squares)
 
 
 @dataclass(frozen=True)
@@ -216,6 +241,7 @@ class _PreconditionerStep(Rule):
     """R <- R (15/8 I - 10/8 A + 3/8 A^2) with A = R S R^T, turned towards symmetry: O18's write."""
 
     reads_gradients: ClassVar[bool] = False
+    update_is: ClassVar[str] = "M - (15/8 I - 10/8 A + 3/8 A^2) M, A = M S M^T"
 
     def update(self, state: State, gradients: Parameters, context: Context) -> tuple[Parameters, State]:
         memory, key = context.parameters["weight"], context.key  # type: ignore[index]
@@ -226,7 +252,7 @@ class _PreconditionerStep(Rule):
         return {"weight": memory - preconditioner_step(started, gram)}, state
 
 
-def _preconditioner(shape: torch.Size, ahead: Any) -> Consulted:
+def _preconditioner(shape: torch.Size, ahead: Any, ahead_is: str) -> Consulted:
     """The memory of O18 behind a rule: keys are the momentum's rows, the answer is the same rows whitened."""
     tall = shape[-2] >= shape[-1]
     side = min(shape[-2:])
@@ -244,4 +270,6 @@ def _preconditioner(shape: torch.Size, ahead: Any) -> Consulted:
         # The ridge, relative to the mean eigenvalue 1 / side of the Gram matrix of normalised rows.
         value=lambda scene: torch.full((), 1e-3 / side, dtype=scene.gradient.dtype, device=scene.gradient.device),
         readout=lambda answer, scene: answer if tall else answer.mT,
+        key_is=f"rows of {ahead_is}, to length one",
+        value_is="orthonormal columns of the answer",
     )

@@ -101,6 +101,11 @@ class Optimizer(torch.optim.Optimizer):
     def check_group(self, group: dict[str, Any]) -> None:
         """Raise ValueError for settings of a group that this optimizer cannot work with."""
 
+    @property
+    def needs_graph(self) -> bool:
+        """Whether ``step`` needs a closure that returns the loss with its graph, as measuring curvature does."""
+        return False
+
     def observe(self, loss: Any) -> Observations:
         """Tensors that rules need besides gradients, measured before the step: name -> parameter -> tensor."""
         return {}
@@ -202,6 +207,10 @@ class Optimizer(torch.optim.Optimizer):
         if not self.state[parameter]:
             self.state[parameter] = self.fresh_state(parameter, group)
         return self.state[parameter]
+
+    def entry(self, parameter: Tensor, group: dict[str, Any]) -> Entry:
+        """The rule that writes a parameter, and how: what a description of the optimizer is read from."""
+        return self._entry(group, parameter)
 
     def _advance(self, index: int, group: dict[str, Any], observations: Observations) -> None:
         """Step the parameters of one group that have a gradient."""

@@ -53,7 +53,9 @@ class RowMemory:
         key: Callable[[Scene], Tensor],
         value: Callable[[Scene], Tensor],
         query: Callable[[Scene], Tensor] | None = None,
-        track: bool = True,
+        key_is: str = "rows of u",
+        value_is: str = "rows of P",
+        query_is: str = "",
     ) -> Consulted:
         """The memory for gradients of ``shape``; key, value and query give rows [*B, n, d]."""
         return Consulted(
@@ -63,7 +65,10 @@ class RowMemory:
             value=value,
             query=query,
             every=self.every,
-            track=track,
+            track=True,
+            key_is=key_is,
+            value_is=value_is,
+            query_is=query_is,
         )
 
     def _model(self, width: int) -> Model:
@@ -93,14 +98,16 @@ def _written_by_memory(inner: RowMemory, lr: float) -> Rule:
         return unit(as_rows(scene.gradient))
 
     def memories(shape: torch.Size) -> tuple[Consulted, ...]:
-        return (*target.memories(shape), inner.consulted("momentum", shape, key=key, value=value))
+        value_is = f"rows of {target.value_is} - u"
+        return (*target.memories(shape), inner.consulted("momentum", shape, key=key, value=value, value_is=value_is))
 
     def combine(scene: Scene) -> Tensor:
         answer = from_rows(key(scene) + scene.answers["momentum"], scene.gradient.shape)
         length = torch.linalg.matrix_norm(scene.gradient, keepdim=True)
         return answer * (length / torch.linalg.matrix_norm(answer, keepdim=True).clamp_min(1e-30))
 
-    return Consult(lr=lr, retention=inner.retention, memories=memories, combine=combine)
+    update_is = "u + momentum, as long as u"
+    return Consult(lr=lr, retention=inner.retention, memories=memories, combine=combine, update_is=update_is)
 
 
 def as_rows(matrix: Tensor) -> Tensor:

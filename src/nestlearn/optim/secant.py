@@ -27,6 +27,8 @@ KEYS = {
 }
 """Which transforms of the displacement D are keys; A and B are covariances of layer inputs and of error signals."""
 
+_KEY_WORDS = {"D": "D", "DA": "D inputs", "BD": "errors D", "BDA": "errors D inputs"}
+
 
 class SecantMomentum(LayeredOptimizer):
     """Carry the average of old gradients to where the weights are now (O19).
@@ -114,7 +116,8 @@ class SecantMomentum(LayeredOptimizer):
             if not group["memory"]:
                 return past
             boxes = _covariances(shape, group, watched) if group["keys"] != "displacement" else ()
-            return (*past, _past("weights", retention, lambda scene: scene.parameter), *boxes, _secant(group))
+            weights = _past("weights", retention, lambda scene: scene.parameter, "W")
+            return (*past, weights, *boxes, _secant(group))
 
         def combine(scene: Scene) -> Tensor:
             answer = torch.lerp(scene.gradient, scene.answers["momentum"], _share_of_past(scene, retention))
@@ -124,16 +127,20 @@ class SecantMomentum(LayeredOptimizer):
                 answer = torch.lerp(scene.gradient, answer, retention)
             return newton_schulz(answer, group["steps"]).mul_(update_scale(answer.shape, "rms"))
 
-        return Consult(memories=memories, combine=combine)
+        update_is = f"m' + {rho:g} secant" if group["memory"] else "m'"
+        update_is = f"{1 - retention:g} u + {retention:g} ({update_is})" if nesterov else update_is
+        update_is = f"0.2 sqrt(max(out, in)) NS({update_is}), m' = momentum with u"
+        return Consult(memories=memories, combine=combine, update_is=update_is)
 
 
-def _past(name: str, retention: float, value: Any = the_gradient) -> Consulted:
+def _past(name: str, retention: float, value: Any = the_gradient, value_is: str = "u") -> Consulted:
     """An average as it was before this write: what the present gradient and weights are compared with."""
 
     def readout(answer: Tensor, scene: Scene) -> Tensor:
         return answer / (1 - retention**scene.time) if scene.time else answer
 
-    return average_box(name, retention, value, readout=readout, fresh=False)
+    readout_is = f"M / (1 - {retention:g}^(t - 1))"
+    return average_box(name, retention, value, readout=readout, fresh=False, value_is=value_is, readout_is=readout_is)
 
 
 def _share_of_past(scene: Scene, retention: float) -> float:
@@ -176,6 +183,9 @@ def _secant(group: dict[str, Any]) -> Consulted:
         query=lambda scene: _share_of_past(scene, retention) * keys(scene),
         readout=lambda answer, scene: answer.view(scene.gradient.shape),
         track=True,
+        key_is=f"{', '.join(_KEY_WORDS[name] for name in names)}; D = W - weights",
+        value_is="u - momentum, entry by entry",
+        query_is="the same keys, shortened",
     )
 
 

@@ -35,6 +35,8 @@ class HessianDiagonal(Target):
     """
 
     name: ClassVar[str] = "hessian"
+    value_is: ClassVar[str] = "u / max(|curvature|, floor)"
+    measured_is: ClassVar[str] = "z * (H z), random signs z"
     retention: float = 0.9
     floor: float = 0.1
 
@@ -49,6 +51,8 @@ class HessianDiagonal(Target):
                 value=lambda scene: scene.observations[self.observation],
                 readout=lambda answer, scene: answer / (1 - self.retention ** (scene.time // self.period + 1)),
                 every=self.period,
+                value_is=self.measured_is,
+                readout_is=f"M / (1 - {self.retention:g}^writes)",
             ),
         )
 
@@ -71,6 +75,7 @@ class GaussNewton(HessianDiagonal):
     """
 
     name: ClassVar[str] = "gauss_newton"
+    measured_is: ClassVar[str] = "u^2 at labels drawn from the model"
     sampled_loss: Callable[[], Tensor] | None = None
     batch_size: int = 1
 

@@ -31,6 +31,7 @@ class Kronecker(Target):
     """
 
     name: ClassVar[str] = "kronecker"
+    value_is: ClassVar[str] = "left u right"
     retention: float = 0.95
     damping: float = 1e-6
 
@@ -38,11 +39,11 @@ class Kronecker(Target):
 
     def memories(self, shape: torch.Size) -> tuple[Consulted, ...]:
         return (
-            self._factor("left", shape[-2], lambda scene: scene.gradient.mT),
-            self._factor("right", shape[-1], lambda scene: scene.gradient),
+            self._factor("left", shape[-2], lambda scene: scene.gradient.mT, "columns of u"),
+            self._factor("right", shape[-1], lambda scene: scene.gradient, "rows of u"),
         )
 
-    def _factor(self, name: str, size: int, rows: Callable[[Scene], Tensor]) -> Consulted:
+    def _factor(self, name: str, size: int, rows: Callable[[Scene], Tensor], rows_are: str) -> Consulted:
         def identity(gradient: Tensor) -> Tensor:
             return torch.eye(size, dtype=gradient.dtype, device=gradient.device).expand(
                 *gradient.shape[:-2], size, size
@@ -60,6 +61,10 @@ class Kronecker(Target):
             readout=lambda factor, scene: inverse_root(factor, 4, self.damping),
             every=self.period,
             keep_answer=lambda gradient: identity(gradient).clone(),
+            key_is=rows_are,
+            value_is=rows_are,
+            query_is="unit vectors",
+            readout_is="M^(-1/4)",
         )
 
     def __call__(self, scene: Scene) -> Tensor:

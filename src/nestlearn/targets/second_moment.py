@@ -23,6 +23,7 @@ class SecondMoment(Target):
     """
 
     name: ClassVar[str] = "second_moment"
+    value_is: ClassVar[str] = "u / (sqrt(second_moment) + eps)"
     retention: float = 0.99
     eps: float = 1e-8
 
@@ -33,6 +34,8 @@ class SecondMoment(Target):
                 self.retention,
                 value=lambda scene: scene.gradient.square(),
                 readout=bias_corrected(self.retention),
+                value_is="u^2",
+                readout_is=f"M / (1 - {self.retention:g}^t)",
             ),
         )
 
@@ -45,10 +48,15 @@ class AverageGradient(Target):
     """P = the running mean of the gradient: the box that the memory is asked to imitate (O2)."""
 
     name: ClassVar[str] = "average_gradient"
+    value_is: ClassVar[str] = "average_gradient"
     retention: float = 0.9
 
     def memories(self, shape: torch.Size) -> tuple[Consulted, ...]:
-        return (average_box("average_gradient", self.retention, readout=bias_corrected(self.retention)),)
+        readout_is = f"M / (1 - {self.retention:g}^t)"
+        box = average_box(
+            "average_gradient", self.retention, readout=bias_corrected(self.retention), readout_is=readout_is
+        )
+        return (box,)
 
     def __call__(self, scene: Scene) -> Tensor:
         return scene.answers["average_gradient"]

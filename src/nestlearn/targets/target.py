@@ -31,6 +31,9 @@ class Target(ABC):
 
     name: ClassVar[str] = "target"
 
+    value_is: ClassVar[str] = ""
+    """P in words, over u and the names of the memories it keeps."""
+
     elementwise = True
     """Whether P of an entry depends on that entry alone; the others are for matrices."""
 

@@ -1,0 +1,7 @@
+"""Descriptions: any optimizer or module as levels of memories, to read, draw, store and execute."""
+
+from nestlearn.describe.describe import describe
+from nestlearn.describe.rebuild import Learner, rebuild
+from nestlearn.describe.system import Level, Memory, NestedSystem
+
+__all__ = ["Learner", "Level", "Memory", "NestedSystem", "describe", "rebuild"]

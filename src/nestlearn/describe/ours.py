@@ -1,0 +1,234 @@
+"""Descriptions of our own optimizers, read from the rules that they really use.
+
+The rule of the weights consults memories, whose rules may consult memories (M5, O6): the description walks along, once
+for each shape of parameter, and counts what ``state[parameter]`` holds for each role it finds. Words for keys, values
+and read-outs stand beside the functions they are for, in ``Consulted``, ``Consult`` and ``Target``.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nestlearn.describe.system import WEIGHTS, Memory, NestedSystem, sort_into_levels
+from nestlearn.describe.torch_optimizers import covered, outermost, tensor_bytes, written_parameters
+from nestlearn.memory.models import MLP, Constant, Matrix, Model
+from nestlearn.memory.nesting import Consult, Consulted
+from nestlearn.memory.rules import GradientDescent, Rule
+from nestlearn.optim.lanes import matrix_shape
+from nestlearn.optim.optimizer import Optimizer
+
+__all__ = ["describe_ours"]
+
+
+def describe_ours(optimizer: Optimizer) -> list[tuple[NestedSystem, list[Tensor]]]:
+    """The nested systems of one of ``nestlearn.optim``, one for each rule, and the parameters that follow it.
+
+    The rule for matrices comes first.
+    """
+    parts: dict[Any, _Part] = {}
+    for group in optimizer.param_groups:
+        for parameter in written_parameters(optimizer, group):
+            entry = optimizer.entry(parameter, group)
+            lr = "lr" if entry.own_lr or group["elementwise_lr"] is None else "elementwise_lr"
+            retention = f"1 - {lr} * weight_decay" if group["weight_decay"] else "1"
+            part = _Part(entry.rule, entry.flat, group["period"], bool(group["maximize"]), lr, retention)
+            key = (id(part.rule), *(getattr(part, item.name) for item in fields(part)[1:6]))
+            parts.setdefault(key, part).members.append((parameter, group))
+    ordered = sorted(parts.values(), key=lambda part: (part.flat, -part.entries))
+    return [(_system(optimizer, part), [parameter for parameter, _ in part.members]) for part in ordered]
+
+
+@dataclass
+class _Part:
+    """The parameters that follow one rule in one way."""
+
+    rule: Rule
+    flat: bool
+    period: int
+    maximize: bool
+    lr: str
+    retention: str
+    members: list[tuple[Tensor, dict[str, Any]]] = field(default_factory=list)
+
+    @property
+    def entries(self) -> int:
+        return sum(parameter.numel() for parameter, _ in self.members)
+
+
+def _system(optimizer: Optimizer, part: _Part) -> NestedSystem:
+    parameters = [parameter for parameter, _ in part.members]
+    found: dict[str, list[Memory]] = {}
+    bookkeeping = 0
+    fresh: dict[Any, tuple[list[Memory], int]] = {}
+    for parameter, group in part.members:
+        state, alike = optimizer.state.get(parameter), (parameter.shape, parameter.dtype)
+        if state:
+            behind = _behind(part, parameter, state)
+        else:
+            if alike not in fresh:
+                fresh[alike] = _behind(part, parameter, optimizer.fresh_state(parameter, group, device="meta"))
+            behind = fresh[alike]
+        for memory in behind[0]:
+            found.setdefault(memory.name, []).append(memory)
+        bookkeeping += behind[1]
+    groups = {id(group): group for _, group in part.members}.values()
+    used = {name for name in ("lr", "elementwise_lr", "weight_decay") if name in f"{part.lr} {part.retention}".split()}
+    return NestedSystem(
+        type(optimizer).__name__,
+        sort_into_levels([_weights(part), *map(_together, found.values())]),
+        notes=("a step needs a closure that keeps the graph of the loss",) if optimizer.needs_graph else (),
+        settings=tuple({name: float(group[name]) for name in sorted(used)} for group in groups),
+        where={"u": _gradient(part)},
+        covers=covered(parameters),
+        bookkeeping=bookkeeping,
+    )
+
+
+def _behind(part: _Part, parameter: Tensor, state: dict[str, Tensor]) -> tuple[list[Memory], int]:
+    """The memories behind the rule of one parameter, measured in its state, and the bytes there that are no memory."""
+    shape = parameter.shape if part.flat else torch.Size(matrix_shape(parameter))
+    roles: dict[str, Memory] = {}
+    for memory in _consulted(part.rule, shape, WEIGHTS, part.period):
+        count = roles[memory.name].count if memory.name in roles else 0
+        roles[memory.name] = replace(memory, count=count + 1)
+    surprises: dict[str, list[Tensor]] = {}
+    rest = 0
+    for key, tensor in state.items():
+        role, own = _locate(key, roles)
+        if role is None:
+            rest += tensor_bytes(tensor)
+            continue
+        memory = roles[role]
+        entries = memory.parameters + (tensor.numel() if own[0] == "model" else 0)
+        roles[role] = replace(memory, parameters=entries, bytes=memory.bytes + tensor_bytes(tensor))
+        if own == ["surprise"]:
+            surprises.setdefault(role, []).append(tensor)
+    if int(state["step"]) >= part.period:  # before the first write there is none
+        for role, tensors in surprises.items():
+            roles[role] = replace(roles[role], surprise=_mean(tensors))
+    return list(roles.values()), rest
+
+
+def _consulted(rule: Rule, shape: torch.Size, above: str, period: int) -> Iterator[Memory]:
+    """The memories that a rule consults for a tensor of this shape, each followed by those that its own rule consults.
+
+    A memory that is written by memories has one set of them for each of its parameters (O6).
+    """
+    if not isinstance(rule, Consult):
+        return
+    for member in rule.memories(shape):
+        memory = _memory(member, above, period)
+        yield memory
+        model = member.memory.model
+        for tensor in model.init(shape if model.per_entry else shape[:-2], device="meta").values():
+            yield from _consulted(member.memory.rule, tensor.shape, memory.name, memory.period)
+
+
+def _locate(key: str, roles: Mapping[str, Memory]) -> tuple[str | None, list[str]]:
+    """The role that a key of a state belongs to, None for the adapter's own, and what is left of the key.
+
+    "momentum.rule.outer.momentum.model.inner" is the inner matrix of the memory that writes the outer matrix of the
+    momentum: its role is "momentum.momentum".
+    """
+    first, *rest = key.split(".")
+    role = _join(WEIGHTS, first)
+    if role not in roles:
+        return None, rest
+    while rest[0] == "rule" and len(rest) > 2 and _join(role, rest[2]) in roles:
+        role, rest = _join(role, rest[2]), rest[3:]
+    return role, rest
+
+
+def _join(above: str, name: str) -> str:
+    if above != WEIGHTS:
+        return f"{above}.{name}"
+    return f"{name}_box" if name == WEIGHTS else name
+
+
+def _mean(tensors: list[Tensor]) -> float | None:
+    known = [tensor.float().mean() for tensor in tensors if tensor.device.type != "meta"]
+    return torch.stack(known).mean().item() if known else None
+
+
+def _together(alike: list[Memory]) -> Memory:
+    """The memories of one role in many parameters as one."""
+    models = list(dict.fromkeys(memory.model for memory in alike))
+    surprises = [memory.surprise for memory in alike if memory.surprise is not None]
+    return replace(
+        alike[0],
+        model=", ".join(models if len(models) < 3 else [models[0], "...", models[-1]]),
+        count=sum(memory.count for memory in alike),
+        parameters=sum(memory.parameters for memory in alike),
+        bytes=sum(memory.bytes for memory in alike),
+        surprise=sum(surprises) / len(surprises) if surprises else None,
+    )
+
+
+def _weights(part: _Part) -> Memory:
+    return replace(
+        outermost([parameter for parameter, _ in part.members]),
+        period=part.period,
+        rule=_rule_name(part.rule),
+        lr=part.lr,
+        retention=part.retention,
+        update="" if type(part.rule) is GradientDescent else getattr(part.rule, "update_is", ""),
+    )
+
+
+def _gradient(part: _Part) -> str:
+    sign = "-g" if part.maximize else "g"
+    return sign if part.period == 1 else f"the sum of {sign} over {part.period} steps"
+
+
+def _memory(member: Consulted, above: str, period: int) -> Memory:
+    memory = member.memory
+    # A box ignores its key, unless its rule reads it.
+    ignores = isinstance(memory.model, Constant) and isinstance(memory.rule, (GradientDescent, Consult))
+    lr, retention = memory.rule.lr, memory.rule.retention
+    return Memory(
+        _join(above, member.name),
+        symbol=member.name,
+        period=period * max(member.every, memory.period),
+        model=_model(memory.model),
+        objective=memory.objective.name,
+        key="none" if ignores else member.key_is,
+        value=member.value_is,
+        rule=_rule_name(memory.rule),
+        lr=f"{float(lr):g}",
+        retention=f"{float(retention):g}",
+        update=getattr(memory.rule, "update_is", ""),
+        query=member.query_is,
+        readout=member.readout_is,
+        fresh=member.fresh,
+        consulted_by=above,
+        holds="entry" if memory.model.per_entry else "map",
+        initial="0" if isinstance(memory.model, Constant) else "",
+        state=member.name,
+    )
+
+
+def _model(model: Model) -> str:
+    match model:
+        case MLP():
+            return f"MLP {model.in_dim}-{model.hidden}-{model.out_dim}"
+        case Matrix():
+            return f"matrix {model.in_dim} -> {model.out_dim}"
+        case Constant(shape=()):
+            return "box"
+        case Constant():
+            return f"box {' x '.join(map(str, model.shape))}"
+        case _:
+            return type(model).__name__
+
+
+def _rule_name(rule: Rule) -> str:
+    """The class of a rule as words, with the settings that lr, retention and update do not show."""
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(rule).__name__.lstrip("_")).lower()
+    if hasattr(rule, "update_is"):
+        return words
+    own = [item.name for item in fields(rule) if item.name not in ("lr", "retention")]
+    return ", ".join([words, *(f"{name} {getattr(rule, name)}" for name in own)])

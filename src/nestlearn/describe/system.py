@@ -1,0 +1,205 @@
+"""What a description is: memories sorted into levels, as plain data (M4, [NL] Definitions 2-4).
+
+A ``NestedSystem`` is made from a real object and then stands alone: it holds words, numbers and expressions (see
+``nestlearn.describe.language``), becomes JSON and comes back equal.
+"""
+
+import json
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+from nestlearn.describe.diagram import draw
+from nestlearn.describe.table import as_text
+from nestlearn.memory.levels import levels
+
+__all__ = ["WEIGHTS", "Level", "Memory", "NestedSystem", "sort_into_levels"]
+
+WEIGHTS = "weights"
+"""The name of the outermost memory, and what ``consulted_by`` says of the memories behind its rule."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """One memory in words, numbers and expressions.
+
+    Attributes:
+        name: what it is called; the memories of one role in many parameters are one entry.
+        symbol: what expressions call it.
+        level: its place in the order of frequencies, 1 being the slowest (M4).
+        period: it is written every so many optimizer steps.
+        model: what holds the map: "box", "MLP 64-32-64", "Linear 64 -> 10".
+        objective: what a good answer is, by the name of the core's objective.
+        key, value: what it is shown; a box has no key.
+        rule: what writes it.
+        lr, retention: numbers of the rule, as expressions: theta <- retention theta - lr update (M3).
+        update: the rule's update where it is not the gradient of the objective.
+        query: what it is asked; empty if it is asked the key it was just shown.
+        readout: what is made of its answer M; empty if nothing.
+        fresh: it is read after its write, not before.
+        consulted_by: the memory whose rule asks it, empty for the outermost ones. "weights" stands for all weights.
+        follows: the memory whose new state it is shown in the same step, for one that looks on and is not consulted.
+        home: "weights", "optimizer" (state of the optimizer) or "model" (state of the model, such as running means).
+        holds: one value an "entry", "row" or "column" of a parameter, one "number" a parameter, a "history", a "map".
+        initial: what a box holds before the first write.
+        state: the name of its tensor in the state of a torch optimizer.
+        count: how many there are: one for every parameter it serves, and more for memories that write memories.
+        parameters: entries of all of them together.
+        bytes: bytes of all of them together, in the optimizer's or the model's state.
+        surprise: its objective before the latest write, averaged; None where nobody measures it.
+    """
+
+    name: str
+    symbol: str = ""
+    level: int = 0
+    period: int = 1
+    model: str = "box"
+    objective: str = "l2"
+    key: str = "none"
+    value: str = "u"
+    rule: str = "gradient descent"
+    lr: str = "1"
+    retention: str = "1"
+    update: str = ""
+    query: str = ""
+    readout: str = ""
+    fresh: bool = True
+    consulted_by: str = ""
+    follows: str = ""
+    home: str = "optimizer"
+    holds: str = "entry"
+    initial: str = "0"
+    state: str = ""
+    count: int = 0
+    parameters: int = 0
+    bytes: int = 0
+    surprise: float | None = None
+
+
+@dataclass(frozen=True)
+class Level:
+    """Memories of which neither is faster: one pace, and none that needs another at the same time (M4)."""
+
+    number: int
+    period: int
+    memories: tuple[Memory, ...]
+
+
+@dataclass(frozen=True)
+class NestedSystem:
+    """The memories behind one object, and what writes them.
+
+    Attributes:
+        name: the class described, and of what.
+        memories: slowest level first; the weights before what their rule consults.
+        known: False where the way a memory is written is not known to us.
+        notes: what a reader should know besides.
+        settings: numbers that expressions mention, one mapping for each parameter group.
+        where: definitions that expressions mention.
+        covers: which parameters follow this rule.
+        bookkeeping: bytes of state that is no memory, such as step counts.
+        others: the systems of parameters that follow another rule, such as vectors beside matrices.
+    """
+
+    name: str
+    memories: tuple[Memory, ...]
+    known: bool = True
+    notes: tuple[str, ...] = ()
+    settings: tuple[Mapping[str, Any], ...] = ()
+    where: Mapping[str, str] = field(default_factory=dict)
+    covers: str = ""
+    bookkeeping: int = 0
+    others: "tuple[NestedSystem, ...]" = ()
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """The levels, slowest first."""
+        numbers = sorted({memory.level for memory in self.memories})
+        found = [tuple(memory for memory in self.memories if memory.level == number) for number in numbers]
+        return tuple(Level(members[0].level, members[0].period, members) for members in found)
+
+    @property
+    def everything(self) -> "tuple[NestedSystem, ...]":
+        """This system and the others, flat."""
+        return (self, *(system for other in self.others for system in other.everything))
+
+    @property
+    def parameters(self) -> int:
+        """Entries of the weights that are written, those of the other systems included."""
+        return sum(memory.parameters for memory in self._all() if memory.home == "weights")
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of the optimizer's state, memories and bookkeeping, those of the other systems included."""
+        memories = sum(memory.bytes for memory in self._all() if memory.home == "optimizer")
+        return memories + sum(system.bookkeeping for system in self.everything)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as lists, dictionaries, strings and numbers, ready for JSON."""
+        data = {item.name: getattr(self, item.name) for item in fields(self)}
+        data["memories"] = [asdict(memory) for memory in self.memories]
+        data["notes"] = list(self.notes)
+        data["settings"] = [dict(settings) for settings in self.settings]
+        data["where"] = dict(self.where)
+        data["others"] = [other.to_dict() for other in self.others]
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "NestedSystem":
+        """The system that ``to_dict`` was called on.
+
+        Raises:
+            ValueError: a key is missing or unknown.
+        """
+        _check_keys("NestedSystem", data, cls)
+        for memory in data["memories"]:
+            _check_keys("Memory", memory, Memory)
+        tuples = {
+            "memories": tuple(Memory(**memory) for memory in data["memories"]),
+            "notes": tuple(data["notes"]),
+            "settings": tuple(dict(settings) for settings in data["settings"]),
+            "others": tuple(cls.from_dict(other) for other in data["others"]),
+        }
+        return cls(**{**data, "where": dict(data["where"]), **tuples})
+
+    def to_json(self, indent: int | None = 2) -> str:
+        """``to_dict`` as text."""
+        return json.dumps(self.to_dict(), indent=indent)
+
+    def svg(self) -> str:
+        """A picture of the nesting: one self-contained SVG for light and dark paper."""
+        return draw(self)
+
+    def __str__(self) -> str:
+        return as_text(self)
+
+    def _all(self) -> Iterator[Memory]:
+        return (memory for system in self.everything for memory in system.memories)
+
+
+def sort_into_levels(memories: Collection[Memory]) -> tuple[Memory, ...]:
+    """Number the memories by level (M4) and sort them, slowest first.
+
+    A rule needs the memories it consults at the time of its write, and a memory that looks on needs what it looks at.
+    All weights of one system count as one memory, "weights".
+    """
+    names = {memory.name: WEIGHTS if memory.home == "weights" else memory.name for memory in memories}
+    periods = {names[memory.name]: memory.period for memory in memories}
+    needs: dict[str, set[str]] = {name: set() for name in periods}
+    for memory in memories:
+        if memory.consulted_by:
+            needs[memory.consulted_by].add(memory.name)
+        if memory.follows:
+            needs[memory.name].add(memory.follows)
+    number = {name: place for place, level in enumerate(levels(periods, needs), 1) for name in level}
+    numbered = [replace(memory, level=number[names[memory.name]]) for memory in memories]
+    return tuple(sorted(numbered, key=lambda memory: memory.level))
+
+
+def _check_keys(what: str, data: Mapping[str, Any], kind: type) -> None:
+    wanted = {item.name for item in fields(kind)}
+    if set(data) != wanted:
+        raise ValueError(
+            f"expected the dictionary of a {what} as to_dict makes it; missing {sorted(wanted - set(data))}, "
+            f"unknown {sorted(set(data) - wanted)}"
+        )

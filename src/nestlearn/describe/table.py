@@ -1,0 +1,153 @@
+"""A description as plain text: who is there and how large, and below it who is shown what and written by which rule."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nestlearn.describe.system import Memory, NestedSystem
+
+__all__ = ["as_text", "every", "readable_bytes", "written"]
+
+WIDTH = 112
+GAP = "  "
+
+
+def as_text(system: NestedSystem) -> str:
+    """The tables of a system, then those of the parameters that follow another rule."""
+    blocks = [_title(system)]
+    for number, part in enumerate(system.everything):
+        heading = [f"Apart from these, {part.covers}:"] if number else []
+        blocks += [*heading, _sizes(part), _rules(part), *_definitions(part)]
+        blocks += [_wrap(f"Note: {note}.") for note in part.notes]
+    return "\n\n".join(block for block in blocks if block)
+
+
+def every(period: int) -> str:
+    """A pace in words."""
+    return "every step" if period == 1 else f"every {period} steps"
+
+
+def readable_bytes(count: float) -> str:
+    """1536 -> '1.5 KiB'."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024 or unit == "GiB":
+            return f"{count:,.0f} {unit}" if unit == "B" else f"{count:,.1f} {unit}"
+        count /= 1024
+    raise AssertionError("the last unit returns")
+
+
+def written(memory: Memory) -> str:
+    """How a memory is written, in a line: the rule, its rate and what it keeps, the read-out."""
+    words = [memory.rule]
+    if memory.home == "weights" and memory.lr:
+        update = memory.update or "u"
+        update = update if update.isidentifier() else f"({update})"
+        kept = "W" if memory.retention == "1" else f"({memory.retention}) W"
+        rate = memory.lr if memory.lr.isidentifier() else f"({memory.lr})"
+        words = [f"W <- {kept} - {update}" if memory.lr == "1" else f"W <- {kept} - {rate} {update}"]
+    elif memory.lr:
+        words += [f"lr {memory.lr}"] if memory.lr != "1" or memory.retention == "1" else []
+        words += [f"retention {memory.retention}"] if memory.retention != "1" else []
+        words += [f"update {memory.update}"] if memory.update else []
+    if memory.initial not in ("", "0"):
+        words.append(f"starts at {memory.initial}")
+    if memory.query:
+        words.append(f"asked about {memory.query}")
+    if not memory.fresh and memory.consulted_by:
+        words.append("read before its write")
+    if memory.readout:
+        words.append(f"read as {memory.readout}")
+    return ", ".join(words)
+
+
+def shown(memory: Memory) -> str:
+    """The pair that a memory is shown; a box has no key."""
+    return memory.value if memory.key == "none" else f"{memory.key} -> {memory.value}"
+
+
+def _title(system: NestedSystem) -> str:
+    words = [
+        f"{system.name}: {_count(len(system.memories), 'memory', 'memories')} on "
+        f"{_count(len(system.levels), 'level', 'levels')}",
+        system.covers,
+        f"{readable_bytes(system.state_bytes)} of state" if system.settings or system.state_bytes else "",
+    ]
+    return "; ".join(word for word in words if word)
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
+
+
+def _sizes(system: NestedSystem) -> str:
+    measured = any(memory.surprise is not None for memory in system.memories)
+    rows = [["level", "written", "memory", "model", "count", "entries", "bytes", *(["surprise"] if measured else [])]]
+    for memory in system.memories:
+        surprise = "-" if memory.surprise is None else f"{memory.surprise:.3g}"
+        rows.append(
+            [
+                str(memory.level),
+                every(memory.period),
+                _name(memory),
+                memory.model,
+                f"{memory.count:,}",
+                f"{memory.parameters:,}",
+                readable_bytes(memory.bytes),
+                *([surprise] if measured else []),
+            ]
+        )
+    return _aligned(rows, right=range(4, len(rows[0])))
+
+
+def _rules(system: NestedSystem) -> str:
+    layers = [memory for memory in system.memories if memory.home == "weights"]
+    rows = [["memory", "shown", "objective", "rule"]]
+    for memory in system.memories:
+        if memory in layers[1:]:
+            continue  # all layers of a system follow one rule
+        name = "each layer (W)" if memory in layers and len(layers) > 1 else _name(memory)
+        rows.append([name, shown(memory), memory.objective, written(memory)])
+    return _aligned(rows)
+
+
+def _definitions(system: NestedSystem) -> list[str]:
+    lines = []
+    if system.where:
+        lines.append(_wrap("where " + "; ".join(f"{name} = {text}" for name, text in system.where.items())))
+    groups: Sequence[Mapping[str, Any]] = list({repr(group): group for group in system.settings if group}.values())
+    for number, group in enumerate(groups):
+        label = "with " if len(groups) == 1 else f"with, in group {number + 1} of {len(groups)}, "
+        lines.append(_wrap(label + ", ".join(f"{name} {value}" for name, value in group.items())))
+    return lines
+
+
+def _name(memory: Memory) -> str:
+    own = memory.name.rpartition(".")[2]
+    return memory.name if memory.symbol in ("", own) else f"{memory.name} ({memory.symbol})"
+
+
+def _wrap(text: str) -> str:
+    return "\n".join(textwrap.wrap(text, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False))
+
+
+def _aligned(rows: list[list[str]], right: Sequence[int] = ()) -> str:
+    """Columns as wide as their contents; the last one takes what is left of the line and is wrapped into it."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    before = sum(widths[:-1]) + len(GAP) * (len(widths) - 1)
+    if not right:
+        widths[-1] = max(WIDTH - before, 40)
+    lines = []
+    for number, row in enumerate(rows):
+        cells = [text.ljust(width) for text, width in zip(row, widths, strict=True)]
+        for column in right:
+            cells[column] = row[column].rjust(widths[column])
+        pieces = textwrap.wrap(row[-1], widths[-1], break_long_words=False, break_on_hyphens=False) or [""]
+        last = cells[-1] if right else pieces[0]
+        lines.append(GAP.join([*cells[:-1], last]).rstrip())
+        lines += [" " * before + piece for piece in ([] if right else pieces[1:])]
+        if number == 0:
+            lines.append("-" * max(map(len, lines)))
+    return "\n".join(lines)
