@@ -76,6 +76,7 @@ def test_assigned_values_are_yaml_and_numbers_are_numbers(assignment: str, value
 def test_assignments_are_carried_out_in_order() -> None:
     settings = options.assign(Outer(), ["inner.width=4", "inner.mode=fancy", "inner.width=5", "maybe.width=2"])
     assert settings.inner == Inner(width=5, mode="fancy") and settings.maybe == Inner(width=2)
+    assert options.assign(settings, ["maybe=null", "maybe.mode=fancy"]).maybe == Inner(mode="fancy")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Progress of a sweep: a bar on a terminal, a plain line now and then elsewhere."""
+"""Progress of a sweep or of a training run: a bar on a terminal, a plain line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from nestlearn.training import RunResult
+from nestlearn.training.loop import Training
+from nestlearn.training.train_settings import TrainSettings
 
-__all__ = ["show_progress"]
+__all__ = ["show_progress", "show_training"]
 
 PLAIN_LINES = 20
 
@@ -46,6 +48,55 @@ def show_progress(console: Console) -> Iterator[Callable[[RunResult, bool, int],
             )
 
     yield line
+
+
+@contextmanager
+def show_training(console: Console, settings: TrainSettings) -> Iterator[Callable[[Training], None]]:
+    """Yield the function that training calls whenever it has recorded something."""
+    every = max(1, settings.steps // PLAIN_LINES)
+    if console.is_terminal and not console.quiet:
+        columns = (
+            TextColumn("[bold]{task.description}[/] step {task.completed:>5.0f} of {task.total:.0f}"),
+            BarColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("[dim]{task.fields[losses]}"),
+        )
+        with Progress(*columns, console=console) as bar:
+            jobs = {
+                seed: bar.add_task(f"seed {seed}", total=settings.steps, losses="", start=False, visible=False)
+                for seed in settings.seeds
+            }
+
+            def show(training: Training) -> None:
+                job = jobs[training.spec.seed]
+                bar.start_task(job)
+                bar.update(job, completed=training.steps_taken, losses=_losses(training), visible=True)
+
+            yield show
+        return
+    shown: dict[int, int] = {}
+
+    def line(training: Training) -> None:
+        """About twenty lines a seed: the first rows at or after every twentieth part."""
+        seed, step = training.spec.seed, training.steps_taken
+        if step // every > shown.get(seed, 0) // every or training.done:
+            shown[seed] = step
+            console.print(
+                f"seed {seed}, step {step} of {settings.steps}: {_losses(training)}, {training.clock.seconds:.1f} s",
+                soft_wrap=True,
+                highlight=False,
+            )
+
+    yield line
+
+
+def _losses(training: Training) -> str:
+    """The latest training and validation loss."""
+    rows = {"training loss": training.train, "validation": training.curve}
+    found = [f"{name} {series[-1][2]:.4f}" for name, series in rows.items() if series]
+    return ", ".join(found) or "no loss yet"
 
 
 def _describe(result: RunResult, reused: bool) -> str:

@@ -27,8 +27,8 @@ SET_BY_TRAINING = {"params", "model", "tables", "lr", "elementwise", "elementwis
 
 
 def optimizer_classes() -> dict[str, type[torch.optim.Optimizer]]:
-    """Every optimizer class that can be named: ours by their plain name, those of torch as ``torch.optim.Name``."""
-    ours = {name: getattr(optim, name) for name in optim.__all__ if name != "Optimizer"}
+    """Every optimizer class that can be named, by its dotted name: ours and those of torch."""
+    ours = {OURS + name: getattr(optim, name) for name in optim.__all__ if name != "Optimizer"}
     theirs = {
         TORCH + name: kind
         for name, kind in vars(torch.optim).items()
@@ -39,7 +39,7 @@ def optimizer_classes() -> dict[str, type[torch.optim.Optimizer]]:
 
 @lru_cache
 def find_optimizer(name: str) -> Contender:
-    """The optimizer called ``name``, as what the training loop asks of a contender.
+    """The optimizer called ``name``, without regard to case, as what the training loop asks of a contender.
 
     Raises:
         ValueError: there is none; the message gives all names and the nearest one.
@@ -47,13 +47,13 @@ def find_optimizer(name: str) -> Contender:
     if ":" in name or name.casefold() in {known.casefold() for known in CONTENDERS}:
         return find_contender(name)
     classes = optimizer_classes()
-    folded = {known.casefold(): known for full in classes for known in (full, OURS + full, "nl.optim." + full)}
-    full = folded.get(name.casefold()) or folded.get((TORCH + name).casefold())
-    if full is None:
-        short = [known.removeprefix(TORCH) for known in classes]
-        choice("optimizer", name, {*CONTENDERS, *short})
-    plain = str(full).removeprefix("nl.optim.").removeprefix(OURS)
-    return _of_class(plain, classes[plain])
+    known = {full.rpartition(".")[2]: full for full in classes} | {full: full for full in classes}
+    known |= {full.replace(OURS, "nl.optim."): full for full in classes if full.startswith(OURS)}
+    folded = {spelt.casefold(): full for spelt, full in known.items()}
+    if name.casefold() not in folded:
+        choice("optimizer", name, {*CONTENDERS, *(full.rpartition(".")[2] for full in classes)})
+    full = folded[name.casefold()]
+    return _of_class(full, classes[full])
 
 
 def _of_class(name: str, kind: type[torch.optim.Optimizer]) -> Contender:

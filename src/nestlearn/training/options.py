@@ -91,7 +91,6 @@ def assign(settings: Model, assignments: Iterable[str]) -> Model:
     Raises:
         ValueError: as ``merge``, or an assignment that has another form.
     """
-    changes: dict[str, Any] = {}
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         path = name.strip().split(".")
@@ -104,8 +103,8 @@ def assign(settings: Model, assignments: Iterable[str]) -> Model:
             raise ValueError(f"{name.strip()}: expected a YAML value, got {text!r} ({reason})") from error
         for key in reversed(path):
             value = {key: value}
-        changes = _overlay(changes, value)
-    return merge(settings, changes)
+        settings = merge(settings, value)
+    return settings
 
 
 def to_yaml(settings: BaseModel) -> str:

@@ -92,7 +92,7 @@ class Stepper:
         (optimizer,) = self._optimizers
         start = self._clock.mark()
         self.last_loss = []
-        loss = optimizer.step(partial(self._measure, batch))
+        loss = optimizer.step(partial(self._measure, batch))  # type: ignore[arg-type]  # torch's stub asks for floats
         self._clock.add(start, start, self._clock.mark())
         return torch.as_tensor(loss).detach()
 

@@ -1,0 +1,54 @@
+"""``nestlearn train``: one optimizer on one task, resumable at every moment.
+
+This file holds the options alone and imports no torch, so that help and completion answer at once; ``train_job`` does
+the work.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["train"]
+
+
+def train(
+    task: Annotated[str | None, typer.Option(help="A task, or module:function. [default: digits]")] = None,
+    optimizer: Annotated[
+        str | None,
+        typer.Option(
+            help="A contender, a class of nestlearn.optim or torch.optim, or module:function. [default: DeepMomentum]"
+        ),
+    ] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate. [default: the optimizer's own]")] = None,
+    steps: Annotated[int | None, typer.Option(help="Training steps. [default: 400]")] = None,
+    seeds: Annotated[str | None, typer.Option(help="0..2 or 0,1; one run each. [default: 0]")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file with settings.")] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="One setting, as in optimizer.hidden=32 or task.dim=64."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The run folder. [default: runs/train-DATE-TIME]")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Continue in this run folder, from its last checkpoint.")] = None,
+    checkpoint_every: Annotated[int | None, typer.Option(help="Steps between checkpoints. [default: 100]")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, float64 or bfloat16.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print the path of the report and nothing else.")] = False,
+) -> None:
+    """Train with one optimizer, and write a report."""
+    from nestlearn.cli.train_job import train_job
+
+    given = {
+        "task": task,
+        "optimizer": optimizer,
+        "lr": lr,
+        "steps": steps,
+        "seeds": seeds,
+        "checkpoint_every": checkpoint_every,
+        "device": device,
+        "dtype": dtype,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    raise typer.Exit(train_job(given, config, assignments or [], out, resume, quiet))

@@ -1,0 +1,119 @@
+"""What ``nestlearn train`` does with its options: settings, progress, signals, the report."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import typer
+from rich.console import Console
+
+from nestlearn.cli.progress import show_training
+from nestlearn.report import print_tables, write_report
+from nestlearn.tasks import DataFileError, check_data
+from nestlearn.training import RunFolder, RunFolderError, options
+from nestlearn.training.checkpoint import CheckpointError
+from nestlearn.training.loop import Interrupted
+from nestlearn.training.train_run import TrainRun
+from nestlearn.training.train_settings import TrainSettings, resolve_training
+
+__all__ = ["train_job"]
+
+FINISHED, FAILED, INTERRUPTED = 0, 2, 130
+
+
+def train_job(
+    given: dict[str, Any],
+    config: Path | None,
+    assignments: list[str],
+    out: Path | None,
+    resume: Path | None,
+    quiet: bool,
+) -> int:
+    """Carry a training run out, from its options to its report; returns the exit status.
+
+    Args:
+        given: the options that stand for single settings, those left out not among them.
+        config, assignments: a file with settings, and ``--set``.
+        out, resume: the folder to make, or to continue in.
+        quiet: print the report's path alone.
+    """
+    console = Console(quiet=quiet)
+    folder = RunFolder(resume or out or Path("runs") / f"train-{datetime.now():%Y%m%d-%H%M%S}")
+    try:
+        if resume is not None and out not in (None, resume):
+            raise ValueError("expected either --out or --resume, got both: a resumed run stays in its folder")
+        base = TrainRun.settings_of(RunFolder.open(resume)) if resume else TrainSettings()
+        run = TrainRun(folder, _settings(base, config, given, assignments))
+        _train(run, console, resumed=resume is not None)
+        path, _ = write_report(folder.path)
+    except (ValueError, RunFolderError, DataFileError, CheckpointError) as error:
+        typer.echo(f"error: {error}", err=True)
+        return FAILED
+    except Interrupted:
+        typer.echo(f"interrupted, nothing is lost; continue with: nestlearn train --resume {folder.path}", err=True)
+        return INTERRUPTED
+    print_tables(run.results(), console)
+    typer.echo(str(path) if quiet else f"report: {path}")
+    return FINISHED
+
+
+def _settings(base: TrainSettings, config: Path | None, given: dict[str, Any], assignments: list[str]) -> TrainSettings:
+    """A file over the base, options over the file, ``--set`` over the options."""
+    settings = options.merge(base, options.read(config)) if config else base
+    kept = {"task": settings.task.name, "optimizer": settings.optimizer.name}
+    # Another name brings settings of its own; the same one keeps those that it has.
+    settings = options.merge(settings, {k: v for k, v in given.items() if k != "lr" and kept.get(k) != v})
+    if "lr" in given:
+        settings = options.merge(settings, {"optimizer": {"lr": given["lr"]}})
+    return resolve_training(options.assign(settings, assignments))
+
+
+def _train(run: TrainRun, console: Console, resumed: bool) -> None:
+    """Everything between the settings and the report."""
+    if resumed:
+        run.resume()
+    check_data([run.settings.task.name])
+    training = run.prepare()
+    if not resumed:
+        run.create()
+    if training is not None:
+        parameters = sum(p.numel() for p in training.model.parameters())
+        console.print(
+            f"{training.spec.variant.name} on {training.spec.task}: {parameters:,} parameters, {training.spec.steps} "
+            f"steps, run folder {run.folder.path}",
+            soft_wrap=True,
+            highlight=False,
+        )
+    with show_training(console, run.settings) as progress, _interrupts(console) as stopped:
+        try:
+            run.run(progress, stopped)
+        finally:
+            for note in run.notes:
+                typer.echo(f"note: {note}", err=True)
+
+
+@contextmanager
+def _interrupts(console: Console) -> Iterator[Callable[[], bool]]:
+    """Yield whether SIGINT or SIGTERM has come; the step in progress is finished first. A second one acts at once."""
+    came: list[int] = []
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in signals}
+
+    def note(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+    for number in signals:
+        signal.signal(number, note)
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

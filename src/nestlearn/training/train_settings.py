@@ -1,0 +1,179 @@
+"""The settings of ``nestlearn train``: one optimizer on one task.
+
+``task`` and ``optimizer`` are a name and whatever that task or optimizer takes besides, so that ``task.dim=64`` and
+``optimizer.hidden=32`` need no list of their own here. ``resolve_training`` checks all of it and fills in what was left
+open; the result is ``config.yaml`` of the run folder.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from nestlearn.errors import did_you_mean
+from nestlearn.tasks import make_task
+from nestlearn.training.config import find_device, parse_seeds
+from nestlearn.training.optimizers import TORCH, find_optimizer, optimizer_settings
+from nestlearn.training.options import Options
+from nestlearn.training.schedule import make_schedule
+from nestlearn.training.spec import RunSpec, Variant
+
+__all__ = ["OptimizerSettings", "TaskSettings", "TrainSettings", "changed_settings", "resolve_training"]
+
+ELEMENTWISE_LR = 1e-2
+IRRELEVANT = {"checkpoint_every", "seeds"}  # settings that change no run's result
+
+
+class _Named(BaseModel):
+    """A name, and settings that only the named thing knows."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: str
+
+    def others(self) -> dict[str, Any]:
+        """The settings that are no fields of this class."""
+        return dict(self.model_extra or {})
+
+
+class TaskSettings(_Named):
+    """A task and fields of it."""
+
+    name: str = Field(default="digits", description="a task, or `module:function`; its fields stand beside it")
+
+
+class OptimizerSettings(_Named):
+    """An optimizer and arguments of it."""
+
+    name: str = Field(
+        default="DeepMomentum",
+        description="a contender of `compare`, a class of `nestlearn.optim` or `torch.optim`, or `module:function`; "
+        "its arguments stand beside it",
+    )
+    lr: float | None = Field(default=None, gt=0, description="learning rate; null is the optimizer's own")
+    elementwise_lr: float | None = Field(
+        default=None,
+        gt=0,
+        description="rate for vectors, embeddings and heads; null is 0.01, or lr for a class of torch",
+    )
+
+
+class TrainSettings(Options):
+    """All settings of a training run; ``docs/train.md`` explains them."""
+
+    kind: Literal["train"] = "train"
+    task: TaskSettings = Field(default=TaskSettings(), description="what is learnt: a name and fields of that task")
+    optimizer: OptimizerSettings = Field(
+        default=OptimizerSettings(), description="who learns: a name and its arguments"
+    )
+    steps: int = Field(default=400, ge=1, description="training steps")
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1, description="one run each, in turn: `0..2` or `[0, 1]`")
+    schedule: Literal["linear", "constant", "cosine"] = Field(default="linear", description="of the learning rates")
+    warmup: int = Field(default=0, ge=0, description="steps over which the learning rates rise first")
+    points: int = Field(default=20, ge=1, description="looks at the validation split")
+    rows: int = Field(default=200, ge=1, description="rows of the training loss, and of the memories' surprises")
+    checkpoint_every: int = Field(
+        default=100, ge=1, description="steps between checkpoints; there is one at the end anyway"
+    )
+    device: str = Field(default="cpu", description="`auto`, `cpu` or `cuda`")
+    dtype: Literal["float32", "float64", "bfloat16"] = Field(
+        default="float32", description="of the network and its inputs"
+    )
+    threads: int = Field(
+        default=1, ge=1, description="of torch on the CPU; with more of them sums may come out otherwise"
+    )
+
+    @field_validator("task", "optimizer", mode="before")
+    @classmethod
+    def _by_name(cls, given: Any) -> Any:
+        return {"name": given} if isinstance(given, str) else given
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _spelt(cls, given: Any) -> Any:
+        return parse_seeds(str(given)) if isinstance(given, int | str) else given
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if min(seeds) < 0 or len(set(seeds)) < len(seeds):
+            raise ValueError(f"expected different seeds, none negative, got {list(seeds)}")
+        return seeds
+
+    def spec(self, seed: int) -> RunSpec:
+        """The run of one seed, for settings that are resolved."""
+        contender = find_optimizer(self.optimizer.name)
+        fixed = {**contender.fixed, **self.optimizer.others()}
+        return RunSpec(
+            task=self.task.name,
+            variant=Variant(contender.name),
+            settings=(("lr", self.optimizer.lr),),
+            seed=seed,
+            steps=self.steps,
+            fixed=tuple(fixed.items()),
+            size=tuple(self.task.others().items()),
+            elementwise_lr=self.optimizer.elementwise_lr or ELEMENTWISE_LR,
+            points=self.points,
+            device=self.device,
+            dtype=self.dtype,
+            schedule=self.schedule,
+            warmup=self.warmup,
+        )
+
+
+def resolve_training(settings: TrainSettings) -> TrainSettings:
+    """The settings with everything filled in that was left open, checked as far as that goes without building a
+    network.
+
+    Raises:
+        ValueError: an unknown name or argument (with the nearest one), a value that does not fit.
+    """
+    make_schedule(settings.schedule, settings.warmup, settings.steps)
+    make_task(settings.task.name, settings.task.others(), "cpu", settings.dtype)
+    optimizer = settings.optimizer
+    contender = find_optimizer(optimizer.name)
+    known = optimizer_settings(optimizer.name)
+    for given in optimizer.others():
+        if known is not None and given not in known:
+            names = sorted({*known, "lr", "elementwise_lr"})
+            raise ValueError(
+                f"unknown setting 'optimizer.{given}' of {contender.name}: expected one of {', '.join(names)}."
+                f"{did_you_mean(given, names)}"
+            )
+    one_rate = contender.name.startswith(TORCH)
+    if one_rate and optimizer.elementwise_lr is not None:
+        raise ValueError(
+            f"optimizer.elementwise_lr: {contender.name} treats all parameters alike and has one rate, lr; "
+            "contenders of `compare` and classes of nestlearn.optim have two"
+        )
+    filled = {
+        "name": contender.name,
+        "lr": optimizer.lr if optimizer.lr is not None else contender.lr,
+        "elementwise_lr": None if one_rate else optimizer.elementwise_lr or ELEMENTWISE_LR,
+    }
+    return settings.model_copy(
+        update={"optimizer": optimizer.model_copy(update=filled), "device": find_device(settings.device)}
+    )
+
+
+def changed_settings(before: TrainSettings, now: TrainSettings) -> list[str]:
+    """What a run begun with ``before`` cannot be continued with: "key: was x, now y" for every difference that would
+    change its result. Seeds may be added.
+    """
+    old, new = before.model_dump(), now.model_dump()
+    found = _changes("", {k: v for k, v in old.items() if k not in IRRELEVANT}, new)
+    if not set(before.seeds) <= set(now.seeds):
+        found.append(f"seeds: was {list(before.seeds)}, now {list(now.seeds)}")
+    return found
+
+
+def _changes(where: str, old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    found = []
+    for key in [*old, *(key for key in new if key not in old and where)]:
+        one, two = old.get(key), new.get(key)
+        if isinstance(one, dict) and isinstance(two, dict):
+            found += _changes(f"{where}{key}.", one, two)
+        elif one != two:
+            found.append(f"{where}{key}: was {one}, now {two}")
+    return found

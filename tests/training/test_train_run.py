@@ -1,0 +1,234 @@
+"""Runs in a folder: what lies there, and that stopping them anywhere changes none of it."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from sameness import differences
+
+from nestlearn.training import options
+from nestlearn.training.checkpoint import CheckpointError, Checkpoints
+from nestlearn.training.loop import Interrupted
+from nestlearn.training.run_folder import RunFolder, RunFolderError
+from nestlearn.training.train_run import TrainRun
+from nestlearn.training.train_settings import TrainSettings, resolve_training
+
+TIMES = ("seconds", "step_ms", "optimizer_ms", "clock", "files", "started")
+SETTINGS = ["task=tiny_task:lines", "optimizer=Muon", "steps=24", "seeds=0..1", "rows=12", "points=6"]
+
+
+def settings(*changes: str) -> TrainSettings:
+    return resolve_training(options.assign(TrainSettings(), [*SETTINGS, "checkpoint_every=7", *changes]))
+
+
+def started(path: Path, *changes: str) -> TrainRun:
+    run = TrainRun(RunFolder(path), settings(*changes))
+    run.prepare()
+    run.create()
+    return run
+
+
+def resumed(path: Path) -> TrainRun:
+    folder = RunFolder(path)
+    run = TrainRun(folder, TrainRun.settings_of(folder))
+    run.resume()
+    return run
+
+
+def content(path: Path) -> dict:
+    """All that a run leaves behind, parsed; times are ignored by the comparison."""
+    found = {name: [json.loads(line) for line in (path / name).read_text().splitlines()]
+             for name in ("metrics.jsonl", "events.jsonl")}  # fmt: skip
+    found["results"] = json.loads((path / "results.json").read_text())
+    found["last"] = {run: Checkpoints(path / "checkpoints", run).newest() for run in ("seed0", "seed1")}
+    for seed in found["last"].values():
+        for rows in ("train", "curve"):
+            seed[0]["training"][rows] = [[row[0], row[2]] for row in seed[0]["training"][rows]]
+    return found
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("runs") / "whole"
+    started(path).run()
+    return path
+
+
+def test_the_folder_holds_what_the_documentation_says(whole) -> None:
+    assert {path.name for path in whole.iterdir()} == {
+        "config.yaml", "environment.json", "metrics.jsonl", "events.jsonl", "results.json", "checkpoints",
+    }  # fmt: skip
+    config = options.read(whole / "config.yaml")
+    assert next(iter(config)) == "kind" and config["kind"] == "train"
+    assert config["optimizer"] == {"name": "Muon", "lr": 0.052, "elementwise_lr": 0.01}
+    names = sorted(path.name.rpartition("-")[0] for path in (whole / "checkpoints").iterdir())
+    assert names == [f"seed{seed}-step{step:08d}" for seed in (0, 1) for step in (21, 24)]
+    metrics = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in metrics if record["kind"] == "train"] == [*range(2, 25, 2)] * 2
+    assert [record["step"] for record in metrics if record["kind"] == "validation"] == [*range(4, 25, 4)] * 2
+    assert [record["seed"] for record in metrics if record["kind"] == "run"] == [0, 1]
+    facts = json.loads((whole / "environment.json").read_text())
+    assert facts["threads_per_worker"] == 1 and facts["reused_runs"] == 0 and facts["seconds"] > 0
+
+
+def test_the_row_of_the_results_has_the_figures_of_the_runs(whole) -> None:
+    (row,) = json.loads((whole / "results.json").read_text())["tasks"]["tiny_task:lines"]
+    runs = list(RunFolder(whole).runs()[0].values())
+    assert row["name"] == "Muon" and row["runs"] == [run.key for run in runs]
+    losses = [run.test["loss"] for run in runs]
+    assert row["test"]["loss"]["values"] == losses and row["test"]["loss"]["mean"] == pytest.approx(sum(losses) / 2)
+    assert row["interval"][0] < row["test"]["loss"]["mean"] < row["interval"][1]
+    assert row["state_bytes"] == runs[0].state_bytes > 0 and row["spec"]["seed"] == 0
+    assert row["against_control"] is row["against_baseline"] is row["against_muon"] is row["to_target"] is None
+
+
+class Once:
+    """Says stop after so many questions, once."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        return self.left == 0
+
+
+@pytest.mark.parametrize("after", [1, 7, 13, 24, 30, 47])
+def test_an_interrupted_run_goes_on_to_the_same_bits(whole, tmp_path, after: int) -> None:
+    path = tmp_path / "run"
+    run = started(path)
+    if after == 24:  # the end of a seed is no moment to stop: it is finished, and the next one stops
+        run.run(should_stop=lambda: False)
+    else:
+        with pytest.raises(Interrupted):
+            run.run(should_stop=Once(after))
+        resumed(path).run()
+    assert differences(content(whole), content(path), ignore=TIMES) == []
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("after", [1, 4, 11, 12, 13, 20, 24])
+def test_rows_after_the_last_checkpoint_are_not_there_twice(whole, tmp_path, after: int) -> None:
+    """Die while rows are written: after them on the disk, before any checkpoint knows of them."""
+    path, count = tmp_path / "run", 0
+
+    def die(training) -> None:
+        nonlocal count
+        count += 1
+        if count == after:
+            with (path / "metrics.jsonl").open("a") as file:
+                file.write('{"kind": "tra')  # the last line is cut short
+            raise Killed
+
+    with pytest.raises(Killed):
+        started(path).run(progress=die)
+    run = resumed(path)
+    assert len(run.notes) == 1 and "cut short" in run.notes[0]
+    run.run()
+    assert differences(content(whole), content(path), ignore=TIMES) == []
+
+
+def test_a_finished_folder_trains_nothing_again(whole, tmp_path) -> None:
+    before = content(whole)
+    run = resumed(whole)
+    assert run.prepare() is None
+    run.run(progress=lambda training: pytest.fail("trained again"))
+    assert differences(before, content(whole)) == []
+    assert json.loads((whole / "environment.json").read_text())["reused_runs"] == 2
+
+
+def stopped(path: Path, after: int = 17) -> Path:
+    with pytest.raises(Interrupted):
+        started(path).run(should_stop=Once(after))
+    return path
+
+
+def test_a_broken_newest_checkpoint_costs_steps_and_is_said(whole, tmp_path) -> None:
+    path = stopped(tmp_path / "run")
+    newest, older = Checkpoints(path / "checkpoints", "seed0").paths()
+    newest.write_bytes(newest.read_bytes()[:1000])
+    run = resumed(path)
+    run.run()
+    (note,) = run.notes
+    assert newest.name in note and f"Going on from {older.name} instead" in note
+    assert differences(content(whole), content(path), ignore=TIMES) == []
+
+
+def test_without_a_whole_checkpoint_the_run_is_not_begun_anew(tmp_path) -> None:
+    path = stopped(tmp_path / "run")
+    for file in (path / "checkpoints").iterdir():
+        file.write_bytes(b"no checkpoint")
+    before = (path / "metrics.jsonl").read_bytes()
+    with pytest.raises(CheckpointError, match="No whole checkpoint of seed0 is left"):
+        resumed(path).run()
+    for file in (path / "checkpoints").iterdir():
+        file.unlink()
+    with pytest.raises(CheckpointError, match=r"no checkpoint of seed0 .* but rows of its run"):
+        resumed(path).run()
+    assert (path / "metrics.jsonl").read_bytes() == before
+
+
+def test_the_checkpoint_of_another_run_is_refused(tmp_path) -> None:
+    path, other = stopped(tmp_path / "run"), tmp_path / "other"
+    with pytest.raises(Interrupted):
+        started(other, "optimizer=Adam").run(should_stop=Once(5))
+    for file in (path / "checkpoints").iterdir():
+        file.unlink()
+    for file in (other / "checkpoints").iterdir():
+        file.rename(path / "checkpoints" / file.name)
+    with pytest.raises(CheckpointError, match=r"does not fit its run: expected the state of the run .*Muon.*Adam"):
+        resumed(path).run()
+
+
+def test_rows_that_are_gone_are_an_error(tmp_path) -> None:
+    path = stopped(tmp_path / "run")
+    (path / "metrics.jsonl").write_text("")
+    with pytest.raises(RunFolderError, match=r"metrics\.jsonl has 0 bytes, but had \d+ when the checkpoint"):
+        resumed(path).run()
+
+
+def test_changed_settings_are_refused_by_name_and_seeds_may_be_added(tmp_path) -> None:
+    path = stopped(tmp_path / "run")
+    before = (path / "config.yaml").read_bytes()
+    for change, named in {
+        "steps=30": r"steps: was 24, now 30",
+        "optimizer.lr=0.1": r"optimizer\.lr: was 0\.052, now 0\.1",
+        "optimizer.nesterov=false": r"optimizer\.nesterov: was None, now False",
+        "task.width=9": r"task\.width: was None, now 9",
+        "dtype=float64": r"dtype: was float32, now float64",
+        "seeds=[0]": r"seeds: was \[0, 1\], now \[0\]",
+    }.items():
+        with pytest.raises(ValueError, match=f"other settings, they would change its result: {named}"):
+            TrainRun(RunFolder(path), settings(change)).resume()
+    assert (path / "config.yaml").read_bytes() == before
+    more = TrainRun(RunFolder(path), settings("seeds=0..2", "checkpoint_every=3"))
+    more.resume()
+    more.run()
+    assert [run.seed for run in RunFolder(path).runs()[0].values()] == [0, 1, 2]
+
+
+def test_a_comparison_is_not_continued_as_a_training_run(tmp_path) -> None:
+    (tmp_path / "config.yaml").write_text("kind: compare\n")
+    with pytest.raises(ValueError, match=r"written by `nestlearn compare`.*nestlearn compare --resume"):
+        TrainRun.settings_of(RunFolder(tmp_path))
+
+
+def test_a_diverged_seed_has_its_row_and_its_reason(tmp_path) -> None:
+    run = started(tmp_path / "run", "optimizer=SGD", "optimizer.lr=1e20")
+    run.run()
+    (row,) = run.results()["tasks"]["tiny_task:lines"]
+    assert row["status"] == "diverged" and row["reason"].startswith("seed 0, step ") and row["test"] == {}
+
+
+def test_threads_are_those_of_the_settings_and_are_put_back(tmp_path) -> None:
+    before, seen = torch.get_num_threads(), []
+    torch.set_num_threads(2)
+    try:
+        started(tmp_path / "run").run(progress=lambda training: seen.append(torch.get_num_threads()))
+        assert set(seen) == {1} and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
