@@ -131,7 +131,7 @@ class OwnTask(Task):
         checked = _Made(*_checked(self.name, made), random)
         if checked.model in self._built:
             raise ValueError(
-                f"{self.name} returned the same model twice: make it inside the function, so that each run starts afresh"
+                f"{self.name} returned the same model twice: make it inside the function, so that runs start afresh"
             )
         return checked
 
