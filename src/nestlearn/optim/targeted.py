@@ -6,7 +6,7 @@ from torch import Tensor
 
 from nestlearn.optim import curvature
 from nestlearn.optim.optimizer import Common, Optimizer, Params
-from nestlearn.targets import SecondMoment, Target, make_target
+from nestlearn.targets import GaussNewton, SecondMoment, Target, make_target
 
 __all__ = ["TargetedOptimizer"]
 
@@ -32,6 +32,11 @@ class TargetedOptimizer(Optimizer):
     def target(self, group: dict[str, Any]) -> Target:
         """The target of a group."""
         return make_target(self._targets.get(group["target"], group["target"]), group["target_period"])
+
+    @property
+    def needs_graph(self) -> bool:
+        targets = [self.target(group) for group in self.param_groups]
+        return any(target.observation is not None and not isinstance(target, GaussNewton) for target in targets)
 
     def element_target(self, group: dict[str, Any]) -> Target:
         """The target of parameters that are no matrices."""

@@ -70,7 +70,7 @@ class Stepper:
         if not self._task.delay or self._arrived():
             for optimizer, with_graph in zip(self._optimizers, self._with_graph, strict=True):
                 if with_graph:
-                    optimizer.step(lambda: loss)
+                    optimizer.step(lambda: loss)  # type: ignore[arg-type, return-value]
                 else:
                     optimizer.step()
         clock.add(start, before, clock.mark())
