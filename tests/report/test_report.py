@@ -1,155 +1,142 @@
-"""Reports of made-up results: what the tables and pictures say about winners, losers and runs that diverged."""
+"""The page and the files in it: what they say, and that they come from the folder's files alone."""
 
-import csv
-import io
+import base64
+import gzip
 import json
 import re
-from itertools import pairwise
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
-from rich.console import Console
 
-from nestlearn.report import print_tables, write_report
-from nestlearn.report.colours import stand_in, stylesheet, to_css
-from nestlearn.report.pictures import _apart, curves, panels, ranking, rates, surprises
-from nestlearn.report.tables import columns, table_rows, to_csv
-from nestlearn.training import RunFolder, RunFolderError, RunResult, preset, resolve
-from nestlearn.training.run_folder import write_atomic
-
-SEEDS = (0, 1)
+from nestlearn.report import write_pictures, write_report, write_systems
+from nestlearn.report.tables import to_csv
+from nestlearn.training import RunFolder, RunFolderError
 
 
-def figures(*losses: float) -> dict:
-    mean = sum(losses) / len(losses)
-    one = {"mean": mean, "spread": abs(losses[0] - losses[-1]), "values": list(losses)}
-    return {"loss": one, "accuracy": {"mean": 95.0, "spread": 0.5, "values": [95.0] * len(losses)}}
+def files_in(page: str) -> dict[str, str]:
+    """The files inside a page, unpacked, by name."""
+    links = re.findall(r'href="data:application/gzip;base64,([^"]+)"[^>]*\sdata-name="([^"]+)"', page)
+    return {name: gzip.decompress(base64.b64decode(data)).decode() for data, name in links}
 
 
-def difference(*values: float) -> dict:
-    return {"mean": sum(values) / len(values), "spread": 0.1, "values": list(values)}
+@pytest.fixture(scope="module")
+def page(made_up: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> str:
+    path, notes = write_report(made_up.path)
+    assert notes == []
+    return path.read_text()
 
 
-def row(name: str, test: dict, **changes) -> dict:
-    contender, control = name.removesuffix(" (control)"), name.endswith("(control)")
-    trials = [{"settings": {"lr": lr, "retention": 0.9}, "status": "finished", "loss": 1 + lr} for lr in (0.01, 0.1)]
-    fields = {
-        "name": name, "contender": contender, "control": control, "family": "f", "equation": "O10", "about": "",
-        "status": "finished" if test else "diverged", "reason": "" if test else "step 3: NaN", "test": test,
-        "settings": {"lr": 0.1, "retention": 0.9}, "edges": [], "grid": {"lr": [0.01, 0.1]}, "trials": trials,
-        "diverged_trials": 0, "validation": test, "step_ms": 2.0, "optimizer_ms": 0.5, "state_bytes": 80,
-        "parameters": 10,
-        "runs": [f"{name}/{seed}" for seed in SEEDS], "control_name": None, "control_is": "", "against_control": None,
-        "against_baseline": None,
-    }  # fmt: skip
-    return {**fields, **changes}
+def words(page: str) -> str:
+    """The visible text of a page."""
+    bare = re.sub(r"<(style|script|svg).*?</\1>", " ", page, flags=re.DOTALL)
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", bare))
 
 
-ROWS = [
-    row("Muon", figures(0.5, 0.6), control_name="Muon (control)", against_control=difference(-0.2, -0.3),
-        against_baseline=difference(-0.4, 0.1), edges=["lr at the high edge"]),
-    row("AdamW", figures(0.7, 0.8)),
-    row("Muon (control)", figures(0.7, 0.9)),
-    row("M3", {}, control_name="M3 (control)"),
-]  # fmt: skip
-RESULTS = {"baseline": "AdamW", "tasks": {"digits": ROWS}}
+def test_the_page_says_who_diverged_and_what_to_be_wary_of(page: str, rows: list[dict]) -> None:
+    (diverged,) = (row for row in rows if row["name"] == "M3")
+    assert f"M3 diverged: {diverged['reason']}" in words(page)
+    for row in rows:
+        assert all(f"{row['name']}: {warning}" in words(page) for warning in row["warnings"])
 
 
-def runs() -> dict[str, RunResult]:
-    found = {}
-    for one in ROWS:
-        for seed, key in zip(SEEDS, one["runs"], strict=True):
-            found[key] = RunResult(
-                key=key, task="digits", variant=one["name"], settings=one["settings"], seed=seed, steps=4, full=True,
-                status=one["status"], curve=[[2, 0.1, 1.0], [4, 0.2, 0.6 + seed / 10]] if one["test"] else [],
-                surprises=[[2, "momentum", 2.0], [4, "momentum", 1.0]] if one["name"] == "Muon" and seed == 0 else [],
-            )  # fmt: skip
-    return found
+def test_the_page_needs_nothing_but_itself_and_shows_no_path(page: str, made_up: RunFolder) -> None:
+    addresses = re.findall(r"""(?:src|href)\s*=\s*["']([^"'#][^"']{0,20})""", page)
+    assert addresses and all(address.startswith("data:application/gzip") for address in addresses)
+    assert "@import" not in page and "url(" not in page and "<link" not in page
+    inside = page + "".join(files_in(page).values())
+    assert str(made_up.path.parent) not in inside and "/tmp" not in inside and str(Path.home()) not in inside
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> RunFolder:
-    made = RunFolder.create(tmp_path / "run")
-    write_atomic(made.config, resolve(preset("demo"), tasks=("digits",), optimizers=("Muon", "M3")).to_yaml())
-    facts = {"started": "2025-01-01", "processor": "a machine", "torch": "2", "workers": 2, "seconds": 60.0}
-    write_atomic(made.environment, json.dumps(facts))
-    write_atomic(made.results, json.dumps(RESULTS))
-    for result in runs().values():
-        made.add(result)
-    return made
+def test_one_folder_gives_one_page(folder: RunFolder) -> None:
+    first = write_report(folder.path)[0].read_bytes()
+    assert write_report(folder.path)[0].read_bytes() == first
 
 
-def test_losers_and_diverged_contenders_have_their_rows() -> None:
-    cells = {line[0].text: line for line in table_rows(RESULTS, "digits")}
-    assert list(cells) == ["Muon", "AdamW", "M3"]
-    headings = [column.heading for column in columns("digits")]
-    muon, m3 = (dict(zip(headings, cells[name], strict=True)) for name in ("Muon", "M3"))
-    assert m3["test"].text == "diverged"
-    assert muon["lr"].text == "0.1 ↑" and muon["test"].text == "0.5500 ± 0.1000" and muon["control"].text == "0.8000"
-    assert muon["vs control"].text == "-0.2500" and muon["vs control"].good is True
-    assert muon["vs AdamW"].good is None  # the seeds disagree on the sign
+def test_every_anchor_has_its_place(page: str) -> None:
+    targets, places = set(re.findall(r'href="#([^"]+)"', page)), re.findall(r' id="([^"]+)"', page)
+    assert targets <= set(places) and len(places) == len(set(places))
 
 
-def test_the_csv_has_controls_and_every_seed() -> None:
-    lines = list(csv.DictReader(io.StringIO(to_csv(RESULTS, "digits"))))
-    assert [line["optimizer"] for line in lines] == [one["name"] for one in ROWS]
-    assert (
-        lines[0]["test_loss_by_seed"] == "0.5 0.6" and lines[3]["status"] == "diverged" and lines[3]["test_loss"] == ""
-    )
+def test_the_files_inside_hold_what_the_folder_holds(page: str, made_up: RunFolder, results: dict) -> None:
+    found = files_in(page)
+    assert found["digits-table.csv"] == to_csv(results, "digits")
+    assert json.loads(found["results.json"]) == results
+    assert json.loads(found["systems.json"]) == json.loads((made_up.path / "systems.json").read_text())
+    assert found["config.yaml"] == made_up.config.read_text()
+    assert json.loads(found["environment.json"]) == json.loads(made_up.environment.read_text())
 
 
-@pytest.mark.parametrize("width", [60, 90, 200])
-def test_the_terminal_table_fits_and_keeps_the_essentials(width: int) -> None:
-    console = Console(width=width, file=io.StringIO(), force_terminal=True, color_system=None)
-    print_tables(RESULTS, console)
-    text = console.file.getvalue()
-    assert max(map(len, text.splitlines())) <= width
-    assert all(name in text for name in ("Muon", "AdamW", "M3", "diverged"))
-    assert "…" not in text and ("state B/par" in text) == (width == 200)
+def test_the_curves_inside_hold_every_point(page: str, made_up: RunFolder, rows: list[dict]) -> None:
+    runs, found = made_up.runs()[0], files_in(page)
+    points = [
+        (row["name"], run.seed, split, *point)
+        for row in rows for run in (runs[key] for key in row["runs"])
+        for split, series in (("train", run.train), ("validation", run.curve)) for point in series
+    ]  # fmt: skip
+    lines = [line.split(",") for line in found["digits-curves.csv"].splitlines()[1:]]
+    assert [(line[0], int(line[1]), line[2], int(line[3])) for line in lines] == [point[:4] for point in points]
+    assert [float(line[5]) for line in lines] == pytest.approx([point[5] for point in points], rel=1e-8)
+    assert [float(line[4]) for line in lines] == pytest.approx([point[4] for point in points], abs=1e-5)
+    looks = [look for row in rows for key in row["runs"] for look in runs[key].surprises]
+    assert len(found["digits-events.csv"].splitlines()) == 1 + len(looks)
 
 
-def test_pictures_are_svg_in_the_colours_of_the_page() -> None:
-    found = runs()
-    for svg in (
-        ranking(ROWS, "AdamW"), curves(ROWS, found, "AdamW"), panels(ROWS, found, "AdamW"), rates(ROWS, "AdamW"),
-        surprises(ROWS, found),
-    ):  # fmt: skip
-        assert svg.startswith("<svg") and svg.rstrip().endswith("</svg>") and "aria-label" in svg
-        assert not re.search(r"#0[bc]01", svg), "a stand-in colour is left"
-        assert to_css(stand_in("Muon")) in svg and "<metadata" not in svg
-    assert "diverged" in ranking(ROWS, "AdamW") and surprises(ROWS[1:], found) == ""
-
-
-@pytest.mark.parametrize("rows", [ROWS[1:2], [row("AdamW", {}), row("Muon", {})]], ids=["one alone", "all diverged"])
-def test_pictures_of_next_to_nothing(rows: list[dict]) -> None:
-    for svg in (ranking(rows, "AdamW"), curves(rows, runs(), "AdamW"), panels(rows, {}, "AdamW"), rates(rows, "AdamW")):
-        assert svg.startswith("<svg")
-
-
-def test_every_contender_has_a_colour_for_light_and_dark_paper() -> None:
-    names = preset("demo").optimizers
-    assert len({stand_in(name) for name in names}) == len(names)
-    for dark in (False, True):
-        assert all(f"{to_css(stand_in(name))[4:-1]}:" in stylesheet(dark) for name in [*names, "Unknown"])
-
-
-def test_labels_are_kept_apart_inside_the_picture() -> None:
-    places = _apart([0.0, 0.01, 0.02, 0.9, 1.0], gap=0.1, bottom=0.0, top=1.0)
-    assert all(b - a >= 0.1 - 1e-9 for a, b in pairwise(places))
-    assert min(places) >= 0 and max(places) <= 1 + 1e-9
-    assert _apart([0.2, 0.8], gap=0.1, bottom=0, top=1) == pytest.approx([0.2, 0.8])
-
-
-def test_the_report_tells_who_won_who_lost_and_who_diverged(folder: RunFolder) -> None:
+def test_without_systems_it_says_so(folder: RunFolder) -> None:
+    (folder.path / "systems.json").unlink()
     path, notes = write_report(folder.path)
-    page = path.read_text()
-    assert notes == [] and "M3 diverged: step 3: NaN" in page
-    assert "Better than AdamW on every seed: none" in re.sub(r"\s+", " ", page)
-    assert "data:text/csv" in page and "prefers-color-scheme: dark" in page
-    assert "/tmp" not in page
+    assert "systems.json" in notes[0] and "The level score" not in words(path.read_text())
 
 
-def test_broken_files_are_named_with_their_line_and_a_cut_last_line_is_only_noted(folder: RunFolder) -> None:
+def test_a_folder_of_one_run(folder: RunFolder, results: dict, rows: list[dict]) -> None:
+    (row,) = (row for row in rows if row["name"] == "DeepMomentum")
+    nothing = dict.fromkeys(("against_control", "against_baseline", "against_muon", "to_target"))
+    alone = row | nothing | {"control_name": None, "trials": [], "trials_count": 0}
+    shared = {"baseline": results["baseline"], "muon": results["muon"], "warnings": []}
+    folder.results.write_text(json.dumps({**shared, "tasks": {"digits": [alone]}}))
+    folder.config.write_text("kind: train\n")
+    page = words(write_report(folder.path)[0].read_text())
+    assert "DeepMomentum: one run" in page and "vs AdamW" not in page and "Lowest test loss" not in page
+    assert "The level score" in page and "How the settings were chosen" not in page
+
+
+def test_names_of_others_cannot_break_the_page(folder: RunFolder, results: dict) -> None:
+    text = json.dumps(results).replace('"Momentum"', '"<b>mine</b>:\\"x\\", y"')
+    folder.results.write_text(text)
+    page = write_report(folder.path)[0].read_text()
+    assert "<b>mine</b>" not in page
+    for svg in re.findall(r"<svg class=\"plot\".*?</svg></svg>|<svg class=\"plot\".*?</svg>", page, flags=re.DOTALL):
+        assert "<b>" not in svg
+
+
+def test_the_main_pictures_as_files(made_up: RunFolder, tmp_path: Path) -> None:
+    written = write_pictures(made_up.path, tmp_path / "pictures")
+    assert [path.name for path in written] == ["digits-ranking.svg", "digits-steps.svg", "digits-seconds.svg"]
+    for path in written:
+        assert ElementTree.fromstring(path.read_text()).tag == "{http://www.w3.org/2000/svg}svg"
+        assert "prefers-color-scheme: dark" in path.read_text()
+
+
+def test_systems_describe_every_optimizer_as_it_was_trained(made_up: RunFolder, rows: list[dict]) -> None:
+    systems = json.loads((made_up.path / "systems.json").read_text())["digits"]
+    assert list(systems) == [row["name"] for row in rows]
+    names = {name: {memory["name"] for memory in system["memories"]} for name, system in systems.items()}
+    assert names["GradientDescent"] == {"weights"}
+    assert "momentum" in names["DeepMomentum"] and "momentum" not in names["DeepMomentum (control)"]
+    retention = next(row for row in rows if row["name"] == "Momentum")["settings"]["retention"]
+    (momentum,) = (memory for memory in systems["Momentum"]["memories"] if memory["name"] == "momentum")
+    assert float(momentum["retention"]) == retention
+
+
+def test_systems_of_a_folder_whose_specs_are_broken(folder: RunFolder, results: dict) -> None:
+    results = json.loads(json.dumps(results))
+    results["tasks"]["digits"][0]["spec"] = {"task": "digits"}
+    folder.results.write_text(json.dumps(results))
+    with pytest.raises(RunFolderError, match=r"results\.json: the spec of"):
+        write_systems(folder.path)
+
+
+def test_broken_lines_are_named_and_a_cut_last_line_is_only_noted(folder: RunFolder) -> None:
     with folder.metrics.open("a") as file:
         file.write('{"kind": "ru')
     _, notes = write_report(folder.path)
@@ -166,10 +153,18 @@ def test_broken_files_are_named_with_their_line_and_a_cut_last_line_is_only_note
     ("name", "content", "message"),
     [
         ("results.json", '{\n"a": \n}', r"results\.json, line 3"),
-        ("config.yaml", "a: [", r"config\.yaml: the settings are not YAML"),
+        ("systems.json", "{", r"systems\.json, line 1"),
+        ("config.yaml", "a: [", r"config\.yaml"),
+        ("config.yaml", "preset: demo\n", r"config\.yaml: expected a field `kind`"),
     ],
 )
 def test_other_broken_files(folder: RunFolder, name: str, content: str, message: str) -> None:
     (folder.path / name).write_text(content)
     with pytest.raises(RunFolderError, match=message):
+        write_report(folder.path)
+
+
+def test_an_unfinished_folder_says_how_to_go_on(folder: RunFolder) -> None:
+    folder.results.unlink()
+    with pytest.raises(RunFolderError, match=r"not finished.*--resume"):
         write_report(folder.path)

@@ -1,75 +1,57 @@
-"""The pictures of a report, as SVG text for the page: drawn by matplotlib, coloured by the page's style sheet.
+"""The pictures of results: who ended where, and how each got there.
 
-Text stays text, so it takes the page's font and colour. No picture needs its colours to be told apart: every line and
-row is labelled where it is.
+No picture needs its colours to be told apart: every line and row is named where it is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from statistics import mean
+from html import escape
 from typing import Any
 
-import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullLocator
+from nestlearn.report.colours import colour
+from nestlearn.report.plot import Panel, apart, number, text
+from nestlearn.report.series import Measured
+from nestlearn.report.thinning import Line
 
-from nestlearn.report.colours import PAPER, stand_in
-from nestlearn.report.drawing import STYLE, figure_of, panel_grid, svg
-from nestlearn.training import RunResult
-
-__all__ = ["curves", "panels", "ranking", "rates", "surprises"]
+__all__ = ["SMALL", "curves", "panels", "ranking", "short", "training_panels"]
 
 Row = Mapping[str, Any]
-Runs = Mapping[str, RunResult]
-Line = tuple[list[float], list[float], list[float], list[float]]  # x, mean, lowest, highest over the seeds
-
-STEPS, SECONDS = 0, 1
+Lines = Mapping[str, Measured]
+SMALL = (268.0, 172.0)  # a small panel, in user units
 
 
-def _line(row: Row, runs: Runs, kind: int) -> Line | None:
-    """The validation loss of a row's runs against steps or seconds, over the seeds; None if a run diverged."""
-    series = [runs[key].curve for key in row["runs"] if key in runs and runs[key].status == "finished"]
-    if len(series) != len(row["runs"]) or not all(series) or any(v is None for s in series for *_, v in s):
-        return None
-    x = [mean(point[kind] for point in points) for points in zip(*series, strict=True)]
-    losses = [[point[2] for point in points] for points in zip(*series, strict=True)]
-    return x, [mean(v) for v in losses], [min(v) for v in losses], [max(v) for v in losses]
+def short(name: str, most: int = 24) -> str:
+    """A name that fits beside a picture; the end of a dotted path says more than its beginning."""
+    return name if len(name) <= most else f"…{name[1 - most :]}"
 
 
-def _ceiling(rows: Sequence[Row], runs: Runs, baseline: str) -> tuple[float, float]:
-    """Loss limits that show the end of training: from just below the best to what the baseline had early on."""
-    lines = {row["name"]: line for row in rows if (line := _line(row, runs, STEPS))}
-    if not lines:
-        return 0.0, 1.0
-    lowest = min(min(line[1]) for line in lines.values())
-    reference = lines.get(baseline) or next(iter(lines.values()))
-    ends = sorted(line[1][-1] for line in lines.values())
-    highest = max(reference[1][min(1, len(reference[1]) - 1)], ends[int(0.8 * (len(ends) - 1))])
-    margin = 0.06 * (highest - lowest) or 0.01
-    return lowest - margin, highest + margin
-
-
-def ranking(rows: Sequence[Row], baseline: str) -> str:
-    """Test loss of every contender: filled dots are its seeds' mean, ticks the seeds, open dots its control."""
-    with matplotlib.rc_context(STYLE):
-        by_name = {row["name"]: row for row in rows}
-        shown = [row for row in rows if not row["control"]]
-        figure, (axes,) = figure_of(8.2, 0.9 + 0.33 * len(shown))
-        means = [r["test"]["loss"]["mean"] for r in rows if r["test"]]
-        limit = _outlier_limit(means)
-        reference = by_name[baseline]["test"]
-        if reference:
-            axes.axvline(reference["loss"]["mean"], color=stand_in(baseline), linewidth=1.0, linestyle=(0, (2, 3)))
-        for y, row in enumerate(shown):
-            _rank_row(axes, y, row, by_name.get(row["control_name"] or ""), limit)
-        axes.set_yticks(range(len(shown)), [row["name"] for row in shown])
-        axes.set_ylim(len(shown) - 0.4, -0.6)
-        span = (limit - min(means, default=0.0)) or 0.1
-        axes.set_xlim(min(means, default=0.0) - 0.04 * span, limit + 0.06 * span)
-        axes.tick_params(length=0)
-        axes.set_xlabel("test loss (nats)")
-        return svg(figure, "Test loss of every optimizer and of its control")
+def ranking(rows: Sequence[Row], baseline: str, unit: str) -> str:
+    """Test loss of every contender: a dot the mean, its bar the 95% interval, ticks the seeds, a ring the control."""
+    by_name = {row["name"]: row for row in rows}
+    shown = [row for row in rows if not row["control"]]
+    means = [row["test"]["loss"]["mean"] for row in rows if row["test"]]
+    low, limit = min(means, default=0.0), _outlier_limit(means)
+    span = (limit - low) or 0.1 * abs(limit) or 0.1
+    size, step = (600.0, 56.0 + 25 * len(shown)), 25
+    panel = Panel.of(size, (low - 0.06 * span, limit + 0.06 * span), (0, 1), margins=(8, 14, 48, 190))
+    panel.y = type(panel.y)(0, len(shown), 8, 8 + step * len(shown))
+    panel.parts += [text(178, panel.y(i + 0.5) + 4, short(row["name"]), "", "e") for i, row in enumerate(shown)]
+    bottom = panel.y.end
+    for tick in panel.x.ticks(6):
+        panel.parts.append(f'<path class="g" d="M{panel.x(tick):.1f} {bottom}V8"/>')
+        panel.parts.append(text(panel.x(tick), bottom + 16, number(tick), "t", "m"))
+    panel.parts.append(text((panel.x.start + panel.x.end) / 2, bottom + 34, f"test loss, {unit}", "t", "m"))
+    reference = by_name[baseline]["test"] if baseline in by_name else {}
+    if reference and reference["loss"]["mean"] <= limit:
+        x = panel.x(reference["loss"]["mean"])
+        panel.parts.append(
+            f'<path class="l" d="M{x:.1f} {bottom}V8" stroke="{colour(baseline)}" stroke-dasharray="1 5"/>'
+        )
+    for i, row in enumerate(shown):
+        panel.parts += _rank_row(panel, panel.y(i + 0.5), row, by_name.get(row["control_name"] or ""), limit)
+    panel.y = type(panel.y)(0, 1, bottom, 8)
+    return panel.done("Test loss of every optimizer and of its control")
 
 
 def _outlier_limit(values: Sequence[float]) -> float:
@@ -81,189 +63,133 @@ def _outlier_limit(values: Sequence[float]) -> float:
     return min(ordered[-1], middle + 3.0 * (middle - ordered[0]) + 1e-6)
 
 
-def _rank_row(axes: Axes, y: int, row: Row, control: Row | None, limit: float) -> None:
-    colour = stand_in(row["contender"])
+def _rank_row(panel: Panel, y: float, row: Row, control: Row | None, limit: float) -> list[str]:
+    paint, right = colour(row["contender"]), panel.x.end
     if not row["test"]:
-        axes.annotate("diverged", (1.0, y), xycoords=("axes fraction", "data"), ha="right", va="center", fontsize=9)
-        return
-    value = row["test"]["loss"]["mean"]
+        return [text(right, y + 4, "diverged", "t", "e")]
+    value, parts = row["test"]["loss"]["mean"], []
     if control and control["test"]:
         other = control["test"]["loss"]["mean"]
-        axes.plot([value, min(other, limit)], [y, y], color=colour, linewidth=1.4, alpha=0.45)
+        x = panel.x(min(other, limit))
+        parts.append(f'<path class="l" d="M{panel.x(min(value, limit)):.1f} {y:.1f}H{x:.1f}" stroke="{paint}"/>')
         if other <= limit:
-            axes.plot(other, y, "o", markersize=6.5, markerfacecolor=PAPER, markeredgecolor=colour, markeredgewidth=1.4)
+            parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" fill="var(--paper)" stroke="{paint}"/>')
     if value > limit:
-        axes.annotate(
-            f"{value:.3f} →",
-            (1.0, y),
-            xycoords=("axes fraction", "data"),
-            ha="right",
-            va="center",
-            fontsize=9,
-            bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 2},
+        return [*parts, text(right, y + 4, f"{value:.3f} →", "t", "e")]
+    if row["interval"]:
+        ends = [min(max(panel.x(end), panel.x.start), right) for end in row["interval"]]
+        parts.append(
+            f'<rect x="{ends[0]:.1f}" y="{y - 3.5:.1f}" width="{ends[1] - ends[0]:.1f}" height="7" rx="3.5" '
+            f'fill="{paint}" fill-opacity=".22"/>'
         )
-        return
-    axes.plot(row["test"]["loss"]["values"], [y] * len(row["test"]["loss"]["values"]), "|", color=colour, markersize=11)
-    axes.plot(value, y, "o", color=colour, markersize=7)
+    for seed in row["test"]["loss"]["values"]:
+        if panel.x.start <= panel.x(seed) <= right:
+            parts.append(f'<path class="l" d="M{panel.x(seed):.1f} {y - 6:.1f}v12" stroke="{paint}"/>')
+    title = escape(f"{row['name']}: {value:.4f}")
+    parts.append(f'<circle cx="{panel.x(value):.1f}" cy="{y:.1f}" r="5" fill="{paint}"><title>{title}</title></circle>')
+    return parts
 
 
-def curves(rows: Sequence[Row], runs: Runs, baseline: str) -> str:
-    """Validation loss of all contenders, against steps on the left and against seconds on the right."""
-    with matplotlib.rc_context(STYLE):
-        shown = [row for row in rows if not row["control"]]
-        figure, (left, right) = figure_of(11.0, 4.6, columns=2, sharey=True)
-        bottom, top = _ceiling(rows, runs, baseline)
-        for axes, kind, label in ((left, STEPS, "steps"), (right, SECONDS, "seconds of training, one thread")):
-            ends = []
-            for row in reversed(shown):
-                line = _line(row, runs, kind)
-                if line is None:
-                    continue
-                x, y = line[0], line[1]
-                weight = 2.2 if row["name"] == baseline else 1.5
-                axes.plot(x, y, color=stand_in(row["contender"]), linewidth=weight)
-                if bottom <= y[-1] <= top:
-                    ends.append((row["name"], x[-1], y[-1]))
-                    axes.plot(x[-1], y[-1], "o", color=stand_in(row["contender"]), markersize=3.5)
-            axes.set_ylim(bottom, top)
-            axes.set_xlim(left=0)
-            axes.xaxis.set_major_locator(MaxNLocator(5))
-            axes.set_xlabel(label)
-            axes.tick_params(length=0)
-            _label_ends(axes, ends, bottom, top)
-        left.set_ylabel("validation loss (nats)")
-        return svg(figure, "Validation loss against steps and against seconds")
+def _limits(lines: Mapping[str, Line], baseline: str) -> tuple[float, float]:
+    """Loss limits that show the end of training: from just below the best to what the baseline had early on."""
+    if not lines:
+        return 0.0, 1.0
+    lowest = min(min(line.mean) for line in lines.values())
+    reference = lines.get(baseline) or next(iter(lines.values()))
+    ends = sorted(line.mean[-1] for line in lines.values())
+    highest = max(reference.mean[min(1, len(reference.mean) - 1)], ends[int(0.8 * (len(ends) - 1))])
+    margin = 0.06 * (highest - lowest) or 0.01
+    return lowest - margin, highest + margin
 
 
-def _label_ends(axes: Axes, ends: list[tuple[str, float, float]], bottom: float, top: float) -> None:
-    """Write each line's name to the right of the axes, beside its end, moved apart so that no two overlap."""
-    ends = sorted(ends, key=lambda end: end[2])
-    places = _apart([y for *_, y in ends], (top - bottom) / 21, bottom, top)
-    for (name, x, y), place in zip(ends, places, strict=True):
-        leader = {
-            "arrowstyle": "-",
-            "color": stand_in(name),
-            "linewidth": 0.5,
-            "alpha": 0.5,
-            "shrinkB": 2,
-            "shrinkA": 0,
-        }
-        axes.annotate(
-            name,
-            (x, y),
-            xytext=(1.03, place),
-            textcoords=("axes fraction", "data"),
-            color=stand_in(name),
-            fontsize=8.5,
-            va="center",
-            annotation_clip=False,
-            arrowprops=leader,
-        )
+def curves(rows: Sequence[Row], measured: Lines, baseline: str, unit: str) -> tuple[str, str]:
+    """Validation loss of all contenders with the range of their seeds, against steps and against seconds."""
+    shown = [row for row in rows if not row["control"]]
+    by_steps = {row["name"]: line for row in shown if (line := measured[row["name"]].by_steps)}
+    by_seconds = {row["name"]: line for row in shown if (line := measured[row["name"]].by_seconds)}
+    return (
+        _curves(shown, by_steps, baseline, "steps", unit),
+        _curves(shown, by_seconds, baseline, "seconds of training", unit),
+    )
 
 
-def _apart(wanted: Sequence[float], gap: float, bottom: float, top: float) -> list[float]:
-    """Places at least ``gap`` apart, each near its wanted one (ascending), inside the limits."""
-    groups: list[list[float]] = []  # values less their rank times gap: a group is a run of labels that touch
-    for rank, value in enumerate(wanted):
-        groups.append([value - rank * gap])
-        while len(groups) > 1 and mean(groups[-2]) > mean(groups[-1]):
-            groups[-2:] = [groups[-2] + groups[-1]]
-    flat = [mean(group) for group in groups for _ in group]
-    last = len(flat) - 1
-    return [min(max(value, bottom), top - last * gap) + rank * gap for rank, value in enumerate(flat)]
+def _curves(shown: Sequence[Row], lines: Mapping[str, Line], baseline: str, what: str, unit: str) -> str:
+    bottom, top = _limits(lines, baseline)
+    last = max((line.x[-1] for line in lines.values()), default=1.0)
+    panel = Panel.of((560, 392), (0, last), (bottom, top), margins=(26, 186, 40, 44))
+    panel.axes(5, 7, what, f"validation loss, {unit}")
+    panel.inside.append('<g class="many">')
+    ends = []
+    for row in reversed(shown):
+        line, paint = lines.get(row["name"]), colour(row["contender"])
+        if line is None:
+            continue
+        panel.inside.append(f"<g><title>{escape(row['name'])}: {line.mean[-1]:.4f}</title>")
+        panel.line(line, paint, 2.6 if row["name"] == baseline else 1.7)
+        panel.inside.append("</g>")
+        if bottom <= line.mean[-1] <= top:
+            ends.append((row["name"], paint, panel.x(line.x[-1]), panel.y(line.mean[-1])))
+    panel.inside.append("</g>")
+    panel.parts += _end_labels(panel, ends)
+    return panel.done(f"Validation loss of every optimizer against {what}")
 
 
-def panels(rows: Sequence[Row], runs: Runs, baseline: str) -> str:
+def _end_labels(panel: Panel, ends: Sequence[tuple[str, str, float, float]]) -> list[str]:
+    """Each line's name to the right of the axes, joined to its end, moved apart so that no two overlap."""
+    ends, parts, left = sorted(ends, key=lambda end: end[3]), [], panel.x.end
+    for (name, paint, x, y), place in zip(
+        ends, apart([end[3] for end in ends], 15.5, panel.y.end, panel.y.start), strict=True
+    ):
+        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.6" fill="{paint}"/>')
+        parts.append(f'<path class="lead" d="M{x:.1f} {y:.1f}L{left + 12:.1f} {place:.1f}" stroke="{paint}"/>')
+        parts.append(f'<circle cx="{left + 14:.1f}" cy="{place:.1f}" r="3.4" fill="{paint}"/>')
+        parts.append(text(left + 21, place + 4, short(name)))
+    return parts
+
+
+def panels(rows: Sequence[Row], measured: Lines, baseline: str) -> list[str]:
     """One small picture a contender: its own curve and its seeds' range, its control dashed, the baseline thin."""
-    with matplotlib.rc_context(STYLE):
-        by_name = {row["name"]: row for row in rows}
-        shown = [row for row in rows if not row["control"] and row["name"] != baseline]
-        bottom, top = _ceiling(rows, runs, baseline)
-        figure, grid = panel_grid(len(shown))
-        for axes, row in zip(grid, shown, strict=False):
-            _panel(axes, row, by_name.get(row["control_name"] or ""), by_name[baseline], runs)
-            axes.set_ylim(bottom, top)
-            line = _line(row, runs, STEPS)
-            if line and line[1][-1] > top:
-                axes.text(
-                    0.97, 0.9, f"above: ends at {line[1][-1]:.3f}", transform=axes.transAxes, ha="right", fontsize=8
-                )
-        return svg(figure, "Validation loss of each optimizer beside its control and the baseline")
-
-
-def _panel(axes: Axes, row: Row, control: Row | None, baseline: Row, runs: Runs) -> None:
-    colour = stand_in(row["contender"])
-    for other, paint, dashes in ((baseline, stand_in(baseline["name"]), "-"), (control, colour, (0, (3, 2)))):
-        line = _line(other, runs, STEPS) if other else None
-        if line:
-            axes.plot(line[0], line[1], color=paint, linewidth=0.9 if dashes == "-" else 1.3, linestyle=dashes)
-    line = _line(row, runs, STEPS)
-    if line:
-        axes.fill_between(line[0], line[2], line[3], color=colour, alpha=0.2, linewidth=0)
-        axes.plot(line[0], line[1], color=colour, linewidth=2.0)
-    suffix = "" if line else " (diverged)"
-    axes.set_title(row["name"] + suffix, color=colour, fontsize=9.5, loc="left", pad=3)
-
-
-def rates(rows: Sequence[Row], baseline: str) -> str:
-    """How the choice was made: validation loss of the trial runs against lr, a line a retention, controls dashed."""
-    with matplotlib.rc_context(STYLE):
-        by_name = {row["name"]: row for row in rows}
-        shown = [row for row in rows if not row["control"]]
-        figure, grid = panel_grid(len(shown))
-        losses = sorted(t["loss"] for row in rows for t in row["trials"] if t["loss"] is not None)
-        for axes, row in zip(grid, shown, strict=False):
-            control = by_name.get(row["control_name"] or "")
-            if control and control["contender"] == row["contender"]:
-                _rate_lines(axes, control, (0, (3, 2)))
-            _rate_lines(axes, row, "-")
-            axes.set_xscale("log")
-            axes.set_title(row["name"], color=stand_in(row["contender"]), fontsize=9.5, loc="left", pad=3)
-        if losses:
-            grid[0].set_yscale("log")
-            grid[0].set_ylim(0.93 * losses[0], 1.1 * losses[int(0.97 * (len(losses) - 1))])
-            for axes in grid:
-                axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 3.0, 5.0)))
-                axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
-                axes.yaxis.set_minor_locator(NullLocator())
-        return svg(figure, "Validation loss of the trial runs against the learning rate")
-
-
-def _rate_lines(axes: Axes, row: Row, dashes: Any) -> None:
-    by_retention: dict[float, list[tuple[float, float]]] = {}
-    for trial in row["trials"]:
-        if trial["loss"] is not None:
-            settings = trial["settings"]
-            by_retention.setdefault(settings.get("retention", 0.0), []).append((settings["lr"], trial["loss"]))
-    for i, points in enumerate(by_retention[key] for key in sorted(by_retention)):
-        fade = 1.0 - 0.55 * (1 - (i + 1) / len(by_retention))
-        x, y = zip(*sorted(points), strict=True)
-        axes.plot(
-            x, y, "o", linestyle=dashes, color=stand_in(row["contender"]), linewidth=1.3, markersize=3, alpha=fade
-        )
-
-
-def surprises(rows: Sequence[Row], runs: Runs) -> str:
-    """The surprise of each memory in the first seed's run, relative to its first value; empty if there is none."""
-    found: list[tuple[str, str, list[list[Any]]]] = []
-    for row in rows:
-        series: dict[str, list[list[Any]]] = {}
-        for step, memory, value in (
-            runs[row["runs"][0]].surprises if row["runs"][0] in runs and not row["control"] else []
+    shown = [row for row in rows if not row["control"] and row["name"] != baseline]
+    lines = {row["name"]: line for row in rows if (line := measured[row["name"]].by_steps)}
+    limits = _limits(lines, baseline)
+    last = max((line.x[-1] for line in lines.values()), default=1.0)
+    drawn = []
+    for row in shown:
+        panel = Panel.of(SMALL, (0, last), limits)
+        panel.axes()
+        paint, line = colour(row["contender"]), lines.get(row["name"])
+        for name, stroke, width, dash in (
+            (baseline, colour(baseline), 1.1, ""),
+            (row["control_name"], paint, 1.5, "5 4"),
         ):
-            if value is not None:
-                series.setdefault(memory, []).append([step, value])
-        found.extend((row["contender"], memory, points) for memory, points in series.items() if points[0][1])
-    if not found:
-        return ""
-    with matplotlib.rc_context(STYLE):
-        names = list(dict.fromkeys(name for name, _, _ in found))
-        figure, grid = panel_grid(len(names), sharey=False)
-        for axes, name in zip(grid, names, strict=False):
-            axes.set_title(name, color=stand_in(name), fontsize=9.5, loc="left", pad=3)
-            for i, (_, memory, points) in enumerate(f for f in found if f[0] == name):
-                x, y = zip(*points, strict=True)
-                dashes = "-" if i == 0 else (0, (3, 1 + i))
-                axes.plot(x, [v / y[0] for v in y], color=stand_in(name), linewidth=1.4, linestyle=dashes, label=memory)
-            axes.legend(fontsize=7.5, frameon=False, handlelength=1.6, loc="best")
-        return svg(figure, "Surprise of each memory while it is trained, relative to its first value")
+            if name in lines:
+                panel.line(lines[name], stroke, width, dash, ranged=False)
+        if line:
+            panel.line(line, paint, 2.2)
+            if line.mean[-1] > limits[1]:
+                panel.parts.append(text(panel.x.end, 36, f"above: ends at {line.mean[-1]:.3f}", "t", "e"))
+        panel.title(short(row["name"]) + ("" if line else ": diverged"), paint)
+        drawn.append(panel.done(f"Validation loss of {row['name']}, of its control and of {baseline} against steps"))
+    return drawn
+
+
+def training_panels(rows: Sequence[Row], measured: Lines) -> list[str]:
+    """The training loss of every contender: the mean, over the range of all points and seeds it stands for."""
+    shown = [row for row in rows if not row["control"]]
+    lines = {row["name"]: line for row in shown if (line := measured[row["name"]].training)}
+    values = sorted(value for line in lines.values() for value in line.mean if value > 0)
+    if not values:
+        return []
+    log = values[-1] > 20 * values[0]
+    limits = (min(values), values[int(0.99 * (len(values) - 1))])
+    last = max(line.x[-1] for line in lines.values())
+    drawn = []
+    for row in shown:
+        panel = Panel.of(SMALL, (0, last), limits, log_y=log)
+        panel.axes()
+        paint, line = colour(row["contender"]), lines.get(row["name"])
+        if line:
+            panel.line(line, paint, 1.4)
+        panel.title(short(row["name"]) + (": diverged" if row["status"] == "diverged" else ""), paint)
+        drawn.append(panel.done(f"Training loss of {row['name']} against steps"))
+    return drawn

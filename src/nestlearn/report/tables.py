@@ -1,83 +1,228 @@
-"""The tuned table: from ``results.json`` to text cells, and from those to a terminal table or CSV.
+"""The tuned table: from ``results.json`` to columns of cells, for the page and the terminal, and to CSV.
 
 Nothing is left out: contenders that lost to the baseline or to their own control, and those that diverged, have their
-rows too.
+rows too. The table depends on no task's name: what a task is called and counts in is asked of the task, and a task of
+the user's own, which may not be importable here, speaks through the figures in its rows.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from nestlearn.tasks import TASKS, Figure
 
-from nestlearn.tasks import TASKS
-
-__all__ = ["Cell", "Column", "columns", "helps", "print_tables", "table_rows", "to_csv"]
+__all__ = ["Cell", "Column", "Label", "columns", "helps", "label", "table_rows", "to_csv", "trials_csv"]
 
 Row = Mapping[str, Any]
 SHOWN = 5e-5  # differences below the digits shown are rounding, not a result
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column: its heading, what it means, and whether its cells are numbers."""
-
-    heading: str
-    meaning: str
-    number: bool = True
-    rank: int = 0  # a narrow terminal leaves the columns of the highest ranks out
+DASH = "–"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell's text, and ``good`` (True, False, or None for neither): whether it speaks for the contender."""
+    """A cell's text and a note below it; ``good``: whether it speaks for the contender (None: neither way);
+    ``sure``: whether that is significant.
+    """
 
     text: str
+    note: str = ""
     good: bool | None = None
+    sure: bool = False
 
 
-def columns(task: str) -> list[Column]:
-    """The columns of a task's table."""
-    figure = (
-        Column("accuracy %", "test accuracy, mean over seeds", rank=2)
-        if task == "digits"
-        else Column("bits/byte", "test loss in bits", rank=2)
+@dataclass(frozen=True)
+class Column:
+    """A column: its heading, what it means, and how its cell is made from a row and the row of its control.
+
+    ``part`` is the table of the page that it stands in, "result" or "cost"; a narrow terminal leaves out the columns of
+    the highest ``rank`` first.
+    """
+
+    heading: str
+    meaning: str
+    cell: Callable[[Row, Row | None], Cell]
+    rank: int = 0
+    part: str = "result"
+    number: bool = True
+
+
+@dataclass(frozen=True)
+class Label:
+    """How a task is called in a report: its title, the unit of its loss, the figures shown beside the loss."""
+
+    title: str
+    unit: str
+    figures: tuple[Figure, ...]
+
+
+def label(task: str, rows: Sequence[Row]) -> Label:
+    """The label of a task; one that is not ours is called by its name and shows every figure that its rows hold."""
+    kind = TASKS.get(task)
+    if kind is not None:
+        return Label(kind.title, kind.unit, (kind.figure,) if kind.figure else ())
+    names = dict.fromkeys(name for row in rows for name in row["test"] if name != "loss")
+    return Label(task, "units of the loss", tuple(Figure(name, name, f"{name} of the test split", 4) for name in names))
+
+
+def columns(results: Row, task: str) -> list[Column]:
+    """The columns of a task's table; a tuned setting has one if a row has it, and one that is empty is left out."""
+    rows = results["tasks"][task]
+    about = label(task, rows)
+    settings = dict.fromkeys(name for row in rows for name in row["settings"])
+    possible = [
+        Column("optimizer", "the contender", lambda row, _: Cell(row["name"]), number=False),
+        *(_setting(name, rank=2 if name == "lr" else 4) for name in settings),
+        Column(
+            "validation",
+            f"validation loss in {about.unit}, mean over seeds: the settings were chosen on this split",
+            lambda row, _: Cell(_number(row["validation"].get("loss", {}).get("mean"), 4)),
+            rank=8,
+        ),
+        Column(
+            "test",
+            f"test loss in {about.unit}, mean over seeds, and the sample standard deviation; below it the 95% interval "
+            "of the mean",
+            _test,
+        ),
+        *(_figure(figure) for figure in about.figures),
+        *_comparisons(results),
+        *_costs(),
+    ]
+    return [column for column in possible if any(cell.text != DASH for cell in _cells_of(column, rows))]
+
+
+def _cells_of(column: Column, rows: Sequence[Row]) -> list[Cell]:
+    by_name = {row["name"]: row for row in rows}
+    return [column.cell(row, by_name.get(row["control_name"] or "")) for row in rows]
+
+
+def _comparisons(results: Row) -> Iterator[Column]:
+    yield Column(
+        "control",
+        "test loss of its control: the same with that memory switched off, tuned as hard",
+        lambda row, control: _control(control),
+        rank=3,
     )
+    others = (
+        ("vs control", "against_control", "its control; below zero the memory helps", 0),
+        (f"vs {results['baseline']}", "against_baseline", f"{results['baseline']}; below zero is better", 1),
+        (f"vs {results['muon']}", "against_muon", f"{results['muon']}; below zero is better", 3),
+    )
+    for heading, key, whose, rank in others:
+        yield Column(
+            heading,
+            f"test loss minus that of {whose}. Paired by seed; p is corrected for the number of contenders, and a star "
+            "marks p below 0.05",
+            lambda row, _, key=key: _difference(row[key]),  # type: ignore[misc]
+            rank=rank,
+        )
+
+
+def _costs() -> list[Column]:
     return [
-        Column("optimizer", "the contender", number=False),
-        Column("lr", "chosen learning rate; an arrow: it lies at that edge of the grid", rank=1),
-        Column("retention", "chosen retention; a dash: it has none", rank=1),
         Column(
-            "validation", "validation loss in nats, mean over seeds: the settings were chosen on this split", rank=2
+            "steps to target",
+            "steps until the validation loss is what the baseline ends with, mean over the seeds that reach it",
+            lambda row, _: _to_target(row["to_target"], "steps", 0),
+            rank=4,
+            part="cost",
         ),
-        Column("test", "test loss in nats, mean over seeds, and the sample standard deviation"),
-        figure,
         Column(
-            "control",
-            "test loss of its control: the same with that memory switched off, tuned as fairly",
-            rank=1,
+            "s to target",
+            "the same in seconds of training",
+            lambda row, _: _to_target(row["to_target"], "seconds", 2),
+            rank=6,
+            part="cost",
         ),
-        Column("vs control", "test loss minus that of the control, paired by seed; below zero the memory helps"),
-        Column("vs AdamW", "test loss minus that of AdamW, paired by seed; below zero is better"),
         Column(
-            "ms/step", "median milliseconds of a training step, forward and backward included; best over runs", rank=1
+            "ms/step",
+            "median milliseconds of a training step, forward and backward included; best over runs",
+            lambda row, _: Cell(_number(row["step_ms"], 2)),
+            rank=5,
+            part="cost",
         ),
-        Column("opt ms", "median milliseconds of the optimizer's step alone; best over runs", rank=2),
-        Column("state B/par", "bytes of optimizer state for each parameter of the network", rank=2),
+        Column(
+            "opt ms",
+            "median milliseconds of the optimizer's step alone; best over runs",
+            lambda row, _: Cell(_number(row["optimizer_ms"], 2)),
+            rank=8,
+            part="cost",
+        ),
+        Column(
+            "state B/par",
+            "bytes of optimizer state for each parameter of the network",
+            lambda row, _: Cell(f"{row['state_bytes'] / row['parameters']:.1f}", f"{row['state_bytes']:,} B"),
+            rank=6,
+            part="cost",
+        ),
+        Column(
+            "equal time",
+            "test loss when it may train as many seconds as the baseline does",
+            lambda row, _: _equal(row["equal_time"], lambda at: f"{at['steps']:,} steps"),
+            rank=7,
+            part="cost",
+        ),
+        Column(
+            "equal bytes",
+            "test loss with the network resized so that weights and state take the bytes of the baseline's",
+            lambda row, _: _equal(row["equal_bytes"], lambda at: f"{at['parameters']:,} par"),
+            rank=7,
+            part="cost",
+        ),
+        Column(
+            "trials",
+            "settings tried in the search, and how many of them diverged",
+            lambda row, _: Cell(
+                str(row["trials_count"]), f"{row['diverged_trials']} diverged" if row["diverged_trials"] else ""
+            ),
+            rank=8,
+            part="cost",
+        ),
     ]
 
 
-def _spread(figure: Row | None) -> str:
-    if not figure:
-        return "–"
-    return f"{figure['mean']:.4f}" + (f" ± {figure['spread']:.4f}" if figure["spread"] is not None else "")
+def _number(value: float | None, digits: int) -> str:
+    return DASH if value is None else f"{value:,.{digits}f}"
+
+
+def _setting(name: str, rank: int) -> Column:
+    arrows = {f"{name} at the low edge": " ↓", f"{name} at the high edge": " ↑"}
+
+    def cell(row: Row, _: Row | None) -> Cell:
+        if name not in row["settings"]:
+            return Cell(DASH)
+        value = row["settings"][name]
+        text = str(value) if isinstance(value, bool | str) else f"{value:g}"
+        return Cell(text + "".join(arrow for edge, arrow in arrows.items() if edge in row["edges"]))
+
+    meaning = f"chosen {name.replace('_', ' ')}; a dash: it has none, or it is not tuned; an arrow: at that edge"
+    return Column(name.replace("_", " "), f"{meaning} of its grid", cell, rank)
+
+
+def _test(row: Row, _: Row | None) -> Cell:
+    if row["status"] == "diverged":
+        return Cell("diverged", good=False, sure=True)
+    loss = row["test"]["loss"]
+    interval = f"{row['interval'][0]:.4f} to {row['interval'][1]:.4f}" if row["interval"] else ""
+    return Cell(f"{loss['mean']:.4f}" + (f" ± {loss['spread']:.4f}" if loss["spread"] is not None else ""), interval)
+
+
+def _control(control: Row | None) -> Cell:
+    if not control or not control["test"]:
+        return Cell("diverged" if control else DASH)
+    loss = control["test"]["loss"]
+    return Cell(f"{loss['mean']:.4f}", f"± {loss['spread']:.4f}" if loss["spread"] is not None else "")
+
+
+def _figure(figure: Figure) -> Column:
+    def cell(row: Row, _: Row | None) -> Cell:
+        return Cell(_number(row["test"].get(figure.name, {}).get("mean"), figure.digits))
+
+    return Column(figure.heading, figure.meaning, cell, rank=5)
 
 
 def helps(figure: Row | None) -> bool | None:
@@ -88,132 +233,63 @@ def helps(figure: Row | None) -> bool | None:
 
 
 def _difference(figure: Row | None) -> Cell:
-    return Cell(f"{figure['mean']:+.4f}", helps(figure)) if figure else Cell("–")
+    if not figure:
+        return Cell(DASH)
+    sure, p = figure["significant"] is True, figure["p"]
+    good = figure["mean"] < 0 if sure else helps(figure)
+    note = "" if p is None else "p < 0.001" if p < 0.001 else f"p {p:.3f}"
+    return Cell(f"{figure['mean']:+.4f}" + ("*" if sure else ""), note, good, sure)
 
 
-def _setting(row: Row, name: str) -> str:
-    if name not in row["settings"]:
-        return "–"
-    arrows = {f"{name} at the low edge": " ↓", f"{name} at the high edge": " ↑"}
-    return f"{row['settings'][name]:g}" + "".join(arrow for edge, arrow in arrows.items() if edge in row["edges"])
+def _to_target(found: Row | None, name: str, digits: int) -> Cell:
+    if not found:
+        return Cell(DASH)
+    some = found["reached"] < found["of"]
+    return Cell(_number(found[name], digits), f"{found['reached']} of {found['of']} seeds" if some else "")
 
 
-def _number(value: float | None, digits: int) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
+def _equal(found: Row | None, note: Callable[[Row], str]) -> Cell:
+    if not found or not found["test"]:
+        return Cell(DASH)
+    return Cell(f"{found['test']['loss']['mean']:.4f}", note(found))
 
 
-def _cells(task: str, row: Row, control: Row | None) -> list[Cell]:
-    test, diverged = row["test"], row["status"] == "diverged"
-    name, digits = ("accuracy", 2) if task == "digits" else ("bits", 3)
-    figure = f"{test[name]['mean']:.{digits}f}" if test else "–"
-    opposite = (
-        "diverged"
-        if control and control["status"] == "diverged"
-        else _spread((control or {}).get("test", {}).get("loss"))
-    )
-    return [
-        Cell(row["name"]),
-        Cell(_setting(row, "lr")),
-        Cell(_setting(row, "retention")),
-        Cell(_number(row["validation"]["loss"]["mean"], 4) if row["validation"] else "–"),
-        Cell("diverged", good=False) if diverged else Cell(_spread(test.get("loss"))),
-        Cell(figure),
-        Cell(opposite.partition(" ")[0]),
-        _difference(row["against_control"]),
-        _difference(row["against_baseline"]),
-        Cell(_number(row["step_ms"], 2)),
-        Cell(_number(row["optimizer_ms"], 2)),
-        Cell(_number(row["state_bytes"] / row["parameters"], 1)),
-    ]
-
-
-def table_rows(results: Row, task: str, controls: bool = False) -> list[list[Cell]]:
-    """The rows of a task, best test loss first; with ``controls`` those of the controls too."""
+def table_rows(results: Row, task: str, shown: Iterable[Column], controls: bool = False) -> list[list[Cell]]:
+    """The cells of a task's rows, best test loss first: of the contenders, or with ``controls`` of their controls."""
     rows = results["tasks"][task]
-    by_name = {row["name"]: row for row in rows}
-    shown = [row for row in rows if controls or not row["control"]]
-    return [_cells(task, row, by_name.get(row["control_name"] or "")) for row in shown]
+    made = zip(rows, zip(*(_cells_of(column, rows) for column in shown), strict=True), strict=True)
+    return [list(cells) for row, cells in made if row["control"] == controls]
 
 
-def to_csv(results: Row, task: str) -> str:
-    """The table of a task with the controls' rows and every seed's test loss, full precision."""
+def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """The leaves of nested mappings under dotted names; a list is one leaf, its items parted by spaces."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _flat(item, f"{name}.{key}" if name else key)
+    elif isinstance(value, list | tuple):
+        yield name, "; ".join(value) if value and isinstance(value[0], str) else " ".join(map(str, value))
+    else:
+        yield name, "" if value is None else value
+
+
+def _write_csv(records: Sequence[Mapping[str, Any]]) -> str:
+    """Records as CSV, in full precision; a field that a record lacks is empty."""
     out = io.StringIO()
-    write = csv.writer(out, lineterminator="\n").writerow
-    write(
-        [
-            "optimizer",
-            "control",
-            "status",
-            "settings",
-            "edges",
-            "validation_loss",
-            "test_loss",
-            "test_loss_by_seed",
-            "against_control",
-            "against_baseline",
-            "step_ms",
-            "optimizer_ms",
-            "state_bytes",
-            "parameters",
-        ]
-    )
-    for row in results["tasks"][task]:
-        settings = " ".join(f"{name}={value:g}" for name, value in row["settings"].items())
-        validation, test = row["validation"].get("loss", {}), row["test"].get("loss", {})
-        write(
-            [
-                row["name"],
-                row["control"],
-                row["status"],
-                settings,
-                "; ".join(row["edges"]),
-                validation.get("mean", ""),
-                test.get("mean", ""),
-                " ".join(map(str, test.get("values", []))),
-                (row["against_control"] or {}).get("mean", ""),
-                (row["against_baseline"] or {}).get("mean", ""),
-                row["step_ms"],
-                row["optimizer_ms"],
-                row["state_bytes"],
-                row["parameters"],
-            ]
-        )
+    names = list(dict.fromkeys(name for record in records for name in record))
+    writer = csv.DictWriter(out, names, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
     return out.getvalue()
 
 
-Numbered = list[tuple[int, Column]]
+def to_csv(results: Row, task: str) -> str:
+    """Everything that a task's rows hold, controls included, in full precision; the trials have a file of their own."""
+    apart = ("trials", "spec", "runs")
+    rows = results["tasks"][task]
+    return _write_csv([dict(_flat({k: v for k, v in row.items() if k not in apart})) for row in rows])
 
 
-def _width(shown: Numbered, rows: list[list[Cell]]) -> int:
-    return 2 + sum(3 + max(len(column.heading), *(len(cells[i].text) for cells in rows)) for i, column in shown)
-
-
-def _fitting(shown: Numbered, rows: list[list[Cell]], limit: int | None) -> Numbered:
-    """The columns that fit in ``limit`` characters, the least important left out first; all of them without a limit."""
-    for rank in (2, 1):
-        if limit is not None and _width(shown, rows) > limit:
-            shown = [(i, column) for i, column in shown if column.rank < rank]
-    return shown
-
-
-def print_tables(results: Row, console: Console) -> None:
-    """Print one table a task; a narrow terminal gets fewer columns, a file or pipe all of them."""
-    for task in results["tasks"]:
-        rows = table_rows(results, task)
-        shown = _fitting(list(enumerate(columns(task))), rows, console.width if console.is_terminal else None)
-        table = Table(title=TASKS[task].title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
-        for _, column in shown:
-            table.add_column(column.heading, justify="right" if column.number else "left", no_wrap=True)
-        for cells in rows:
-            styles = {None: "", True: "green", False: "red"}
-            table.add_row(*(Text(cells[i].text, styles[cells[i].good]) for i, _ in shown))
-        console.print()
-        if not console.is_terminal:  # a file has no width to keep to
-            console.width = max(console.width, _width(shown, rows))
-        console.print(table)
-    console.print(
-        "Losses in nats on the test split; settings chosen on the validation split. vs control: below zero, the memory "
-        "helps. Coloured where all seeds agree. An arrow: the best lr lies at that edge of its grid.",
-        style="dim",
-        highlight=False,
-    )
+def trials_csv(results: Row, task: str) -> str:
+    """Every setting that was tried on a task, and the validation loss it gave."""
+    trials = [{"name": row["name"], **trial} for row in results["tasks"][task] for trial in row["trials"]]
+    return _write_csv([dict(_flat(trial)) for trial in trials])

@@ -1,0 +1,146 @@
+"""The sections of the report, one a task: which tables and pictures it has, in which order, with which captions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nestlearn.describe import NestedSystem
+from nestlearn.report import memories, pictures
+from nestlearn.report.captions import CAPTIONS
+from nestlearn.report.choices import rates
+from nestlearn.report.downloads import curves_csv, download, events_csv
+from nestlearn.report.series import Measured, measure
+from nestlearn.report.tables import Column, columns, helps, label, table_rows, to_csv, trials_csv
+from nestlearn.training import RunResult
+
+__all__ = ["Part", "section"]
+
+Row = Mapping[str, Any]
+Runs = Mapping[str, RunResult]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A table or a set of pictures, by its name in ``CAPTIONS``; ``layout`` is a class of the style sheet."""
+
+    name: str
+    layout: str = ""
+    pictures: Sequence[str] = ()
+    tables: Sequence[Mapping[str, Any]] = ()
+    controls: Sequence[Any] = ()
+    nests: Sequence[Mapping[str, Any]] = ()
+
+    @property
+    def heading(self) -> str:
+        return CAPTIONS[self.name][0]
+
+    def caption(self, baseline: str) -> str:
+        """What the part shows and how to read it."""
+        return CAPTIONS[self.name][1].format(baseline=baseline)
+
+
+def section(results: Row, task: str, runs: Runs, systems: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """All that the page says about one task, the ``number``-th on it."""
+    rows, about = results["tasks"][task], label(task, results["tasks"][task])
+    measured = measure(rows, runs)
+    parts = [*_result_parts(results, task, measured), *_memory_parts(rows, measured, systems)]
+    return {
+        "id": f"task{number}",
+        "title": about.title,
+        "unit": about.unit,
+        "parameters": rows[0]["parameters"],
+        "steps": max((run.steps for found in measured.values() for run in found.runs), default=0),
+        "findings": _findings(rows, results["baseline"]) if len(rows) > 1 else None,
+        "warnings": [f"{row['name']}: {warning}" for row in rows for warning in row["warnings"]],
+        "contender": rows[0]["name"],
+        "parts": parts,
+        "controls": [row for row in rows if row["control_name"]],
+        "diverged": [row for row in rows if row["status"] == "diverged"],
+        "downloads": _downloads(results, task, measured, systems),
+    }
+
+
+def _result_parts(results: Row, task: str, measured: Mapping[str, Measured]) -> Iterator[Part]:
+    rows, baseline, about = results["tasks"][task], results["baseline"], label(task, results["tasks"][task])
+    several = len(rows) > 1
+    if several:
+        yield Part("ranking", "ranking", [pictures.ranking(rows, baseline, about.unit)])
+    yield from _table_parts(results, task)
+    yield Part("curves", "pair", pictures.curves(rows, measured, baseline, about.unit))
+    if several:
+        yield Part("panels", pictures=pictures.panels(rows, measured, baseline))
+    if drawn := pictures.training_panels(rows, measured):
+        yield Part("training", pictures=drawn)
+    if drawn := rates(rows):
+        yield Part("choice", pictures=drawn)
+
+
+def _table_parts(results: Row, task: str) -> Iterator[Part]:
+    shown = columns(results, task)
+    result = [column for column in shown if column.part == "result"]
+    cost = [shown[0], *(column for column in shown if column.part == "cost")]
+    yield Part(
+        "table", tables=[_table(results, task, result)], controls=table_rows(results, task, result, controls=True)
+    )
+    if len(cost) > 1:
+        yield Part("cost", tables=[_table(results, task, cost)])
+
+
+def _table(results: Row, task: str, shown: Sequence[Column]) -> dict[str, Any]:
+    return {"columns": shown, "rows": table_rows(results, task, shown)}
+
+
+def _memory_parts(rows: Sequence[Row], measured: Mapping[str, Measured], systems: Mapping[str, Any]) -> Iterator[Part]:
+    contenders = [row for row in rows if not row["control"] and row["name"] in systems]
+    if contenders:
+        yield Part("nesting", nests=[_nest(row["name"], systems[row["name"]]) for row in contenders])
+        yield Part(
+            "score", "scores", [memories.score(row, measured[row["name"]], systems[row["name"]]) for row in contenders]
+        )
+    if drawn := memories.surprise_panels(rows, measured):
+        yield Part("surprise", pictures=drawn)
+
+
+def _nest(name: str, data: Mapping[str, Any]) -> dict[str, Any]:
+    system = NestedSystem.from_dict(data)
+    levels, held = len(system.levels), len(system.memories)
+    summary = f"{held} {'memory' if held == 1 else 'memories'} on {levels} level{'s' if levels != 1 else ''}"
+    return {"name": name, "summary": summary, "svg": system.svg(), "text": str(system)}
+
+
+def _findings(rows: Sequence[Row], baseline: str) -> dict[str, Any]:
+    """What the numbers say: the best, and who beat the baseline and its own control, and how surely."""
+    contenders = [row for row in rows if not row["control"] and row["test"]]
+
+    def who(column: str, good: bool) -> dict[str, list[str]]:
+        there = [row for row in contenders if row[column]]
+        sure = [r["name"] for r in there if r[column]["significant"] and (r[column]["mean"] < 0) == good]
+        likely = [r["name"] for r in there if helps(r[column]) is good and r["name"] not in sure]
+        return {"sure": sure, "likely": likely}
+
+    helped, hurt = who("against_control", True), who("against_control", False)
+    decided = {name for found in (helped, hurt) for names in found.values() for name in names}
+    return {
+        "best": contenders[0] if contenders else None,
+        "baseline": next((row for row in contenders if row["name"] == baseline), None),
+        "better": who("against_baseline", True),
+        "helped": helped,
+        "hurt": hurt,
+        "open": [row["name"] for row in contenders if row["against_control"] and row["name"] not in decided],
+    }
+
+
+def _downloads(
+    results: Row, task: str, measured: Mapping[str, Measured], systems: Mapping[str, Any]
+) -> list[dict[str, str]]:
+    stem = task.replace(":", "-")
+    return [
+        download(f"{stem}-table.csv", "text/csv", to_csv(results, task)),
+        download(f"{stem}-trials.csv", "text/csv", trials_csv(results, task)),
+        download(f"{stem}-curves.csv", "text/csv", curves_csv(measured)),
+        download(f"{stem}-events.csv", "text/csv", events_csv(measured)),
+        download(f"{stem}-systems.json", "application/json", json.dumps(systems, indent=1)),
+    ]

@@ -1,0 +1,80 @@
+"""From runs to lines: what a row's seeds measured, gathered into a mean and a range."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from statistics import fmean
+from typing import Any
+
+from nestlearn.report.thinning import Line, thin
+from nestlearn.training import RunResult
+
+__all__ = ["Measured", "measure"]
+
+STEPS, SECONDS, LOSS = 0, 1, 2
+
+
+class Measured:
+    """The runs of a row that are in the folder, one a seed, and their lines, each gathered when it is first asked for.
+
+    Attributes:
+        runs: the runs.
+        finished: whether every run of the row is there and came to its end.
+    """
+
+    def __init__(self, row: Mapping[str, Any], runs: Mapping[str, RunResult]) -> None:
+        self.runs = [runs[key] for key in row["runs"] if key in runs]
+        self.finished = len(self.runs) == len(row["runs"]) and all(run.status == "finished" for run in self.runs)
+
+    @cached_property
+    def by_steps(self) -> Line | None:
+        """The validation loss against steps; None without a point, or if a seed diverged: a mean over the others
+        would flatter.
+        """
+        return _gather([run.curve for run in self.runs], STEPS) if self.finished else None
+
+    @cached_property
+    def by_seconds(self) -> Line | None:
+        """The same against seconds of training, the mean of the seeds'."""
+        return _gather([run.curve for run in self.runs], SECONDS) if self.finished else None
+
+    @cached_property
+    def training(self) -> Line | None:
+        """The training loss against steps, up to the first divergence."""
+        return _gather([run.train for run in self.runs], STEPS)
+
+    @cached_property
+    def surprises(self) -> dict[str, Line]:
+        """The surprise of each memory against steps, by the memory's name, at the steps that all seeds looked at."""
+        by_memory: dict[str, list[dict[float, float]]] = {}
+        for run in self.runs:
+            seen: dict[str, dict[float, float]] = {}
+            for step, memory, value in run.surprises:
+                if value is not None:
+                    seen.setdefault(memory, {})[step] = value
+            for memory, values in seen.items():
+                by_memory.setdefault(memory, []).append(values)
+        lines = {}
+        for memory, seeds in by_memory.items():
+            steps = sorted(set(seeds[0]).intersection(*seeds[1:]))
+            if steps:
+                lines[memory] = thin(steps, [[values[step] for step in steps] for values in seeds])
+        return lines
+
+
+def measure(rows: Iterable[Mapping[str, Any]], runs: Mapping[str, RunResult]) -> dict[str, Measured]:
+    """What was measured of each row, by its name."""
+    return {row["name"]: Measured(row, runs) for row in rows}
+
+
+def _gather(series: Sequence[Sequence[Sequence[Any]]], axis: int) -> Line | None:
+    """``[step, seconds, loss]`` rows of several seeds as one line, as far as all of them reach and are numbers."""
+    length = min((len(rows) for rows in series), default=0)
+    for rows in series:
+        length = next((i for i, row in enumerate(rows[:length]) if row[LOSS] is None), length)
+    if not length:
+        return None
+    columns = [list(zip(*rows[:length], strict=True)) for rows in series]
+    x = columns[0][STEPS] if axis == STEPS else [fmean(at) for at in zip(*(c[SECONDS] for c in columns), strict=True)]
+    return thin(x, [column[LOSS] for column in columns])

@@ -1,0 +1,48 @@
+"""``systems.json``: how each contender of a run folder is nested, described from the optimizer itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from nestlearn.describe import NestedSystem, describe
+from nestlearn.report.folders import read_json
+from nestlearn.tasks import make_task
+from nestlearn.training import RunFolder, RunFolderError, RunSpec
+from nestlearn.training.optimizers import find_optimizer
+from nestlearn.training.run_folder import write_atomic
+
+__all__ = ["write_systems"]
+
+
+def write_systems(path: Path) -> Path:
+    """Describe the optimizer of every row of the run folder ``path`` and write ``systems.json``; returns where it is.
+
+    Each optimizer is made as the run made it, for the task's network on the CPU, and takes no step.
+
+    Raises:
+        RunFolderError: the folder is not a run folder, is not finished, or a row's run cannot be made again here.
+    """
+    folder = RunFolder.open(path)
+    results = read_json(folder.results)
+    systems = {
+        task: {row["name"]: _describe(folder, row).to_dict() for row in rows} for task, rows in results["tasks"].items()
+    }
+    target = folder.path / "systems.json"
+    write_atomic(target, json.dumps(systems, indent=1) + "\n")
+    return target
+
+
+def _describe(folder: RunFolder, row: dict[str, Any]) -> NestedSystem:
+    try:
+        spec = RunSpec.from_plain(row["spec"])
+    except (KeyError, TypeError) as error:
+        raise RunFolderError(f"{folder.results}: the spec of {row['name']} is not one of a run ({error})") from error
+    task = make_task(spec.task, dict(spec.size), "cpu", spec.dtype)
+    model = task.build(spec.seed)
+    settings = {**dict(spec.fixed), **dict(spec.settings)}
+    optimizers = find_optimizer(spec.variant.contender).make(
+        model, settings.pop("lr"), tables=task.tables(model), elementwise_lr=spec.elementwise_lr, **settings
+    )
+    return describe(*optimizers)

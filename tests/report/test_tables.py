@@ -1,0 +1,128 @@
+"""The tuned table: what its cells say about winners, losers and runs that diverged, and its CSV."""
+
+import csv
+import io
+
+import pytest
+
+from nestlearn.report.tables import Cell, columns, helps, label, table_rows, to_csv, trials_csv
+
+
+def cells(results: dict, name: str, task: str = "digits") -> dict[str, Cell]:
+    shown = columns(results, task)
+    row = next(line for line in table_rows(results, task, shown) if line[0].text == name)
+    return dict(zip([column.heading for column in shown], row, strict=True))
+
+
+def changed(results: dict, name: str, **changes) -> dict:
+    """The results with some fields of one row changed."""
+    rows = [row | changes if row["name"] == name else row for row in results["tasks"]["digits"]]
+    return results | {"tasks": {"digits": rows}}
+
+
+def by_name(rows: list[dict], name: str) -> dict:
+    return next(row for row in rows if row["name"] == name)
+
+
+def difference(*values: float, significant: bool | None = None, p: float | None = None) -> dict:
+    mean = sum(values) / len(values)
+    return {"mean": mean, "spread": 0.1, "values": list(values), "significant": significant, "p": p}
+
+
+def test_losers_and_diverged_contenders_have_their_rows(results: dict, rows: list[dict]) -> None:
+    contenders = [row["name"] for row in rows if not row["control"]]
+    shown = columns(results, "digits")
+    assert [line[0].text for line in table_rows(results, "digits", shown)] == contenders
+    controls = table_rows(results, "digits", shown, controls=True)
+    assert [line[0].text for line in controls] == [row["name"] for row in rows if row["control"]]
+    assert "M3" in contenders and cells(results, "M3")["test"] == Cell("diverged", good=False, sure=True)
+
+
+def test_numbers_are_those_of_the_row(results: dict, rows: list[dict]) -> None:
+    row = by_name(rows, "DeepMomentum")
+    control = by_name(rows, row["control_name"])
+    found = cells(results, "DeepMomentum")
+    loss = row["test"]["loss"]
+    assert found["test"].text == f"{loss['mean']:.4f} ± {loss['spread']:.4f}"
+    assert found["test"].note == f"{row['interval'][0]:.4f} to {row['interval'][1]:.4f}"
+    assert found["control"].text == f"{control['test']['loss']['mean']:.4f}"
+    assert found["accuracy %"].text == f"{row['test']['accuracy']['mean']:.2f}"
+    assert float(found["state B/par"].text) == pytest.approx(row["state_bytes"] / row["parameters"], abs=0.05)
+    assert float(found["lr"].text.split()[0]) == row["settings"]["lr"]
+    assert found["inner lr"].text == f"{row['settings']['inner_lr']:g}"
+    assert found["trials"].text == str(len(row["trials"]))
+
+
+@pytest.mark.parametrize(
+    ("values", "significant", "p", "expected"),
+    [
+        ((-0.2, -0.3), True, 0.01234, Cell("-0.2500*", "p 0.012", True, True)),
+        ((0.2, 0.3), True, 0.0001, Cell("+0.2500*", "p < 0.001", False, True)),
+        ((-0.2, -0.3), False, 0.2, Cell("-0.2500", "p 0.200", True, False)),  # all seeds agree
+        ((-0.4, 0.1), False, 0.7, Cell("-0.1500", "p 0.700", None, False)),  # they do not
+        ((-0.4,), None, None, Cell("-0.4000", "", True, False)),  # one seed
+    ],
+)
+def test_differences_are_coloured_by_their_sign_and_marked_when_significant(
+    results: dict, values: tuple, significant: bool, p: float, expected: Cell
+) -> None:
+    told = changed(results, "Momentum", against_control=difference(*values, significant=significant, p=p))
+    assert cells(told, "Momentum")["vs control"] == expected
+
+
+def test_rounding_is_no_result() -> None:
+    assert helps(difference(-1e-5, -1e-5)) is None and helps(None) is None
+
+
+def test_a_target_that_some_seeds_miss_says_so(results: dict) -> None:
+    found = {"target": 1.0, "steps": 1234.5, "seconds": 2.0, "reached": 2, "of": 3}
+    told = cells(changed(results, "Momentum", to_target=found), "Momentum")
+    assert told["steps to target"] == Cell("1,234", "2 of 3 seeds") and told["s to target"].text == "2.00"
+    nobody = found | {"steps": None, "seconds": None, "reached": 0}
+    assert cells(changed(results, "Momentum", to_target=nobody), "Momentum")["steps to target"].text == "–"
+
+
+def test_columns_at_equal_time_and_bytes_are_there_when_they_were_run(results: dict) -> None:
+    assert "equal time" not in cells(results, "Momentum")
+    at = {"steps": 90, "parameters": 5000, "test": {"loss": {"mean": 0.5}}}
+    told = cells(changed(results, "Momentum", equal_time=at, equal_bytes=at), "Momentum")
+    assert told["equal time"] == Cell("0.5000", "90 steps") and told["equal bytes"] == Cell("0.5000", "5,000 par")
+
+
+def test_an_arrow_shows_the_edge_at_which_a_value_lies(results: dict) -> None:
+    edges = ["lr at the low edge", "retention at the high edge"]
+    told = cells(changed(results, "Momentum", edges=edges), "Momentum")
+    assert told["lr"].text.endswith(" ↓") and told["retention"].text.endswith(" ↑")
+
+
+def test_a_task_of_the_users_own_speaks_through_its_rows(results: dict, rows: list[dict]) -> None:
+    about = label("mine:task", rows)
+    assert (about.title, [figure.heading for figure in about.figures]) == ("mine:task", ["accuracy"])
+    told = cells({**results, "tasks": {"mine:task": rows}}, "AdamW", task="mine:task")
+    assert told["accuracy"].text == f"{by_name(rows, 'AdamW')['test']['accuracy']['mean']:.4f}"
+
+
+def test_a_single_row_has_no_columns_of_comparisons(results: dict, rows: list[dict]) -> None:
+    alone = by_name(rows, "AdamW") | {"against_muon": None, "to_target": None}
+    headings = [column.heading for column in columns({**results, "tasks": {"digits": [alone]}}, "digits")]
+    assert "test" in headings and not {"control", "vs control", "vs AdamW", "steps to target"} & set(headings)
+
+
+def test_the_csv_holds_every_number_of_every_row_in_full(results: dict, rows: list[dict]) -> None:
+    lines = list(csv.DictReader(io.StringIO(to_csv(results, "digits"))))
+    assert [line["name"] for line in lines] == [row["name"] for row in rows]
+    for line, row in zip(lines, rows, strict=True):
+        losses = row["test"]["loss"]["values"] if row["test"] else []
+        assert [float(value) for value in line["test.loss.values"].split()] == losses
+        p = (row["against_baseline"] or {}).get("p")
+        assert line["against_baseline.p"] == ("" if p is None else repr(p))
+        assert line["warnings"] == "; ".join(row["warnings"])
+    diverged = next(line for line in lines if line["name"] == "M3")
+    assert diverged["status"] == "diverged" and diverged["test.loss.mean"] == ""
+
+
+def test_the_csv_of_the_trials_holds_each_of_them(results: dict, rows: list[dict]) -> None:
+    lines = list(csv.DictReader(io.StringIO(trials_csv(results, "digits"))))
+    expected = [(row["name"], trial["settings"]["lr"], trial["loss"]) for row in rows for trial in row["trials"]]
+    found = [(li["name"], float(li["settings.lr"]), float(li["loss"]) if li["loss"] else None) for li in lines]
+    assert found == expected
