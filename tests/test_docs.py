@@ -8,6 +8,7 @@ import re
 
 import pytest
 import torch
+from page_code import run_page
 from pages import ROOT, SOURCE, blocks, ids, resolve, rows, section, text
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -21,17 +22,11 @@ OPTIMIZERS = sorted(set(nl.optim.__all__) - {"Optimizer"})
 
 # --------------------------------------------------------------------------------------------------------------- names
 
-UNBUILT_NAMES = {"nl.describe"}  # the README says that it is not here yet
-
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_dotted_names_exist(page):
     for name in re.findall(r"`(n(?:l|estlearn)(?:\.\w+)+)(?:\([^`]*\))?`", page.read_text(encoding="utf-8")):
-        assert name in UNBUILT_NAMES or resolve(name) is not None, name
-
-
-def test_names_called_unbuilt_are_unbuilt():
-    assert [name for name in UNBUILT_NAMES if hasattr(nl, name.removeprefix("nl."))] == []
+        assert resolve(name) is not None, name
 
 
 # --------------------------------------------------------------------------------------------------------- optimizers
@@ -129,19 +124,14 @@ def test_costs_are_what_the_page_says(name, settings, said, size, flop):
 # ------------------------------------------------------------------------------------------------- examples and links
 
 
-@pytest.mark.parametrize(
-    "page", [page for page in PAGES if "```python" in page.read_text()], ids=lambda page: page.name
-)
+# The tour is run by tests/docs/test_generated.py, which draws its pictures from what the examples compute.
+EXAMPLES = [page for page in PAGES if "```python" in page.read_text(encoding="utf-8") and page.name != "tour.md"]
+
+
+@pytest.mark.parametrize("page", EXAMPLES, ids=lambda page: page.name)
 def test_python_examples_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        namespace: dict[str, object] = {"__name__": page.stem}
-        for number, block in enumerate(blocks(page.read_text(encoding="utf-8"), "python"), 1):
-            exec(compile(block, f"{page.name}, example {number}", "exec"), namespace)
-    finally:
-        torch.set_num_threads(threads)
+    run_page(page.read_text(encoding="utf-8"), page.name)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -12,6 +12,7 @@ from pages import ROOT, code_line, docstrings, equation_headings, ids, resolve, 
 import nestlearn as nl
 
 IMPLEMENTED = {f"M{n}" for n in range(1, 6)} | {f"O{n}" for n in range(1, 20)}
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FOLDERS = ("memory", "ops", "targets", "optim")
 
 
@@ -63,7 +64,7 @@ def test_docstrings_quote_only_equations_that_the_page_knows():
     assert strangers == set()
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda path: path.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_pages_quote_only_equations_that_exist(page):
     assert ids(page.read_text(encoding="utf-8")) <= set(equation_headings()) | unbuilt()
 

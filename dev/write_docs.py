@@ -1,0 +1,34 @@
+"""Writes the generated parts of the documentation, for ``dev/docs``: docs/cli.md and the pictures of docs/tour.md."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cli_page import cli_page
+from page_code import run_page
+from tour_pictures import tour_pictures
+
+from nestlearn.cli.main import build_app
+
+__all__ = ["main"]
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+
+
+def main() -> None:
+    """Write every generated file and say which ones changed; pictures that nothing draws any more are removed."""
+    tour = DOCS / "tour.md"
+    wanted = {DOCS / "cli.md": cli_page(build_app())}
+    pictures = tour_pictures(run_page(tour.read_text(encoding="utf-8"), tour.name))
+    wanted |= {DOCS / "images" / name: text for name, text in pictures.items()}
+    for path in set(DOCS.glob("images/tour-*.svg")) - set(wanted):
+        path.unlink()
+        print(f"removed {path.relative_to(DOCS.parent)}")
+    for path, text in wanted.items():
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+            print(f"wrote {path.relative_to(DOCS.parent)}")
+
+
+if __name__ == "__main__":
+    main()

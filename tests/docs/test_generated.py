@@ -1,0 +1,105 @@
+"""What `bash dev/docs` writes is what the code says today: the page of the command line, the pictures of the tour."""
+
+import re
+from collections.abc import Iterator
+from typing import Annotated
+
+import pytest
+import typer
+from cli_page import cli_page
+from page_code import run_page
+from pages import ROOT, rows, section, text
+from tour_pictures import tour_pictures
+
+from nestlearn.cli.main import build_app
+
+REMEDY = "out of date, write it again: bash dev/docs"
+NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+IMAGES = ROOT / "docs" / "images"
+
+
+# ------------------------------------------------------------------------------------------------------- command line
+
+
+def test_the_page_of_the_command_line_is_up_to_date():
+    assert text("docs/cli.md") == cli_page(build_app()), REMEDY
+
+
+def small_app() -> typer.Typer:
+    app = typer.Typer()
+
+    @app.command()
+    def paint(
+        wall: Annotated[str, typer.Argument(help="Which wall.")],
+        coats: Annotated[int, typer.Option(help="How many | coats.")] = 2,
+        colour: Annotated[str | None, typer.Option("--colour", "-c", help="A colour. [default: white]")] = None,
+        quick: Annotated[bool, typer.Option("--quick", help="Do not wait.")] = False,
+        also: Annotated[list[str] | None, typer.Option(help="More walls.")] = None,
+        secret: Annotated[int, typer.Option(hidden=True)] = 1,
+    ) -> None:
+        """Paint a wall,
+        all of it."""
+
+    @app.command()
+    def leave() -> None:
+        """Go home."""
+
+    return app
+
+
+def test_arguments_options_and_defaults_are_listed_but_nothing_hidden():
+    paint = section(cli_page(small_app()), "paint")
+    assert "Paint a wall, all of it." in paint
+    assert "nestlearn paint WALL [options]" in paint
+    assert rows(paint)[1] == ["`WALL`", "str", "required", "Which wall."]
+    assert rows(paint)[3:] == [
+        ["`--coats`", "int", "`2`", r"How many \| coats."],
+        ["`--colour`, `-c`", "str", "white", "A colour."],
+        ["`--quick`", "", "", "Do not wait."],
+        ["`--also`", "list[str], repeatable", "", "More walls."],
+    ]
+
+
+def test_the_width_of_the_terminal_has_no_part_in_it(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    narrow = cli_page(small_app())
+    monkeypatch.setenv("COLUMNS", "300")
+    assert cli_page(small_app()) == narrow
+
+
+# --------------------------------------------------------------------------------------------------------------- tour
+
+
+@pytest.fixture(scope="module")
+def pictures() -> Iterator[dict[str, str]]:
+    """The page's blocks are run here, with all their asserts, and its pictures drawn from what they computed."""
+    yield tour_pictures(run_page(text("docs/tour.md"), "tour.md"))
+
+
+def assert_same_picture(drawn: str, kept: str) -> None:
+    """The same SVG up to the last digit of its coordinates: processors round sums differently."""
+    assert NUMBER.sub("#", drawn) == NUMBER.sub("#", kept), REMEDY
+    pairs = zip(NUMBER.findall(drawn), NUMBER.findall(kept), strict=True)
+    assert max((abs(float(a) - float(b)) for a, b in pairs), default=0.0) <= 0.11, REMEDY
+
+
+@pytest.mark.slow
+def test_the_pictures_of_the_tour_are_those_that_its_code_draws(pictures):
+    kept = {path.name: path.read_text(encoding="utf-8") for path in IMAGES.glob("tour-*.svg")}
+    assert sorted(kept) == sorted(pictures), REMEDY
+    for name, drawn in pictures.items():
+        assert_same_picture(drawn, kept[name])
+
+
+@pytest.mark.slow
+def test_the_tour_shows_every_picture_with_a_description(pictures):
+    shown = re.findall(r"^!\[(.+)\]\(images/(tour-[\w-]+\.svg)\)$", text("docs/tour.md"), re.MULTILINE)
+    assert sorted(name for _, name in shown) == sorted(pictures)
+    assert len({words for words, _ in shown}) == len(shown)
+
+
+def test_a_changed_picture_is_noticed_and_a_rounded_one_is_not():
+    assert_same_picture("<path d='M 1.0001 2'/>", "<path d='M 1.0002 2'/>")
+    for other in ("<path d='M 1.2 2'/>", "<path d='L 1.0001 2'/>", "<path d='M 1.0001 2 3'/>"):
+        with pytest.raises(AssertionError):
+            assert_same_picture("<path d='M 1.0001 2'/>", other)
