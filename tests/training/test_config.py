@@ -1,13 +1,22 @@
+import re
+from importlib import util
+from pathlib import Path
+
 import pytest
 
+from nestlearn.training import options
 from nestlearn.training.config import PRESETS, Settings, parse_seeds, preset, resolve
-from nestlearn.training.contenders import BASELINE, CONTENDERS, find_contenders
-from nestlearn.training.spec import Variant
+from nestlearn.training.contenders import BASELINE, CONTENDERS, MUON
+
+PAGE = Path(__file__).parents[2] / "docs" / "compare.md"
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_settings_survive_yaml(name: str) -> None:
-    assert Settings.from_yaml(preset(name).to_yaml()) == preset(name)
+def test_settings_survive_yaml(name: str, tmp_path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(options.to_yaml(preset(name)))
+    assert path.read_text().startswith("kind: compare\n")
+    assert options.merge(Settings(), options.read(path)) == preset(name)
 
 
 @pytest.mark.parametrize(
@@ -15,6 +24,7 @@ def test_settings_survive_yaml(name: str) -> None:
 )
 def test_seeds(text: str, expected: tuple[int, ...]) -> None:
     assert parse_seeds(text) == expected
+    assert options.assign(preset("demo"), [f"seeds={text}"]).seeds == expected
 
 
 @pytest.mark.parametrize("text", ["", "2..0", "a", "0..", "-1", "1.5", "0,,1"])
@@ -28,28 +38,51 @@ def test_bad_seeds_say_what_was_expected(text: str) -> None:
     [
         ({"optimizers": ("Muno",)}, "Did you mean 'Muon'"),
         ({"tasks": ("digit",)}, "Did you mean 'digits'"),
-        ({"steps": 0}, "at least one step, got 0"),
-        ({"workers": 0}, "at least one worker, got 0"),
-        ({"dtype": "float8"}, "unknown dtype 'float8'"),
+        ({"steps": 0}, "steps: expected .*1, got 0"),
+        ({"workers": 0}, "workers: expected .*1, got 0"),
+        ({"dtype": "float8"}, "dtype: expected 'float32', 'float64' or 'bfloat16', got 'float8'"),
         ({"device": "gpu0"}, "unknown device 'gpu0'"),
+        ({"seeds": (1, 1)}, r"expected different seeds, none negative, got \[1, 1\]"),
+        ({"retentions": (0.9, 1.0)}, "expected retentions below 1"),
+        ({"retentions": (0.9, 0.8)}, "expected increasing values"),
+        ({"weight_decays": (-0.1, 0.0)}, "none negative"),
+        ({"inner_factors": (0.5, 2.0)}, "with 1 among them"),
+        ({"fixed": {"Moun": {"hidden": 3}}}, "unknown optimizer under `fixed` 'Moun'"),
+        ({"fixed": {"Muon": {"lr": 3}}}, "fixed.Muon.lr: expected other arguments than lr"),
+        ({"sizes": {"digit": {"hidden": 3}}}, "unknown task under `sizes` 'digit'.*Did you mean 'digits'"),
+        ({"sizes": {"digits": {"hiden": 3}}}, "Did you mean 'hidden'"),
+        ({"task_steps": {"digit": 3}}, "unknown task under `task_steps` 'digit'"),
+        ({"cluster": "tcp://localhost:1"}, "expected it with executor: dask, got executor: processes"),
     ],
 )
-def test_bad_options_are_clear_errors(changes: dict, message: str) -> None:
+def test_bad_settings_are_clear_errors(changes: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         resolve(preset("demo"), **changes)
 
 
-def test_unknown_preset_and_broken_yaml() -> None:
+def test_unknown_presets_and_settings() -> None:
     with pytest.raises(ValueError, match="Did you mean 'full'"):
         preset("ful")
     with pytest.raises(ValueError, match=r"unknown setting 'sedes'.*Did you mean 'seeds'"):
-        Settings.from_yaml("preset: demo\nsedes: [1]\n")
-    with pytest.raises(ValueError, match="not YAML"):
-        Settings.from_yaml("a: [1")
+        options.assign(preset("demo"), ["sedes=1"])
 
 
-def test_steps_replace_those_of_every_task() -> None:
-    assert dict(resolve(preset("demo"), steps=7).steps) == {"digits": 7, "speeches": 7}
+@pytest.mark.parametrize(
+    ("changes", "package", "extra"),
+    [({"search": "tpe"}, "optuna", "search"), ({"executor": "dask"}, "distributed", "cluster")],
+)
+def test_a_missing_package_is_an_error_with_the_install_line(monkeypatch, changes, package, extra) -> None:
+    real = util.find_spec
+    monkeypatch.setattr("nestlearn.training.config.find_spec", lambda name: None if name == package else real(name))
+    line = f'{package}, which is not installed: pip install "nestlearn[{extra}]"'
+    with pytest.raises(ValueError, match=re.escape(line)):
+        resolve(preset("demo"), **changes)
+
+
+def test_steps_hold_for_every_task_that_has_none_of_its_own() -> None:
+    settings = options.assign(preset("demo"), ["task_steps.digits=50"])
+    assert settings.steps_of("digits") == 50 and settings.steps_of("ravine") == settings.steps
+    assert resolve(settings, steps=7).steps_of("digits") == 7
 
 
 def test_the_demo_has_two_seeds_and_every_contender() -> None:
@@ -57,12 +90,29 @@ def test_the_demo_has_two_seeds_and_every_contender() -> None:
     assert set(preset("demo").optimizers) == set(CONTENDERS)
 
 
-def test_contenders_are_found_without_regard_to_case_in_the_order_of_the_registry() -> None:
-    assert [c.name for c in find_contenders(["muon", "ADAMW"])] == [BASELINE, "Muon"]
+def test_the_baseline_and_muon_are_always_there_and_names_have_no_case() -> None:
+    assert resolve(preset("demo"), optimizers=("m3",)).optimizers == (BASELINE, MUON, "M3")
 
 
-def test_every_control_that_is_a_variant_exists() -> None:
-    for contender in CONTENDERS.values():
-        if isinstance(contender.control, Variant):
-            other = CONTENDERS[contender.control.contender]
-            assert not contender.control.control or other.control is not None
+def test_the_documentation_lists_every_setting_with_its_meaning_and_the_value_of_each_preset() -> None:
+    found = {}
+    for line in PAGE.read_text().splitlines():
+        cells = [cell.strip() for cell in line.strip().strip("|").split(" | ")]
+        if len(cells) == 2 + len(PRESETS) and cells[0].startswith("`"):
+            found[cells[0].strip("`")] = cells[1:]
+    fields = {name: field for name, field in Settings.model_fields.items() if name not in ("kind", "preset")}
+    assert list(found) == list(fields)
+    for name, (meaning, *values) in found.items():
+        assert meaning == fields[name].description
+        assert values == [shown(name, getattr(settings, name)) for settings in PRESETS.values()], name
+
+
+def shown(name: str, value: object) -> str:
+    """A value as the table of the documentation has it."""
+    if name == "optimizers":
+        return "all"
+    if isinstance(value, tuple):
+        return ", ".join(f"{item:g}" if isinstance(item, float) else str(item) for item in value) or "none"
+    if isinstance(value, dict):
+        return "see above" if value else "none"
+    return f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)

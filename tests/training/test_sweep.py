@@ -1,16 +1,17 @@
-import dataclasses
-
 import pytest
 
+from nestlearn.training import options
 from nestlearn.training import sweep as sweep_module
 from nestlearn.training.config import PRESETS
 from nestlearn.training.contenders import find_contenders
+from nestlearn.training.executors import open_pool
 from nestlearn.training.run_folder import RunFolder
-from nestlearn.training.sweep import SweepError, run_searches
+from nestlearn.training.sweep import SweepError, run_courses
 from nestlearn.training.tuning import plan
 
-SETTINGS = dataclasses.replace(
-    PRESETS["demo"], tasks=("digits",), steps={"digits": 8}, seeds=(0, 1), lr_points=2, retentions=(0.9,), keep=1
+SETTINGS = options.merge(
+    PRESETS["demo"],
+    {"tasks": ["digits"], "steps": 8, "seeds": [0, 1], "lr_points": 2, "retentions": [0.9], "keep": 1, "grow": 0},
 )
 
 
@@ -18,63 +19,70 @@ def searches():
     return plan(find_contenders(["AdamW", "Momentum"]), SETTINGS)
 
 
+def run(courses, folder, *, executor="serial", workers=1, **options_) -> None:
+    with open_pool(executor, workers) as pool:
+        run_courses(courses, folder, pool, **options_)
+
+
 def test_all_runs_are_kept_and_a_second_attempt_trains_nothing(tmp_path, monkeypatch) -> None:
     folder, first, seen = RunFolder.create(tmp_path), searches(), []
-    run_searches(first, folder, workers=1, progress=lambda result, reused: seen.append(reused))
-    assert len(seen) == sum(search.planned for search in first) == 12 and not any(seen)
+    run(first, folder, progress=lambda result, reused, total: seen.append((reused, total)))
+    assert seen == [(False, 12)] * 12 and sum(search.planned for search in first) == 12
     runs = folder.compact()
     assert len(runs) == 12
-    monkeypatch.setattr(sweep_module, "train", lambda spec: pytest.fail(f"trained {spec.key} again"))
+    monkeypatch.setattr(sweep_module, "train", lambda spec, should_stop: pytest.fail(f"trained {spec.key} again"))
     again, seen = searches(), []
-    run_searches(again, folder, known=runs, workers=1, progress=lambda result, reused: seen.append(reused))
-    assert len(seen) == 12 and all(seen)
+    run(again, folder, known=runs, progress=lambda result, reused, total: seen.append(reused))
+    assert seen == [True] * 12
     assert [s.chosen() for s in again] == [s.chosen() for s in first]
 
 
 def test_an_interrupted_sweep_continues_to_the_same_numbers(tmp_path, monkeypatch) -> None:
     whole = searches()
-    run_searches(whole, RunFolder.create(tmp_path / "whole"), workers=1)
+    run(whole, RunFolder.create(tmp_path / "whole"))
     real, count = sweep_module.train, 0
 
-    def until_five(spec):
+    def until_five(spec, should_stop):
         nonlocal count
         count += 1
         if count > 5:
             raise KeyboardInterrupt
-        return real(spec)
+        return real(spec, should_stop)
 
     folder = RunFolder.create(tmp_path / "cut")
     monkeypatch.setattr(sweep_module, "train", until_five)
     with pytest.raises(KeyboardInterrupt):
-        run_searches(searches(), folder, workers=1)
+        run(searches(), folder)
     kept = folder.compact()
     assert len(kept) == 5
     monkeypatch.setattr(sweep_module, "train", real)
     rest, reused = searches(), []
-    run_searches(rest, folder, known=kept, workers=1, progress=lambda result, old: reused.append(old))
+    run(rest, folder, known=kept, progress=lambda result, old, total: reused.append(old))
     assert sum(reused) == 5
     for one, other in zip(whole, rest, strict=True):
-        assert [r.test for r in one.chosen()] == [r.test for r in other.chosen()]
+        assert [one.results[s.key].test for s in one.chosen()] == [other.results[s.key].test for s in other.chosen()]
 
 
-def test_an_error_that_is_no_divergence_names_the_run_and_keeps_the_others(tmp_path, monkeypatch) -> None:
+def test_a_run_that_fails_names_itself_and_the_others_are_kept(tmp_path, monkeypatch) -> None:
     real = sweep_module.train
 
-    def broken(spec):
-        if spec.variant.contender == "Momentum":
-            raise TypeError("a bug")
-        return real(spec)
+    def no_momentum(spec, should_stop):
+        if spec.variant.name == "Momentum":
+            raise RuntimeError("no such operator")
+        return real(spec, should_stop)
 
-    monkeypatch.setattr(sweep_module, "train", broken)
+    monkeypatch.setattr(sweep_module, "train", no_momentum)
     folder = RunFolder.create(tmp_path)
-    with pytest.raises(SweepError, match=r"digits/Momentum/lr=.* failed: TypeError: a bug"):
-        run_searches(searches(), folder, workers=1)
-    assert len(folder.runs()[0]) == 2
+    with pytest.raises(SweepError, match=r"digits/Momentum/lr=\S+ failed: RuntimeError: no such operator.*--resume"):
+        run(searches(), folder)
+    assert {result.variant for result in folder.compact().values()} == {"AdamW"}
 
 
-def test_two_workers_give_the_same_numbers_as_one(tmp_path) -> None:
-    alone, together = searches(), searches()
-    run_searches(alone, RunFolder.create(tmp_path / "one"), workers=1)
-    run_searches(together, RunFolder.create(tmp_path / "two"), workers=2)
-    for one, other in zip(alone, together, strict=True):
-        assert [r.test for r in one.chosen()] == [r.test for r in other.chosen()]
+@pytest.mark.slow
+def test_two_processes_give_the_numbers_of_one(tmp_path) -> None:
+    one, two = searches(), searches()
+    run(one, RunFolder.create(tmp_path / "one"))
+    run(two, RunFolder.create(tmp_path / "two"), executor="processes", workers=2)
+    for mine, other in zip(one, two, strict=True):
+        assert mine.chosen() == other.chosen()
+        assert all(mine.results[key].validation == result.validation for key, result in other.results.items())

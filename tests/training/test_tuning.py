@@ -4,74 +4,20 @@ import random
 from itertools import pairwise
 
 import pytest
+from made_up_runs import SETTINGS, bowl, outcome, run, search
 
 from nestlearn.training import options
 from nestlearn.training.config import PRESETS, Settings, preset, resolve
 from nestlearn.training.contenders import CONTENDERS, find_contenders
-from nestlearn.training.course import Course
 from nestlearn.training.grid import Space, axes_of, budget, edges, lr_grid
-from nestlearn.training.spec import RunResult, RunSpec, Variant
-from nestlearn.training.tuning import Search, plan
+from nestlearn.training.spec import RunSpec, Variant
+from nestlearn.training.tuning import plan
 
-SETTINGS = options.merge(
-    PRESETS["demo"],
-    {
-        "tasks": ["digits"], "steps": 40, "lr_points": 5, "retentions": [0.8, 0.9, 0.95], "trial_fraction": 0.25,
-        "grow": 0,
-    },
-)  # fmt: skip
 THOROUGH = options.merge(SETTINGS, {"weight_decays": [0, 0.1], "inner_factors": [0.3, 1, 3], "grow": 3})
-
-
-def outcome(spec: RunSpec, validation: float, test: float = 1.0) -> RunResult:
-    diverged = math.isinf(validation)
-    figures = {"accuracy": 90.0}
-    return RunResult(
-        key=spec.key,
-        task=spec.task,
-        variant=spec.variant.name,
-        settings=dict(spec.settings),
-        seed=spec.seed,
-        steps=spec.steps,
-        full=spec.full,
-        status="diverged" if diverged else "finished",
-        validation={} if diverged else {"loss": validation, **figures},
-        test={"loss": test, **figures} if spec.full and not diverged else {},
-        parameters=10,
-        step_ms=1.0,
-    )
-
-
-def run(course: Course, validation, test=lambda spec: 1.0, order=lambda specs: specs) -> list[list[RunSpec]]:
-    """Feed a course with made-up results; returns the stages it asked for."""
-    stages = []
-    while fresh := course.next():
-        stages.append(fresh)
-        for spec in order(fresh):
-            course.record(outcome(spec, validation(spec), test(spec)))
-    return stages
-
-
-def search(name: str = "Momentum", control: bool = False, settings: Settings = SETTINGS) -> Search:
-    return Search("digits", CONTENDERS[name], control, settings)
 
 
 def rate(spec: RunSpec) -> float:
     return dict(spec.settings)["lr"]
-
-
-def bowl(**best: float):
-    """A loss that is lowest at the given settings, in logarithms (of 1 - retention)."""
-
-    def loss(spec: RunSpec) -> float:
-        total = 0.0
-        for name, value in spec.settings:
-            if name in best:
-                a, b = (1 - value, 1 - best[name]) if name == "retention" else (value, best[name])
-                total += abs(math.log(max(a, 1e-9) / max(b, 1e-9)))
-        return total
-
-    return loss
 
 
 def test_the_choice_follows_validation_even_where_test_says_the_opposite() -> None:
