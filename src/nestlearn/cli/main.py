@@ -1,41 +1,83 @@
 """The console entry ``nestlearn``: collects the verbs, one a file.
 
-The command line needs more than torch (typer, rich, matplotlib, jinja2, PyYAML). Without them the entry says how to
-get them, in one line, instead of failing with a traceback.
+``nestlearn --help`` and completion in a shell must answer at once, while most verbs import torch when their file is
+loaded. So the entry knows of each verb its name and one line, and loads its file when the verb is the one that is
+wanted. ``build_app`` has all of them loaded, for whoever wants to read their options.
+
+The command line needs more than torch (typer, rich, matplotlib, jinja2, PyYAML, pydantic, scipy). Without them the
+entry says how to get them, in one line, instead of failing with a traceback.
 """
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from typer import Typer
 
-__all__ = ["build_app", "main"]
+__all__ = ["VERBS", "build_app", "main"]
 
-EXTRAS = {"typer", "click", "rich", "matplotlib", "jinja2", "yaml"}
+SUMMARY = "Nested Learning for PyTorch."
+EXTRAS = {"typer", "click", "rich", "matplotlib", "jinja2", "yaml", "pydantic", "scipy"}
+
+VERBS: Mapping[str, str] = MappingProxyType(
+    {
+        "compare": "Tune and train every optimizer on the same tasks, and write a report.",
+        "inspect": "Show levels, memories, bytes and FLOPs of a training before it starts; nothing is allocated or "
+        "trained.",
+        "report": "Make report.html of a run folder again.",
+        "train": "Train with one optimizer, and write a report.",
+    }
+)
+"""Every verb, the function of that name in the file of that name, and the first line of its help."""
 
 
 def build_app() -> Typer:
-    """The typer application with all verbs."""
-    import typer
-
-    from nestlearn.cli.compare import compare
-    from nestlearn.cli.report import report
-
-    app = typer.Typer(name="nestlearn", help="Nested Learning for PyTorch.", no_args_is_help=True)
-    app.command()(compare)
-    app.command()(report)
+    """The typer application with all verbs loaded."""
+    app = _empty(help=SUMMARY, no_args_is_help=True)
+    for verb in VERBS:
+        app.command(verb)(_load(verb))
     return app
 
 
 def main() -> None:
     """Run the command line."""
     try:
-        app = build_app()
+        _build_light()()
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in EXTRAS:
             raise
         sys.exit(f'the command line needs {error.name}, which is not installed: pip install "nestlearn[cli]"')
-    app()
+
+
+def _empty(**settings: Any) -> Typer:
+    import typer
+
+    # Not "rich": it takes "[default: demo]" in a help text for a colour.
+    return typer.Typer(name="nestlearn", rich_markup_mode="markdown", **settings)
+
+
+def _load(verb: str) -> Callable[..., Any]:
+    function: Callable[..., Any] = getattr(import_module(f"nestlearn.cli.{verb}"), verb)
+    return function
+
+
+def _build_light() -> Typer:
+    """The application with a stand-in for every verb, which becomes the verb when it is called or asked for options."""
+    import typer
+    from typer.core import TyperCommand
+
+    class StandIn(TyperCommand):
+        def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+            alone = _empty(add_completion=False)
+            alone.command(self.name)(_load(str(self.name)))
+            return typer.main.get_command(alone).make_context(info_name, args, parent, **extra)
+
+    app = _empty(help=SUMMARY, no_args_is_help=True)
+    for verb, summary in VERBS.items():
+        app.command(verb, cls=StandIn, help=summary)(lambda: None)
+    return app

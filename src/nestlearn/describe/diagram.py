@@ -48,7 +48,7 @@ def draw(system: NestedSystem) -> str:
     y = pen.paragraph(MARGIN, 22, _title(system), WIDTH - 2 * MARGIN, size=15, bold=True)
     for number, part in enumerate(system.everything):
         heading = f"Apart from these: {part.covers}" if number else part.covers
-        y = pen.paragraph(MARGIN, y + (14 if number else 2), heading, WIDTH - 2 * MARGIN, faint=True) - 4
+        y = pen.paragraph(MARGIN, y + (22 if number else 2), heading, WIDTH - 2 * MARGIN, faint=True) - 4
         y = _outermost(pen, part, y)
     legend = "A box is consulted by the rule of the box around it; each level has a colour, level 1 is the slowest."
     y = pen.paragraph(MARGIN, y + 16, legend, WIDTH - 2 * MARGIN, size=11, faint=True)
@@ -103,7 +103,7 @@ class _Pen:
         faint: bool = False, code: bool = False,
     ) -> float:  # fmt: skip
         """Text wrapped into ``width``, its first baseline at y; returns the baseline after the last line."""
-        fits = max(8, int(width / (size * (0.61 if code else 0.55 if bold else 0.51))))
+        fits = max(8, int(width / (size * (0.61 if code else 0.63 if bold else 0.51))))
         for line in textwrap.wrap(words, fits, break_on_hyphens=False):
             self.text(x, y, line, size=size, bold=bold, faint=faint, code=code)
             y += size * 1.36
@@ -156,9 +156,9 @@ def _nested(
     inner, room = x + PADDING, width - 2 * PADDING
     y = _heading(pen, members, inner, y + 20, room, colour)
     inside = [other for other in system.memories if other.consulted_by == name]
-    if memory.home != "weights":
-        y = _facts(pen, memory, inner, y, room, with_rule=not inside)
-    if memory.home == "weights" or inside:
+    banded = memory.home == "weights" or bool(inside)
+    y = _facts(pen, memory, inner, y, room, with_rule=not banded)
+    if banded:
         where = {name: text for name, text in system.where.items() if memory.home == "weights" and text != "g"}
         y = _rule(pen, memory, where, inner, y - 2, room, colour)
     if inside:
@@ -170,15 +170,18 @@ def _nested(
 
 def _heading(pen: _Pen, members: Sequence[Memory], x: float, y: float, room: float, colour: str) -> float:
     memory = members[0]
-    own = memory.name.rpartition(".")[2] if memory.home != "weights" else "weights"
+    own = memory.name.rpartition(".")[2] if memory.home == "weights" or memory.consulted_by else memory.name
+    own = "weights" if memory.home == "weights" else own
     pace = f"level {memory.level}, {every(memory.period)}"
+    words = f"{own.replace('_', ' ')}{f' ({memory.symbol})' if memory.symbol not in ('', own) else ''}"
     narrow = room < 250
-    pen.text(x, y, own if memory.symbol in ("", own) else f"{own} {memory.symbol}", size=14, bold=True)
+    below = pen.paragraph(x, y, words, room if narrow else room - 150, size=14, bold=True)
     if narrow:
-        y += 16
-        pen.text(x, y, pace, size=11.5, colour=colour, bold=True)
+        pen.text(x, below - 2, pace, size=11.5, colour=colour, bold=True)
+        y = below - 2
     else:
         pen.text(x + room, y, pace, size=11.5, end=True, colour=colour, bold=True)
+        y = below - 19
     entries, size = sum(one.parameters for one in members), sum(one.bytes for one in members)
     model = memory.model if len(members) == 1 else f"{len(members)} kinds of layers"
     y = pen.paragraph(x, y + 17, f"{model}; {entries:,} entries, {readable_bytes(size)}", room, faint=True)

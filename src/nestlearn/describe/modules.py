@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from nestlearn.describe.system import WEIGHTS, Memory, NestedSystem, sort_into_levels
 from nestlearn.describe.torch_optimizers import covered, outermost, tensor_bytes
@@ -21,9 +20,7 @@ __all__ = ["describe_module", "with_layers"]
 def describe_module(module: nn.Module) -> NestedSystem:
     """The layers of a module, and nothing that writes them."""
     unwritten = replace(outermost(()), rule="no optimizer was given", lr="", retention="")
-    trained: list[Tensor] = (
-        [] if isinstance(module, AveragedModel) else [p for p in module.parameters() if p.requires_grad]
-    )
+    trained: list[Tensor] = [] if _is_average(module) else [p for p in module.parameters() if p.requires_grad]
     system = NestedSystem(type(module).__name__, (unwritten,), covers=covered(trained) if trained else "")
     return with_layers([(system, trained)], module)
 
@@ -46,7 +43,7 @@ def with_layers(parts: list[tuple[NestedSystem, list[Tensor]]], module: nn.Modul
             sized = outermost(outside)
             name = WEIGHTS if not rows else "outside the module"
             rows.append(replace(weights, name=name, count=sized.count, parameters=sized.parameters, bytes=sized.bytes))
-        if isinstance(module, AveragedModel) and not parameters:
+        if _is_average(module) and not parameters:
             rows = []
         boxes = list(_boxes(module, followed=bool(rows))) if number == 0 else []
         others = [memory for memory in system.memories if memory.home != "weights"]
@@ -55,6 +52,12 @@ def with_layers(parts: list[tuple[NestedSystem, list[Tensor]]], module: nn.Modul
     written = {id(parameter) for _, parameters in parts for parameter in parameters}
     notes = (*first.notes, *_left_out(module, written))
     return replace(first, notes=notes, others=(*first.others, *rest))
+
+
+def _is_average(module: nn.Module) -> bool:
+    from torch.optim.swa_utils import AveragedModel  # loads slowly, and torch itself does not load it
+
+    return isinstance(module, AveragedModel)
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class _Layer:
 
 def _layer_rows(module: nn.Module, chosen: set[int], weights: Memory) -> list[Memory]:
     """A row for each kind of layer that has parameters among ``chosen``; digits in paths become stars."""
-    if isinstance(module, AveragedModel):
+    if _is_average(module):
         return []
     kinds: dict[tuple[str, str], list[_Layer]] = {}
     for layer in _layers(module, chosen):
@@ -114,9 +117,9 @@ def _kind(layer: nn.Module, parameters: dict[str, Tensor]) -> str:
 
 def _boxes(module: nn.Module, *, followed: bool) -> Iterator[Memory]:
     """What a module remembers besides parameters: running statistics, and the averages of an ``AveragedModel``."""
-    if isinstance(module, AveragedModel):
-        averages = list(module.module.parameters())
-        plain = module.avg_fn is None and module.multi_avg_fn is None
+    if _is_average(module):
+        averages = list(module.parameters())
+        plain = getattr(module, "avg_fn", None) is None and getattr(module, "multi_avg_fn", None) is None
         yield Memory(
             "average_weights",
             symbol="A",
@@ -155,7 +158,7 @@ def _boxes(module: nn.Module, *, followed: bool) -> Iterator[Memory]:
 
 def _left_out(module: nn.Module, written: set[int]) -> Iterator[str]:
     """Notes on parameters that nothing writes."""
-    if isinstance(module, AveragedModel):
+    if _is_average(module):
         return
     named = [(name, parameter) for name, parameter in module.named_parameters() if id(parameter) not in written]
     frozen = [(name, parameter) for name, parameter in named if not parameter.requires_grad]

@@ -146,7 +146,7 @@ def _locate(key: str, roles: Mapping[str, Memory]) -> tuple[str | None, list[str
 def _join(above: str, name: str) -> str:
     if above != WEIGHTS:
         return f"{above}.{name}"
-    return f"{name}_box" if name == WEIGHTS else name
+    return f"past_{name}" if name == WEIGHTS else name
 
 
 def _mean(tensors: list[Tensor]) -> float | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,6 +19,8 @@ GAP = "  "
 
 def as_text(system: NestedSystem) -> str:
     """The tables of a system, then those of the parameters that follow another rule."""
+    if not system.memories:
+        return "\n".join([f"{system.name}: no memories", *(f"Note: {note}." for note in system.notes)])
     blocks = [_title(system)]
     for number, part in enumerate(system.everything):
         heading = [f"Apart from these, {part.covers}:"] if number else []
@@ -69,13 +73,10 @@ def shown(memory: Memory) -> str:
 
 
 def _title(system: NestedSystem) -> str:
-    words = [
-        f"{system.name}: {_count(len(system.memories), 'memory', 'memories')} on "
-        f"{_count(len(system.levels), 'level', 'levels')}",
-        system.covers,
-        f"{readable_bytes(system.state_bytes)} of state" if system.settings or system.state_bytes else "",
-    ]
-    return "; ".join(word for word in words if word)
+    memories, levels = len(system.memories), len(system.levels)
+    words = f"{system.name}: {_count(memories, 'memory', 'memories')} on {_count(levels, 'level', 'levels')}"
+    words += f" for {system.covers}" if system.covers else ""
+    return f"{words}; {readable_bytes(system.state_bytes)} of state{' in all' if system.others else ''}"
 
 
 def _count(number: int, one: str, many: str) -> str:
@@ -110,7 +111,7 @@ def _rules(system: NestedSystem) -> str:
             continue  # all layers of a system follow one rule
         name = "each layer (W)" if memory in layers and len(layers) > 1 else _name(memory)
         rows.append([name, shown(memory), memory.objective, written(memory)])
-    return _aligned(rows)
+    return _aligned(rows, caps={1: 40, 3: 50})
 
 
 def _definitions(system: NestedSystem) -> list[str]:
@@ -133,21 +134,22 @@ def _wrap(text: str) -> str:
     return "\n".join(textwrap.wrap(text, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False))
 
 
-def _aligned(rows: list[list[str]], right: Sequence[int] = ()) -> str:
-    """Columns as wide as their contents; the last one takes what is left of the line and is wrapped into it."""
+def _aligned(rows: list[list[str]], right: Sequence[int] = (), caps: Mapping[int, int] = MappingProxyType({})) -> str:
+    """Columns as wide as their contents, at most ``caps``; cells that do not fit are wrapped."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    before = sum(widths[:-1]) + len(GAP) * (len(widths) - 1)
-    if not right:
-        widths[-1] = max(WIDTH - before, 40)
+    widths = [min(width, caps.get(column, width)) for column, width in enumerate(widths)]
     lines = []
     for number, row in enumerate(rows):
-        cells = [text.ljust(width) for text, width in zip(row, widths, strict=True)]
-        for column in right:
-            cells[column] = row[column].rjust(widths[column])
-        pieces = textwrap.wrap(row[-1], widths[-1], break_long_words=False, break_on_hyphens=False) or [""]
-        last = cells[-1] if right else pieces[0]
-        lines.append(GAP.join([*cells[:-1], last]).rstrip())
-        lines += [" " * before + piece for piece in ([] if right else pieces[1:])]
+        wrapped = [
+            textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [""]
+            for text, width in zip(row, widths, strict=True)
+        ]
+        for part in zip_longest(*wrapped, fillvalue=""):
+            cells = [
+                text.rjust(width) if column in right else text.ljust(width)
+                for column, (text, width) in enumerate(zip(part, widths, strict=True))
+            ]
+            lines.append(GAP.join(cells).rstrip())
         if number == 0:
-            lines.append("-" * max(map(len, lines)))
+            lines.append("-" * (sum(widths) + len(GAP) * (len(widths) - 1)))
     return "\n".join(lines)
