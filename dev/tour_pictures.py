@@ -6,13 +6,13 @@ Panels, colours and style are those of the reports; the nesting diagrams are tho
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from statistics import fmean
 from typing import Any
 
 import torch
 
-from nestlearn.report.colours import colour, stylesheet
+from nestlearn.report.colours import colour
+from nestlearn.report.page import stand_alone
 from nestlearn.report.plot import Panel, number, path, picture, text
 
 __all__ = ["tour_pictures"]
@@ -38,7 +38,7 @@ def tour_pictures(page: Page) -> dict[str, str]:
         "deep-adam": _deep_adam,
         "m3": _m3,
     }
-    pictures = {f"tour-{name}.svg": _stand_alone(draw(page)) for name, draw in drawn.items()}
+    pictures = {f"tour-{name}.svg": stand_alone(draw(page)) for name, draw in drawn.items()}
     diagrams = {f"tour-nesting-{name}.svg": system.svg() for name, system in page["systems"].items()}
     return {name: text.rstrip() + "\n" for name, text in (pictures | diagrams).items()}
 
@@ -312,14 +312,3 @@ def _moved(panel: Panel, x: float, y: float) -> str:
     """A panel without its own frame, at another place."""
     whole = panel.done("")
     return f'<g transform="translate({x:g} {y:g})">{whole[whole.index(">") + 1 : -len("</svg>")]}</g>'
-
-
-def _stand_alone(svg: str) -> str:
-    """A picture as a file of its own, with its colours for light and dark paper."""
-    rules = files("nestlearn.report").joinpath("pictures.css").read_text(encoding="utf-8")
-    style = (
-        f"svg.plot {{ {stylesheet(dark=False)} background: var(--paper); font-family: system-ui, sans-serif; }} "
-        f"@media (prefers-color-scheme: dark) {{ svg.plot {{ {stylesheet(dark=True)} }} }}\n{rules}"
-    )
-    head, _, rest = svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1).partition(">")
-    return f"{head}><style>{style}</style>{rest}"

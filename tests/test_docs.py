@@ -45,6 +45,16 @@ def test_the_readme_quotes_the_equations_of_the_docstring(name):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_readme_counts_the_memories_and_levels_that_describe_finds(name):
+    (row,) = [row for row in rows(text("README.md")) if row[0] == f"`{name}`"]
+    kind, layer = getattr(nl.optim, name), torch.nn.Linear(4, 3, bias=False)
+    model = inspect.signature(kind).parameters.get("model")
+    needed = {"model": layer} if model is not None and model.default is inspect.Parameter.empty else {}
+    system = nl.describe(kind(layer.parameters(), **needed))
+    assert f"{len(system.memories)} / {len(system.levels)}" in row
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_argument_of_an_optimizer_is_documented_with_its_default(name):
     kind = getattr(nl.optim, name)
     wanted = {}

@@ -23,7 +23,7 @@ from nestlearn.report.tables import label
 from nestlearn.tasks import TASKS, sources
 from nestlearn.training.run_folder import write_atomic
 
-__all__ = ["write_pictures", "write_report"]
+__all__ = ["stand_alone", "write_pictures", "write_report"]
 
 
 def write_report(path: Path) -> tuple[Path, list[str]]:
@@ -55,7 +55,7 @@ def write_pictures(path: Path, target: Path) -> list[Path]:
         drawn = {"ranking": pictures.ranking(rows, baseline, unit), "steps": steps, "seconds": seconds}
         for name, picture in drawn.items():
             written.append(target / f"{task.replace(':', '-')}-{name}.svg")
-            write_atomic(written[-1], _stand_alone(picture))
+            write_atomic(written[-1], stand_alone(picture))
     return written
 
 
@@ -75,11 +75,11 @@ def _own_file(name: str) -> str:
     return files("nestlearn.report").joinpath(name).read_text(encoding="utf-8")
 
 
-def _stand_alone(svg: str) -> str:
+def stand_alone(svg: str) -> str:
     """A picture of the report as a file of its own, with its namespace, its colours for both papers, and a font."""
     style = (
-        f"svg {{ {stylesheet(dark=False)} background: var(--paper); font-family: system-ui, sans-serif; }} "
-        f"@media (prefers-color-scheme: dark) {{ svg {{ {stylesheet(dark=True)} }} }}\n{_own_file('pictures.css')}"
+        f"svg.plot {{ {stylesheet(dark=False)} background: var(--paper); font-family: system-ui, sans-serif; }} "
+        f"@media (prefers-color-scheme: dark) {{ svg.plot {{ {stylesheet(dark=True)} }} }}\n{_own_file('pictures.css')}"
     )
     opening = '<svg xmlns="http://www.w3.org/2000/svg" '
     head, _, rest = svg.replace("<svg ", opening, 1).partition(">")
