@@ -14,7 +14,7 @@ from rich.console import Console
 
 from nestlearn import training
 from nestlearn.cli.progress import show_progress
-from nestlearn.report import print_tables, write_report
+from nestlearn.report import print_tables, write_report, write_systems
 from nestlearn.tasks import DataFileError
 from nestlearn.training import RunFolder, RunFolderError, Settings, SweepError, options
 
@@ -74,6 +74,7 @@ def compare(
         settings = training.resolve(options.assign(_base(preset, config, resume), assignments or ()), **given)
         with show_progress(console) as progress:
             results = training.compare(settings, folder, resume=resume is not None, progress=progress)
+        write_systems(folder)
         path, _ = write_report(folder)
     except (ValueError, RunFolderError, DataFileError, SweepError) as error:
         typer.echo(f"error: {error}", err=True)

@@ -7,26 +7,38 @@ from typing import Annotated
 
 import typer
 
-from nestlearn.report import write_pictures, write_report
+from nestlearn.report import write_pictures, write_report, write_systems
 from nestlearn.training import RunFolderError
 
 __all__ = ["report"]
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(help="A folder written by `nestlearn compare`.")],
+    folder: Annotated[Path, typer.Argument(help="A folder written by `nestlearn compare` or `nestlearn train`.")],
     pictures: Annotated[Path | None, typer.Option(help="Also write the main pictures there, as SVG files.")] = None,
 ) -> None:
     """Make report.html of a run folder again."""
     drawn: list[Path] = []
     try:
+        missing = _complete(folder)
         path, notes = write_report(folder)
         if pictures is not None:
             drawn = write_pictures(folder, pictures)
     except (OSError, RunFolderError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from error
-    for note in notes:
+    for note in (*missing, *notes):
         typer.echo(f"note: {note}", err=True)
     for written in (path, *drawn):
         typer.echo(str(written))
+
+
+def _complete(folder: Path) -> list[str]:
+    """Describe the optimizers if nobody did yet; a note if that cannot be done here, which is no reason to give up."""
+    if (folder / "systems.json").is_file():
+        return []
+    try:
+        write_systems(folder)
+    except RunFolderError as error:
+        return [str(error)]
+    return []

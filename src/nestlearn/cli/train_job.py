@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from nestlearn.cli.progress import show_training
-from nestlearn.report import print_tables, write_report
+from nestlearn.report import print_tables, write_report, write_systems
 from nestlearn.tasks import DataFileError, check_data
 from nestlearn.training import RunFolder, RunFolderError, options
 from nestlearn.training.checkpoint import CheckpointError
@@ -51,6 +51,7 @@ def train_job(
         base = TrainRun.settings_of(RunFolder.open(resume)) if resume else TrainSettings()
         run = TrainRun(folder, _settings(base, config, given, assignments))
         _train(run, console, resumed=resume is not None)
+        write_systems(folder.path)
         path, _ = write_report(folder.path)
     except (ValueError, RunFolderError, DataFileError, CheckpointError) as error:
         typer.echo(f"error: {error}", err=True)

@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from torch.optim import Optimizer
+
 from nestlearn.describe import NestedSystem, describe
 from nestlearn.report.folders import read_json
-from nestlearn.tasks import make_task
+from nestlearn.tasks import DataFileError, make_task
 from nestlearn.training import RunFolder, RunFolderError, RunSpec
 from nestlearn.training.optimizers import find_optimizer
 from nestlearn.training.run_folder import write_atomic
@@ -39,10 +41,16 @@ def _describe(folder: RunFolder, row: dict[str, Any]) -> NestedSystem:
         spec = RunSpec.from_plain(row["spec"])
     except (KeyError, TypeError) as error:
         raise RunFolderError(f"{folder.results}: the spec of {row['name']} is not one of a run ({error})") from error
+    try:
+        return describe(*_optimizers(spec))
+    except (ValueError, DataFileError) as error:
+        raise RunFolderError(f"the optimizer of {row['name']} cannot be made again here: {error}") from error
+
+
+def _optimizers(spec: RunSpec) -> list[Optimizer]:
     task = make_task(spec.task, dict(spec.size), "cpu", spec.dtype)
     model = task.build(spec.seed)
     settings = {**dict(spec.fixed), **dict(spec.settings)}
-    optimizers = find_optimizer(spec.variant.contender).make(
+    return find_optimizer(spec.variant.contender).make(
         model, settings.pop("lr"), tables=task.tables(model), elementwise_lr=spec.elementwise_lr, **settings
     )
-    return describe(*optimizers)

@@ -177,7 +177,7 @@ def _costs() -> list[Column]:
             "trials",
             "settings tried in the search, and how many of them diverged",
             lambda row, _: Cell(
-                str(row["trials_count"]), f"{row['diverged_trials']} diverged" if row["diverged_trials"] else ""
+                str(row["trials_count"] or DASH), f"{row['diverged_trials']} diverged" if row["diverged_trials"] else ""
             ),
             rank=8,
             part="cost",

@@ -49,6 +49,8 @@ def print_tables(results: Mapping[str, Any], console: Console) -> None:
         if not console.is_terminal:  # a file has no width to keep to
             console.width = max(console.width, _width(shown, rows))
         console.print(table)
+    if all(len(rows) == 1 for rows in results["tasks"].values()):
+        return  # nothing to compare with
     console.print(
         "Losses on the test split; settings chosen on the validation split. vs control: below zero, the memory helps. "
         "Coloured where all seeds agree; a star: significant at 5%. An arrow: the best value lies at that edge of its "
