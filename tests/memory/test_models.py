@@ -54,7 +54,7 @@ def test_a_fresh_mlp_answers_with_its_key_or_with_zero(residual: bool) -> None:
     assert torch.equal(answer, key if residual else torch.zeros_like(key))
 
 
-@pytest.mark.parametrize("activation", ["silu", "tanh", "relu", "identity"])
+@pytest.mark.parametrize("activation", ["silu", "gelu", "tanh", "relu", "identity"])
 def test_a_zero_key_has_a_zero_answer_however_much_was_written(activation: str) -> None:
     memory = AssociativeMemory(MLP(4, 6, 4, activation=activation), l2, GradientDescent(lr=0.5))
     state = memory.init(dtype=torch.float64)
@@ -117,7 +117,7 @@ def test_init_takes_batch_shape_and_dtype() -> None:
         (lambda: MLP(3, 0, 3), "hidden must be at least 1, got 0"),
         (lambda: MLP(3, 4, 2), "in_dim must equal out_dim.*3 and 2.*residual=False"),
         (lambda: Matrix(3, 2, residual=True), "in_dim must equal out_dim"),
-        (lambda: MLP(3, 4, 3, activation="gelu"), "activation must be one of .*silu.*got 'gelu'"),
+        (lambda: MLP(3, 4, 3, activation="swish"), "activation must be one of .*silu.*got 'swish'"),
     ],
 )
 def test_shapes_that_cannot_be_are_refused(make: object, message: str) -> None:

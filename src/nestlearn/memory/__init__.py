@@ -4,6 +4,7 @@ from nestlearn.memory.associative import AssociativeMemory
 from nestlearn.memory.boxes import average_box, bias_corrected, sum_box
 from nestlearn.memory.levels import frequency, levels
 from nestlearn.memory.models import MLP, Constant, Matrix, Model
+from nestlearn.memory.momentum import InnerMomentum
 from nestlearn.memory.nesting import Consult, Consulted, Scene
 from nestlearn.memory.objectives import (
     L2,
@@ -34,6 +35,7 @@ __all__ = [
     "DotProduct",
     "GradientDescent",
     "Hypergradient",
+    "InnerMomentum",
     "LeastSquares",
     "Matrix",
     "Model",

@@ -87,6 +87,7 @@ class AssociativeMemory:
         lr: Scalar | None = None,
         retention: Scalar | None = None,
         observations: dict[str, Tensor] | None = None,
+        at: Parameters | None = None,
         surprise: bool = True,
         inplace: bool = False,
     ) -> tuple[State, Tensor | None]:
@@ -100,22 +101,25 @@ class AssociativeMemory:
                 data-dependent branches.
             lr, retention: override the rule's for this write; numbers or tensors [*B].
             observations: tensors that a nested rule may look at.
+            at: parameters at which the gradient and the surprise are taken instead of the current ones, such as those
+                at the start of a chunk (S6).
             inplace: the state given is not needed any more and may be overwritten; a box under regression does so.
             surprise: False skips the surprise (None is returned), where bandwidth is what a write costs.
         """
         parameters = state["model"]
         key, value = self._rows(parameters, key), self._rows(parameters, value)
+        judged = parameters if at is None else at
         if self.rule.reads_gradients or self.period > 1:
-            gradients, before = self.objective.assess(self.model, parameters, key, value, surprise=surprise)
+            gradients, before = self.objective.assess(self.model, judged, key, value, surprise=surprise)
         else:
             gradients = {}
-            before = self.objective.surprise(self.model, parameters, key, value) if surprise else None
+            before = self.objective.surprise(self.model, judged, key, value) if surprise else None
         lr = self.rule.lr if lr is None else lr
-        if not surprise and self._interpolates(lr, retention):
+        if not surprise and at is None and self._interpolates(lr, retention):
             # Error, gradient and update of a box under regression are one and the same: one pass instead of three.
             box = parameters["value"]
             return {**state, "model": {"value": box.lerp_(value, lr) if inplace else torch.lerp(box, value, lr)}}, None
-        context = Context(self.model, parameters, key, value, time, lr, observations or {})
+        context = Context(self.model, parameters, key, value, time, lr, observations or {}, at=at)
         retention = self.rule.retention if retention is None else retention
         if self.period == 1:
             return self._apply(state, gradients, context, lr, retention), before
@@ -130,6 +134,7 @@ class AssociativeMemory:
     def _apply(self, state: State, gradients: Parameters, context: Context, lr: Scalar, retention: Scalar) -> State:
         # A rule without state may have been dropped by storage that keeps tensors only.
         updates, rule_state = self.rule.update(state.get("rule", {}), gradients, context)
+        lr = 1.0 if self.rule.includes_lr else lr
         parameters = {
             name: apply_update(tensor, updates[name], lr, retention) for name, tensor in state["model"].items()
         }

@@ -202,10 +202,9 @@ class MLP(Model):
         return parameters["inner"].ndim - 2
 
     def trace(self, parameters: Parameters, key: Tensor) -> tuple[Tensor, Any]:
-        activate, _ = ACTIVATIONS[self.activation]
         low = self._low(key)
         before = (low @ self._low(parameters["inner"]).mT).to(key.dtype)
-        hidden = self._low(activate(before) * self._gain)
+        hidden = self._low(self.hidden_units(before))
         answer = (hidden @ self._low(parameters["outer"]).mT).to(key.dtype)
         return (key + answer if self.residual else answer), (low, before, hidden)
 
@@ -222,6 +221,15 @@ class MLP(Model):
 
     def inputs(self, parameters: Parameters, key: Tensor) -> Parameters:
         return {"inner": key, "outer": self.trace(parameters, key)[1][2].to(key.dtype)}
+
+    def errors(self, parameters: Parameters, error: Tensor, trace: Any) -> Parameters:
+        """The error rows [*B, n, out] of each weight matrix: its gradient is errors^T inputs (S5)."""
+        return {"inner": self._hidden_error(parameters, self._low(error), trace[1]), "outer": error}
+
+    def hidden_units(self, before: Tensor) -> Tensor:
+        """s(W_inner k) / sqrt(hidden) from W_inner k, the keys of the second layer."""
+        activate, _ = ACTIVATIONS[self.activation]
+        return activate(before) * self._gain
 
     def _hidden_error(self, parameters: Parameters, error: Tensor, before: Tensor) -> Tensor:
         _, slope = ACTIVATIONS[self.activation]
@@ -240,8 +248,14 @@ def _silu_slope(x: Tensor) -> Tensor:
     return gate * (1 + x * (1 - gate))
 
 
+def _gelu_slope(x: Tensor) -> Tensor:
+    below = 0.5 * (1 + torch.erf(x * 0.5**0.5))
+    return below + x * torch.exp(-0.5 * x.square()) * (2 * torch.pi) ** -0.5
+
+
 ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
     "silu": (torch.nn.functional.silu, _silu_slope),
+    "gelu": (torch.nn.functional.gelu, _gelu_slope),
     "tanh": (torch.tanh, lambda x: 1 - torch.tanh(x).square()),
     "relu": (torch.relu, lambda x: (x > 0).to(x.dtype)),
     "identity": (lambda x: x, torch.ones_like),

@@ -43,7 +43,8 @@ class Context:
     layer the caller does not know); ``time`` counts the earlier writes of this memory; ``lr`` is the length of the
     step to come, and ``observations`` are tensors that a caller measured outside of the memory, such as the covariance
     of a layer's inputs. ``scalars`` is what the rule itself said at this time (``Rule.scalars``), if a caller asked it
-    before, else None; ``inplace`` lets memories overwrite the state that they are given.
+    before, else None; ``inplace`` lets memories overwrite the state that they are given. ``at`` are the parameters at
+    which the gradients were taken, where these are older than ``parameters`` (S6), else None.
     """
 
     model: Model | None = None
@@ -55,6 +56,7 @@ class Context:
     observations: Mapping[str, Any] = field(default_factory=dict)
     scalars: Mapping[str, Scalar] | None = None
     inplace: bool = False
+    at: Parameters | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,9 @@ class Rule(ABC):
 
     reads_gradients: ClassVar[bool] = True
     """False for rules that find the new parameters from keys and values: a write then spares the gradients."""
+
+    includes_lr: ClassVar[bool] = False
+    """True for rules whose updates are whole steps: they have used ``context.lr``, and the write does not again."""
 
     def init(self, parameters: Parameters, generator: torch.Generator | None = None) -> State:
         """The rule's own state beside ``parameters``: none, unless the rule remembers something."""
@@ -92,6 +97,7 @@ class GradientDescent(Rule):
 class DeltaGradientDescent(Rule):
     """Each weight matrix also forgets along its own input: W <- W (alpha I - lr x x^T) - lr dL/dW (O12, S4, S5).
 
+    Inputs are taken where the gradient is, so inside a chunk a second layer keeps its inputs of the chunk's start (S6).
     Many keys in one write replace x x^T by their sum, as the gradient is their sum, or by their mean with ``mean=True``
     (then use an objective with ``mean=True`` too). ``implicit=True`` takes the exact proximal step for a single key,
     lr' = lr / (1 + lr ||x||^2), which cannot overshoot whatever the key ([NL] 54-57, App. C).
@@ -105,7 +111,7 @@ class DeltaGradientDescent(Rule):
             raise ValueError(
                 "DeltaGradientDescent reads the inputs of the memory it writes: the write must pass its key"
             )
-        inputs = context.model.inputs(context.parameters, context.key)
+        inputs = context.model.inputs(context.at or context.parameters, context.key)
         updates = {}
         for name, gradient in gradients.items():
             rows = inputs[name]

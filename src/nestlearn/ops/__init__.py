@@ -1,4 +1,4 @@
-"""Pure functions on batches of matrices: the numerical floor of targets and optimizers."""
+"""Pure functions on tensors: batches of matrices for targets and optimizers, scans over tokens for layers."""
 
 from nestlearn.ops.matrix import (
     FOUR_STEP_COEFFICIENTS,
@@ -8,15 +8,21 @@ from nestlearn.ops.matrix import (
     newton_schulz,
     orthogonality_error,
 )
+from nestlearn.ops.parallel import chunk_step, has_parallel_form, parallel_scan
 from nestlearn.ops.preconditioner import initial_preconditioner, preconditioner_step
+from nestlearn.ops.scan import scan
 
 __all__ = [
     "FOUR_STEP_COEFFICIENTS",
     "MUON_COEFFICIENTS",
     "cholesky_whitener",
+    "chunk_step",
+    "has_parallel_form",
     "initial_preconditioner",
     "inverse_root",
     "newton_schulz",
     "orthogonality_error",
+    "parallel_scan",
     "preconditioner_step",
+    "scan",
 ]

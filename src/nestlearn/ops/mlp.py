@@ -1,0 +1,167 @@
+"""MLP memories in parallel within chunks: the dual form (S5, S6, [TTT]).
+
+M(x) = x + W_outer s(W_inner x) / sqrt(hidden). Inside a chunk all gradients are taken at the chunk's start, so both
+layers know at once what every token writes, and each is a matrix memory on the kernel of `nestlearn.ops.linear`:
+
+==========  ==============================  ==================================================
+layer       key                             what a token writes
+==========  ==============================  ==================================================
+W_inner     k                               -eta (W_outer^T error) s'(W_inner k) / sqrt(hidden)
+W_outer     s(W_inner k) / sqrt(hidden)     -eta error,   error = M(k) - v (l2) or -v (dot product)
+==========  ==============================  ==================================================
+
+Delta gradient descent is taken layer by layer, each matrix forgetting along its own key; [NL] 89 leaves open what its
+factor acts on. The answer to q_t is read in two steps: what W_inner of token t makes of q_t, then what W_outer of token
+t makes of that; neither matrix is ever formed inside a chunk. Chunks follow one another; with ``chunk=1`` this is the
+plain recurrence, one token at a time. [TTT] is arXiv 2407.04620.
+"""
+
+import torch
+from torch import Tensor
+
+from nestlearn.memory.associative import AssociativeMemory
+from nestlearn.memory.models import MLP, Parameters
+from nestlearn.memory.objectives import L2, DotProduct
+from nestlearn.memory.rules import DeltaGradientDescent, GradientDescent, Scalar, State
+from nestlearn.ops.blocks import Rows, delta_block, momentum_block, per_row, windows
+from nestlearn.ops.scan import Read, finish, inner_rule, prepare
+
+__all__ = ["has_mlp_form", "mlp_scan", "mlp_step"]
+
+
+def has_mlp_form(memory: AssociativeMemory) -> bool:
+    """Whether `mlp_scan` knows this memory: an `MLP` in full precision, either descent, dot product or l2."""
+    model = memory.model
+    known = type(inner_rule(memory)) in (GradientDescent, DeltaGradientDescent)
+    return type(model) is MLP and not model.fast and known and type(memory.objective) in (DotProduct, L2)
+
+
+def mlp_scan(
+    memory: AssociativeMemory,
+    key: Tensor,
+    value: Tensor,
+    query: Tensor,
+    eta: Scalar,
+    alpha: Scalar = 1.0,
+    state: State | None = None,
+    *,
+    chunk: int = 1,
+    window: int = 1,
+    momentum: Scalar | None = None,
+    read: Read = "after",
+) -> tuple[Tensor, State]:
+    """`nestlearn.ops.scan` for an `MLP` memory, a chunk at a time; same arguments, outputs, state and gradients.
+
+    Raises:
+        ValueError: for a memory without such a form (see `has_mlp_form`), or arguments that do not fit.
+    """
+    if not has_mlp_form(memory):
+        raise ValueError(
+            "mlp_scan: expected an MLP (fast=False) with gradient descent or delta gradient descent under dot_product "
+            f"or l2, got {memory}; nestlearn.ops.scan runs any memory"
+        )
+    tokens, state = prepare(memory, key, value, query, eta, alpha, state, chunk, window, momentum, read)
+    keys, values = tokens.windows(state)
+    core: State = {"model": state["model"], "rule": state["rule"]}
+    frozen = state.get("frozen")
+    answers, start = [], 0
+    while start < tokens.length:
+        into = (tokens.position + start) % tokens.chunk
+        stop = min(tokens.length, start + tokens.chunk - into)
+        frozen = core["model"] if into == 0 else frozen
+        y, core = mlp_step(
+            memory,
+            core,
+            keys[..., start : stop + window - 1, :],
+            values[..., start : stop + window - 1, :],
+            tokens.query[..., start:stop, :],
+            tokens.eta[..., start:stop],
+            tokens.alpha[..., start:stop],
+            frozen=frozen,
+            momentum=None if tokens.momentum is None else tokens.momentum[..., start:stop],
+            read=read,
+            window=window,
+        )
+        answers.append(y)
+        start = stop
+    y = torch.cat(answers, -2) if answers else torch.zeros_like(tokens.value)  # type: ignore[arg-type]
+    return y.to(value.dtype), finish(tokens, state, core, frozen)
+
+
+def mlp_step(
+    memory: AssociativeMemory,
+    state: State,
+    key: Tensor,
+    value: Tensor,
+    query: Tensor | None,
+    eta: Tensor,
+    alpha: Tensor,
+    *,
+    frozen: Parameters | None = None,
+    momentum: Tensor | None = None,
+    read: Read = "after",
+    window: int = 1,
+) -> tuple[Tensor | None, State]:
+    """Some tokens of one chunk, all gradients taken at ``frozen`` (S5, S6): for layers that make keys from the state.
+
+    Nothing is checked or converted. Several memories may share keys, eta and alpha: give these a leading dimension of
+    one where the parameters and the values count memories.
+
+    Args:
+        memory: a memory for which `has_mlp_form` holds.
+        state: ``{"model": ..., "rule": ...}`` before the first of the tokens.
+        key: [*B, C, in], C at least 1; [*B, window - 1 + C, in] with a window.
+        value: the same, out.
+        query: [*B, C, in], or None to write only.
+        eta, alpha: [*B, C].
+        frozen: parameters at the chunk's start, if these tokens do not start it.
+        momentum: theta [*B, C], for `InnerMomentum`.
+        read: "after" or "before" the write of each token.
+        window: how many tokens each write sees.
+
+    Returns:
+        y [*B, C, out] (None without queries) and the state after the last token.
+    """
+    model: MLP = memory.model  # type: ignore[assignment]
+    with torch.autocast(key.device.type, enabled=False):
+        at = state["model"] if frozen is None else frozen
+        answer, trace = model.trace(at, key)
+        errors = model.errors(at, memory.objective.error(answer, value), trace)
+        inputs = {"inner": key, "outer": trace[2]}
+        asked, written, boxes = query, {}, {}
+        for name in ("inner", "outer"):
+            block = _rows(memory, inputs[name], errors[name], asked, eta, alpha, momentum, window)
+            start = state["model"][name].mT
+            if momentum is None:
+                asked, start = delta_block(block, start, read)
+            else:
+                # The core's box sums gradients, which point uphill.
+                box = -state["rule"][name]["model"]["value"].mT
+                asked, start, box = momentum_block(block, start, box, read)
+                boxes[name] = {"model": {"value": -box.mT}, "rule": {}}
+            written[name] = start.mT
+            if name == "inner" and asked is not None:
+                asked = model.hidden_units(asked)
+        if model.residual and asked is not None and query is not None:
+            asked = asked + query
+    return asked, {"model": written, "rule": boxes}
+
+
+def _rows(
+    memory: AssociativeMemory,
+    key: Tensor,
+    error: Tensor,
+    query: Tensor | None,
+    eta: Tensor,
+    alpha: Tensor,
+    momentum: Tensor | None,
+    window: int,
+) -> Rows:
+    """What the tokens write into one layer, as rows of the kernel."""
+    rule = inner_rule(memory)
+    key, error = windows(key, window), windows(error, window)
+    if getattr(rule, "implicit", False):
+        eta = eta / (1 + eta * key.unflatten(-2, (-1, window)).square().sum((-2, -1)))
+    write = -per_row(eta, window).unsqueeze(-1) * error
+    forget = int(isinstance(rule, DeltaGradientDescent))
+    return Rows(key, write, query, eta, alpha, momentum, window, forget)
