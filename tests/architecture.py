@@ -157,12 +157,17 @@ def check_optional_packages(modules: list[Module]) -> list[str]:
     return complaints
 
 
+def for_type_checkers(node: ast.AST) -> bool:
+    """Whether a node is an `if TYPE_CHECKING:`."""
+    return isinstance(node, ast.If) and ast.unparse(node.test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}
+
+
 def load_time_nodes(tree: ast.AST) -> Iterator[ast.AST]:
     """All nodes that run when the module is loaded: not the bodies of functions, nor what only type checkers read."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             continue
-        if isinstance(node, ast.If) and ast.unparse(node.test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}:
+        if for_type_checkers(node):
             continue
         yield node
         yield from load_time_nodes(node)
@@ -224,8 +229,13 @@ def check_exports(modules: list[Module]) -> list[str]:
         if exported is None:
             complaints.append(f"{module.where}: has no literal __all__")
             continue
-        submodules = {name for name in exported if f"{module.name}.{name}".lstrip(".") in inside}
-        missing = set(exported) - defined_names(module.tree) - (submodules if module.is_package else set())
+        defined = defined_names(module.tree)
+        if module.is_package:
+            defined |= {name for name in exported if f"{module.name}.{name}".lstrip(".") in inside}
+        if module.is_package and not module.name:  # the root finds its names late, see nestlearn/lazy.py
+            late = [node for node in module.tree.body if for_type_checkers(node)]
+            defined |= {name for node in late for found in imports_in(module, ast.walk(node)) for name in found.names}
+        missing = set(exported) - defined
         complaints += [f"{module.where}: __all__ names {name!r}, which does not exist" for name in sorted(missing)]
         if len(set(exported)) < len(exported):
             complaints.append(f"{module.where}: __all__ repeats a name")
@@ -233,7 +243,9 @@ def check_exports(modules: list[Module]) -> list[str]:
 
 
 def check_init_files(modules: list[Module]) -> list[str]:
-    """Every folder of code has an `__init__.py`, which has a docstring, imports and `__all__`, and no code."""
+    """Every folder of code has an `__init__.py`, which has a docstring, imports and `__all__`, and no code; the root's
+    may import for type checkers alone.
+    """
     packages = {module.name for module in modules if module.is_package}
     folders = {module.name.rpartition(".")[0] for module in modules if not module.is_package}
     complaints = [f"{folder or 'the root'}: has no __init__.py" for folder in sorted(folders - packages)]
@@ -244,7 +256,8 @@ def check_init_files(modules: list[Module]) -> list[str]:
             complaints.append(f"{module.where}: has no docstring")
         for node in module.tree.body:
             is_text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-            if not (is_text or assigns_all(node) or isinstance(node, ast.Import | ast.ImportFrom)):
+            late = not module.name and for_type_checkers(node)
+            if not (is_text or late or assigns_all(node) or isinstance(node, ast.Import | ast.ImportFrom)):
                 complaints.append(f"{module.where}, line {node.lineno}: holds code")
     return complaints
 

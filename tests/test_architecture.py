@@ -152,6 +152,22 @@ def test_code_in_init_is_noticed(text, complaint, tmp_path):
     assert complaint in complaints[0]
 
 
+LATE = """\
+from typing import TYPE_CHECKING
+if TYPE_CHECKING:
+    from nestlearn.optim.named import Adam
+__all__ = ["Adam"]
+"""
+
+
+def test_only_the_root_may_find_its_names_late(tmp_path):
+    modules = build(tmp_path / "root", {"__init__.py": f'"""Root."""\n{LATE}'})
+    assert check_exports(modules) == check_init_files(modules) == []
+    modules = build(tmp_path / "folder", {"optim/__init__.py": f'"""Optim."""\n{LATE}'})
+    assert check_exports(modules) == ["optim (__init__.py): __all__ names 'Adam', which does not exist"]
+    assert check_init_files(modules) == ["optim (__init__.py), line 3: holds code"]
+
+
 def test_folder_without_init_is_noticed(tmp_path):
     text = SOUND["memory/models.py"]
     assert check_init_files(build(tmp_path, {"memory/more/models.py": text})) == ["memory.more: has no __init__.py"]

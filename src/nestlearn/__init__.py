@@ -1,8 +1,13 @@
 """Nested Learning for PyTorch: everything that learns is an associative memory, written by a rule at its own pace."""
 
-from nestlearn import memory, ops, optim, targets
-from nestlearn.describe import describe
-from nestlearn.memory import AssociativeMemory
+from typing import TYPE_CHECKING
+
+import nestlearn.lazy  # noqa: F401  # finds every name below at its first use
 from nestlearn.version import __version__
+
+if TYPE_CHECKING:
+    from nestlearn import memory, ops, optim, targets
+    from nestlearn.describe import describe
+    from nestlearn.memory import AssociativeMemory
 
 __all__ = ["AssociativeMemory", "__version__", "describe", "memory", "ops", "optim", "targets"]

@@ -21,7 +21,7 @@ def test_a_checkpoint_comes_back_as_it_was_and_needs_no_trust(tmp_path) -> None:
 def test_the_newest_two_are_kept_for_each_run(tmp_path) -> None:
     for run in ("seed0", "seed1", "seed10"):
         checkpoints = Checkpoints(tmp_path, run)
-        for step in (2, 10, 9):
+        for step in (2, 9, 10):
             checkpoints.save(step, {"step": step})
         assert checkpoints.newest()[0] == {"step": 10}
     names = sorted(path.name.rpartition("-")[0] for path in tmp_path.iterdir())
@@ -54,7 +54,10 @@ def test_a_broken_newest_is_passed_over_and_that_is_said(tmp_path, spoil) -> Non
     content, (note,) = checkpoints.newest()
     assert content == {"step": 4}
     assert newer.name in note and "cut short or changed" in note and f"Going on from {older.name} instead" in note
-    spoil(older)
+    checkpoints.save(8, {"step": 8, "again": True})  # the continued run has come there again
+    assert checkpoints.newest() == ({"step": 8, "again": True}, []) and not newer.exists()
+    for path in checkpoints.paths():
+        spoil(path)
     with pytest.raises(CheckpointError, match="No whole checkpoint of seed0 is left: remove these files"):
         checkpoints.newest()
 

@@ -15,7 +15,7 @@ from nestlearn.training.train_run import TrainRun
 from nestlearn.training.train_settings import TrainSettings, resolve_training
 
 TIMES = ("seconds", "step_ms", "optimizer_ms", "clock", "files", "started")
-SETTINGS = ["task=tiny_task:lines", "optimizer=Muon", "steps=24", "seeds=0..1", "rows=12", "points=6"]
+SETTINGS = ["task=tiny_task:lines", "optimizer=DeepMomentum", "optimizer.hidden=4", "steps=24", "seeds=0..1", "rows=12", "points=6"]
 
 
 def settings(*changes: str) -> TrainSettings:
@@ -61,7 +61,7 @@ def test_the_folder_holds_what_the_documentation_says(whole) -> None:
     }  # fmt: skip
     config = options.read(whole / "config.yaml")
     assert next(iter(config)) == "kind" and config["kind"] == "train"
-    assert config["optimizer"] == {"name": "Muon", "lr": 0.052, "elementwise_lr": 0.01}
+    assert config["optimizer"] == {"name": "DeepMomentum", "lr": 0.052, "elementwise_lr": 0.01, "hidden": 4}
     names = sorted(path.name.rpartition("-")[0] for path in (whole / "checkpoints").iterdir())
     assert names == [f"seed{seed}-step{step:08d}" for seed in (0, 1) for step in (21, 24)]
     metrics = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
@@ -75,7 +75,7 @@ def test_the_folder_holds_what_the_documentation_says(whole) -> None:
 def test_the_row_of_the_results_has_the_figures_of_the_runs(whole) -> None:
     (row,) = json.loads((whole / "results.json").read_text())["tasks"]["tiny_task:lines"]
     runs = list(RunFolder(whole).runs()[0].values())
-    assert row["name"] == "Muon" and row["runs"] == [run.key for run in runs]
+    assert row["name"] == "DeepMomentum" and row["runs"] == [run.key for run in runs]
     losses = [run.test["loss"] for run in runs]
     assert row["test"]["loss"]["values"] == losses and row["test"]["loss"]["mean"] == pytest.approx(sum(losses) / 2)
     assert row["interval"][0] < row["test"]["loss"]["mean"] < row["interval"][1]
@@ -180,7 +180,7 @@ def test_the_checkpoint_of_another_run_is_refused(tmp_path) -> None:
         file.unlink()
     for file in (other / "checkpoints").iterdir():
         file.rename(path / "checkpoints" / file.name)
-    with pytest.raises(CheckpointError, match=r"does not fit its run: expected the state of the run .*Muon.*Adam"):
+    with pytest.raises(CheckpointError, match=r"does not fit its run: expected the state of the run .*DeepMomentum.*Adam"):
         resumed(path).run()
 
 
@@ -197,7 +197,7 @@ def test_changed_settings_are_refused_by_name_and_seeds_may_be_added(tmp_path) -
     for change, named in {
         "steps=30": r"steps: was 24, now 30",
         "optimizer.lr=0.1": r"optimizer\.lr: was 0\.052, now 0\.1",
-        "optimizer.nesterov=false": r"optimizer\.nesterov: was None, now False",
+        "optimizer.levels=2": r"optimizer\.levels: was None, now 2",
         "task.width=9": r"task\.width: was None, now 9",
         "dtype=float64": r"dtype: was float32, now float64",
         "seeds=[0]": r"seeds: was \[0, 1\], now \[0\]",

@@ -11,15 +11,30 @@ from typing import Annotated
 
 import typer
 
+from nestlearn.cli.completion import (
+    CONTENDERS,
+    DEVICES,
+    DTYPES,
+    TASKS,
+    TORCH_OPTIMIZERS,
+    TRAIN_KEYS,
+    key_of,
+    one_of,
+)
+
 __all__ = ["train"]
 
 
 def train(
-    task: Annotated[str | None, typer.Option(help="A task, or module:function. [default: digits]")] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(help="A task, or module:function. [default: digits]", autocompletion=one_of(TASKS)),
+    ] = None,
     optimizer: Annotated[
         str | None,
         typer.Option(
-            help="A contender, a class of nestlearn.optim or torch.optim, or module:function. [default: DeepMomentum]"
+            help="A contender, a class of nestlearn.optim or torch.optim, or module:function. [default: DeepMomentum]",
+            autocompletion=one_of((*CONTENDERS, *TORCH_OPTIMIZERS)),
         ),
     ] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate. [default: the optimizer's own]")] = None,
@@ -28,13 +43,23 @@ def train(
     config: Annotated[Path | None, typer.Option(help="YAML file with settings.")] = None,
     assignments: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="One setting, as in optimizer.hidden=32 or task.dim=64."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="One setting, as in optimizer.hidden=32 or task.dim=64.",
+            autocompletion=key_of(TRAIN_KEYS),
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The run folder. [default: runs/train-DATE-TIME]")] = None,
     resume: Annotated[Path | None, typer.Option(help="Continue in this run folder, from its last checkpoint.")] = None,
     checkpoint_every: Annotated[int | None, typer.Option(help="Steps between checkpoints. [default: 100]")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, float64 or bfloat16.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="auto, cpu or cuda. [default: cpu]", autocompletion=one_of(DEVICES))
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="float32, float64 or bfloat16. [default: float32]", autocompletion=one_of(DTYPES)),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the path of the report and nothing else.")] = False,
 ) -> None:
     """Train with one optimizer, and write a report."""

@@ -45,11 +45,16 @@ class Checkpoints:
 
     def paths(self) -> list[Path]:
         """The files, newest first."""
+        return [path for _, path in self._found()]
+
+    def _found(self) -> list[tuple[int, Path]]:
+        """(step, file), newest first."""
         found = [(self._name.fullmatch(path.name), path) for path in self.folder.glob(f"{self._run}-step*.pt")]
-        return [path for _, path in sorted(((int(m[1]), path) for m, path in found if m), reverse=True)]
+        return sorted(((int(match[1]), path) for match, path in found if match), reverse=True)
 
     def save(self, step: int, content: dict[str, Any]) -> Path:
-        """Write a checkpoint, and take away those that are older than the one before it.
+        """Write a checkpoint, and take away those that are older than the one before it, and broken ones that a
+        continued run has now reached again.
 
         The content is on the disk, under another name, before the name that counts appears: whatever kills the
         process, a file with such a name is whole.
@@ -63,8 +68,11 @@ class Checkpoints:
         path = self.folder / f"{self._run}-step{step:08d}-{_digest(partial)}.pt"
         os.replace(partial, path)
         _sync(self.folder)
-        for old in self.paths()[KEPT:]:
-            old.unlink()
+        others = [(taken, other) for taken, other in self._found() if other != path]
+        overtaken = [other for taken, other in others if taken >= step]
+        outdated = [other for taken, other in others if taken < step][KEPT - 1 :]
+        for other in overtaken + outdated:
+            other.unlink()
         return path
 
     def newest(self) -> tuple[dict[str, Any] | None, list[str]]:

@@ -1,0 +1,49 @@
+"""The entry: which verbs there are, and that looking at them costs nothing."""
+
+import subprocess
+import sys
+
+import pytest
+import typer
+
+from nestlearn.cli.main import VERBS, build_app
+
+
+def run(program: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+
+
+CALL = "import sys; from nestlearn.cli.main import main; sys.argv = ['nestlearn', *{arguments!r}]\ntry: main()\n"
+LOADED = "except SystemExit as end: print(end.code, sorted({'torch', 'scipy', 'matplotlib'} & set(sys.modules)))"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["inspect", "--help"]])
+def test_help_comes_without_loading_torch(arguments: list[str]) -> None:
+    done = run(CALL.format(arguments=arguments) + LOADED)
+    assert done.stdout.splitlines()[-1] == "0 []", done.stdout + done.stderr
+
+
+def test_help_names_every_verb_with_its_first_line() -> None:
+    done = run(CALL.format(arguments=["--help"]) + LOADED)
+    words = " ".join(done.stdout.replace("│", " ").split())
+    for verb, summary in VERBS.items():
+        assert f"{verb} {summary}" in words
+
+
+def test_verbs_are_those_of_the_full_application_with_the_first_line_of_their_help() -> None:
+    commands = typer.main.get_command(build_app()).commands
+    assert list(commands) == list(VERBS)
+    for verb, summary in VERBS.items():
+        assert " ".join(commands[verb].help.split("\n\n")[0].split()) == summary
+
+
+def test_an_unknown_verb_and_an_unknown_option_say_what_was_meant() -> None:
+    done = run(CALL.format(arguments=["trian"]) + LOADED)
+    assert "Did you mean 'train'?" in done.stderr and done.stdout.startswith("2 ")
+    done = run(CALL.format(arguments=["train", "--optimzer", "Muon"]) + LOADED)
+    assert "--optimizer" in done.stderr and done.stdout.startswith("2 ")
+
+
+def test_defaults_in_help_texts_are_shown() -> None:
+    done = run(CALL.format(arguments=["train", "--help"]) + LOADED)
+    assert "[default: 400]" in done.stdout

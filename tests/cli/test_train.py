@@ -1,0 +1,209 @@
+"""``nestlearn train`` from the outside: what a user types, what lies in the folder, and that no kill changes it."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from sameness import differences
+from typer.testing import CliRunner, Result
+
+from nestlearn.cli.main import build_app
+from nestlearn.training.checkpoint import Checkpoints
+
+TESTS = Path(__file__).parents[1]
+TINY = [
+    *("--task", "tiny_task:lines", "--optimizer", "DeepMomentum", "--set", "optimizer.hidden=4"),
+    *("--seeds", "0..1", "--checkpoint-every", "20"),
+]
+STEPS = 120
+TIMES = ("seconds", "step_ms", "optimizer_ms", "clock", "files", "started")
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(build_app(), ["train", *map(str, arguments)])
+
+
+def process(*arguments: object) -> subprocess.Popen:
+    """``nestlearn train`` in a process of its own, as a shell starts it."""
+    program = "from nestlearn.cli.main import main; import sys; sys.argv[0] = 'nestlearn'; main()"
+    environment = {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-c", program, "train", *map(str, arguments)],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def content(folder: Path) -> dict:
+    """All that a run leaves behind, parsed; times are ignored by the comparison."""
+    found = {
+        name: [json.loads(line) for line in (folder / name).read_text().splitlines()]
+        for name in ("metrics.jsonl", "events.jsonl")
+    }
+    found["results"] = json.loads((folder / "results.json").read_text())
+    for run in ("seed0", "seed1"):
+        last, notes = Checkpoints(folder / "checkpoints", run).newest()
+        assert last is not None and not notes
+        for rows in ("train", "curve"):
+            last["training"][rows] = [[row[0], row[2]] for row in last["training"][rows]]
+        found[run] = last
+    return found
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    return folder, call(*TINY, "--steps", STEPS, "--out", folder)
+
+
+def test_a_run_ends_with_a_table_and_the_path_of_a_report(whole) -> None:
+    folder, result = whole
+    assert result.exit_code == 0, result.output
+    assert f"report: {folder / 'report.html'}" in result.output and (folder / "report.html").is_file()
+    assert re.search(r"^DeepMomentum on tiny_task:lines: \d+ parameters", result.output, re.MULTILINE)
+    assert re.search(r"^seed 1, step 120 of 120: training loss \d\.\d{4}, validation \d\.\d{4}", result.output, re.M)
+    lines = [line for line in result.output.splitlines() if line.startswith("seed 0, step")]
+    assert 15 <= len(lines) <= 25
+
+
+def test_the_folder_holds_what_the_documentation_says(whole) -> None:
+    folder, _ = whole
+    page = (TESTS.parent / "docs" / "train.md").read_text(encoding="utf-8")
+    table = re.findall(r"^\| `([\w.]+/?)` \|", page.partition("## The run folder")[2], re.MULTILINE)
+    assert sorted(name.rstrip("/") for name in table) == sorted(path.name for path in folder.iterdir())
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert config["kind"] == "train" and config["task"] == {"name": "tiny_task:lines"} and config["seeds"] == [0, 1]
+
+
+def wait_for(running: subprocess.Popen, path: Path, lines: int) -> None:
+    """Until the file has that many lines; the process may not have ended before."""
+    deadline = time.monotonic() + 120
+    while not path.exists() or path.read_bytes().count(b"\n") < lines:
+        assert time.monotonic() < deadline, f"{path} did not grow to {lines} lines"
+        if running.poll() is not None:
+            pytest.fail(f"the run ended before it could be killed: {running.communicate()}")
+        time.sleep(0.002)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lines", [3, 200], ids=["at the start", "in the second seed"])
+def test_a_killed_run_is_continued_to_the_same_bits(whole, tmp_path, lines: int) -> None:
+    folder = tmp_path / "run"
+    running = process(*TINY, "--steps", STEPS, "--out", folder)
+    wait_for(running, folder / "metrics.jsonl", lines)
+    running.send_signal(signal.SIGKILL)
+    running.communicate()
+    assert running.returncode == -signal.SIGKILL and not (folder / "results.json").exists()
+    resumed = process("--resume", folder, "--quiet")
+    output, errors = resumed.communicate(timeout=120)
+    assert resumed.returncode == 0, errors
+    assert output.strip() == str(folder / "report.html")
+    assert differences(content(whole[0]), content(folder), ignore=TIMES) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_a_checkpoint_of_the_moment_and_the_way_to_go_on(whole, tmp_path, number: int) -> None:
+    folder = tmp_path / "run"
+    running = process(*TINY, "--steps", STEPS, "--checkpoint-every", 10**6, "--out", folder)
+    wait_for(running, folder / "metrics.jsonl", 50)
+    running.send_signal(number)
+    _, errors = running.communicate(timeout=120)
+    assert running.returncode == 130 and f"continue with: nestlearn train --resume {folder}" in errors
+    assert "Traceback" not in errors
+    assert Checkpoints(folder / "checkpoints", "seed0").newest()[0]["training"]["steps_taken"] >= 40
+    again = process("--resume", folder)
+    output, errors = again.communicate(timeout=120)
+    assert again.returncode == 0, errors
+    first = re.search(r"^seed 0, step (\d+) of", output, re.MULTILINE)
+    assert first and int(first[1]) > 40, "the run began anew"
+    assert differences(content(whole[0]), content(folder), ignore=TIMES) == []
+
+
+def test_resuming_a_finished_run_trains_nothing(whole) -> None:
+    folder, _ = whole
+    before = content(folder)
+    result = call("--resume", folder, "--quiet")
+    assert result.exit_code == 0 and result.output.strip() == str(folder / "report.html")
+    assert differences(before, content(folder)) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--optimizer", "Moun"], "Did you mean 'Muon'?"),
+        (["--task", "digitz"], "Did you mean 'digits'?"),
+        (["--set", "optimizer.levls=2"], "Did you mean 'levels'?"),
+        (["--set", "task.widht=3"], "Did you mean 'width'?"),
+        (["--set", "stepz=3"], "unknown setting 'stepz'"),
+        (["--set", "steps"], "expected key=value"),
+        (["--seeds", "2..0"], "expected seeds such as 0..2 or 0,1"),
+        (["--steps", "0"], "steps: expected greater than or equal to 1, got 0"),
+        (["--device", "tpu9"], "unknown device 'tpu9'"),
+        (["--optimizer", "SGD", "--set", "optimizer.momentum=fast"], "torch.optim.SGD on tiny_task:lines:"),
+        (["--optimizer", "torch.optim.Muon"], "only supports 2D parameters"),
+        (["--config", "none.yaml"], "cannot read the settings none.yaml"),
+    ],
+)
+def test_bad_options_are_one_clear_line_and_leave_no_folder(tmp_path, arguments, message) -> None:
+    result = call(*TINY, "--out", tmp_path / "run", *arguments)
+    assert result.exit_code == 2 and message in result.output and "Traceback" not in result.output
+    assert result.output.startswith("error: ") and result.output.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_resumed_run_refuses_other_settings_by_name(whole) -> None:
+    result = call("--resume", whole[0], "--lr", 0.5, "--steps", 7)
+    assert result.exit_code == 2
+    assert "optimizer.lr: was 0.052, now 0.5" in result.output and "steps: was 120, now 7" in result.output
+
+
+def test_a_file_and_options_and_assignments_are_laid_over_each_other(tmp_path) -> None:
+    (tmp_path / "mine.yaml").write_text(
+        "task: {name: digits, hidden: 16, batch: 32}\noptimizer: {name: DeepMomentum, hidden: 8}\nsteps: 4\nlr_: 1\n"
+    )
+    result = call("--config", tmp_path / "mine.yaml", "--out", tmp_path / "run")
+    assert result.exit_code == 2 and "unknown setting 'lr_'" in result.output
+    (tmp_path / "mine.yaml").write_text(
+        "task: {name: digits, hidden: 16, batch: 32}\noptimizer: {name: DeepMomentum, hidden: 8}\nsteps: 4\n"
+    )
+    result = call("--config", tmp_path / "mine.yaml", "--task", "digits", "--lr", 0.03, "--set", "task.batch=8",
+                  "--set", "optimizer.levels=2", "--out", tmp_path / "run", "--quiet")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert config["task"] == {"name": "digits", "hidden": 16, "batch": 8} and config["steps"] == 4
+    assert config["optimizer"]["hidden"] == 8 and config["optimizer"]["levels"] == 2
+    assert config["optimizer"]["lr"] == 0.03
+
+
+def test_a_taken_folder_and_a_folder_that_is_none(whole, tmp_path) -> None:
+    result = call(*TINY, "--out", whole[0])
+    assert result.exit_code == 2 and f"--resume {whole[0]}" in result.output
+    result = call("--resume", tmp_path)
+    assert result.exit_code == 2 and "not a run folder" in result.output
+    result = call("--resume", whole[0], "--out", tmp_path)
+    assert result.exit_code == 2 and "either --out or --resume" in result.output
+
+
+def test_a_broken_checkpoint_is_said_and_the_older_one_taken(whole, tmp_path) -> None:
+    folder = tmp_path / "run"
+    assert call(*TINY, "--steps", STEPS, "--out", folder).exit_code == 0
+    text = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (folder / "metrics.jsonl").write_text("".join(text[:-1]))  # as if killed before the last line
+    newest, older = Checkpoints(folder / "checkpoints", "seed1").paths()
+    newest.write_bytes(newest.read_bytes()[:500])
+    result = call("--resume", folder)
+    assert result.exit_code == 0 and f"note: the checkpoint {newest} is broken" in result.output
+    assert f"Going on from {older.name} instead" in result.output
+    assert differences(content(whole[0]), content(folder), ignore=TIMES) == []
+    for path in (folder / "checkpoints").glob("seed1-*"):
+        path.write_bytes(b"")
+    (folder / "metrics.jsonl").write_text("".join(text[:-1]))
+    result = call("--resume", folder)
+    assert result.exit_code == 2 and "No whole checkpoint of seed1 is left" in result.output
