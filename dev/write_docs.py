@@ -1,4 +1,8 @@
-"""Writes the generated parts of the documentation, for ``dev/docs``: docs/cli.md and the pictures of docs/tour.md."""
+"""Writes the generated parts of the documentation, for ``dev/docs``.
+
+docs/cli.md and docs/settings.md come from the command line and its settings, the pictures of docs/tour.md from the code
+of that page.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ from pathlib import Path
 
 from cli_page import cli_page
 from page_code import run_page
+from settings_page import settings_page
 from tour_pictures import tour_pictures
 
 from nestlearn.cli.main import build_app
@@ -18,7 +23,7 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 def main() -> None:
     """Write every generated file and say which ones changed; pictures that nothing draws any more are removed."""
     tour = DOCS / "tour.md"
-    wanted = {DOCS / "cli.md": cli_page(build_app())}
+    wanted = {DOCS / "cli.md": cli_page(build_app()), DOCS / "settings.md": settings_page()}
     pictures = tour_pictures(run_page(tour.read_text(encoding="utf-8"), tour.name))
     wanted |= {DOCS / "images" / name: text for name, text in pictures.items()}
     for path in set(DOCS.glob("images/tour-*.svg")) - set(wanted):

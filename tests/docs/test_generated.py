@@ -1,4 +1,4 @@
-"""What `bash dev/docs` writes is what the code says today: the page of the command line, the pictures of the tour."""
+"""What `bash dev/docs` writes is what the code says today: the pages of commands and settings, the tour's pictures."""
 
 import re
 from collections.abc import Iterator
@@ -9,9 +9,13 @@ import typer
 from cli_page import cli_page
 from page_code import run_page
 from pages import ROOT, rows, section, text
+from settings_page import keys, settings_page
 from tour_pictures import tour_pictures
 
 from nestlearn.cli.main import build_app
+from nestlearn.training.config import Settings
+from nestlearn.training.options import assign
+from nestlearn.training.train_settings import TrainSettings
 
 REMEDY = "out of date, write it again: bash dev/docs"
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
@@ -65,6 +69,26 @@ def test_the_width_of_the_terminal_has_no_part_in_it(monkeypatch):
     narrow = cli_page(small_app())
     monkeypatch.setenv("COLUMNS", "300")
     assert cli_page(small_app()) == narrow
+
+
+# ----------------------------------------------------------------------------------------------------------- settings
+
+
+def test_the_page_of_the_settings_is_up_to_date():
+    assert text("docs/settings.md") == settings_page(), REMEDY
+
+
+@pytest.mark.parametrize("model", [Settings, TrainSettings])
+def test_every_setting_says_what_it_is_and_can_be_assigned(model):
+    found = dict(keys(model))
+    assert [key for key, field in found.items() if not field.description] == []
+    with pytest.raises(ValueError, match="unknown"):
+        assign(model(), ["no_such_setting=1"])
+    for key in found:
+        # A value that fits nowhere: the complaint must be about it, not about the key.
+        with pytest.raises(ValueError, match=r"^(?!unknown)") as complaint:
+            assign(model(), [f"{key}={{wrong: [1.5]}}"])
+        assert key.partition(".")[0] in str(complaint.value)
 
 
 # --------------------------------------------------------------------------------------------------------------- tour
