@@ -163,7 +163,7 @@ def _nested(
         y = _rule(pen, memory, where, inner, y - 2, room, colour)
     if inside:
         y = _inside(pen, inside, system, inner, y, room, colour)
-    height = max(y + (8 if inside else 0) - top, least)
+    height = max(y + (8 if banded else 0) - top, least)
     pen.box(x, top, width, height, colour, at=start)
     return height
 

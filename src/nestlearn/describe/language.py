@@ -41,7 +41,7 @@ def evaluate(text: str, names: Callable[[str], Value]) -> Value:
     Raises:
         ValueError: the text is no expression of the language; the message says what is not.
     """
-    return _value(_parse(text), names, text)
+    return _value(_parse(text), names)
 
 
 def names_in(text: str) -> set[str]:
@@ -59,9 +59,10 @@ def specialise(text: str, settings: Mapping[str, Value]) -> str:
 @lru_cache(maxsize=512)
 def _parse(text: str) -> ast.expr:
     try:
-        return ast.parse(text.replace("^", "**").strip(), mode="eval").body
+        tree = ast.parse(text.replace("^", "**").strip(), mode="eval").body
     except SyntaxError as error:
         raise ValueError(f"expected an expression such as 'm / (sqrt(v) + eps)', got {text!r}") from error
+    return _checked(tree, text)
 
 
 def _rows(tensor: Tensor) -> int:
@@ -131,33 +132,45 @@ _OPERATORS: Mapping[type, Callable[..., Value]] = {
 }
 
 
-def _value(node: ast.expr, names: Callable[[str], Value], text: str) -> Value:
-    def inner(part: ast.expr) -> Value:
-        return _value(part, names, text)
+def _checked(tree: ast.expr, text: str) -> ast.expr:
+    """The tree, after every node of it has been found among those that the language has."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Name(id=name), keywords=[]) if name in FUNCTIONS:
+                continue
+            case ast.Constant(value=bool() | int() | float() | str() | None) | ast.Compare(ops=[_]):
+                continue
+            case ast.Name() | ast.Load() | ast.BinOp() | ast.UnaryOp() | ast.BoolOp() | ast.And() | ast.IfExp():
+                continue
+        if type(node) not in _OPERATORS:
+            raise ValueError(
+                f"expected arithmetic over names and the functions {', '.join(FUNCTIONS)}; "
+                f"{type(node).__name__} is neither, in {text!r}"
+            )
+    return tree
 
+
+def _value(node: ast.expr, names: Callable[[str], Value]) -> Value:
     match node:
-        case ast.Constant(value=bool() | str() | None):
+        case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
+            return float(number)
+        case ast.Constant():
             return node.value
-        case ast.Constant(value=int() | float()):
-            return float(node.value)  # type: ignore[arg-type]
         case ast.Name():
             return names(node.id)
-        case ast.BinOp() if type(node.op) in _OPERATORS:
-            return _OPERATORS[type(node.op)](inner(node.left), inner(node.right))
-        case ast.UnaryOp() if type(node.op) in _OPERATORS:
-            return _OPERATORS[type(node.op)](inner(node.operand))
-        case ast.BoolOp(op=ast.And()):
-            return all(inner(part) for part in node.values)
-        case ast.Compare(ops=[op], comparators=[right]) if type(op) in _OPERATORS:
-            return _OPERATORS[type(op)](inner(node.left), inner(right))
+        case ast.BinOp():
+            return _OPERATORS[type(node.op)](_value(node.left, names), _value(node.right, names))
+        case ast.UnaryOp():
+            return _OPERATORS[type(node.op)](_value(node.operand, names))
+        case ast.BoolOp():
+            return all(_value(part, names) for part in node.values)
+        case ast.Compare():
+            return _OPERATORS[type(node.ops[0])](_value(node.left, names), _value(node.comparators[0], names))
         case ast.IfExp():
-            return inner(node.body) if inner(node.test) else inner(node.orelse)
-        case ast.Call(func=ast.Name(id=name), keywords=[]) if name in FUNCTIONS:
-            return FUNCTIONS[name][0](*(inner(argument) for argument in node.args))
-    raise ValueError(
-        f"expected arithmetic over names and the functions {', '.join(FUNCTIONS)}; "
-        f"got {ast.unparse(node)!r} in {text!r}"
-    )
+            return _value(node.body if _value(node.test, names) else node.orelse, names)
+        case ast.Call(func=ast.Name(id=name)):
+            return FUNCTIONS[name][0](*(_value(argument, names) for argument in node.args))
+    raise AssertionError(f"{type(node).__name__} was let in by the check and has no meaning")
 
 
 class _Decide(ast.NodeTransformer):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["as_text", "every", "readable_bytes", "written"]
 
-WIDTH = 112
+WIDTH = 120
 GAP = "  "
 
 
@@ -111,7 +111,7 @@ def _rules(system: NestedSystem) -> str:
             continue  # all layers of a system follow one rule
         name = "each layer (W)" if memory in layers and len(layers) > 1 else _name(memory)
         rows.append([name, shown(memory), memory.objective, written(memory)])
-    return _aligned(rows, caps={1: 40, 3: 50})
+    return _aligned(rows, caps={1: 38})
 
 
 def _definitions(system: NestedSystem) -> list[str]:
@@ -135,9 +135,10 @@ def _wrap(text: str) -> str:
 
 
 def _aligned(rows: list[list[str]], right: Sequence[int] = (), caps: Mapping[int, int] = MappingProxyType({})) -> str:
-    """Columns as wide as their contents, at most ``caps``; cells that do not fit are wrapped."""
+    """Columns as wide as their contents, at most ``caps``, the last one filling the line; cells that do not fit are wrapped."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     widths = [min(width, caps.get(column, width)) for column, width in enumerate(widths)]
+    widths[-1] = min(widths[-1], max(30, WIDTH - sum(widths[:-1]) - len(GAP) * (len(widths) - 1)))
     lines = []
     for number, row in enumerate(rows):
         wrapped = [
