@@ -1,7 +1,6 @@
 """What `bash dev/docs` writes is what the code says today: the pages of commands and settings, the tour's pictures."""
 
 import re
-from collections.abc import Iterator
 from typing import Annotated
 
 import pytest
@@ -95,9 +94,9 @@ def test_every_setting_says_what_it_is_and_can_be_assigned(model):
 
 
 @pytest.fixture(scope="module")
-def pictures() -> Iterator[dict[str, str]]:
+def pictures() -> dict[str, str]:
     """The page's blocks are run here, with all their asserts, and its pictures drawn from what they computed."""
-    yield tour_pictures(run_page(text("docs/tour.md"), "tour.md"))
+    return tour_pictures(run_page(text("docs/tour.md"), "tour.md"))
 
 
 def assert_same_picture(drawn: str, kept: str) -> None:
