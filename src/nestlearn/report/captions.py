@@ -21,6 +21,10 @@ CAPTIONS = {
         "Best test loss first; losing and diverged contenders included. Coloured where all seeds agree on the sign; "
         "bold with a star where a paired t-test is significant at 5% after correction for the number of contenders.",
     ),
+    "figures": (
+        "The figures",
+        "Of the test split where nothing else is said, mean over seeds.",
+    ),
     "cost": (
         "What it costs",
         "Steps and seconds to the loss that {baseline} ends with, time, state, and what is left of a difference at "
@@ -54,9 +58,9 @@ CAPTIONS = {
     "score": (
         "The level score",
         "Read it like sheet music: a lane a memory, the slowest at the top, and a box a write, as wide as its period. "
-        "Dark: a large surprise, within its lane; grey: a write whose surprise was not looked up. The surprise of the "
-        "weights is the training loss. Left the first steps, one by one; right the whole run, where a box stands for "
-        "all writes in it.",
+        "Strong colour: a large surprise, within its lane; grey: a write whose surprise nobody looked up. The surprise "
+        "of the weights is the training loss. Left the first steps, one by one; right the whole run, where a box "
+        "stands for all writes in it.",
     ),
     "surprise": (
         "What surprised the memories",

@@ -52,7 +52,7 @@ def _relative(line: Line) -> Line | None:
 def _surprise_panel(row: Row, lines: Mapping[str, Line]) -> str:
     values = sorted(value for line in lines.values() for value in line.mean)
     low, high = min(values[0], 0.8), max(values[-1], 1.25)
-    legend = 15 * len(lines)
+    legend = 5 + 15 * len(lines)
     size = (SMALL[0], SMALL[1] + legend)
     panel = Panel.of(size, (0, max(line.x[-1] for line in lines.values())), (low, high), log_y=True,
                      margins=(24, 12, 22 + legend, 38))  # fmt: skip
@@ -61,7 +61,7 @@ def _surprise_panel(row: Row, lines: Mapping[str, Line]) -> str:
     for i, (memory, line) in enumerate(lines.items()):
         dash = DASHES[i % len(DASHES)]
         panel.line(line, paint, 1.8, dash)
-        y = SMALL[1] + 15 * i + 6
+        y = SMALL[1] + 15 * i + 11
         dashed = f' stroke-dasharray="{dash}"' if dash else ""
         panel.parts.append(f'<path class="l" d="M38 {y - 4:g}h26" stroke="{paint}" stroke-width="1.8"{dashed}/>')
         panel.parts.append(text(70, y, short(memory, 30), "t"))

@@ -30,8 +30,9 @@ def ranking(rows: Sequence[Row], baseline: str, unit: str) -> str:
     """Test loss of every contender: a dot the mean, its bar the 95% interval, ticks the seeds, a ring the control."""
     by_name = {row["name"]: row for row in rows}
     shown = [row for row in rows if not row["control"]]
-    means = [row["test"]["loss"]["mean"] for row in rows if row["test"]]
-    low, limit = min(means, default=0.0), _outlier_limit(means)
+    losses = [row["test"]["loss"] for row in rows if row["test"]]
+    values = [value for loss in losses for value in (loss["mean"], *loss["values"])]
+    low, limit = min(values, default=0.0), _outlier_limit(values)
     span = (limit - low) or 0.1 * abs(limit) or 0.1
     size, step = (600.0, 56.0 + 25 * len(shown)), 25
     panel = Panel.of(size, (low - 0.06 * span, limit + 0.06 * span), (0, 1), margins=(8, 14, 48, 190))

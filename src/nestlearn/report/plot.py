@@ -181,9 +181,9 @@ class Panel:
         left, top = self.x.start, self.y.end
         width, height = self.x.end - left, self.y.start - top
         pad = 3  # a line along the edge keeps its width
-        frame = f"{left - pad:g} {top - pad:g} {width + 2 * pad:g} {height + 2 * pad:g}"
-        x, y, w, h = frame.split()
-        inside = f'<svg x="{x}" y="{y}" width="{w}" height="{h}" viewBox="{frame}">{"".join(self.inside)}</svg>'
+        x, y, w, h = (f"{v:g}" for v in (left - pad, top - pad, width + 2 * pad, height + 2 * pad))
+        frame = f'x="{x}" y="{y}" width="{w}" height="{h}" viewBox="{x} {y} {w} {h}"'
+        inside = f'<svg role="presentation" {frame}>{"".join(self.inside)}</svg>'
         return picture(self.width, self.height, name, [*self.parts, inside])
 
 

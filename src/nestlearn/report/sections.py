@@ -68,7 +68,9 @@ def _result_parts(results: Row, task: str, measured: Mapping[str, Measured]) -> 
     several = len(rows) > 1
     if several:
         yield Part("ranking", "ranking", [pictures.ranking(rows, baseline, about.unit)])
-    yield from _table_parts(results, task)
+        yield from _table_parts(results, task)
+    else:
+        yield Part("figures", tables=[_table(results, task, columns(results, task))])
     yield Part("curves", "pair", pictures.curves(rows, measured, baseline, about.unit))
     if several:
         yield Part("panels", pictures=pictures.panels(rows, measured, baseline))
@@ -136,10 +138,10 @@ def _findings(rows: Sequence[Row], baseline: str) -> dict[str, Any]:
 def _downloads(
     results: Row, task: str, measured: Mapping[str, Measured], systems: Mapping[str, Any]
 ) -> list[dict[str, str]]:
-    stem = task.replace(":", "-")
+    stem, trials = task.replace(":", "-"), trials_csv(results, task)
     return [
         download(f"{stem}-table.csv", "text/csv", to_csv(results, task)),
-        download(f"{stem}-trials.csv", "text/csv", trials_csv(results, task)),
+        *([download(f"{stem}-trials.csv", "text/csv", trials)] if trials else []),
         download(f"{stem}-curves.csv", "text/csv", curves_csv(measured)),
         download(f"{stem}-events.csv", "text/csv", events_csv(measured)),
         download(f"{stem}-systems.json", "application/json", json.dumps(systems, indent=1)),

@@ -290,6 +290,6 @@ def to_csv(results: Row, task: str) -> str:
 
 
 def trials_csv(results: Row, task: str) -> str:
-    """Every setting that was tried on a task, and the validation loss it gave."""
+    """Every setting that was tried on a task, and the validation loss it gave; empty if nothing was."""
     trials = [{"name": row["name"], **trial} for row in results["tasks"][task] for trial in row["trials"]]
-    return _write_csv([dict(_flat(trial)) for trial in trials])
+    return _write_csv([dict(_flat(trial)) for trial in trials]) if trials else ""
