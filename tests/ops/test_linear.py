@@ -12,7 +12,7 @@ from sequences import RULES, assert_same, everything, matrix, mlp, shaped, token
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from nestlearn.memory import AssociativeMemory, DeltaGradientDescent, GradientDescent, Matrix, dot_product, l2, oja
+from nestlearn.memory import AssociativeMemory, DeltaGradientDescent, Matrix, dot_product, l2, oja
 from nestlearn.ops import chunk_step, has_parallel_form, linear, parallel_scan, scan
 from nestlearn.ops.linear import has_matrix_form, matrix_scan, matrix_step
 
@@ -105,7 +105,7 @@ def test_gradcheck(form):
     assert torch.autograd.gradcheck(run, [t.requires_grad_() for t in inputs], fast_mode=True)
 
 
-# ------------------------------------------------------------------------------------------------ what it must be besides
+# --------------------------------------------------------------------------------------------- what it must be besides
 
 
 def naive_gated_delta_rule(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, decay: Tensor, state: Tensor) -> Tensor:
@@ -327,7 +327,7 @@ def test_memories_without_a_form_are_refused():
     two_sided = matrix(oja, "delta")
     assert not has_matrix_form(two_sided) and not has_parallel_form(two_sided)
     for run in (matrix_scan, parallel_scan):
-        with pytest.raises(ValueError, match="nestlearn.ops.scan runs any memory"):
+        with pytest.raises(ValueError, match=r"nestlearn\.ops\.scan runs any memory"):
             run(two_sided, **tokens(two_sided, 3))
     assert not has_matrix_form(mlp(l2))
     with pytest.raises(ValueError, match="block: expected at least 1 row, got 0"):

@@ -20,6 +20,7 @@ Shapes: any leading dimensions ``*``; C tokens and R = C * rows rows, row i belo
 """
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -72,18 +73,28 @@ class Rows:
         strength = self.forget + self.regress
         return strength * self.eta if strength > 1 else self.eta if strength else None
 
-    def cut(self, start: int, stop: int) -> "Rows":
-        """The tokens from ``start`` to ``stop``."""
-        rows = slice(start * self.rows, stop * self.rows)
-        return replace(
-            self,
-            key=self.key[..., rows, :],
-            write=self.write[..., rows, :],
-            query=None if self.query is None else self.query[..., start:stop, :],
-            eta=self.eta[..., start:stop],
-            alpha=self.alpha[..., start:stop],
-            momentum=None if self.momentum is None else self.momentum[..., start:stop],
+    def split(self, sizes: list[int]) -> list["Rows"]:
+        """Runs of so many tokens; one split a tensor, whose slope is one concatenation, however many runs there are."""
+
+        def vectors(x: Tensor | None, each: int) -> list[Any]:
+            return [None] * len(sizes) if x is None else list(x.split([each * size for size in sizes], -2))
+
+        def numbers(x: Tensor | None) -> list[Any]:
+            return [None] * len(sizes) if x is None else list(x.split(sizes, -1))
+
+        parts = zip(
+            vectors(self.key, self.rows),
+            vectors(self.write, self.rows),
+            vectors(self.query, 1),
+            numbers(self.eta),
+            numbers(self.alpha),
+            numbers(self.momentum),
+            strict=True,
         )
+        return [
+            replace(self, key=key, write=write, query=query, eta=eta, alpha=alpha, momentum=momentum)
+            for key, write, query, eta, alpha, momentum in parts
+        ]
 
     def corrected(self, held: Tensor) -> "Rows":
         """With what the memory at the chunk's start, ``held`` [*, in, out], answers taken off what is written."""
@@ -100,14 +111,18 @@ class Decays:
     Args:
         within: A [*, C, C], from after token s (column) to after token t (row); zero above the diagonal.
         start: g [*, C], from the block's start to after token t.
+        first: what is there at the block's start.
     """
 
     within: Tensor
     start: Tensor
+    first: float = 1.0
 
-    def before(self, first: float = 1.0) -> "Decays":
-        """The same up to just before token t: A_{t-1,s}, strictly lower triangular, and g_{t-1}, ``first`` at t = 1."""
-        return Decays(pad(self.within[..., :-1, :], (0, 0, 1, 0)), pad(self.start[..., :-1], (1, 0), value=first))
+    @cached_property
+    def before(self) -> "Decays":
+        """The same up to just before token t: A_{t-1,s}, strictly lower triangular, and g_{t-1}."""
+        within = pad(self.within[..., :-1, :], (0, 0, 1, 0))
+        return Decays(within, pad(self.start[..., :-1], (1, 0), value=self.first))
 
 
 def decays(decay: Tensor) -> Decays:
@@ -175,24 +190,26 @@ def scores(query: Tensor, key: Tensor, within: Tensor, rows: int = 1) -> Tensor:
     return (query @ key.mT) * per_row(within, rows)
 
 
-def delta_block(block: Rows, state: Tensor, read: Read = "after") -> tuple[Tensor | None, Tensor]:
+def delta_block(
+    block: Rows, state: Tensor, read: Read = "after", decay: Decays | None = None
+) -> tuple[Tensor | None, Tensor]:
     """One block without momentum from a known state (S7, S8).
 
     Args:
         block: at least one token, already corrected by what is held.
         state: S [*, in, out] at the block's start.
         read: whether y_t is read after or before the write of token t.
+        decay: that of ``block.alpha``, if the caller has it.
 
     Returns:
         y [*, C, out] (or [*, C, in] if transposed, None without queries) and S [*, in, out] at the block's end.
     """
-    decay, erase, written = decays(block.alpha), block.erase, block.write
-    before = decay.before() if erase is not None or read == "before" else decay
+    decay, erase, written = decay or decays(block.alpha), block.erase, block.write
     if erase is not None:
-        forgotten = per_row(erase * before.start, block.rows).unsqueeze(-1) * (block.key @ state)
-        written = innovations(block.key, erase, before.within, written - forgotten, block.rows)
+        forgotten = per_row(erase * decay.before.start, block.rows).unsqueeze(-1) * (block.key @ state)
+        written = innovations(block.key, erase, decay.before.within, written - forgotten, block.rows)
     after = _kept(decay, state) + _added(decay, block, written)
-    return _read(block, decay if read == "after" else before, state, written), after
+    return _read(block, decay if read == "after" else decay.before, state, written), after
 
 
 def momentum_block(
@@ -210,8 +227,8 @@ def momentum_block(
         y, S and V at the block's end.
     """
     decay, fading = decays(block.alpha), decays(block.momentum)  # type: ignore[arg-type]
-    through = Decays(decay.within @ fading.within, (decay.within @ fading.start.unsqueeze(-1)).squeeze(-1))
-    before, through_before = decay.before(), through.before(first=0.0)
+    through = Decays(decay.within @ fading.within, (decay.within @ fading.start.unsqueeze(-1)).squeeze(-1), first=0.0)
+    before, through_before = decay.before, through.before
     rows, written, erased = block.rows, block.write, None
     if block.erase is not None:
         # What the running memory answers to each key, times eta: it depends on what earlier rows wrote and erased.

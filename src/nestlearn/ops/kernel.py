@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from nestlearn.ops.blocks import Decays, Rows, decays, delta_block, innovations, momentum_block, per_row, scores
-from nestlearn.ops.scan import Read
+from nestlearn.ops.scan import Read, runs
 
 __all__ = ["BLOCK", "delta_kernel", "held_blocks", "momentum_blocks"]
 
@@ -44,18 +44,17 @@ def delta_kernel(
         return y, after, state  # type: ignore[return-value]
     cut = _cut(rows, block)
     decay, erase = decays(cut.alpha), cut.erase
-    before = decay.before() if erase is not None or read == "before" else decay
     # What a block writes is affine in the state at its start: the coefficients are further columns of one system.
     written = cut.write
     forgotten = cut.eta if cut.hold else None
     if erase is not None:
-        forgotten = erase * before.start if forgotten is None else erase * before.start + forgotten
+        forgotten = erase * decay.before.start if forgotten is None else erase * decay.before.start + forgotten
     if forgotten is not None:
         written = torch.cat([written, -per_row(forgotten, cut.rows).unsqueeze(-1) * cut.key], -1)
     if erase is not None:
-        written = innovations(cut.key, erase, before.within, written, cut.rows)
+        written = innovations(cut.key, erase, decay.before.within, written, cut.rows)
     starts, after = _recurrence(cut, decay, written, state.reshape(-1, *state.shape[-2:]))
-    y = _answers(cut, decay if read == "after" else before, written, starts)
+    y = _answers(cut, decay if read == "after" else decay.before, written, starts)
     y = y.flatten(1, 2)[:, :length].reshape(*batch, length, y.shape[-1])
     return y, after.reshape(state.shape), starts[:, -1].reshape(state.shape)
 
@@ -119,12 +118,13 @@ def held_blocks(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """y, S and the S held at the end: first what is left of a running chunk, then whole chunks from the state."""
     head = min(rows.length, -position % chunk)
+    first, rest = rows.split([head, rows.length - head])
     answers = []
-    if head:
-        y, state = delta_block(rows.cut(0, head).corrected(held), state, read)
+    if first.length:
+        y, state = delta_block(first.corrected(held), state, read)
         answers.append(y)
-    if head < rows.length:
-        y, state, held = delta_kernel(rows.cut(head, rows.length), state, block=chunk, read=read)
+    if rest.length:
+        y, state, held = delta_kernel(rest, state, block=chunk, read=read)
         answers.append(y)
     return torch.cat(answers, -2), state, held  # type: ignore[arg-type]
 
@@ -133,13 +133,12 @@ def momentum_blocks(
     rows: Rows, state: Tensor, box: Tensor, held: Tensor | None, position: int, block: int, read: Read
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """y, S, V and the S held at the end, one block after the other."""
-    answers, start = [], 0
-    while start < rows.length:
-        if rows.hold and (position + start) % block == 0:
+    answers = []
+    into = position if rows.hold else 0
+    for part in rows.split(runs(rows.length, block, into)):
+        if part.hold and into == 0:
             held = state
-        stop = min(rows.length, start + (block - (position + start) % block if rows.hold else block))
-        part = rows.cut(start, stop)
         y, state, box = momentum_block(part if held is None else part.corrected(held), state, box, read)
         answers.append(y)
-        start = stop
+        into = 0
     return torch.cat(answers, -2), state, box, held  # type: ignore[arg-type]

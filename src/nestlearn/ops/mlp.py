@@ -23,8 +23,8 @@ from nestlearn.memory.associative import AssociativeMemory
 from nestlearn.memory.models import MLP, Parameters
 from nestlearn.memory.objectives import L2, DotProduct
 from nestlearn.memory.rules import DeltaGradientDescent, GradientDescent, Scalar, State
-from nestlearn.ops.blocks import Rows, delta_block, momentum_block, per_row, windows
-from nestlearn.ops.scan import Read, finish, inner_rule, prepare
+from nestlearn.ops.blocks import Rows, decays, delta_block, momentum_block, per_row, windows
+from nestlearn.ops.scan import Read, finish, inner_rule, prepare, runs
 
 __all__ = ["has_mlp_form", "mlp_scan", "mlp_step"]
 
@@ -61,30 +61,28 @@ def mlp_scan(
             f"or l2, got {memory}; nestlearn.ops.scan runs any memory"
         )
     tokens, state = prepare(memory, key, value, query, eta, alpha, state, chunk, window, momentum, read)
-    keys, values = tokens.windows(state)
+    if tokens.length == 0:
+        return torch.zeros_like(value), finish(tokens, state, state, state.get("frozen"))
     core: State = {"model": state["model"], "rule": state["rule"]}
-    frozen = state.get("frozen")
-    answers, start = [], 0
-    while start < tokens.length:
-        into = (tokens.position + start) % tokens.chunk
-        stop = min(tokens.length, start + tokens.chunk - into)
+    frozen, past = state.get("frozen"), state.get("window")
+    answers = []
+    into = tokens.position
+    # One split a tensor: its slope is one concatenation, where a slice for each chunk would fill T numbers each.
+    sizes = runs(tokens.length, tokens.chunk, into)
+    vectors = [x.split(sizes, -2) for x in (tokens.key, tokens.value, tokens.query)]
+    numbers = [x.split(sizes, -1) for x in (tokens.eta, tokens.alpha, tokens.momentum) if x is not None]
+    for keys, values, queries, *rates in zip(*vectors, *numbers, strict=True):
+        if past is not None:
+            keys, values = torch.cat([past["key"], keys], -2), torch.cat([past["value"], values], -2)
+            past = {"key": keys[..., 1 - window :, :], "value": values[..., 1 - window :, :]}
         frozen = core["model"] if into == 0 else frozen
+        theta = rates[2] if len(rates) > 2 else None
         y, core = mlp_step(
-            memory,
-            core,
-            keys[..., start : stop + window - 1, :],
-            values[..., start : stop + window - 1, :],
-            tokens.query[..., start:stop, :],
-            tokens.eta[..., start:stop],
-            tokens.alpha[..., start:stop],
-            frozen=frozen,
-            momentum=None if tokens.momentum is None else tokens.momentum[..., start:stop],
-            read=read,
-            window=window,
+            memory, core, keys, values, queries, *rates[:2], frozen=frozen, momentum=theta, read=read, window=window
         )
         answers.append(y)
-        start = stop
-    y = torch.cat(answers, -2) if answers else torch.zeros_like(tokens.value)  # type: ignore[arg-type]
+        into = 0
+    y = torch.cat(answers, -2)  # type: ignore[arg-type]
     return y.to(value.dtype), finish(tokens, state, core, frozen)
 
 
@@ -129,11 +127,12 @@ def mlp_step(
         errors = model.errors(at, memory.objective.error(answer, value), trace)
         inputs = {"inner": key, "outer": trace[2]}
         asked, written, boxes = query, {}, {}
+        decay = decays(alpha) if momentum is None else None
         for name in ("inner", "outer"):
             block = _rows(memory, inputs[name], errors[name], asked, eta, alpha, momentum, window)
             start = state["model"][name].mT
             if momentum is None:
-                asked, start = delta_block(block, start, read)
+                asked, start = delta_block(block, start, read, decay)
             else:
                 # The core's box sums gradients, which point uphill.
                 box = -state["rule"][name]["model"]["value"].mT

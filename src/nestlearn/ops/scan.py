@@ -37,7 +37,7 @@ from nestlearn.memory.momentum import InnerMomentum
 from nestlearn.memory.objectives import DotProduct
 from nestlearn.memory.rules import Rule, Scalar, State
 
-__all__ = ["Read", "Sequence", "finish", "inner_rule", "prepare", "scan"]
+__all__ = ["Read", "Sequence", "finish", "inner_rule", "prepare", "runs", "scan"]
 
 Read = Literal["after", "before"]
 """Whether y_t is read after the write of token t, or before it as S4 prints."""
@@ -194,6 +194,13 @@ def finish(tokens: Sequence, state: State, core: State, frozen: Parameters | Non
         keys, values = tokens.windows(state)
         written["window"] = {"key": keys[..., tokens.length :, :], "value": values[..., tokens.length :, :]}
     return written
+
+
+def runs(length: int, size: int, position: int = 0) -> list[int]:
+    """Cut ``length`` tokens where chunks of ``size`` end, ``position`` tokens of the first having gone before."""
+    first = min(length, size - position)
+    whole, rest = divmod(length - first, size)
+    return [first, *[size] * whole, *([rest] if rest else [])]
 
 
 def inner_rule(memory: AssociativeMemory) -> Rule:
