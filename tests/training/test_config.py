@@ -1,14 +1,11 @@
 import re
 from importlib import util
-from pathlib import Path
 
 import pytest
 
 from nestlearn.training import options
 from nestlearn.training.config import PRESETS, Settings, parse_seeds, preset, resolve
 from nestlearn.training.contenders import BASELINE, CONTENDERS, MUON
-
-PAGE = Path(__file__).parents[2] / "docs" / "compare.md"
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -92,27 +89,3 @@ def test_the_demo_has_two_seeds_and_every_contender() -> None:
 
 def test_the_baseline_and_muon_are_always_there_and_names_have_no_case() -> None:
     assert resolve(preset("demo"), optimizers=("m3",)).optimizers == (BASELINE, MUON, "M3")
-
-
-def test_the_documentation_lists_every_setting_with_its_meaning_and_the_value_of_each_preset() -> None:
-    found = {}
-    for line in PAGE.read_text().splitlines():
-        cells = [cell.strip() for cell in line.strip().strip("|").split(" | ")]
-        if len(cells) == 2 + len(PRESETS) and cells[0].startswith("`"):
-            found[cells[0].strip("`")] = cells[1:]
-    fields = {name: field for name, field in Settings.model_fields.items() if name not in ("kind", "preset")}
-    assert list(found) == list(fields)
-    for name, (meaning, *values) in found.items():
-        assert meaning == fields[name].description
-        assert values == [shown(name, getattr(settings, name)) for settings in PRESETS.values()], name
-
-
-def shown(name: str, value: object) -> str:
-    """A value as the table of the documentation has it."""
-    if name == "optimizers":
-        return "all"
-    if isinstance(value, tuple):
-        return ", ".join(f"{item:g}" if isinstance(item, float) else str(item) for item in value) or "none"
-    if isinstance(value, dict):
-        return "see above" if value else "none"
-    return f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
