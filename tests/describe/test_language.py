@@ -1,6 +1,8 @@
 """The language of descriptions: it computes what it says, and runs nothing else."""
 
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -101,3 +103,9 @@ def test_names_leave_functions_out():
 def test_settings_decide_conditions_and_nothing_more(text, expected):
     settings = {name: NAMES[name] for name in ("a", "yes", "no")}
     assert specialise(text, settings) == expected
+
+
+def test_the_page_lists_every_function():
+    page = (Path(__file__).parents[2] / "docs" / "describe.md").read_text(encoding="utf-8")
+    (table,) = re.findall(r"^\| function \| meaning \|\n(.*?)\n\n", page, re.MULTILINE | re.DOTALL)
+    assert set(re.findall(r"`(\w+)\(", table)) == set(FUNCTIONS)

@@ -81,7 +81,7 @@ def test_running_statistics_are_boxes_and_frozen_parameters_are_said():
 
 def test_running_statistics_are_written_as_the_box_says():
     layer = nn.BatchNorm1d(4).double()
-    box = [memory for memory in nl.describe(layer).memories if memory.name == "running_mean"][0]
+    box = next(memory for memory in nl.describe(layer).memories if memory.name == "running_mean")
     memory = nl.AssociativeMemory(nl.memory.Constant(), nl.memory.l2, nl.memory.GradientDescent(lr=float(box.lr)))
     state = memory.init((4,), dtype=torch.float64)
     for _ in range(5):

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -82,6 +83,13 @@ def test_the_table_of_adamw_is_its_rule():
     assert "W <- (1 - lr * weight_decay) W - lr (m_hat / (sqrt(v_hat) + eps))" in " ".join(text.split())
     assert "m_hat = m / (1 - beta1^t)" in text and "lr 0.25" in text
     assert re.search(r"^2 +every step +momentum \(m\) +box +2 +36 +144 B$", text, re.MULTILINE)
+
+
+def test_the_page_shows_the_table_as_it_is():
+    page = (Path(__file__).parents[2] / "docs" / "describe.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"^```text\n(.*?)\n```$", page, re.MULTILINE | re.DOTALL)
+    model = nn.Sequential(nn.Linear(8, 32), nn.Tanh(), nn.Linear(32, 4))
+    assert str(nl.describe(torch.optim.AdamW(model.parameters()))) == shown
 
 
 @pytest.mark.parametrize(

@@ -44,15 +44,15 @@ class Inspection:
         state_bytes: of the optimizer's state.
         adamw_bytes: of AdamW's for the same parameters.
         backward_flops: matrix products of the forward and backward pass of one batch; None if it cannot run on meta.
-        step_flops: matrix products of the optimizer's step, the mean of ``steps`` steps; None if it cannot run on meta.
-        steps: over how many steps ``step_flops`` is a mean: until the slowest memory has been written.
+        step_flops: matrix products of the optimizer's step; None if it cannot run on meta.
+        steps: over how many steps both are means: until the slowest memory has been written.
         unknown: why a number is None.
     """
 
     system: NestedSystem
     state_bytes: int
     adamw_bytes: int
-    backward_flops: int | None
+    backward_flops: float | None
     step_flops: float | None
     steps: int
     unknown: tuple[str, ...]
@@ -103,8 +103,10 @@ def inspect_training(settings: TrainSettings, model: str | None = None) -> Inspe
     dtype = getattr(torch, settings.dtype)
     if model is None:
         task = make_task(settings.task.name, settings.task.others(), "meta", settings.dtype)
-        network = task.build(0)
-        loss = _loss(task, network)
+        # A task of one's own makes its data along with its network, and data on meta would be of no use to it.
+        with torch.device("cpu" if ":" in settings.task.name else "meta"):
+            network = task.build(0)
+        loss: Callable[[], Tensor] | None = partial(_loss, task, network)
     else:
         network, loss = _own_model(model).to(dtype), None
     optimizers = _optimizers(settings, network, [] if model else task.tables(network), own=model is not None)
@@ -151,10 +153,9 @@ def _own_model(name: str) -> nn.Module:
     return made
 
 
-def _loss(task: Task, network: nn.Module) -> Callable[[], Tensor]:
+def _loss(task: Task, network: nn.Module) -> Tensor:
     """One forward pass on the first batch."""
-    batch = next(iter(task.batches(0)))
-    return lambda: task.loss(network, batch)
+    return task.loss(network, next(task.batches(0)))
 
 
 def _steps(system: NestedSystem) -> int:
@@ -165,15 +166,18 @@ def _steps(system: NestedSystem) -> int:
 
 def _flops(
     network: nn.Module, optimizers: list[torch.optim.Optimizer], loss: Callable[[], Tensor] | None, steps: int
-) -> tuple[int | None, float | None, int, tuple[str, ...]]:
-    """FLOPs of a forward and backward pass, the mean of those of steps, their number, and what is not known."""
+) -> tuple[float | None, float | None, int, tuple[str, ...]]:
+    """Mean FLOPs of forward and backward pass and of the optimizer's step, over how many, and what is not known."""
     unknown = [] if loss else ["forward and backward pass: a model alone has no batch, use --task"]
-    backward, total = None, 0
-    for _ in range(steps):
+    counts: list[int] = []
+    total = 0
+    step: float | None = None
+    for number in range(steps):
         value = None
         if loss is not None:
             try:
-                value, backward = _counted(partial(_differentiate, network, loss))
+                value, count = _counted(partial(_differentiate, network, loss))
+                counts.append(count)
             except RuntimeError as error:
                 unknown.append(f"forward and backward pass: {_reason(error)}")
                 loss = None
@@ -181,10 +185,12 @@ def _flops(
             _empty_gradients(network)
         try:
             total += _counted(partial(_take_step, optimizers, value))[1]
+            step = total / (number + 1)
         except (RuntimeError, TypeError) as error:
             unknown.append(f"the optimizer's step: {_reason(error)}")
-            return backward, None, steps, tuple(unknown)
-    return backward, total / steps, steps, tuple(unknown)
+            step = None
+            break
+    return sum(counts) / len(counts) if counts else None, step, steps, tuple(unknown)
 
 
 def _counted(action: Callable[[], Any]) -> tuple[Any, int]:
@@ -215,7 +221,7 @@ def _empty_gradients(network: nn.Module) -> None:
 
 def _reason(error: Exception) -> str:
     """Why something cannot run where tensors hold no numbers."""
-    return f"it needs numbers ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+    return f"cannot run on the meta device ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
 
 
 def _summary(found: Inspection) -> str:

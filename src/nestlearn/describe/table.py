@@ -135,7 +135,7 @@ def _wrap(text: str) -> str:
 
 
 def _aligned(rows: list[list[str]], right: Sequence[int] = (), caps: Mapping[int, int] = MappingProxyType({})) -> str:
-    """Columns as wide as their contents, at most ``caps``, the last one filling the line; cells that do not fit are wrapped."""
+    """Columns as wide as their contents, at most ``caps``, the last one filling the line; other cells are wrapped."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     widths = [min(width, caps.get(column, width)) for column, width in enumerate(widths)]
     widths[-1] = min(widths[-1], max(30, WIDTH - sum(widths[:-1]) - len(GAP) * (len(widths) - 1)))

@@ -1,0 +1,190 @@
+"""``nestlearn inspect``: levels, bytes and FLOPs before anything is trained, without the memory to train it."""
+
+import json
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+from typer.testing import CliRunner, Result
+
+import nestlearn as nl
+from nestlearn.cli.main import build_app
+from nestlearn.describe import NestedSystem
+from nestlearn.tasks import make_task
+
+OWN = """
+import torch
+from torch import nn
+
+def small():
+    return nn.Sequential(nn.Embedding(10, 6), nn.Linear(6, 6), nn.Linear(6, 4))
+
+def billion():
+    return nn.Sequential(*(nn.Linear(8192, 8192) for _ in range(15)))
+
+def stubborn():
+    return nn.Linear(3, 3, device="cpu")
+
+def nothing():
+    return 3
+"""
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(build_app(), ["inspect", *map(str, arguments)])
+
+
+def as_json(*arguments: object) -> dict:
+    result = call(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "own_models.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield "own_models"
+    sys.modules.pop("own_models", None)
+
+
+def test_what_is_inspected_is_what_training_would_have() -> None:
+    found = as_json("--task", "digits", "--optimizer", "nl.optim.DeepMomentum", "--set", "optimizer.hidden=5")
+    task = make_task("digits", {}, "cpu", "float32")
+    model = task.build(0)
+    optimizer = nl.optim.DeepMomentum(model.named_parameters(), hidden=5)
+    with FlopCounterMode(display=False) as counter:
+        task.loss(model, next(task.batches(0))).backward()
+    assert found["backward_flops"] == counter.get_total_flops()
+    with FlopCounterMode(display=False) as counter:
+        optimizer.step()
+    assert found["step_flops"] == counter.get_total_flops() > 0
+    held = [tensor for state in optimizer.state.values() for tensor in state.values()]
+    assert found["state_bytes"] == sum(tensor.numel() * tensor.element_size() for tensor in held)
+    entries = sum(parameter.numel() for parameter in model.parameters())
+    assert found["adamw_bytes"] == 8 * entries + 4 * len(list(model.parameters()))
+    system = NestedSystem.from_dict(found["system"])
+    assert system.parameters == entries and "MLP 64-5-64, MLP 10-5-10" in {m.model for m in system.memories}
+
+
+def test_the_output_has_the_table_and_the_costs(tmp_path: Path) -> None:
+    picture = tmp_path / "nesting.svg"
+    result = call("--task", "digits", "--optimizer", "M3", "--set", "task.hidden=32", "--svg", picture)
+    assert result.exit_code == 0, result.output
+    for words in ("every 10 steps", "1.98 times AdamW's", "FLOP in matrix products, mean of 10 steps", "64 -> 32"):
+        assert words in result.output
+    assert "M3" in ElementTree.fromstring(picture.read_text()).get("aria-label")
+
+
+def test_a_pace_slower_than_a_step_is_averaged_over_it() -> None:
+    every = as_json("--task", "digits", "--optimizer", "nl.optim.M3", "--set", "optimizer.slow_period=1")
+    rarely = as_json("--task", "digits", "--optimizer", "nl.optim.M3", "--set", "optimizer.slow_period=4")
+    assert (every["steps"], rarely["steps"]) == (1, 4)
+    # Two orthogonalisations a step, and one and a quarter of one.
+    assert rarely["step_flops"] == pytest.approx(every["step_flops"] * (1 + 1 / 4) / 2)
+
+
+def test_settings_come_from_a_file_then_options_then_assignments(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("task: {name: digits, hidden: 8}\noptimizer: {name: Muon, steps: 2}\ndtype: bfloat16\n")
+    found = as_json("--config", file, "--set", "task.hidden=16")
+    weights = [memory for memory in found["system"]["memories"] if memory["home"] == "weights"]
+    assert weights[0]["model"] == "Linear 64 -> 16" and weights[0]["bytes"] == 2 * weights[0]["parameters"]
+
+
+def test_a_model_alone_has_no_batch_and_that_is_said(own: str) -> None:
+    found = as_json("--model", f"{own}:small", "--optimizer", "Muon")
+    assert found["backward_flops"] is None and "a model alone has no batch" in found["unknown"][0]
+    assert found["step_flops"] > 0
+    rest = NestedSystem.from_dict(found["system"]).others[0]
+    assert "0" in {memory.name for memory in rest.memories}  # the embedding is no map
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (
+            ["--task", "quadratic", "--optimizer", "torch.optim.Adafactor"],
+            "the optimizer's step: cannot run on the meta device",
+        ),
+        (["--task", "quadratic", "--optimizer", "LBFGS"], "the optimizer's step: cannot run on the meta device"),
+        (
+            ["--task", "digits", "--set", "optimizer.target=hessian"],
+            "the optimizer's step: cannot run on the meta device",
+        ),
+    ],
+)
+def test_what_cannot_run_without_numbers_is_not_guessed(arguments: list[str], reason: str) -> None:
+    found = as_json(*arguments)
+    assert found["step_flops"] is None and found["state_bytes"] > 0
+    assert [words for words in found["unknown"] if words.startswith(reason)]
+    assert f"not known: {reason}" in call(*arguments).output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--optimizer", "Moun"], "Did you mean 'Muon'?"),
+        (["--task", "digitz"], "Did you mean 'digits'?"),
+        (["--set", "optimizer.hiden=3"], "Did you mean 'hidden'?"),
+        (["--set", "optimizer"], "expected key=value"),
+        (["--dtype", "float8"], "expected 'float32', 'float64' or 'bfloat16'"),
+        (["--task", "digits", "--model", "own_models:small"], "expected either --task or --model"),
+        (["--model", "own_models:missing"], "expected --model module:function"),
+        (["--model", "nowhere:small"], "cannot import the module of the model"),
+        (["--model", "own_models:nothing"], "to return a torch.nn.Module, got int"),
+        (["--model", "own_models:stubborn"], "on a device of its own choice"),
+        (["--optimizer", "torch.optim.Muon"], "only supports 2D parameters"),
+        (["--config", "missing.yaml"], "cannot read the settings"),
+        (["--svg", "own_models.py/nesting.svg"], "error: "),
+    ],
+)
+def test_mistakes_are_one_clear_line(own: str, arguments: list[str], message: str) -> None:
+    result = call(*arguments)
+    assert result.exit_code == 2 and message in result.output and "Traceback" not in result.output
+    assert len(result.output.strip().splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_a_billion_parameters_are_inspected_without_their_memory(own: str) -> None:
+    program = f"""
+        import resource, time
+        from nestlearn.cli.inspect_job import inspect_training
+        from nestlearn.training.options import merge
+        from nestlearn.training.train_settings import TrainSettings, resolve_training
+
+        settings = resolve_training(merge(TrainSettings(), {{"optimizer": "DeepMomentum"}}))
+        start = time.process_time()
+        found = inspect_training(settings, "{own}:billion")
+        seconds = time.process_time() - start
+        print(found.system.parameters, found.state_bytes, seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    parameters, state, seconds, kibibytes = map(float, done.stdout.split())
+    assert parameters > 1e9 and state > 8e9
+    assert kibibytes * 1024 < 1.5e9, "the weights alone would be 4 GB"
+    assert seconds < 5
+
+
+def test_nothing_real_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    devices = set()
+    build = nn.Linear.__init__
+
+    def watched(self, *arguments: object, **options: object) -> None:
+        build(self, *arguments, **options)
+        devices.add(self.weight.device.type)
+
+    monkeypatch.setattr(nn.Linear, "__init__", watched)
+    as_json("--task", "speeches", "--optimizer", "Muon")
+    assert devices == {"meta"}
+    assert torch.get_default_device().type == "cpu"
