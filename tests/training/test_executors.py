@@ -1,6 +1,8 @@
 """Serial, processes and a real Dask cluster: the same numbers, and nothing lost when something goes wrong."""
 
+import os
 import warnings
+from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 
@@ -18,14 +20,11 @@ SETTINGS = options.merge(
 )
 
 
-def sweep(path, kind: str, workers: int = 2, settings=SETTINGS, cluster: str | None = None):
-    searches, folder = plan(find_contenders(settings.optimizers), settings), RunFolder.create(path)
-    with open_pool(kind, workers, cluster) as pool:
-        run_courses(searches, folder, pool)
-    return searches, folder
-
-
-TWO = options.merge(SETTINGS, {"optimizers": ["AdamW", "Momentum"]})
+def sweep(path, kind: str):
+    searches = plan(find_contenders(["AdamW", "Momentum"]), SETTINGS)
+    with open_pool(kind, 2) as pool:
+        run_courses(searches, RunFolder.create(path), pool)
+    return searches
 
 
 def numbers(searches) -> dict:
@@ -49,8 +48,25 @@ def test_an_unreachable_cluster_is_a_clear_error(monkeypatch) -> None:
 
 @pytest.mark.slow
 def test_processes_and_a_dask_cluster_give_the_numbers_of_a_serial_sweep(tmp_path) -> None:
-    truth = numbers(sweep(tmp_path / "serial", "serial", settings=TWO)[0])
+    truth = numbers(sweep(tmp_path / "serial", "serial"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert numbers(sweep(tmp_path / "dask", "dask", settings=TWO)[0]) == truth
-    assert numbers(sweep(tmp_path / "processes", "processes", settings=TWO)[0]) == truth
+        assert numbers(sweep(tmp_path / "dask", "dask")) == truth
+    assert numbers(sweep(tmp_path / "processes", "processes")) == truth
+
+
+@pytest.mark.slow
+def test_a_dead_worker_of_a_cluster_costs_a_repetition_and_a_deadly_run_is_an_error(tmp_path) -> None:
+    mark = tmp_path / "tried"
+    once = f"import os, pathlib; p = pathlib.Path({str(mark)!r}); p.exists() or (p.touch(), os._exit(1))"
+    with open_pool("dask", 2) as pool:
+        assert pool.slots() == 4
+        assert pool.executor.submit(exec, once).result(timeout=300) is None and mark.exists()
+        deadly = pool.executor.submit(os._exit, 1).exception(timeout=300)
+        assert type(deadly).__name__ == "KilledWorker"
+
+
+@pytest.mark.slow
+def test_a_dead_worker_process_is_an_error_of_its_run() -> None:
+    with open_pool("processes", 2) as pool:
+        assert isinstance(pool.executor.submit(os._exit, 1).exception(timeout=120), BrokenProcessPool)
