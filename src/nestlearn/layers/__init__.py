@@ -1,0 +1,7 @@
+"""Layers for sequences: memories written by every token, and attention, all with a state that can be carried on."""
+
+from nestlearn.layers.attention import Attention
+from nestlearn.layers.memory import MemoryLayer
+from nestlearn.layers.sequence import SequenceLayer
+
+__all__ = ["Attention", "MemoryLayer", "SequenceLayer"]

@@ -1,0 +1,91 @@
+"""Softmax attention: the memory without parameters, which keeps every key and value that it was shown (S1)."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from nestlearn.layers.sequence import SequenceLayer, check_heads, full, merge_heads, split_heads
+from nestlearn.memory.rules import State
+
+__all__ = ["Attention"]
+
+
+class Attention(SequenceLayer):
+    """Causal softmax attention with rotary positions and a key-value cache (S1).
+
+    The optimum of a locally weighted l2 regression, sum_s exp(<q, k_s>) ||y - v_s||^2, is softmax attention (the
+    estimator of Nadaraya and Watson, [NL] 62): a memory that is not written but keeps its pairs, and so one that grows
+    with the sequence. Positions rotate queries and keys (arXiv 2104.09864).
+
+    Args:
+        dim: width of the tokens.
+        heads: must divide dim into heads of even width.
+        max_tokens: how many tokens a state may hold; more are an error. Calls that neither get nor return a state
+            keep nothing and have no limit.
+        base: of the rotations' wavelengths.
+
+    State: ``{"key": [batch, heads, seen, d], "value": the same}``, keys already rotated; ``seen`` is the position of
+    the next token.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        heads: int = 4,
+        max_tokens: int = 32_768,
+        base: float = 10_000.0,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(dim)
+        if check_heads(dim, heads) % 2:
+            raise ValueError(f"heads: rotations need an even width of a head, got {dim} / {heads} = {dim // heads}")
+        if max_tokens < 1:
+            raise ValueError(f"max_tokens: expected at least 1, got {max_tokens}")
+        self.heads, self.max_tokens, self.base = heads, max_tokens, base
+        self.qkv = nn.Linear(dim, 3 * dim, bias=False, device=device, dtype=dtype)
+        self.out = nn.Linear(dim, dim, bias=False, device=device, dtype=dtype)
+
+    def initial_state(self, batch_size: int) -> State:
+        empty = full(self.qkv.weight).new_zeros(batch_size, self.heads, 0, self.dim // self.heads)
+        return {"key": empty, "value": empty}
+
+    def forward(self, x: Tensor, state: State | None = None, return_state: bool = False) -> Tensor | tuple:
+        if (state is not None or return_state) and x.ndim == 3:
+            seen = 0 if state is None else state["key"].shape[-2]
+            if seen + x.shape[1] > self.max_tokens:
+                raise ValueError(
+                    f"Attention: the state would hold {seen} + {x.shape[1]} tokens, at most {self.max_tokens} are "
+                    "allowed; make the layer with a larger max_tokens, or begin anew"
+                )
+        return super().forward(x, state, return_state)
+
+    def advance(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        query, key, value = (split_heads(part, self.heads) for part in self.qkv(x).chunk(3, -1))
+        seen, length = state["key"].shape[-2], x.shape[1]
+        cosine, sine = self._rotation(seen, length, full(x))
+        query, key = (_rotate(part, cosine, sine) for part in (query, key))
+        written = {"key": full(key), "value": full(value)}
+        mask = None
+        if seen:
+            written = {name: torch.cat([state[name], new], -2) for name, new in written.items()}
+            key, value = (written[name].to(query.dtype) for name in ("key", "value"))
+            if length > 1:
+                mask = torch.ones(length, seen + length, dtype=torch.bool, device=x.device).tril(seen)
+        y = scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=not seen and length > 1)
+        return self.out(merge_heads(y)), written
+
+    def _rotation(self, seen: int, length: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines [time, d / 2] of the positions from ``seen`` on."""
+        half = self.dim // self.heads // 2
+        position = torch.arange(seen, seen + length, device=like.device, dtype=torch.float64)
+        slow = torch.arange(half, device=like.device, dtype=torch.float64) / half
+        angle = position.unsqueeze(-1) * self.base**-slow
+        return angle.cos().to(like.dtype), angle.sin().to(like.dtype)
+
+
+def _rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    """Turn the pairs (i, i + d / 2) of [*, time, d] by the angle of their position."""
+    first, second = full(x).chunk(2, -1)
+    return torch.cat([first * cosine - second * sine, first * sine + second * cosine], -1).to(x.dtype)

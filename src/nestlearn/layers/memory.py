@@ -1,0 +1,205 @@
+"""The rules of sequence memories as layers: linear, gated, delta, gated delta, Oja, Omega, DGD (S2, S5-S9).
+
+Every token is projected to a key, a value and a query; the memory of each head is written with the pair and asked the
+query. The rules are data, a row of `RULES` each: which rule of the core descends which objective, with or without
+retention, and over how many tokens. `nestlearn.ops.parallel_scan` runs them, and ``layer.memory`` is the very
+`AssociativeMemory` that `nestlearn.ops.scan` runs token by token on ``layer.associations(x)``.
+
+===========  ============================  =========  ===========================================================
+rule         descent, objective            retention  for a matrix
+===========  ============================  =========  ===========================================================
+linear       gradient, dot product         no         linear attention, M + e v k^T
+gated        gradient, dot product         yes        a M + e v k^T
+delta        gradient, l2                  no         DeltaNet, M - e (M k - v) k^T
+gated_delta  gradient, l2                  yes        gated DeltaNet, a M - e (M k - v) k^T
+oja          gradient, Oja                 yes        a M + e v (k - M^T v)^T; values have unit length too
+omega        gradient, l2                  yes        gated_delta over the last ``window`` tokens at every write
+dgd          delta gradient, l2            yes        M (a I - e k k^T) - e (M k - v) k^T
+===========  ============================  =========  ===========================================================
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nestlearn.layers.projections import CausalConvolution, Readout, retention_bias, unit
+from nestlearn.layers.rates import bounded_eta, check_max_eta, erasures
+from nestlearn.layers.sequence import SequenceLayer, check_heads, full, split_heads
+from nestlearn.memory.associative import AssociativeMemory
+from nestlearn.memory.models import MLP, Matrix, Model
+from nestlearn.memory.momentum import InnerMomentum
+from nestlearn.memory.objectives import Objective, Oja, dot_product, l2, oja
+from nestlearn.memory.rules import DeltaGradientDescent, GradientDescent, Rule, State
+from nestlearn.ops import has_parallel_form, parallel_scan
+from nestlearn.ops.fused import is_fused
+
+__all__ = ["RULES", "MemoryLayer", "MemoryRule", "memory_model", "memory_start"]
+
+
+@dataclass(frozen=True)
+class MemoryRule:
+    """How the memory of a layer is written: a rule and an objective of the core, and whether a token can forget."""
+
+    rule: Rule
+    objective: Objective
+    retention: bool = True
+    window: int = 1
+
+
+RULES = {
+    "linear": MemoryRule(GradientDescent(), dot_product, retention=False),
+    "gated": MemoryRule(GradientDescent(), dot_product),
+    "delta": MemoryRule(GradientDescent(), l2, retention=False),
+    "gated_delta": MemoryRule(GradientDescent(), l2),
+    "oja": MemoryRule(GradientDescent(), oja),
+    "omega": MemoryRule(GradientDescent(), l2, window=4),
+    "dgd": MemoryRule(DeltaGradientDescent(), l2),
+}
+"""The rules by name."""
+
+
+class MemoryLayer(SequenceLayer):
+    """A memory for each head, written and read at every token (S2, S9).
+
+    Args:
+        dim: width of the tokens.
+        heads: must divide dim; each has a memory from dim / heads numbers to as many.
+        rule: a name in `RULES`.
+        memory: "matrix", or "mlp" for M(k) = k + W_outer s(W_inner k) / sqrt(hidden) (S5).
+        chunk: tokens whose gradients are taken at one state of an MLP (S6). A matrix has no need to wait: its exact
+            recurrence runs in parallel, so that ``chunk`` changes nothing.
+        hidden: units of an MLP, by default twice the width of a head.
+        window: tokens that each write sees, the newest included; None takes the rule's.
+        inner_momentum: whether gradients pass through a momentum box, theta being a number of each token ([T]).
+        max_eta: bound of eta, by default the largest without negative factors, see `nestlearn.layers.rates`; at 0
+            nothing is ever written.
+        convolution: width of the causal convolutions of queries, keys and values.
+        output_gate: multiply the answers by a gate from the layer's input before the last map.
+
+    State: ``{"convolution": [batch, convolution - 1, 3 dim], "memory": that of nestlearn.ops.scan}``.
+
+    Raises:
+        ValueError: for names and sizes that do not exist or do not fit.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        heads: int = 4,
+        rule: str = "gated_delta",
+        memory: str = "matrix",
+        chunk: int = 64,
+        hidden: int | None = None,
+        window: int | None = None,
+        inner_momentum: bool = False,
+        max_eta: float | None = None,
+        convolution: int = 4,
+        output_gate: bool = False,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(dim)
+        width, recipe = check_heads(dim, heads), _recipe(rule)
+        if chunk < 1:
+            raise ValueError(f"chunk: expected at least 1 token, got {chunk}")
+        self.heads, self.retention = heads, recipe.retention
+        self.chunk = 1 if memory == "matrix" else chunk
+        self.window = recipe.window if window is None else window
+        if self.window < 1:
+            raise ValueError(f"window: expected at least 1 token, got {window}")
+        model = memory_model(memory, width, width, hidden or 2 * width, residual=True)
+        self.memory = AssociativeMemory(
+            model, recipe.objective, InnerMomentum(rule=recipe.rule) if inner_momentum else recipe.rule
+        )
+        if not has_parallel_form(self.memory):
+            raise ValueError(f"rule: {rule!r} is made for a matrix, pass memory='matrix' instead of {memory!r}")
+        self.strength = erasures(self.memory, self.chunk, self.window)
+        self.max_eta = check_max_eta(max_eta, self.strength)
+        self.qkv = nn.Linear(dim, 3 * dim, bias=False, device=device, dtype=dtype)
+        self.convolution = CausalConvolution(3 * dim, convolution, device=device, dtype=dtype)
+        self.rates = nn.Linear(dim, (1 + self.retention + inner_momentum) * heads, device=device, dtype=dtype)
+        with torch.no_grad():
+            self.rates.bias.zero_()
+            if self.retention:
+                self.rates.bias[heads : 2 * heads] = retention_bias(heads)
+        self.start = memory_start(model, (heads,), device=device, dtype=dtype)
+        self.readout = Readout(dim, heads, gate=output_gate, device=device, dtype=dtype)
+
+    def initial_state(self, batch_size: int) -> State:
+        model = {name: full(t).expand(batch_size, *t.shape) for name, t in self.start.items()}
+        memory: State = {
+            "model": model,
+            "rule": self.memory.rule.init(model),
+            "time": torch.zeros((), dtype=torch.int64),
+        }
+        if self.chunk > 1:
+            memory["frozen"] = model
+        if self.window > 1:
+            like = next(iter(model.values()))
+            empty = like.new_zeros(batch_size, self.heads, self.window - 1, self.dim // self.heads)
+            memory["window"] = {"key": empty, "value": empty}
+        return {"convolution": self.convolution.initial_state(batch_size), "memory": memory}
+
+    def associations(self, x: Tensor, past: Tensor | None = None) -> tuple[dict[str, Any], Tensor]:
+        """What the memory is written with and asked: the tensors of `nestlearn.ops.scan`.
+
+        Args:
+            x: [batch, time, dim].
+            past: the convolution's state; None for the start of a sequence.
+
+        Returns:
+            key, value, query [batch, heads, time, d], eta, alpha (1.0 without retention) and, with inner momentum,
+            momentum [batch, heads, time], all in full precision; and the convolution's state.
+        """
+        projected = full(self.qkv(x))
+        mixed, past = self.convolution(projected, self.convolution.initial_state(x.shape[0]) if past is None else past)
+        query, key, value = (split_heads(part, self.heads) for part in mixed.chunk(3, -1))
+        logits = list(full(self.rates(x)).mT.chunk(self.rates.out_features // self.heads, 1))
+        eta, alpha = logits.pop(0), logits.pop(0).sigmoid() if self.retention else 1.0
+        found: dict[str, Any] = {
+            "key": unit(key),
+            "value": unit(value) if isinstance(self.memory.objective, Oja) else value,
+            "query": unit(query),
+            "eta": bounded_eta(eta, alpha, self.max_eta, self.strength),
+            "alpha": alpha,
+        }
+        if logits:
+            found["momentum"] = logits.pop().sigmoid()
+        return found, past
+
+    def advance(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        found, past = self.associations(x, state["convolution"])
+        half = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
+        if is_fused(x.new_empty(0, dtype=half)):
+            found |= {name: found[name].to(half) for name in ("key", "value", "query")}
+        with torch.autocast(x.device.type, enabled=False):
+            answers, memory = parallel_scan(
+                self.memory, **found, state=state["memory"], chunk=self.chunk, window=self.window
+            )
+        return self.readout(full(answers), x), {"convolution": past, "memory": memory}
+
+
+def memory_model(name: str, in_dim: int, out_dim: int, hidden: int, *, residual: bool) -> Model:
+    """The core's model by the name that users type; ``residual`` is for an MLP."""
+    if name == "matrix":
+        return Matrix(in_dim, out_dim)
+    if name == "mlp":
+        return MLP(in_dim, hidden, out_dim, residual=residual)
+    raise ValueError(f"memory: expected 'matrix' or 'mlp', got {name!r}")
+
+
+def memory_start(
+    model: Model, batch_shape: tuple[int, ...], *, device: torch.device | None, dtype: torch.dtype | None
+) -> nn.ParameterDict:
+    """What memories know before the first token, learned from outside (M5)."""
+    fresh = model.init(batch_shape, device=device, dtype=dtype)
+    return nn.ParameterDict({name: nn.Parameter(tensor) for name, tensor in fresh.items()})
+
+
+def _recipe(rule: str) -> MemoryRule:
+    if rule not in RULES:
+        raise ValueError(f"rule: expected one of {sorted(RULES)}, got {rule!r}")
+    return RULES[rule]

@@ -1,0 +1,84 @@
+"""What surrounds a memory in a layer: the convolution before it, keys of unit length, the norm after it (S9)."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import rms_norm, silu
+
+from nestlearn.layers.sequence import full, merge_heads
+
+__all__ = ["CausalConvolution", "Readout", "retention_bias", "unit"]
+
+
+class CausalConvolution(nn.Module):
+    """Every channel sees its own last few tokens, through one filter each and then silu (S9, [NL] 8.3).
+
+    Args:
+        dim: channels.
+        width: tokens that a filter sees, the newest included; 1 leaves only a factor for each channel.
+    """
+
+    def __init__(
+        self, dim: int, width: int = 4, *, device: torch.device | None = None, dtype: torch.dtype | None = None
+    ) -> None:
+        super().__init__()
+        if width < 1:
+            raise ValueError(f"convolution: expected a width of at least 1 token, got {width}")
+        self.width = width
+        self.weight = nn.Parameter(torch.empty(width, dim, device=device, dtype=dtype))
+        # Mostly the newest token, so that a fresh layer is nearly one without a convolution.
+        nn.init.normal_(self.weight, std=0.5 / math.sqrt(width))
+        with torch.no_grad():
+            self.weight[-1] += 1
+
+    def initial_state(self, batch_size: int) -> Tensor:
+        """The tokens before the first: zeros [batch, width - 1, dim]."""
+        return full(self.weight).new_zeros(batch_size, self.width - 1, self.weight.shape[-1])
+
+    def forward(self, x: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
+        """[batch, time, dim] in full precision to the same, and the tokens that the next call has to know."""
+        length, seen, weight = x.shape[1], torch.cat([past, x], 1), self.weight.to(x.dtype)
+        y = sum(seen[:, j : j + length] * weight[j] for j in range(self.width))
+        return silu(y), seen[:, length:]  # type: ignore[arg-type]
+
+
+class Readout(nn.Module):
+    """From the answers of the heads to the layer's output: a norm for each head, and a linear map.
+
+    Args:
+        dim, heads: of the layer.
+        gate: multiply by silu of a linear map of the layer's input before the last map, as gated DeltaNet does.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        *,
+        gate: bool = False,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(dim // heads, device=device, dtype=dtype))
+        self.gate = nn.Linear(dim, dim, bias=False, device=device, dtype=dtype) if gate else None
+        self.out = nn.Linear(dim, dim, bias=False, device=device, dtype=dtype)
+
+    def forward(self, answers: Tensor, x: Tensor) -> Tensor:
+        """Answers [batch, heads, time, d] in full precision, x [batch, time, dim] -> [batch, time, dim]."""
+        y = merge_heads(rms_norm(answers, self.scale.shape, self.scale.to(answers.dtype), 1e-5)).to(x.dtype)
+        if self.gate is not None:
+            y = y * silu(self.gate(x))
+        return self.out(y)
+
+
+def unit(x: Tensor) -> Tensor:
+    """Scaled to unit length along the last dimension; zero stays zero, and has a slope."""
+    return x * (x.square().sum(-1, keepdim=True) + 1e-6).rsqrt()
+
+
+def retention_bias(heads: int) -> Tensor:
+    """Logits of alpha [heads] with which a head remembers from 16 up to 1024 tokens."""
+    horizons = torch.logspace(4, 10, heads, base=2.0) if heads > 1 else torch.tensor([128.0])
+    return (horizons - 1).log()

@@ -1,0 +1,106 @@
+"""What every sequence layer is: tokens in, tokens out, and a state that carries what came before.
+
+    y = layer(x)                                          x, y [batch, time, dim]
+    y, state = layer(x, state=state, return_state=True)
+
+A state is a nested dictionary of tensors and nothing else, float32 or better, whose first dimension counts the
+sequences of the batch; only the number of tokens seen, where a layer keeps it, is one number for all. One long call
+and many short ones that hand on the state give the same answers, wherever the cut. Nothing is written into a layer
+or into a state that was given, so states can be kept, compared, and gone back to.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nestlearn.memory.rules import State
+
+__all__ = ["SequenceLayer", "check_heads", "full", "merge_heads", "split_heads"]
+
+
+class SequenceLayer(nn.Module, ABC):
+    """A layer over [batch, time, dim] with a state; a subclass says how to begin and how to go on."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        if dim < 1:
+            raise ValueError(f"dim: expected at least 1, got {dim}")
+        self.dim = dim
+
+    @abstractmethod
+    def initial_state(self, batch_size: int) -> State:
+        """The state before the first token, differentiable in what of it is learned."""
+
+    @abstractmethod
+    def advance(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """y [batch, time, dim] and the state after the last token, for checked arguments and at least one token."""
+
+    def forward(self, x: Tensor, state: State | None = None, return_state: bool = False) -> Any:
+        """Answers to all tokens.
+
+        Args:
+            x: [batch, time, dim].
+            state: from ``initial_state`` or an earlier call; None begins anew.
+            return_state: whether to return the state after the last token too.
+
+        Returns:
+            y [batch, time, dim] in the dtype of ``x``, or (y, state).
+
+        Raises:
+            ValueError: for another width than dim, or a state of another batch or layer.
+        """
+        if x.ndim != 3 or x.shape[-1] != self.dim:
+            raise ValueError(f"{type(self).__name__}: expected x [batch, time, {self.dim}], got {tuple(x.shape)}")
+        if state is None:
+            state = self.initial_state(x.shape[0])
+        else:
+            self._check_state(state, x.shape[0])
+        y, state = self.advance(x, state) if x.shape[1] else (x, state)
+        return (y, state) if return_state else y
+
+    def _check_state(self, state: State, batch_size: int) -> None:
+        expected = self.initial_state(1)
+        complaint = _mismatch(state, expected, batch_size)
+        if complaint:
+            raise ValueError(
+                f"{type(self).__name__}: the state does not fit: {complaint}. "
+                f"Pass one from this layer, or from initial_state({batch_size})."
+            )
+
+
+def _mismatch(state: Any, expected: Any, batch_size: int, name: str = "state") -> str:
+    """What is wrong with a nested state, "" for nothing; only batch and names are compared, caches may grow."""
+    if isinstance(expected, Mapping):
+        if not isinstance(state, Mapping) or state.keys() != expected.keys():
+            came = sorted(state) if isinstance(state, Mapping) else type(state).__name__
+            return f"{name} should hold {sorted(expected)}, got {came}"
+        found = (_mismatch(state[key], expected[key], batch_size, f"{name}.{key}") for key in expected)
+        return next(filter(None, found), "")
+    if expected.ndim and (state.ndim != expected.ndim or state.shape[0] != batch_size):
+        return f"{name} should be of {batch_size} sequences and {expected.ndim} dimensions, got {tuple(state.shape)}"
+    return ""
+
+
+def check_heads(dim: int, heads: int) -> int:
+    """The width of one head."""
+    if heads < 1 or dim % heads:
+        raise ValueError(f"heads: expected a divisor of dim = {dim}, got {heads}")
+    return dim // heads
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """[batch, time, heads * d] -> [batch, heads, time, d]."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def merge_heads(x: Tensor) -> Tensor:
+    """[batch, heads, time, d] -> [batch, time, heads * d]."""
+    return x.transpose(1, 2).flatten(-2)
+
+
+def full(x: Tensor) -> Tensor:
+    """In float32, or better where it is: in what memories are written, whatever the weights are kept in."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
