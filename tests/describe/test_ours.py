@@ -94,6 +94,7 @@ def test_bytes_are_known_before_the_first_step_and_words_are_said(member):
         (weights,) = (memory for memory in part.memories if memory.home == "weights")
         assert weights.rule == "gradient descent" or weights.update
         assert all(memory.value and memory.rule and memory.count for memory in part.memories)
+        assert "a function of" not in str(part) and "a combination of" not in str(part)
         consults = {memory.consulted_by for memory in part.memories} - {""}
         assert consults <= {memory.name for memory in part.memories}
         assert all(memory.update for memory in part.memories if memory.name in consults)
@@ -164,7 +165,8 @@ def test_a_rule_of_ones_own_is_described_too():
 
     system = nl.describe(Mine(network().parameters()))
     assert system.known and [memory.name for memory in system.memories] == ["weights", "trace"]
-    assert system.memories[1].retention == "0.5"
+    assert system.memories[1].retention == "0.5" and system.memories[1].value == "u"
+    assert system.memories[0].update == "a combination of their answers"  # nobody has said which
 
 
 def test_controls_have_fewer_memories():

@@ -168,8 +168,8 @@ def test_bytes_are_known_before_the_first_step(kind, settings, levels, memories,
 
 
 def test_lbfgs_is_described_and_says_that_it_cannot_be_rebuilt():
-    weight = nn.Parameter(torch.randn(4, 3))
-    optimizer = O.LBFGS([weight], history_size=3, max_iter=1)
+    weight, bias = nn.Parameter(torch.randn(4, 3)), nn.Parameter(torch.randn(3))
+    optimizer = O.LBFGS([weight, bias], history_size=3, max_iter=1)
     before = nl.describe(optimizer)
     assert before.known and len(before.memories) == 5 and "recursion" in before.notes[0]
     with pytest.raises(ValueError, match="LBFGS cannot be rebuilt: expected a description of a torch optimizer"):
@@ -177,7 +177,7 @@ def test_lbfgs_is_described_and_says_that_it_cannot_be_rebuilt():
 
     def closure():
         optimizer.zero_grad()
-        loss = (weight - torch.arange(3.0)).square().square().sum()
+        loss = (weight + bias - torch.arange(3.0)).square().square().sum()
         loss.backward()
         return loss
 
@@ -186,7 +186,7 @@ def test_lbfgs_is_described_and_says_that_it_cannot_be_rebuilt():
     after = nl.describe(optimizer)
     sizes = {memory.name: memory.bytes for memory in after.memories}
     assert sizes == {memory.name: memory.bytes for memory in before.memories}
-    assert sizes["moves"] == 3 * 12 * 4 and after.state_bytes == state_bytes(optimizer)
+    assert sizes["moves"] == 3 * 15 * 4 and after.state_bytes == state_bytes(optimizer)
 
 
 def test_groups_that_differ_in_numbers_share_a_table_and_keep_their_numbers():

@@ -6,7 +6,7 @@ and read-outs stand beside the functions they are for, in ``Consulted``, ``Consu
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -16,12 +16,15 @@ from torch import Tensor
 from nestlearn.describe.system import WEIGHTS, Memory, NestedSystem, sort_into_levels
 from nestlearn.describe.torch_optimizers import covered, outermost, tensor_bytes, written_parameters
 from nestlearn.memory.models import MLP, Constant, Matrix, Model
-from nestlearn.memory.nesting import Consult, Consulted
+from nestlearn.memory.nesting import Consult, Consulted, Scene, the_gradient
 from nestlearn.memory.rules import GradientDescent, Rule
 from nestlearn.optim.lanes import matrix_shape
 from nestlearn.optim.optimizer import Optimizer
 
 __all__ = ["describe_ours"]
+
+UNSAID = "a function of the scene"
+"""Stands for a key, value or query for which nobody has written words."""
 
 
 def describe_ours(optimizer: Optimizer) -> list[tuple[NestedSystem, list[Tensor]]]:
@@ -175,7 +178,7 @@ def _weights(part: _Part) -> Memory:
         rule=_rule_name(part.rule),
         lr=part.lr,
         retention=part.retention,
-        update="" if type(part.rule) is GradientDescent else getattr(part.rule, "update_is", ""),
+        update="" if type(part.rule) is GradientDescent else _update(part.rule) or "the rule's update",
     )
 
 
@@ -195,20 +198,31 @@ def _memory(member: Consulted, above: str, period: int) -> Memory:
         period=period * max(member.every, memory.period),
         model=_model(memory.model),
         objective=memory.objective.name,
-        key="none" if ignores else member.key_is,
-        value=member.value_is,
+        key="none" if ignores else _said(member.key, member.key_is),
+        value=_said(member.value, member.value_is),
         rule=_rule_name(memory.rule),
         lr=f"{float(lr):g}",
         retention=f"{float(retention):g}",
-        update=getattr(memory.rule, "update_is", ""),
-        query=member.query_is,
-        readout=member.readout_is,
+        update=_update(memory.rule),
+        query="" if member.query in (None, member.key) else member.query_is or UNSAID,
+        readout="" if member.readout is None else member.readout_is or "a function of M",
         fresh=member.fresh,
         consulted_by=above,
         holds="entry" if memory.model.per_entry else "map",
         initial="0" if isinstance(memory.model, Constant) else "",
         state=member.name,
     )
+
+
+def _said(function: Callable[[Scene], Tensor], words: str) -> str:
+    """A function of a scene in words; whoever wrote it may have left them out."""
+    return words or ("u" if function is the_gradient else UNSAID)
+
+
+def _update(rule: Rule) -> str:
+    """What a rule makes of its memories, in words."""
+    words: str = getattr(rule, "update_is", "")
+    return words or ("a combination of their answers" if isinstance(rule, Consult) else "")
 
 
 def _model(model: Model) -> str:

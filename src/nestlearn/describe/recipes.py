@@ -57,6 +57,7 @@ class Recipe:
         vectors: the recipe of parameters with fewer than two dimensions, where it differs.
         note: what the expressions do not say.
         executable: whether they say everything.
+        joint: whether the state of all parameters lies with the first of them.
     """
 
     update: str
@@ -68,6 +69,7 @@ class Recipe:
     vectors: "Recipe | None" = None
     note: str = ""
     executable: bool = True
+    joint: bool = False
 
 
 SIGN = "-g if maximize else g"
@@ -249,6 +251,7 @@ LBFGS = Recipe(
     note="before the first step, bytes are those of a full history; a step writes up to max_iter times; the recursion "
     "is an algorithm and no expression, so it cannot be rebuilt from this description",
     executable=False,
+    joint=True,
 )
 
 RECIPES: Mapping[str, Recipe] = {

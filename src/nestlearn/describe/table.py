@@ -47,15 +47,16 @@ def written(memory: Memory) -> str:
     """How a memory is written, in a line: the rule, its rate and what it keeps, the read-out."""
     words = [memory.rule]
     if memory.home == "weights" and memory.lr:
-        update = memory.update or "u"
-        update = update if update.isidentifier() else f"({update})"
+        formula, _, remark = (memory.update or "u").partition("; ")
+        update = formula if formula.isidentifier() else f"({formula})"
         kept = "W" if memory.retention == "1" else f"({memory.retention}) W"
         rate = memory.lr if memory.lr.isidentifier() else f"({memory.lr})"
         words = [f"W <- {kept} - {update}" if memory.lr == "1" else f"W <- {kept} - {rate} {update}"]
+        words += [remark] if remark else []
     elif memory.lr:
         words += [f"lr {memory.lr}"] if memory.lr != "1" or memory.retention == "1" else []
         words += [f"retention {memory.retention}"] if memory.retention != "1" else []
-        words += [f"update {memory.update}"] if memory.update else []
+        words += [f"update {memory.update}".replace("; ", ", ")] if memory.update else []
     if memory.initial not in ("", "0"):
         words.append(f"starts at {memory.initial}")
     if memory.query:

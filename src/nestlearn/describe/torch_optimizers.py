@@ -163,8 +163,8 @@ def _system(optimizer: torch.optim.Optimizer, recipe: Recipe, part: _Part) -> Ne
     for box, memory in part.boxes:
         sizes = [_size(box, parameter, settings[0]) for parameter in parameters]
         held = [optimizer.state[p].get(box.state) if p in optimizer.state else None for p in parameters]
-        if box.copies and any(item is not None for item in held):
-            sizes = [(_entries(item), tensor_bytes(item)) for item in held]  # a history of any length
+        if recipe.joint and any(item is not None for item in held):
+            sizes = [(_entries(item), tensor_bytes(item)) for item in held]
         actual = [tensor_bytes(item) if item is not None else size[1] for item, size in zip(held, sizes, strict=True)]
         accounted += sum(tensor_bytes(item) for item in held)
         found.append(

@@ -78,7 +78,7 @@ class Consulted:
             say).
         track: store the surprise of the latest write as ``surprise``.
         key_is, value_is, query_is, readout_is: the functions of these names in words, for descriptions: u is the
-            gradient, M the memory's answer, P a target; an empty ``query_is`` is the key, an empty ``readout_is`` M.
+            gradient, M the memory's answer, P a target. The gradient itself needs no words.
     """
 
     name: str
@@ -91,8 +91,8 @@ class Consulted:
     every: int = 1
     keep_answer: Callable[[Tensor], Tensor] | None = None
     track: bool = False
-    key_is: str = "u"
-    value_is: str = "u"
+    key_is: str = ""
+    value_is: str = ""
     query_is: str = ""
     readout_is: str = ""
 
@@ -163,7 +163,7 @@ class Consult(Rule):
             sees the answers of the earlier ones.
         combine: scene with all answers -> update, shaped like the gradient and pointing uphill.
         scalars_at: numbers that depend on the time alone, such as bias corrections, computed once a write.
-        update_is: the combination in words, over u and the names of the memories.
+        update_is: the combination in words, over u and the names of the memories; what is said after "; " explains.
 
     State: ``{parameter name: {memory name: memory state}}``.
     """

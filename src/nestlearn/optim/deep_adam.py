@@ -122,7 +122,8 @@ def _memories(shape: torch.Size, group: dict[str, Any]) -> tuple[Consulted, ...]
 
     def learned(name: str, value: Callable[[Scene], Tensor], value_is: str) -> Consulted:
         words = {"key_is": "rows of previous", "value_is": value_is, "query_is": "rows of u"}
-        return replace(deep.consulted(name, shape, key=key, value=value, query=query, **words), readout=restore)
+        memory = deep.consulted(name, shape, key=key, value=value, query=query, **words)
+        return replace(memory, readout=restore, readout_is="sqrt(d) M")
 
     return (
         average_box("m", first, readout=bias_corrected(first), readout_is=f"M / (1 - {first:g}^t)"),
@@ -135,8 +136,8 @@ def _memories(shape: torch.Size, group: dict[str, Any]) -> tuple[Consulted, ...]
             readout_is=f"M / (1 - {second:g}^t)",
         ),
         sum_box("previous", 0.0, fresh=False),
-        learned("momentum", deviation, "rows of (u - m) / sqrt(v)"),
-        learned("second_moment", relative_square, "rows of u^2 / v - 1"),
+        learned("momentum", deviation, "rows of (u - m) / sqrt(d v)"),
+        learned("second_moment", relative_square, "rows of (u^2 / v - 1) / sqrt(d)"),
     )
 
 

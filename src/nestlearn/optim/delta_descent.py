@@ -49,7 +49,7 @@ class DeltaGradientDescent(LayeredOptimizer):
 class _LayerDelta(Rule):
     """(u + W A) / (1 + lr tr A): core's implicit DeltaGradientDescent, from the covariance instead of the keys."""
 
-    update_is: ClassVar[str] = "(u + W A) / (1 + lr tr A), A the covariance of the layer's inputs"
+    update_is: ClassVar[str] = "(u + W A) / (1 + lr tr A); A the covariance of the layer's inputs"
 
     def update(self, state: State, gradients: Parameters, context: Context) -> tuple[Parameters, State]:
         covariance = context.observations["inputs"]

@@ -122,5 +122,5 @@ def _words(group: dict[str, Any]) -> str:
     if not group["memory"]:
         return "0.2 sqrt(max(out, in)) NS(momentum)"
     if group["sides"] == "input":
-        return "0.2 sqrt(max(out, in)) NS(momentum inputs^T) inputs, length kept"
-    return "0.2 sqrt(max(out, in)) errors^T NS(errors momentum inputs^T) inputs, length kept"
+        return "0.2 sqrt(max(out, in)) NS(momentum inputs^T) inputs; length kept"
+    return "0.2 sqrt(max(out, in)) errors^T NS(errors momentum inputs^T) inputs; length kept"

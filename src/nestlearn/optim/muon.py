@@ -183,7 +183,7 @@ def _m3_words(group: dict[str, Any]) -> str:
     if group["literal"]:
         return f"({both}) / sqrt(second_moment)"
     words = f"{_SCALES[group['scale']]} ({both}) / {1 + weight:g}" if weight else f"{_SCALES[group['scale']]} {both}"
-    return words if group["second_retention"] is None else f"{words}, divided by sqrt(second_moment), length kept"
+    return words if group["second_retention"] is None else f"{words}; divided by sqrt(second_moment), length kept"
 
 
 def _averaging_memories(group: dict[str, Any]) -> tuple[Consulted, ...]:

@@ -106,7 +106,7 @@ def _written_by_memory(inner: RowMemory, lr: float) -> Rule:
         length = torch.linalg.matrix_norm(scene.gradient, keepdim=True)
         return answer * (length / torch.linalg.matrix_norm(answer, keepdim=True).clamp_min(1e-30))
 
-    update_is = "u + momentum, as long as u"
+    update_is = "u + momentum; as long as u"
     return Consult(lr=lr, retention=inner.retention, memories=memories, combine=combine, update_is=update_is)
 
 

@@ -129,7 +129,7 @@ class SecantMomentum(LayeredOptimizer):
 
         update_is = f"m' + {rho:g} secant" if group["memory"] else "m'"
         update_is = f"{1 - retention:g} u + {retention:g} ({update_is})" if nesterov else update_is
-        update_is = f"0.2 sqrt(max(out, in)) NS({update_is}), m' = momentum with u"
+        update_is = f"0.2 sqrt(max(out, in)) NS({update_is}); m' = momentum with u"
         return Consult(memories=memories, combine=combine, update_is=update_is)
 
 
@@ -186,6 +186,7 @@ def _secant(group: dict[str, Any]) -> Consulted:
         key_is=f"{', '.join(_KEY_WORDS[name] for name in names)}; D = W - weights",
         value_is="u - momentum, entry by entry",
         query_is="the same keys, shortened",
+        readout_is="M as a matrix",
     )
 
 

@@ -31,7 +31,7 @@ class Target(ABC):
 
     name: ClassVar[str] = "target"
 
-    value_is: ClassVar[str] = ""
+    value_is: ClassVar[str] = "P"
     """P in words, over u and the names of the memories it keeps."""
 
     elementwise = True
