@@ -109,9 +109,11 @@ def test_names_of_others_cannot_break_the_page(folder: RunFolder, results: dict)
         assert "<b>" not in svg
 
 
-def test_the_main_pictures_as_files(made_up: RunFolder, tmp_path: Path) -> None:
+def test_the_main_pictures_as_files(made_up: RunFolder, rows: list[dict], tmp_path: Path) -> None:
     written = write_pictures(made_up.path, tmp_path / "pictures")
-    assert [path.name for path in written] == ["digits-ranking.svg", "digits-steps.svg", "digits-seconds.svg"]
+    names = [path.name for path in written]
+    assert names[:3] == ["digits-ranking.svg", "digits-steps.svg", "digits-seconds.svg"]
+    assert set(names[3:]) == {f"digits-score-{row['name']}.svg" for row in rows if not row["control"]}
     for path in written:
         assert ElementTree.fromstring(path.read_text()).tag == "{http://www.w3.org/2000/svg}svg"
         assert "prefers-color-scheme: dark" in path.read_text()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -13,7 +14,7 @@ from typing import Any
 
 import jinja2
 
-from nestlearn.report import pictures
+from nestlearn.report import memories, pictures
 from nestlearn.report.colours import stylesheet
 from nestlearn.report.downloads import download
 from nestlearn.report.folders import Contents, read_contents
@@ -40,7 +41,8 @@ def write_report(path: Path) -> tuple[Path, list[str]]:
 
 
 def write_pictures(path: Path, target: Path) -> list[Path]:
-    """Write the main pictures of the run folder ``path`` into ``target``, one SVG file each: ``task-picture.svg``.
+    """Write the main pictures of the run folder ``path`` into ``target``, one SVG file each: ``task-picture.svg``, and
+    ``task-score-optimizer.svg`` for the level score of each optimizer that is described.
 
     Raises:
         RunFolderError: as ``write_report``.
@@ -50,11 +52,16 @@ def write_pictures(path: Path, target: Path) -> list[Path]:
     target.mkdir(parents=True, exist_ok=True)
     written = []
     for task, rows in results["tasks"].items():
-        unit = label(task, rows).unit
-        steps, seconds = pictures.curves(rows, measure(rows, contents.runs), baseline, unit)
+        unit, measured = label(task, rows).unit, measure(rows, contents.runs)
+        steps, seconds = pictures.curves(rows, measured, baseline, unit)
         drawn = {"ranking": pictures.ranking(rows, baseline, unit), "steps": steps, "seconds": seconds}
+        systems = contents.systems.get(task, {})
+        for row in rows:
+            if row["name"] in systems and not row["control"]:
+                picture = memories.score(row, measured[row["name"]], systems[row["name"]])
+                drawn[f"score-{row['name']}"] = picture
         for name, picture in drawn.items():
-            written.append(target / f"{task.replace(':', '-')}-{name}.svg")
+            written.append(target / f"{re.sub(r'[^A-Za-z0-9._-]', '-', f'{task}-{name}')}.svg")
             write_atomic(written[-1], stand_alone(picture))
     return written
 
