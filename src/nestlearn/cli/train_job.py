@@ -10,15 +10,18 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import torch
 import typer
 from rich.console import Console
 
 from nestlearn.cli.progress import show_training
+from nestlearn.describe import describe
+from nestlearn.describe.table import readable_bytes
 from nestlearn.report import print_tables, write_report, write_systems
 from nestlearn.tasks import DataFileError, check_data
 from nestlearn.training import RunFolder, RunFolderError, options
 from nestlearn.training.checkpoint import CheckpointError
-from nestlearn.training.loop import Interrupted
+from nestlearn.training.loop import Interrupted, Training
 from nestlearn.training.train_run import TrainRun
 from nestlearn.training.train_settings import TrainSettings, resolve_training
 
@@ -84,14 +87,8 @@ def _train(run: TrainRun, console: Console, resumed: bool) -> None:
     if not resumed:
         run.create()
     if training is not None:
-        parameters = sum(p.numel() for p in training.model.parameters())
-        console.print(
-            f"{training.spec.variant.name} on {training.spec.task}: {parameters:,} parameters, {training.spec.steps} "
-            f"steps, run folder {run.folder.path}",
-            soft_wrap=True,
-            highlight=False,
-        )
-    with show_training(console, run.settings) as progress, _interrupts(console) as stopped:
+        console.print(f"{_about(training)}\nrun folder: {run.folder.path}", soft_wrap=True, highlight=False)
+    with show_training(console, run.settings) as progress, _interrupts() as stopped:
         try:
             run.run(progress, stopped)
         finally:
@@ -99,8 +96,21 @@ def _train(run: TrainRun, console: Console, resumed: bool) -> None:
                 typer.echo(f"note: {note}", err=True)
 
 
+def _about(training: Training) -> str:
+    """What is about to be trained, in one line."""
+    spec, model = training.spec, training.model
+    system = describe(*training.optimizers, model)
+    levels = len(system.levels)
+    adamw = describe(torch.optim.AdamW(model.parameters())).state_bytes
+    state = f"{readable_bytes(system.state_bytes)} of optimizer state ({system.state_bytes / adamw:.2f} times AdamW's)"
+    return (
+        f"{spec.variant.name} on {spec.task}: {system.parameters:,} parameters, {levels} level{'s' * (levels > 1)}, {state}, "
+        f"{spec.steps:,} steps"
+    )
+
+
 @contextmanager
-def _interrupts(console: Console) -> Iterator[Callable[[], bool]]:
+def _interrupts() -> Iterator[Callable[[], bool]]:
     """Yield whether SIGINT or SIGTERM has come; the step in progress is finished first. A second one acts at once."""
     came: list[int] = []
     signals = (signal.SIGINT, signal.SIGTERM)
