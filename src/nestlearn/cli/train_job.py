@@ -104,8 +104,8 @@ def _about(training: Training) -> str:
     adamw = describe(torch.optim.AdamW(model.parameters())).state_bytes
     state = f"{readable_bytes(system.state_bytes)} of optimizer state ({system.state_bytes / adamw:.2f} times AdamW's)"
     return (
-        f"{spec.variant.name} on {spec.task}: {system.parameters:,} parameters, {levels} level{'s' * (levels > 1)}, {state}, "
-        f"{spec.steps:,} steps"
+        f"{spec.variant.name} on {spec.task}: {system.parameters:,} parameters, "
+        f"{levels} level{'s' if levels > 1 else ''}, {state}, {spec.steps:,} steps"
     )
 
 
