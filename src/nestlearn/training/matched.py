@@ -68,6 +68,11 @@ def _widest(spec: RunSpec, field: str, ratio: float, fits: Callable[[int], bool]
     return None
 
 
+def _step_ms(search: Search) -> float:
+    """Milliseconds a step as the table has them: the best over the finished runs."""
+    return min(result.step_ms for result in search.results.values() if result.status == "finished")
+
+
 class Matched(Course):
     """The runs at equal seconds and bytes of one search.
 
@@ -91,8 +96,7 @@ class Matched(Course):
         if any(self.results[spec.key].status == "diverged" for spec in [*chosen, *others]):
             return
         if self._time:
-            own, other = (min(r.step_ms for r in s.results.values() if r.step_ms) for s in (self.search, self.baseline))
-            steps = max(1, math.floor(others[0].steps * other / own))
+            steps = max(1, math.floor(others[0].steps * _step_ms(self.baseline) / _step_ms(self.search)))
             self.at_time = [replace(spec, steps=steps) for spec in chosen]
             yield self.at_time
         if self._space:
