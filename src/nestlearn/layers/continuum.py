@@ -1,0 +1,340 @@
+"""Continuum memory: feed-forward blocks that go on learning while they read, each at its own pace (C1-C3).
+
+    y_t = MLP_k(... MLP_1(x_t)),   MLP_l(x) = x + M_l(x / ||x||),   M(k) = W_outer s(W_inner k) / sqrt(hidden)
+
+Block l is a memory with period C_l: for C_l tokens it answers from the same parameters, and after the last of them
+
+    theta <- start + retention (theta - start) - c sum_t eta_t dL_t/dtheta          all gradients at that same theta
+
+Periods are counted in tokens from the start of the sequence, every sequence of a batch has blocks of its own, and what
+was collected since the last write is part of the state. ``inner_lr=0`` is the frozen network, an ordinary feed-forward
+layer.
+
+**Objectives (C3).** [NL] leaves open what a block is asked for.
+
+``"local"``
+    L_t = 1/2 ||M(k_{t-1}) - V k_t||^2, k_t the unit input of this block at token t and V a learned matrix: what this
+    block sees of a token is to say what it will see of the next one. Nothing but the input is needed. eta_t = inner_lr
+    2 sigmoid(w k_t + b) is learned; c = min(1, sum eta_t / ||sum eta_t h_t||^2), h the hidden units of the keys, keeps
+    the step below the curvature where the tokens of a period are alike. Differentiable to all orders.
+``"next_token"``
+    The task's own loss on the tokens just seen. Only the model around the layer knows its slopes: it runs the layer up
+    to ``until_write`` and passes them to ``write`` (`nestlearn.models.LanguageModel` does). eta = inner_lr 2 sigmoid(b),
+    c = 1.
+
+**Variants (C2).**
+
+``"sequential"``
+    As above. All starts are parameters, learned by the outermost level alone.
+``"nested"``
+    Periods rise, each a multiple of the one before. When the next slower block is written, after P tokens, a block
+    forgets what it learned since and goes back to its start; the start itself was learned in these P tokens:
+    start <- start - C / P sum of its writes, which is a step along the first-order meta-gradient (and Reptile's).
+    The slowest block is as in the sequential variant.
+``"headwise"``
+    y = x + sum_l w_l M_l(x / ||x||), the blocks side by side, w learned.
+
+[NL] is arXiv 2512.24695, 70-74.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nestlearn.errors import choice
+from nestlearn.layers.sequence import SequenceLayer, full
+from nestlearn.memory import MLP, AssociativeMemory, GradientDescent, l2
+from nestlearn.memory.models import Parameters
+from nestlearn.memory.rules import State, apply_update, spread
+from nestlearn.ops.scan import runs
+
+__all__ = ["OBJECTIVES", "VARIANTS", "ContinuumMemory"]
+
+VARIANTS = ("sequential", "nested", "headwise")
+OBJECTIVES = ("local", "next_token")
+INNER_LR = {"local": 0.1, "next_token": 0.1}
+SCALE = 0.5  # of the first read-out and targets: with unit keys, entries of about this size
+
+
+class ContinuumMemory(SequenceLayer):
+    """Blocks written in context, each with its own period (C1-C3): [batch, time, dim] -> the same.
+
+    Args:
+        dim: width.
+        hidden: units of each block; None is ``2 * dim``.
+        periods: C of each block in tokens, in the order in which the input passes through them.
+        variant: "sequential", "nested" or "headwise".
+        objective: "local" or "next_token".
+        inner_lr: of a token; 0 never writes. None is 0.1.
+        retention: of what was learned in context, from one write to the next; 1 forgets nothing, 0 all.
+
+    State, for a batch of B: ``time``, how many tokens were seen (int64), and for each block ``model``, its parameters
+    [B, ...]; ``pending``, what was collected since its last write; ``key`` [B, dim], its last input (objective
+    "local"); ``start`` and ``span``, its start and the sum of its writes since it was restored (variant "nested", all
+    blocks but the slowest).
+
+    Raises:
+        ValueError: settings that do not fit.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        hidden: int | None = None,
+        periods: tuple[int, ...] = (64, 256),
+        variant: str = "sequential",
+        objective: str = "local",
+        inner_lr: float | None = None,
+        retention: float = 1.0,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(dim)
+        choice("variant", variant, VARIANTS)
+        choice("objective", objective, OBJECTIVES)
+        self.variant, self.objective, self.retention = variant, objective, retention
+        self.inner_lr = INNER_LR[objective] if inner_lr is None else inner_lr
+        self.periods = tuple(periods)
+        _check(self)
+        hidden = 2 * dim if hidden is None else hidden
+        parents = [*self.periods[1:], None] if variant == "nested" else [None] * len(self.periods)
+        self.blocks = nn.ModuleList(
+            _Block(self, hidden, period, parent, device, dtype)
+            for period, parent in zip(self.periods, parents, strict=True)
+        )
+        if variant == "headwise":
+            equal = len(self.periods) ** -0.5
+            self.weights = nn.Parameter(torch.full((len(self.periods),), equal, device=device, dtype=dtype))
+
+    def initial_state(self, batch_size: int) -> State:
+        blocks = {str(l): block.initial_state(batch_size) for l, block in enumerate(self._blocks())}
+        return {"time": torch.zeros((), dtype=torch.int64), "blocks": blocks}
+
+    def forward(self, x: Tensor, state: State | None = None, return_state: bool = False) -> Any:
+        """As every sequence layer; without ``return_state`` the last write, which nobody would see, is left out.
+
+        Raises:
+            ValueError: with the objective "next_token", for more tokens than there are up to the next write.
+        """
+        if return_state or x.ndim != 3 or x.shape[-1] != self.dim or not x.shape[1]:
+            return super().forward(x, state, return_state)
+        if state is not None:
+            self._check_state(state, x.shape[0])
+        return self._run(x, state, keep=False)[0]
+
+    def advance(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
+        return self._run(x, state, keep=True)
+
+    def _run(self, x: Tensor, state: State | None, keep: bool) -> tuple[Tensor, State]:
+        time = 0 if state is None else int(state["time"])
+        state = self.initial_state(x.shape[0]) if state is None else state
+        left = self._left(time)
+        if left is not None and x.shape[1] > left:
+            raise ValueError(
+                f"expected at most {left} tokens up to the next write at token {time + left}, got {x.shape[1]}: with "
+                "objective='next_token' call `write` with the slopes of the loss at every multiple of "
+                f"{min(self.periods)} tokens, as nestlearn.models.LanguageModel does"
+            )
+        written, y = {}, full(x)
+        first = y
+        for l, block in enumerate(self._blocks()):
+            given = first if self.variant == "headwise" else y
+            answer, written[str(l)] = block(given, state["blocks"][str(l)], time, keep)
+            y = y + (self.weights[l].to(y.dtype) * answer if self.variant == "headwise" else answer)
+        return y.to(x.dtype), {"time": state["time"] + x.shape[1], "blocks": written}
+
+    def until_write(self, state: State) -> int | None:
+        """How many more tokens the objective "next_token" allows before slopes are due; None if it never writes."""
+        return self._left(int(state["time"]))
+
+    def _left(self, time: int) -> int | None:
+        waits = self.objective == "next_token" and self.inner_lr > 0
+        return min(self.periods) - time % min(self.periods) if waits else None
+
+    def fast_parameters(self, state: State) -> dict[str, Parameters]:
+        """The parameters that answer at the moment, by block: what the slopes given to ``write`` are slopes for."""
+        return {name: block["model"] for name, block in state["blocks"].items()}
+
+    def write(self, state: State, slopes: dict[str, Parameters]) -> State:
+        """Collect the slopes of the loss on the tokens since the last call, and write the blocks that are due.
+
+        Args:
+            state: after the last of these tokens.
+            slopes: for every tensor of ``fast_parameters``, of losses summed over the tokens, each sequence its own.
+        """
+        time, written = int(state["time"]), {}
+        for l, block in enumerate(self._blocks()):
+            written[str(l)] = block.collect(state["blocks"][str(l)], slopes[str(l)], time)
+        return {**state, "blocks": written}
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.dim}, periods={self.periods}, variant={self.variant!r}, objective={self.objective!r}, "
+            f"inner_lr={self.inner_lr}, retention={self.retention}"
+        )
+
+    def _blocks(self) -> list[_Block]:
+        return list(self.blocks)  # type: ignore[arg-type]
+
+
+class _Block(nn.Module):
+    """One memory of the layer: the learned start, what it is asked for, and its writes."""
+
+    def __init__(
+        self,
+        layer: ContinuumMemory,
+        hidden: int,
+        period: int,
+        parent: int | None,
+        device: torch.device | None,
+        dtype: torch.dtype | None,
+    ) -> None:
+        super().__init__()
+        dim = layer.dim
+        self.memory = AssociativeMemory(MLP(dim, hidden, dim, residual=False), l2, GradientDescent())
+        self.period, self.parent = period, parent
+        self.inner_lr, self.retention, self.local = layer.inner_lr, layer.retention, layer.objective == "local"
+
+        def drawn(scale: float, *shape: int) -> nn.Parameter:
+            return nn.Parameter(torch.empty(shape, device=device, dtype=dtype).normal_(std=scale))
+
+        self.inner, self.outer = drawn(1.0, hidden, dim), drawn(SCALE, dim, hidden)
+        if self.inner_lr and self.local:
+            self.target = drawn(SCALE, dim, dim)
+            self.rate_weight = nn.Parameter(torch.zeros(dim, device=device, dtype=dtype))
+        if self.inner_lr:
+            self.rate_bias = nn.Parameter(torch.zeros((), device=device, dtype=dtype))
+
+    def initial_state(self, batch: int) -> State:
+        start = {name: t.expand(batch, *t.shape) for name, t in self.start().items()}
+        state: State = {"model": start, "pending": self._nothing(start)}
+        if self.local:
+            state["key"] = start["inner"].new_zeros(batch, self.inner.shape[-1])
+        if self.parent is not None:
+            state |= {"start": start, "span": {name: torch.zeros_like(tensor) for name, tensor in start.items()}}
+        return state
+
+    def start(self) -> Parameters:
+        """What the block knows before the first token, learned from outside."""
+        return {"inner": full(self.inner), "outer": full(self.outer)}
+
+    def _nothing(self, start: Parameters) -> Parameters:
+        nothing = {name: torch.zeros_like(tensor) for name, tensor in start.items()}
+        if self.local:
+            inner = start["inner"]
+            nothing |= {"hidden": inner.new_zeros(inner.shape[:2]), "mass": inner.new_zeros(len(inner))}
+        return nothing
+
+    def forward(self, x: Tensor, state: State, time: int, keep: bool) -> tuple[Tensor, State]:
+        """M(x / ||x||) at every token, and the state after the last one; without ``keep`` it is not brought up to date.
+
+        A slope at the zero vector is finite too, since the length is bounded from below.
+        """
+        with torch.autocast(x.device.type, enabled=False):
+            key = F.rms_norm(x, x.shape[-1:], eps=1e-6) * x.shape[-1] ** -0.5
+            if not (self.local and self.inner_lr):
+                answer = self.memory.model.read(state["model"], key)
+                last = {"key": key[:, -1]} if self.local and key.shape[1] else {}
+                return answer, {**state, **last}
+            return self._learn(key, state, time, keep)
+
+    def _learn(self, key: Tensor, state: State, time: int, keep: bool) -> tuple[Tensor, State]:
+        """Period by period: answer all its tokens, then write."""
+        model, length = self.memory.model, key.shape[1]
+        if not length:
+            return torch.zeros_like(key), state
+        value = key @ self.target.to(key.dtype).mT
+        eta = 2 * self.inner_lr * torch.sigmoid(key @ self.rate_weight.to(key.dtype) + self.rate_bias.to(key.dtype))
+        shown = torch.cat([state["key"].unsqueeze(1), key[:, :-1]], 1)
+        sizes = runs(length, self.period, time % self.period)
+        pending = state["pending"] if time % self.period else None
+        answers = []
+        for now, before, wanted, rate in zip(
+            key.split(sizes, 1), shown.split(sizes, 1), value.split(sizes, 1), eta.split(sizes, 1), strict=True
+        ):
+            # All keys of a period but the first are shown and asked: one pass for both.
+            answer, trace = model.trace(state["model"], torch.cat([before[:, :1], now], 1))
+            answers.append(answer[:, 1:])
+            if not keep and len(answers) == len(sizes):
+                break
+            trace = tuple(part[:, :-1] for part in trace)
+            error = rate.unsqueeze(-1) * self.memory.objective.error(answer[:, :-1], wanted)
+            slopes = model.pullback(state["model"], before, error, trace)
+            slopes |= {"hidden": (rate.unsqueeze(1) @ trace[2]).squeeze(1), "mass": rate.sum(1)}
+            time += now.shape[1]
+            state, pending = self._add(state, pending, slopes, time)
+        pending = self._nothing(state["model"]) if pending is None else pending
+        return torch.cat(answers, 1), {**state, "pending": pending, "key": key[:, -1]}
+
+    def collect(self, state: State, slopes: Parameters, time: int) -> State:
+        """The next-token objective: eta times the slopes, written when they are due."""
+        if not self.inner_lr:
+            return state
+        eta = 2 * self.inner_lr * torch.sigmoid(self.rate_bias.to(state["model"]["inner"].dtype))
+        slopes = {name: eta * slope for name, slope in slopes.items()}
+        state, pending = self._add(state, state["pending"], slopes, time)
+        return {**state, "pending": self._nothing(state["model"]) if pending is None else pending}
+
+    def _add(
+        self, state: State, pending: Parameters | None, slopes: Parameters, time: int
+    ) -> tuple[State, Parameters | None]:
+        """The state and what is pending (None: nothing), with the slopes of the tokens up to ``time`` added."""
+        if pending is not None:
+            slopes = {name: total + slopes[name] for name, total in pending.items()}
+        return (state, slopes) if time % self.period else (self._write(state, slopes, time), None)
+
+    def _write(self, state: State, slopes: Parameters, time: int) -> State:
+        """One write of the block; in the nested variant also of its start, when that is due."""
+        before = state["model"]
+        steps = {name: slopes[name] for name in before}
+        if self.local:
+            curvature = slopes["hidden"].square().sum(-1) / slopes["mass"].clamp(min=1e-12)
+            shorter = curvature.clamp(min=1).reciprocal()
+            steps = {name: spread(shorter, step) * step for name, step in steps.items()}
+        start = state.get("start")
+        if self.parent is not None:
+            span = {name: total + steps[name] for name, total in state["span"].items()}
+            if time % self.parent == 0:
+                share = self.period / self.parent
+                start = {name: apply_update(start[name], total, share, 1.0) for name, total in span.items()}
+                nothing = {name: torch.zeros_like(total) for name, total in span.items()}
+                return {**state, "model": start, "start": start, "span": nothing}
+            state = {**state, "span": span}
+        if self.retention == 1:
+            return {
+                **state,
+                "model": {name: apply_update(before[name], step, 1.0, 1.0) for name, step in steps.items()},
+            }
+        start = start or self.start()
+        model = {
+            name: start[name] + apply_update(before[name] - start[name], step, 1.0, self.retention)
+            for name, step in steps.items()
+        }
+        return {**state, "model": model}
+
+
+def _check(layer: ContinuumMemory) -> None:
+    periods = layer.periods
+    if not periods or any(not isinstance(period, int) or period < 1 for period in periods):
+        raise ValueError(f"periods: expected whole numbers of tokens, at least 1, one for each block, got {periods}")
+    if layer.variant == "nested" and any(
+        slow <= fast or slow % fast for fast, slow in zip(periods[:-1], periods[1:], strict=True)
+    ):
+        raise ValueError(
+            f"periods: the nested variant restores a block when the next slower one is written, so each period must be "
+            f"a multiple of the one before; got {periods}. Try {tuple(min(periods) * 4**l for l in range(len(periods)))}"
+        )
+    if layer.objective == "next_token" and (min(periods) < 2 or any(period % min(periods) for period in periods)):
+        raise ValueError(
+            "periods: with objective='next_token' blocks are written together with the shortest one, which needs a "
+            f"token and the one after it: expected multiples of the shortest, at least 2; got {periods}"
+        )
+    if layer.inner_lr < 0 or not 0 <= layer.retention <= 1:
+        raise ValueError(
+            f"expected inner_lr of at least 0 and retention from 0 to 1, got {layer.inner_lr} and {layer.retention}"
+        )

@@ -1,0 +1,33 @@
+"""Language models: Hope, its relatives and the transformer to compare them with; generation; memories on disk."""
+
+from nestlearn.models.feed_forward import SwiGLU
+from nestlearn.models.generation import generate, read, state_bytes, stream
+from nestlearn.models.language_model import PARTS, LanguageModel, Part
+from nestlearn.models.named import MODELS, gated_delta_net, hope, hope_attention, match_parameters, titans, transformer
+from nestlearn.models.state_files import StateFileError, load_state, save_state
+from nestlearn.models.tokenizer import ByteTokenizer, FileTokenizer, Tokenizer, load_tokenizer
+
+__all__ = [
+    "MODELS",
+    "PARTS",
+    "ByteTokenizer",
+    "FileTokenizer",
+    "LanguageModel",
+    "Part",
+    "StateFileError",
+    "SwiGLU",
+    "Tokenizer",
+    "gated_delta_net",
+    "generate",
+    "hope",
+    "hope_attention",
+    "load_state",
+    "load_tokenizer",
+    "match_parameters",
+    "read",
+    "save_state",
+    "state_bytes",
+    "stream",
+    "titans",
+    "transformer",
+]

@@ -1,0 +1,191 @@
+"""One language model for every mixture of layers: the pattern of its blocks is data (C6).
+
+    model = LanguageModel(256, 128, [[("self_modifying", {"heads": 4}), ("continuum", {})]] * 2)
+
+is Hope with two blocks. A block is a list of parts, a part the name of a layer and its settings. Parts stand one after
+the other on the residual stream, x <- x + layer(RMSNorm(x)); a continuum memory has norms and residuals of its own.
+
+**State.** ``{"parts": {"0": ..., "1": ...}}``, the states of all parts in their order. If a continuum memory learns
+from the next token (``objective="next_token"``), ``replay`` holds what its next write needs, see
+`nestlearn.models.next_token`. Everything in it belongs to one sequence of the batch; nothing is ever written into the
+model, so that one model serves any number of texts, each with memories of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nestlearn.errors import choice
+from nestlearn.layers.attention import Attention
+from nestlearn.layers.continuum import ContinuumMemory
+from nestlearn.layers.memory import MemoryLayer
+from nestlearn.layers.sequence import SequenceLayer
+from nestlearn.memory.rules import State
+from nestlearn.models.feed_forward import SwiGLU
+from nestlearn.models.generation import generate
+from nestlearn.models.next_token import advance_and_learn, learning_parts
+
+__all__ = ["PARTS", "LanguageModel", "Part"]
+
+PARTS: Mapping[str, type[SequenceLayer]] = {
+    "attention": Attention,
+    "memory": MemoryLayer,
+    "continuum": ContinuumMemory,
+    "swiglu": SwiGLU,
+}
+"""The layers by the names that a pattern uses."""
+
+Part = tuple[str, Mapping[str, Any]]
+
+
+class LanguageModel(nn.Module):
+    """Tokens [batch, time] -> logits of the next token [batch, time, vocab_size].
+
+    Args:
+        vocab_size: of the tokens; 256 for bytes.
+        dim: width of the residual stream.
+        blocks: of each block its parts, each a name in `PARTS` and the layer's settings without dim.
+        tied: whether the head is the embedding, scaled.
+
+    Attributes:
+        config: the arguments as JSON can hold them; ``LanguageModel(**config)`` is this model with new weights.
+
+    Raises:
+        ValueError: names that do not exist, settings that do not fit.
+        TypeError: a setting that a layer does not have.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        dim: int,
+        blocks: Sequence[Sequence[Part]],
+        *,
+        tied: bool = False,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if vocab_size < 1 or dim < 1:
+            raise ValueError(f"expected vocab_size and dim of at least 1, got {vocab_size} and {dim}")
+        self.config: dict[str, Any] = json.loads(
+            json.dumps({"vocab_size": vocab_size, "dim": dim, "blocks": blocks, "tied": tied})
+        )
+        self.vocab_size, self.dim, self.tied = vocab_size, dim, tied
+        place: Any = {"device": device, "dtype": dtype}
+        self.embedding = nn.Embedding(vocab_size, dim, **place)
+        self.blocks = nn.ModuleList(nn.ModuleList(_OnStream(dim, part, place) for part in block) for block in blocks)
+        self.norm = nn.RMSNorm(dim, eps=1e-6, **place)
+        self.head = None if tied else nn.Linear(dim, vocab_size, bias=False, **place)
+        if self.head is not None:
+            nn.init.normal_(self.head.weight, std=0.5 * dim**-0.5)
+        self._learning = learning_parts(self)
+
+    @property
+    def parts(self) -> dict[str, SequenceLayer]:
+        """The layers by the names that their states have."""
+        return {str(number): stage.layer for number, stage in enumerate(self._stages())}
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen digits that are the same for models of one architecture, whatever their weights."""
+        return hashlib.sha256(json.dumps(self.config, sort_keys=True).encode()).hexdigest()[:16]
+
+    def initial_state(self, batch_size: int) -> State:
+        """The state before the first token, differentiable in what of it is learned."""
+        parts = {name: layer.initial_state(batch_size) for name, layer in self.parts.items()}
+        state: State = {"parts": parts}
+        if self._learning:
+            none = torch.zeros(batch_size, 0, dtype=torch.int64, device=self.embedding.weight.device)
+            state["replay"] = {"tokens": none, "parts": parts}
+        return state
+
+    def forward(self, tokens: Tensor, state: State | None = None, return_state: bool = False) -> Any:
+        """Logits [batch, time, vocab_size] in the dtype of the weights, and with ``return_state`` (logits, state).
+
+        Args:
+            tokens: [batch, time], whole numbers below ``vocab_size``.
+            state: from ``initial_state`` or an earlier call; None begins anew.
+
+        Raises:
+            ValueError: tokens of another shape, kind or range; the state of another model or batch size.
+        """
+        self._check(tokens, state)
+        if self._learning and tokens.shape[1]:
+            begun = self.initial_state(len(tokens)) if state is None else state
+            logits, written = advance_and_learn(self, self._learning, tokens, begun, keep=return_state)
+        else:
+            parts = None if state is None else state["parts"]
+            logits, parts = self.advance(tokens, parts, keep=return_state)
+            written = {**(state or {}), "parts": parts}
+        return (logits, written) if return_state else logits
+
+    def advance(self, tokens: Tensor, parts: State | None, *, keep: bool) -> tuple[Tensor, State]:
+        """Logits and, with ``keep``, the parts' states: one pass without the writes that need the loss."""
+        x, written = self.embedding(tokens), {}
+        for number, stage in enumerate(self._stages()):
+            name = str(number)
+            x, after = stage(x, None if parts is None else parts[name], keep)
+            written[name] = after
+        x = self.norm(x)
+        if self.head is None:
+            return F.linear(x, self.embedding.weight) * self.dim**-0.5, written
+        return self.head(x), written
+
+    def generate(
+        self,
+        tokens: Tensor,
+        max_new_tokens: int,
+        *,
+        temperature: float = 0.0,
+        top_k: int | None = None,
+        seed: int = 0,
+        state: State | None = None,
+        return_state: bool = False,
+    ) -> Any:
+        """The prompt and its continuation [batch, time + max_new_tokens]; see `nestlearn.models.generate`."""
+        return generate(self, tokens, max_new_tokens, temperature, top_k, seed, state, return_state)
+
+    def _stages(self) -> Iterator[_OnStream]:
+        for block in self.blocks:
+            yield from block  # type: ignore[misc]
+
+    def _check(self, tokens: Tensor, state: State | None) -> None:
+        if tokens.ndim != 2 or tokens.is_floating_point() or tokens.dtype == torch.bool:
+            raise ValueError(
+                f"tokens: expected whole numbers [batch, time], got {tuple(tokens.shape)} of {tokens.dtype}"
+            )
+        if tokens.numel() and not tokens.is_meta and not torch.compiler.is_compiling():
+            low, high = (int(bound) for bound in torch.aminmax(tokens))
+            if low < 0 or high >= self.vocab_size:
+                raise ValueError(f"tokens: expected numbers from 0 to {self.vocab_size - 1}, got {low} to {high}")
+        if state is not None and (not isinstance(state, Mapping) or state.get("parts", {}).keys() != self.parts.keys()):
+            came = f"one with {sorted(state)}" if isinstance(state, Mapping) else f"a {type(state).__name__}"
+            raise ValueError(
+                f"state: expected one of a model with {len(self.parts)} parts, as initial_state({len(tokens)}) gives it; "
+                f"got {came}, parts {sorted(state.get('parts', {})) if isinstance(state, Mapping) else 'none'}"
+            )
+
+
+class _OnStream(nn.Module):
+    """A layer between a norm and the residual stream."""
+
+    def __init__(self, dim: int, part: Part, place: Mapping[str, Any]) -> None:
+        super().__init__()
+        name, settings = part
+        choice("part", name, PARTS)
+        self.layer = PARTS[name](dim, **settings, **place)
+        self.norm = None if name == "continuum" else nn.RMSNorm(dim, eps=1e-6, **place)
+
+    def forward(self, x: Tensor, state: State | None, keep: bool) -> tuple[Tensor, State]:
+        given = x if self.norm is None else self.norm(x)
+        answer = self.layer(given, state=state, return_state=keep)
+        y, after = answer if keep else (answer, {})
+        return (y if self.norm is None else x + y), after

@@ -1,0 +1,115 @@
+"""Learning from the next token while reading: the task's own loss writes the continuum memory (C3).
+
+Text is read in chunks of the shortest period. At the end of a chunk of tokens t_1 .. t_C the model has seen the answers
+to its own predictions of t_2 .. t_C; the slopes of their cross-entropy, summed, for the fast parameters of every
+continuum block that learns this way are handed to ``ContinuumMemory.write``. Every slope is that of the whole model
+from the chunk's start on, attention, memories and all; no label is needed that the text does not hold.
+
+The slopes are taken as numbers: an outer gradient reaches starts, rates and all that comes after a write, and does not
+pass through the slopes (first order, as in first-order MAML).
+
+**Calls of any length.** A chunk that arrives whole is read once. One that arrives in pieces is read as it comes, and
+once more when it is complete, from the states at its start; so the state keeps these, and the tokens since.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nestlearn.layers.continuum import ContinuumMemory
+from nestlearn.layers.sequence import full
+from nestlearn.memory.rules import State
+
+if TYPE_CHECKING:
+    from nestlearn.models.language_model import LanguageModel
+
+__all__ = ["advance_and_learn", "learning_parts"]
+
+Learning = dict[str, ContinuumMemory]
+
+
+def learning_parts(model: LanguageModel) -> Learning:
+    """The continuum memories that learn from the next token, by the names of their parts.
+
+    Raises:
+        ValueError: their shortest periods differ.
+    """
+    found = {
+        name: layer
+        for name, layer in model.parts.items()
+        if isinstance(layer, ContinuumMemory) and layer.objective == "next_token" and layer.inner_lr
+    }
+    shortest = {min(layer.periods) for layer in found.values()}
+    if len(shortest) > 1:
+        raise ValueError(
+            "periods: continuum memories that learn from the next token are written together, so their shortest "
+            f"periods must be equal; got {sorted(shortest)}"
+        )
+    return found
+
+
+def advance_and_learn(
+    model: LanguageModel, learning: Learning, tokens: Tensor, state: State, *, keep: bool
+) -> tuple[Tensor, State]:
+    """Logits [batch, time, vocab_size] and the state after all tokens; at least one token."""
+    first = next(iter(learning))
+    parts, replay, logits = state["parts"], state["replay"], []
+    while tokens.shape[1]:
+        left: int = learning[first].until_write(parts[first])  # type: ignore[assignment]
+        piece, tokens = tokens[:, :left], tokens[:, left:]
+        seen = torch.cat([replay["tokens"], piece], 1)
+        last = not (keep or tokens.shape[1])
+        if piece.shape[1] < left or last:
+            answer, parts = model.advance(piece, parts, keep=not last)
+            replay = {"tokens": seen, "parts": replay["parts"]}
+        else:
+            whole, after, slopes = _read_chunk(model, learning, seen, replay["parts"])
+            if seen.shape == piece.shape:
+                answer, parts = whole, after
+            else:
+                answer, parts = model.advance(piece, parts, keep=True)
+            parts = parts | {name: layer.write(parts[name], slopes[name]) for name, layer in learning.items()}
+            replay = {"tokens": seen[:, :0], "parts": parts}
+        logits.append(answer)
+    return torch.cat(logits, 1), {"parts": parts, "replay": replay}
+
+
+def _read_chunk(
+    model: LanguageModel, learning: Learning, tokens: Tensor, parts: State
+) -> tuple[Tensor, State, dict[str, Any]]:
+    """Logits, the parts' states after a whole chunk, and the slopes of its loss for the fast parameters."""
+    outer = torch.is_grad_enabled()
+    with torch.enable_grad():
+        ready = dict(parts)
+        for name in learning:
+            blocks = {
+                l: {**block, "model": {key: _with_slope(tensor, outer) for key, tensor in block["model"].items()}}
+                for l, block in parts[name]["blocks"].items()
+            }
+            ready[name] = {**parts[name], "blocks": blocks}
+        logits, after = model.advance(tokens, ready, keep=True)
+        fast = {name: layer.fast_parameters(ready[name]) for name, layer in learning.items()}
+        flat = [tensor for blocks in fast.values() for block in blocks.values() for tensor in block.values()]
+        # In float32 at least, whatever the weights are kept in; summed, so that sequences do not share anything.
+        loss = F.cross_entropy(full(logits[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten(), reduction="sum")
+        found = iter(torch.autograd.grad(loss, flat, retain_graph=outer))
+        slopes = {
+            name: {l: {key: next(found) for key in block} for l, block in blocks.items()}
+            for name, blocks in fast.items()
+        }
+    return (logits, after, slopes) if outer else (logits.detach(), _detached(after), slopes)
+
+
+def _with_slope(tensor: Tensor, outer: bool) -> Tensor:
+    """The tensor under another name: its slope is not to hold what earlier chunks, whose states are read, owe to it."""
+    return tensor.view_as(tensor) if outer and tensor.requires_grad else tensor.detach().requires_grad_()
+
+
+def _detached(state: Any) -> Any:
+    if isinstance(state, dict):
+        return {name: _detached(value) for name, value in state.items()}
+    return state.detach()

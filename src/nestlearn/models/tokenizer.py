@@ -1,0 +1,77 @@
+"""From text to tokens and back: bytes, or any tokenizers file.
+
+A tokenizer is whatever has ``vocab_size``, ``encode`` and ``decode``; nothing else of it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+__all__ = ["ByteTokenizer", "FileTokenizer", "Tokenizer", "load_tokenizer"]
+
+
+class Tokenizer(Protocol):
+    """What generation needs to know of a vocabulary."""
+
+    @property
+    def vocab_size(self) -> int:
+        """How many tokens there are."""
+
+    def encode(self, text: str) -> list[int]:
+        """Tokens of a text."""
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of tokens; what cannot be read yet, such as half a character, is a replacement character."""
+
+
+class ByteTokenizer:
+    """Every byte of UTF-8 is a token."""
+
+    vocab_size = 256
+
+    def encode(self, text: str) -> list[int]:
+        return list(text.encode("utf-8"))
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return bytes(tokens).decode("utf-8", errors="replace")
+
+
+class FileTokenizer:
+    """A ``tokenizer.json`` of the tokenizers library.
+
+    Args:
+        path: the file.
+
+    Raises:
+        ValueError: it cannot be read.
+        ModuleNotFoundError: tokenizers is not installed.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        try:
+            from tokenizers import Tokenizer as Library
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                f"reading {path} needs tokenizers, which is not installed: pip install tokenizers", name=error.name
+            ) from error
+        try:
+            self._library: Any = Library.from_file(str(path))
+        except Exception as error:  # the library raises nothing more precise
+            raise ValueError(f"cannot read the tokenizer {path}: {error}") from error
+
+    @property
+    def vocab_size(self) -> int:
+        return int(self._library.get_vocab_size())
+
+    def encode(self, text: str) -> list[int]:
+        return list(self._library.encode(text, add_special_tokens=False).ids)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return str(self._library.decode(list(tokens), skip_special_tokens=False))
+
+
+def load_tokenizer(path: str | Path | None) -> Tokenizer:
+    """The tokenizer in a file, or bytes for None."""
+    return ByteTokenizer() if path is None else FileTokenizer(path)
