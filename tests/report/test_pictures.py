@@ -50,7 +50,7 @@ def test_every_contender_has_a_colour_of_its_own_that_the_style_sheet_knows() ->
 def test_all_pictures_are_well_formed_and_named(rows: list[dict], measured: dict[str, Measured]) -> None:
     drawn = [
         ranking(rows, "AdamW", "nats"), *curves(rows, measured, "AdamW", "nats"), *panels(rows, measured, "AdamW"),
-        *training_panels(rows, measured), *rates(rows), *surprise_panels(rows, measured),
+        *training_panels(rows, measured), *rates(rows, 6), *surprise_panels(rows, measured),
     ]  # fmt: skip
     for picture in drawn:
         root = ElementTree.fromstring(picture)
@@ -67,7 +67,7 @@ def test_losers_and_diverged_contenders_are_in_every_picture(rows: list[dict], m
     beside = panels(rows, measured, "AdamW")
     assert len(beside) == len(names) - 1 and any("M3: diverged" in one for one in beside)
     assert len(training_panels(rows, measured)) == len(names)
-    assert len(rates(rows)) == len(names)
+    assert len(rates(rows, 6)) == len(names)
 
 
 def test_curves_name_every_line(rows: list[dict], measured: dict[str, Measured]) -> None:
@@ -78,9 +78,10 @@ def test_curves_name_every_line(rows: list[dict], measured: dict[str, Measured])
 
 def test_every_trial_is_a_dot(rows: list[dict]) -> None:
     row = next(row for row in rows if row["name"] == "Momentum")
-    (picture,) = rates([{**row, "control_name": None}])
+    (picture,) = rates([{**row, "control_name": None}], budget=len(row["trials"]) - 2)
     finished = [trial for trial in row["trials"] if trial["loss"] is not None]
     assert picture.count("<circle") == len(finished) + 1  # the ring around the chosen one
+    assert f">{len(row['trials']) - 2} + 2<" in picture  # two beyond the regular grid
 
 
 @pytest.mark.parametrize("name", ["AdamW", "M3"], ids=["one alone", "diverged alone"])

@@ -7,7 +7,7 @@ from typing import Any
 
 from nestlearn.report.colours import colour
 from nestlearn.report.pictures import SMALL, short
-from nestlearn.report.plot import Panel, path
+from nestlearn.report.plot import Panel, path, text
 
 __all__ = ["rates"]
 
@@ -15,9 +15,10 @@ Row = Mapping[str, Any]
 Point = tuple[float, float]
 
 
-def rates(rows: Sequence[Row]) -> list[str]:
+def rates(rows: Sequence[Row], budget: int) -> list[str]:
     """Validation loss of the trials against lr, one small picture a contender: a dot a trial, a line through the best
-    at each lr, a ring around the chosen one; dashed and hollow: the control.
+    at each lr, a ring around the chosen one; dashed and hollow: the control. ``budget`` is how many trials every search
+    has before its grid grows.
     """
     by_name = {row["name"]: row for row in rows}
     shown = [row for row in rows if not row["control"] and _points(row)]
@@ -35,6 +36,8 @@ def rates(rows: Sequence[Row]) -> list[str]:
             _trials(panel, control, paint, hollow=True)
         _trials(panel, row, paint, hollow=False)
         panel.title(short(row["name"]), paint)
+        beyond = row["trials_count"] - budget
+        panel.parts.append(text(panel.x.end, panel.y.start - 5, f"{budget} + {beyond}" if beyond > 0 else "", "t", "e"))
         drawn.append(panel.done(f"Validation loss of the trials of {row['name']} against the learning rate"))
     return drawn
 

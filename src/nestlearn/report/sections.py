@@ -76,7 +76,7 @@ def _result_parts(results: Row, task: str, measured: Mapping[str, Measured]) -> 
         yield Part("panels", pictures=pictures.panels(rows, measured, baseline))
     if drawn := pictures.training_panels(rows, measured):
         yield Part("training", pictures=drawn)
-    if drawn := rates(rows):
+    if several and (drawn := rates(rows, results["budget"])):
         yield Part("choice", pictures=drawn)
 
 
