@@ -1,14 +1,15 @@
 """What is optimised: sets of parameter shapes like those of real models, with gradients that take turns."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks.optim.timing import Unit
 
-__all__ = ["WORKLOADS", "Workload", "layers", "plain", "state_bytes"]
+__all__ = ["WORKLOADS", "Workload", "layers", "plain", "state_bytes", "state_tensors"]
 
 Build = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 
@@ -73,13 +74,28 @@ def layers(
     optimizer = build(model)
 
     def prepare() -> None:
-        optimizer.zero_grad()
+        model.zero_grad()
         model(batch).square().mean().backward()
 
     return Unit(optimizer.step, prepare), optimizer
 
 
-def state_bytes(optimizer: torch.optim.Optimizer) -> int:
-    """Bytes of all tensors in the optimizer's state."""
-    tensors = (value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor))
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+def state_tensors(optimizer: Any) -> Iterator[Tensor]:
+    """Every distinct tensor in the optimizer's state, those in nested dicts, lists and tuples included."""
+    seen: set[int] = set()
+    waiting: list[Any] = [optimizer.state]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Tensor):
+            if id(value) not in seen:
+                seen.add(id(value))
+                yield value
+        elif isinstance(value, Mapping):
+            waiting.extend(value.values())
+        elif isinstance(value, list | tuple):
+            waiting.extend(value)
+
+
+def state_bytes(optimizer: Any) -> int:
+    """Bytes of all distinct tensors in the optimizer's state."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in state_tensors(optimizer))
