@@ -2,6 +2,7 @@
 
 from nestlearn.layers.attention import Attention
 from nestlearn.layers.memory import MemoryLayer
+from nestlearn.layers.self_modifying import SelfModifyingTitans
 from nestlearn.layers.sequence import SequenceLayer
 
-__all__ = ["Attention", "MemoryLayer", "SequenceLayer"]
+__all__ = ["Attention", "MemoryLayer", "SelfModifyingTitans", "SequenceLayer"]

@@ -35,8 +35,6 @@ class Attention(SequenceLayer):
         heads: int = 4,
         max_tokens: int = 32_768,
         base: float = 10_000.0,
-        device: torch.device | None = None,
-        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(dim)
         if check_heads(dim, heads) % 2:
@@ -44,8 +42,8 @@ class Attention(SequenceLayer):
         if max_tokens < 1:
             raise ValueError(f"max_tokens: expected at least 1, got {max_tokens}")
         self.heads, self.max_tokens, self.base = heads, max_tokens, base
-        self.qkv = nn.Linear(dim, 3 * dim, bias=False, device=device, dtype=dtype)
-        self.out = nn.Linear(dim, dim, bias=False, device=device, dtype=dtype)
+        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.out = nn.Linear(dim, dim, bias=False)
 
     def initial_state(self, batch_size: int) -> State:
         empty = full(self.qkv.weight).new_zeros(batch_size, self.heads, 0, self.dim // self.heads)
@@ -61,7 +59,8 @@ class Attention(SequenceLayer):
                 )
         return super().forward(x, state, return_state)
 
-    def advance(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+    def advance(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
+        state = self.initial_state(x.shape[0]) if state is None else state
         query, key, value = (split_heads(part, self.heads) for part in self.qkv(x).chunk(3, -1))
         seen, length = state["key"].shape[-2], x.shape[1]
         cosine, sine = self._rotation(seen, length, full(x))

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from nestlearn.layers.projections import CausalConvolution, Readout, retention_bias, unit
-from nestlearn.layers.rates import bounded_eta, check_max_eta, erasures
+from nestlearn.layers.rates import averaged, bounded_eta, check_max_eta, erasures
 from nestlearn.layers.sequence import SequenceLayer, check_heads, full, split_heads
 from nestlearn.memory.associative import AssociativeMemory
 from nestlearn.memory.models import MLP, Matrix, Model
@@ -98,8 +98,6 @@ class MemoryLayer(SequenceLayer):
         max_eta: float | None = None,
         convolution: int = 4,
         output_gate: bool = False,
-        device: torch.device | None = None,
-        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(dim)
         width, recipe = check_heads(dim, heads), _recipe(rule)
@@ -118,15 +116,15 @@ class MemoryLayer(SequenceLayer):
             raise ValueError(f"rule: {rule!r} is made for a matrix, pass memory='matrix' instead of {memory!r}")
         self.strength = erasures(self.memory, self.chunk, self.window)
         self.max_eta = check_max_eta(max_eta, self.strength)
-        self.qkv = nn.Linear(dim, 3 * dim, bias=False, device=device, dtype=dtype)
-        self.convolution = CausalConvolution(3 * dim, convolution, device=device, dtype=dtype)
-        self.rates = nn.Linear(dim, (1 + self.retention + inner_momentum) * heads, device=device, dtype=dtype)
+        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.convolution = CausalConvolution(3 * dim, convolution)
+        self.rates = nn.Linear(dim, (1 + self.retention + inner_momentum) * heads)
         with torch.no_grad():
             self.rates.bias.zero_()
             if self.retention:
                 self.rates.bias[heads : 2 * heads] = retention_bias(heads)
-        self.start = memory_start(model, (heads,), device=device, dtype=dtype)
-        self.readout = Readout(dim, heads, gate=output_gate, device=device, dtype=dtype)
+        self.start = memory_start(model, (heads,))
+        self.readout = Readout(dim, heads, gate=output_gate)
 
     def initial_state(self, batch_size: int) -> State:
         model = {name: full(t).expand(batch_size, *t.shape) for name, t in self.start.items()}
@@ -167,10 +165,14 @@ class MemoryLayer(SequenceLayer):
             "alpha": alpha,
         }
         if logits:
-            found["momentum"] = logits.pop().sigmoid()
+            theta = found["momentum"] = logits.pop().sigmoid()
+            found["eta"], found["value"] = averaged(self.memory, found["eta"], found["value"], theta)
         return found, past
 
-    def advance(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+    def advance(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
+        if state is None:
+            state = self.initial_state(x.shape[0])
+            del state["memory"]["time"]  # a start without a look at a tensor can be compiled
         found, past = self.associations(x, state["convolution"])
         half = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
         if is_fused(x.new_empty(0, dtype=half)):
@@ -191,11 +193,9 @@ def memory_model(name: str, in_dim: int, out_dim: int, hidden: int, *, residual:
     raise ValueError(f"memory: expected 'matrix' or 'mlp', got {name!r}")
 
 
-def memory_start(
-    model: Model, batch_shape: tuple[int, ...], *, device: torch.device | None, dtype: torch.dtype | None
-) -> nn.ParameterDict:
+def memory_start(model: Model, batch_shape: tuple[int, ...]) -> nn.ParameterDict:
     """What memories know before the first token, learned from outside (M5)."""
-    fresh = model.init(batch_shape, device=device, dtype=dtype)
+    fresh = model.init(batch_shape)
     return nn.ParameterDict({name: nn.Parameter(tensor) for name, tensor in fresh.items()})
 
 

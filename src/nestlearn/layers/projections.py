@@ -19,14 +19,12 @@ class CausalConvolution(nn.Module):
         width: tokens that a filter sees, the newest included; 1 leaves only a factor for each channel.
     """
 
-    def __init__(
-        self, dim: int, width: int = 4, *, device: torch.device | None = None, dtype: torch.dtype | None = None
-    ) -> None:
+    def __init__(self, dim: int, width: int = 4) -> None:
         super().__init__()
         if width < 1:
             raise ValueError(f"convolution: expected a width of at least 1 token, got {width}")
         self.width = width
-        self.weight = nn.Parameter(torch.empty(width, dim, device=device, dtype=dtype))
+        self.weight = nn.Parameter(torch.empty(width, dim))
         # Mostly the newest token, so that a fresh layer is nearly one without a convolution.
         nn.init.normal_(self.weight, std=0.5 / math.sqrt(width))
         with torch.no_grad():
@@ -57,13 +55,11 @@ class Readout(nn.Module):
         heads: int,
         *,
         gate: bool = False,
-        device: torch.device | None = None,
-        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.scale = nn.Parameter(torch.ones(dim // heads, device=device, dtype=dtype))
-        self.gate = nn.Linear(dim, dim, bias=False, device=device, dtype=dtype) if gate else None
-        self.out = nn.Linear(dim, dim, bias=False, device=device, dtype=dtype)
+        self.scale = nn.Parameter(torch.ones(dim // heads))
+        self.gate = nn.Linear(dim, dim, bias=False) if gate else None
+        self.out = nn.Linear(dim, dim, bias=False)
 
     def forward(self, answers: Tensor, x: Tensor) -> Tensor:
         """Answers [batch, heads, time, d] in full precision, x [batch, time, dim] -> [batch, time, dim]."""

@@ -6,28 +6,28 @@ erases: l2 regression once, delta gradient descent once. It stays between -1 and
     0 < alpha < 1        0 < eta < min(max_eta, (1 + alpha) / s)
 
 Up to ``max_eta = 1 / s`` it is never below zero at alpha = 1: a memory of averages. Tracking a state that flips, such
-as parity, needs factors near -1 (Grazzi et al., arXiv 2411.12537): ``max_eta = 2 / s``. Where gradients are taken at a
-chunk's start and nothing erases at once, the chunk's tokens add up: s is the length of the chunk. A window of w tokens
-erases w times as much.
+as parity, needs factors near -1 (Grazzi et al., arXiv 2411.12537): ``max_eta = 2 / s``. Where regression takes its
+gradients at a chunk's start and nothing erases at once, or a momentum box holds them back, the chunk's tokens add up: s
+counts them all. A window of w tokens erases w times as much.
 """
 
 from torch import Tensor
 
 from nestlearn.memory.associative import AssociativeMemory
+from nestlearn.memory.momentum import InnerMomentum
 from nestlearn.memory.objectives import DotProduct
 from nestlearn.memory.rules import DeltaGradientDescent
 from nestlearn.ops.scan import inner_rule
 
-__all__ = ["bounded_eta", "check_max_eta", "erasures"]
+__all__ = ["averaged", "bounded_eta", "check_max_eta", "erasures"]
 
 
 def erasures(memory: AssociativeMemory, chunk: int, window: int = 1) -> int:
     """s: how often eta takes away what the memory answers to a key, at worst; 0 for a sum of outer products."""
     forgets = isinstance(inner_rule(memory), DeltaGradientDescent)
     regresses = not isinstance(memory.objective, DotProduct)
-    if regresses and not forgets:
-        return chunk * window
-    return (forgets + regresses) * window
+    held = regresses and (not forgets or isinstance(memory.rule, InnerMomentum))
+    return (forgets + regresses) * window * (chunk if held else 1)
 
 
 def check_max_eta(max_eta: float | None, strength: int) -> float:
@@ -47,3 +47,14 @@ def bounded_eta(logit: Tensor, alpha: Tensor | float, max_eta: float, strength: 
     limit = (1 + alpha) / strength
     most = limit.clamp(max=max_eta) if isinstance(limit, Tensor) else min(limit, max_eta)
     return logit.sigmoid() * most
+
+
+def averaged(memory: AssociativeMemory, eta: Tensor, value: Tensor, momentum: Tensor) -> tuple[Tensor, Tensor]:
+    """(eta, value) with the share 1 - theta, so that the momentum box averages what it would sum.
+
+    The share belongs to what is written; under regression, which writes what is still missing, to eta.
+    """
+    share = 1 - momentum
+    if isinstance(memory.objective, DotProduct):
+        return eta, value * share.unsqueeze(-1)
+    return eta * share, value

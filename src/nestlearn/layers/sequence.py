@@ -35,8 +35,11 @@ class SequenceLayer(nn.Module, ABC):
         """The state before the first token, differentiable in what of it is learned."""
 
     @abstractmethod
-    def advance(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """y [batch, time, dim] and the state after the last token, for checked arguments and at least one token."""
+    def advance(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
+        """y [batch, time, dim] and the state after the last token, for checked arguments and at least one token.
+
+        None is the initial state, of which a layer then knows without a look that no token was seen.
+        """
 
     def forward(self, x: Tensor, state: State | None = None, return_state: bool = False) -> Any:
         """Answers to all tokens.
@@ -54,12 +57,13 @@ class SequenceLayer(nn.Module, ABC):
         """
         if x.ndim != 3 or x.shape[-1] != self.dim:
             raise ValueError(f"{type(self).__name__}: expected x [batch, time, {self.dim}], got {tuple(x.shape)}")
-        if state is None:
-            state = self.initial_state(x.shape[0])
-        else:
+        if state is not None:
             self._check_state(state, x.shape[0])
-        y, state = self.advance(x, state) if x.shape[1] else (x, state)
-        return (y, state) if return_state else y
+        if x.shape[1] == 0:
+            y, after = x, self.initial_state(x.shape[0]) if state is None else state
+        else:
+            y, after = self.advance(x, state)
+        return (y, after) if return_state else y
 
     def _check_state(self, state: State, batch_size: int) -> None:
         expected = self.initial_state(1)

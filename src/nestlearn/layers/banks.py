@@ -1,0 +1,233 @@
+"""Memories that lie side by side because they share keys, eta and alpha, written together (S4-S7, S10).
+
+Memory b answers M_b(z) = B_b z + W_b(z): W_b is the associative memory of the core that every token writes, B_b what no
+token forgets. Each makes the values that it is written with itself, v^_b = M_b(v). Were there no B_b, a memory that has
+forgotten its start would generate zeros and never learn again; were all B_b the same, so would all W_b be in time.
+[NL] 89 prints B_b = I for an MLP.
+
+A generated value longer than one is shortened to one. A memory that is written with what it answers is a feedback loop
+whose gain nothing else bounds: keys that vary around a value that does not make it grow from token to token.
+
+A `MatrixBank` keeps all rows in one tall matrix, with one triangular solve a chunk for all of them; an `MLPBank` has a
+leading dimension that counts memories. The main memory, if it is in a bank, comes first.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from itertools import accumulate
+
+import torch
+from torch import Tensor, nn
+
+from nestlearn.layers.sequence import full
+from nestlearn.memory.associative import AssociativeMemory
+from nestlearn.memory.models import MLP, Matrix, Parameters
+from nestlearn.memory.objectives import DotProduct, Objective
+from nestlearn.memory.rules import Rule, State
+from nestlearn.ops.linear import matrix_step
+from nestlearn.ops.mlp import mlp_step
+
+__all__ = ["MAIN", "Bank", "MLPBank", "MatrixBank", "Tokens"]
+
+MAIN = "mem"
+"""The memory that answers for the layer, and the only one that is asked its queries."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Tokens of one chunk: key, value v, query [B, H, C, d]; eta, alpha, momentum [B, H, C].
+
+    ``share`` [B, H, C, 1] multiplies what is written, None for 1.
+    """
+
+    key: Tensor
+    value: Tensor
+    query: Tensor
+    eta: Tensor
+    alpha: Tensor
+    momentum: Tensor | None = None
+    share: Tensor | None = None
+
+
+class Bank(nn.Module, ABC):
+    """Named memories of every head, with their learned starts W_b,0 and their bases B_b.
+
+    Args:
+        sizes: how many numbers each memory answers, by name; those as wide as the key first, then single numbers.
+        dim: width of a key, d.
+        heads: H.
+        rule, objective: of the core, the same for all.
+        generate: whether memories make their own values; otherwise every one is written with v itself.
+    """
+
+    def __init__(self, sizes: dict[str, int], dim: int, heads: int, rule: Rule, objective: Objective, generate: bool):
+        super().__init__()
+        self.sizes, self.dim, self.heads, self.generate = sizes, dim, heads, generate
+        self.rule, self.objective = rule, objective
+        self.start = nn.ModuleDict()
+        self.base = nn.ParameterDict(
+            {name: nn.Parameter(_base(name, size, dim, heads)) for name, size in sizes.items()}
+        )
+
+    memory: AssociativeMemory
+    """All of them as one memory of the core."""
+
+    @abstractmethod
+    def initial_state(self, batch_size: int) -> State:
+        """The state of the core's memory with the learned starts, for every sequence."""
+
+    @abstractmethod
+    def refreshed(self, held: Parameters, running: Parameters, main: bool) -> Parameters:
+        """``held`` with the parameters of the main memory, or of all the others, taken from ``running``."""
+
+    @abstractmethod
+    def opened(self, held: Parameters) -> Parameters:
+        """Parameters to be read at, made ready once for a whole chunk."""
+
+    @abstractmethod
+    def answer(self, opened: Parameters, name: str, query: Tensor) -> Tensor:
+        """M_b(z) [B, H, C, size] of one memory to [B, H, C, d]."""
+
+    @abstractmethod
+    def write(self, state: State, held: Parameters, opened: Parameters, tokens: Tokens) -> tuple[Tensor | None, State]:
+        """What W of the main memory answers before the write of each token (None without one), and the state after."""
+
+
+class MatrixBank(Bank):
+    """W_b a matrix; all of them are one matrix of the core, row below row (S10)."""
+
+    def __init__(self, sizes: dict[str, int], dim: int, heads: int, rule: Rule, objective: Objective, generate: bool):
+        super().__init__(sizes, dim, heads, rule, objective, generate)
+        self.memory = AssociativeMemory(Matrix(dim, sum(sizes.values())), objective, rule)
+        for name, size in sizes.items():
+            self.start[name] = nn.ParameterDict({"weight": torch.zeros(heads, size, dim)})
+        self.rows = _slices(sizes)
+        self.wide = sum(size for size in sizes.values() if size > 1)
+
+    def initial_state(self, batch_size: int) -> State:
+        weight = torch.cat([full(self.start[name]["weight"]) for name in self.sizes], -2)  # type: ignore[index]
+        model = {"weight": weight.expand(batch_size, *weight.shape)}
+        return {"model": model, "rule": self.memory.rule.init(model)}
+
+    def refreshed(self, held: Parameters, running: Parameters, main: bool) -> Parameters:
+        first, others = (running, held) if main else (held, running)
+        rows = self.sizes.get(MAIN, 0)
+        return {"weight": torch.cat([first["weight"][..., :rows, :], others["weight"][..., rows:, :]], -2)}
+
+    def opened(self, held: Parameters) -> Parameters:
+        base = torch.cat([full(self.base[name]) for name in self.sizes], -2)
+        return {"base": base, "whole": held["weight"] + base}
+
+    def answer(self, opened: Parameters, name: str, query: Tensor) -> Tensor:
+        return query @ opened["whole"][..., self.rows[name], :].mT
+
+    def write(self, state: State, held: Parameters, opened: Parameters, tokens: Tokens) -> tuple[Tensor | None, State]:
+        values = self._values(opened, tokens)
+        reads = MAIN in self.rows
+        return matrix_step(
+            self.memory,
+            state,
+            tokens.key,
+            values,
+            tokens.query if reads else None,
+            tokens.eta,
+            tokens.alpha,
+            frozen=held,
+            momentum=tokens.momentum,
+            read="before",
+            answers=self.rows.get(MAIN, slice(0)),
+        )
+
+    def _values(self, opened: Parameters, tokens: Tokens) -> Tensor:
+        """What the rows of W are written with [B, H, C, rows]."""
+        if self.generate:
+            own = tokens.value @ opened["whole"].mT
+            parts = [_shortened(own[..., : self.wide].unflatten(-1, (-1, self.dim))).flatten(-2)] if self.wide else []
+            values = torch.cat([*parts, own[..., self.wide :].clamp(-1, 1)], -1)
+        else:
+            values = tokens.value  # the main memory alone
+        values = values if tokens.share is None else values * tokens.share
+        return values if isinstance(self.objective, DotProduct) else values - tokens.key @ opened["base"].mT
+
+
+class MLPBank(Bank):
+    """W_b(z) = W_outer s(W_inner z) / sqrt(hidden); parameters are [B, H, memories, ...] (S5)."""
+
+    def __init__(
+        self,
+        sizes: dict[str, int],
+        dim: int,
+        heads: int,
+        rule: Rule,
+        objective: Objective,
+        generate: bool,
+        hidden: int,
+    ):
+        super().__init__(sizes, dim, heads, rule, objective, generate)
+        model = MLP(dim, hidden, dim, residual=False)
+        self.memory = AssociativeMemory(model, objective, rule)
+        for name in sizes:
+            self.start[name] = nn.ParameterDict(model.init((heads,)))
+        self.place = {name: i for i, name in enumerate(sizes)}
+
+    def initial_state(self, batch_size: int) -> State:
+        model = {}
+        for part in ("inner", "outer"):
+            stacked = torch.stack([full(self.start[name][part]) for name in self.sizes], 1)  # type: ignore[index]
+            model[part] = stacked.expand(batch_size, *stacked.shape)
+        return {"model": model, "rule": self.memory.rule.init(model)}
+
+    def refreshed(self, held: Parameters, running: Parameters, main: bool) -> Parameters:
+        first, others = (running, held) if main else (held, running)
+        count = int(MAIN in self.sizes)
+        return {part: torch.cat([first[part][:, :, :count], others[part][:, :, count:]], 2) for part in held}
+
+    def opened(self, held: Parameters) -> Parameters:
+        return {**held, "base": torch.stack([full(self.base[name]) for name in self.sizes], 1)}
+
+    def answer(self, opened: Parameters, name: str, query: Tensor) -> Tensor:
+        place = self.place[name]
+        own = {part: opened[part][:, :, place] for part in ("inner", "outer")}
+        return self.memory.model.read(own, query) + query @ opened["base"][:, place].mT
+
+    def write(self, state: State, held: Parameters, opened: Parameters, tokens: Tokens) -> tuple[Tensor | None, State]:
+        key, query = tokens.key.unsqueeze(2), tokens.query.unsqueeze(2)
+        values = tokens.value.unsqueeze(2)
+        if self.generate:
+            values = _shortened(self.memory.model.read(held, values) + values @ opened["base"].mT)
+        values = values if tokens.share is None else values * tokens.share.unsqueeze(2)
+        if not isinstance(self.objective, DotProduct):
+            values = values - key @ opened["base"].mT
+        reads = MAIN in self.sizes
+        numbers = [x if x is None else x.unsqueeze(2) for x in (tokens.eta, tokens.alpha, tokens.momentum)]
+        y, state = mlp_step(
+            self.memory,
+            state,
+            key,
+            values,
+            query if reads else None,
+            *numbers[:2],  # type: ignore[arg-type]
+            frozen=held,
+            momentum=numbers[2],
+            read="before",
+        )
+        return None if y is None else y[:, :, 0], state
+
+
+def _base(name: str, size: int, dim: int, heads: int) -> Tensor:
+    """B_b [H, size, d]: nothing for single numbers, the identity for the main memory, else any rotation."""
+    if size == 1:
+        return torch.zeros(heads, 1, dim)
+    if name == MAIN:
+        return torch.eye(dim).repeat(heads, 1, 1)
+    return torch.stack([nn.init.orthogonal_(torch.empty(size, dim)) for _ in range(heads)])
+
+
+def _slices(sizes: dict[str, int]) -> dict[str, slice]:
+    ends = accumulate(sizes.values())
+    return {name: slice(end - size, end) for (name, size), end in zip(sizes.items(), ends, strict=True)}
+
+
+def _shortened(values: Tensor) -> Tensor:
+    """[*, d], brought to unit length where longer."""
+    return values / torch.linalg.vector_norm(values, dim=-1, keepdim=True).clamp(min=1)
