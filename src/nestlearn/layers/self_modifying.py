@@ -99,8 +99,8 @@ class SelfModifyingTitans(SequenceLayer):
         )
         rule: Rule = DeltaGradientDescent() if dgd else GradientDescent()
         rule = InnerMomentum(rule=rule) if inner_momentum else rule
-        wide = [MAIN, *(name for name in ("k", "v") if name in kept), *(["q"] if modify_query else [])]
-        single = [name for name in ("eta", "alpha") if name in kept]
+        wide = [MAIN, *(name for name in ("k", "v") if name in self.self_modifying), *(["q"] if modify_query else [])]
+        single = [name for name in ("eta", "alpha") if name in self.self_modifying]
         self.banks = _banks(memory, wide, single, width, heads, hidden or width, rule, _OBJECTIVES[objective])
         self.home = {name: bank for bank, each in self._banks() for name in each.sizes}
         strongest = max(self.chunk, self.projection_chunk)
