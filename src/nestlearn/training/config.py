@@ -57,7 +57,7 @@ class Settings(options.Options):
     lr_points: int = Field(default=3, ge=1, description="learning rates of the coarse grid")
     lr_ratio: float = Field(default=3.0, gt=1, description="the factor between neighbours")
     retentions: tuple[float, ...] = Field(
-        default=(0.8, 0.95), min_length=1, description="retentions of the coarse grid"
+        default=(0.6, 0.9), min_length=1, description="retentions of the coarse grid"
     )
     weight_decays: tuple[float, ...] = Field(
         default=(0.0,),
@@ -138,14 +138,14 @@ _SPEECHES = {"dim": 96, "context": 64, "validation_windows": 128, "test_windows"
 
 PRESETS: Mapping[str, Settings] = MappingProxyType(
     {
-        "demo": Settings(preset="demo", sizes={"speeches": _SMALL_SPEECHES}),
+        "demo": Settings(preset="demo", sizes={"speeches": _SMALL_SPEECHES}, grow=1),
         "quick": Settings(
             preset="quick",
             seeds=(0, 1, 2),
             steps=300,
             sizes={"speeches": _SMALL_SPEECHES},
             trial_fraction=0.25,
-            retentions=(0.7, 0.85, 0.95),
+            retentions=(0.6, 0.8, 0.95),
             weight_decays=(0.0, 0.1),
             inner_factors=(0.3, 1.0, 3.0),
             refine=1,
@@ -159,7 +159,7 @@ PRESETS: Mapping[str, Settings] = MappingProxyType(
             trial_fraction=0.25,
             lr_points=5,
             lr_ratio=2.0,
-            retentions=(0.7, 0.8, 0.9, 0.95),
+            retentions=(0.6, 0.8, 0.9, 0.95),
             weight_decays=(0.0, 0.1, 0.3),
             inner_factors=(0.3, 1.0, 3.0),
             grow=5,
