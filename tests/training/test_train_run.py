@@ -9,13 +9,22 @@ from sameness import differences
 
 from nestlearn.training import options
 from nestlearn.training.checkpoint import CheckpointError, Checkpoints
-from nestlearn.training.loop import Interrupted
+from nestlearn.training.loop import Interrupted, train
 from nestlearn.training.run_folder import RunFolder, RunFolderError
+from nestlearn.training.spec import RunSpec, Variant
 from nestlearn.training.train_run import TrainRun
 from nestlearn.training.train_settings import TrainSettings, resolve_training
 
 TIMES = ("seconds", "step_ms", "optimizer_ms", "clock", "files", "started")
-SETTINGS = ["task=tiny_task:lines", "optimizer=DeepMomentum", "optimizer.hidden=4", "steps=24", "seeds=0..1", "rows=12", "points=6"]
+SETTINGS = [
+    "task=tiny_task:lines",
+    "optimizer=DeepMomentum",
+    "optimizer.hidden=4",
+    "steps=24",
+    "seeds=0..1",
+    "rows=12",
+    "points=6",
+]
 
 
 def settings(*changes: str) -> TrainSettings:
@@ -180,7 +189,7 @@ def test_the_checkpoint_of_another_run_is_refused(tmp_path) -> None:
         file.unlink()
     for file in (other / "checkpoints").iterdir():
         file.rename(path / "checkpoints" / file.name)
-    with pytest.raises(CheckpointError, match=r"does not fit its run: expected the state of the run .*DeepMomentum.*Adam"):
+    with pytest.raises(CheckpointError, match=r"does not fit its run: expected .*DeepMomentum.*, got .*Adam"):
         resumed(path).run()
 
 
@@ -222,6 +231,19 @@ def test_a_diverged_seed_has_its_row_and_its_reason(tmp_path) -> None:
     run.run()
     (row,) = run.results()["tasks"]["tiny_task:lines"]
     assert row["status"] == "diverged" and row["reason"].startswith("seed 0, step ") and row["test"] == {}
+
+
+def test_a_run_with_the_settings_of_a_comparison_is_its_run(tmp_path) -> None:
+    spec = RunSpec("digits", Variant("Momentum"), (("lr", 0.1), ("retention", 0.8)), seed=1, steps=10, points=2)
+    compared = train(spec)
+    same = ["task=digits", "optimizer=Momentum", "optimizer.lr=0.1", "optimizer.retention=0.8"]
+    run = TrainRun(
+        RunFolder(tmp_path), resolve_training(options.assign(TrainSettings(), [*same, "seeds=1", "steps=10"]))
+    )
+    run.create()
+    run.run()
+    (found,) = run.folder.runs()[0].values()
+    assert (found.validation, found.test) == (compared.validation, compared.test)
 
 
 def test_threads_are_those_of_the_settings_and_are_put_back(tmp_path) -> None:

@@ -133,20 +133,20 @@ def resolve_training(settings: TrainSettings) -> TrainSettings:
     make_task(settings.task.name, settings.task.others(), "cpu", settings.dtype)
     optimizer = settings.optimizer
     contender = find_optimizer(optimizer.name)
-    known = optimizer_settings(optimizer.name)
-    for given in optimizer.others():
-        if known is not None and given not in known:
-            names = sorted({*known, "lr", "elementwise_lr"})
-            raise ValueError(
-                f"unknown setting 'optimizer.{given}' of {contender.name}: expected one of {', '.join(names)}."
-                f"{did_you_mean(given, names)}"
-            )
     one_rate = contender.name.startswith(TORCH)
     if one_rate and optimizer.elementwise_lr is not None:
         raise ValueError(
             f"optimizer.elementwise_lr: {contender.name} treats all parameters alike and has one rate, lr; "
             "contenders of `compare` and classes of nestlearn.optim have two"
         )
+    known = optimizer_settings(optimizer.name)
+    for given in optimizer.others():
+        if known is not None and given not in known:
+            names = sorted({*known, "lr"} if one_rate else {*known, "lr", "elementwise_lr"})
+            raise ValueError(
+                f"unknown setting 'optimizer.{given}' of {contender.name}: expected one of {', '.join(names)}."
+                f"{did_you_mean(given, names)}"
+            )
     filled = {
         "name": contender.name,
         "lr": optimizer.lr if optimizer.lr is not None else contender.lr,
