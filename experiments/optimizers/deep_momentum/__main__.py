@@ -1,0 +1,10 @@
+"""``python -m experiments.optimizers.deep_momentum``: see README.md."""
+
+import sys
+from pathlib import Path
+
+from experiments.optimizers.deep_momentum import run
+from experiments.optimizers.harness import main
+
+if __name__ == "__main__":
+    sys.exit(main(run, Path(__file__).parent))

@@ -1,0 +1,27 @@
+"""Nesting of depth 0 to 3: no MLP, an MLP, an MLP written by MLPs, and once more (O5, O6)."""
+
+from pathlib import Path
+
+from experiments.optimizers.harness import Outcome, compared
+
+__all__ = ["run"]
+
+DEPTHS = tuple(f"experiments.optimizers.depth.contenders:depth_{depth}" for depth in (1, 2, 3))
+SPEECHES = {"dim": 48, "heads": 4, "context": 64, "validation_windows": 128, "test_windows": 512}
+
+SIZES = {
+    "quick": {"base": "demo", "steps": 40, "retentions": (0.8,)},
+    "full": {
+        "steps": 200,
+        "seeds": (0, 1, 2),
+        "weight_decays": (0.0,),
+        "keep": 1,
+        "sizes": {"speeches": SPEECHES},
+    },
+}
+
+
+def run(size: str, folder: Path, workers: int) -> Outcome:
+    """All depths on the speeches, tuned alike; ``depth_1 (control)`` is depth 0."""
+    outcome, _ = compared(folder, workers, tasks=("speeches",), optimizers=DEPTHS, **SIZES[size])
+    return outcome
