@@ -70,3 +70,4 @@ def test_surprises_over_the_steps_that_all_seeds_looked_at() -> None:
     second = run(1, surprises=[[1, "momentum", 4.0], [3, "momentum", 1.0]])
     lines = measured(first, second).surprises
     assert list(lines) == ["momentum"] and (list(lines["momentum"].x), lines["momentum"].mean) == ([1], [3.0])
+    assert (lines["momentum"].line.low, lines["momentum"].line.high) == ([2.0], [4.0])

@@ -1,6 +1,7 @@
 """What the pictures show: every contender, losers and diverged ones too, in the colours of the page."""
 
 import re
+from itertools import pairwise
 from xml.etree import ElementTree
 
 import pytest
@@ -159,3 +160,32 @@ def test_a_long_run_is_shown_step_by_step_and_as_a_whole() -> None:
     found = boxes(scored(2000, looks, []))
     bottom = max(y for _, y, _, _ in found)
     assert sum(1 for _, y, _, _ in found if y == bottom) == 24 + 20  # as many boxes of the whole as there were looks
+
+
+def test_nothing_is_written_after_a_divergence() -> None:
+    row = {"name": "M3", "contender": "M3", "runs": ["a"]}
+    run = RunResult("a", "digits", "M3", {}, 0, 8, True, "diverged", train=[[1, 0.1, 3.0], [5, 0.2, 9.0]])
+    found = boxes(score(row, Measured(row, {"a": run}), SYSTEM))
+    lanes = sorted({y for _, y, _, _ in found})
+    assert [sum(1 for _, y, _, _ in found if y == lane) for lane in lanes] == [1, 5, 5]
+
+
+def test_a_run_with_every_step_logged_shows_its_first_steps_exactly() -> None:
+    train = [[step, 0.1 * step, 8.0 if step == 3 else 1.0] for step in range(1, 2001)]
+    found = boxes(scored(2000, [], train))
+    weights = sorted(y for y in {y for _, y, _, _ in found})[1]
+    first = [look for _, y, _, look in sorted(found) if y == weights][:24]
+    assert [i for i, look in enumerate(first) if 'fill-opacity="1.00"' in look] == [2]
+
+
+def test_losses_over_many_decades_are_drawn_on_a_log_scale(rows: list[dict], measured: dict[str, Measured]) -> None:
+    def shrunk(row: dict, place: int) -> dict:
+        scale = 10.0 ** (-3 * place)
+        loss = {"mean": scale, "spread": None, "values": [scale]}
+        return {**row, "test": {"loss": loss}, "interval": None}
+
+    some = [row for row in rows if not row["control"] and row["test"]]
+    picture = ranking([shrunk(row, place) for place, row in enumerate(some)], "AdamW", "nats")
+    centres = [float(x) for x in re.findall(r'<circle cx="([\d.]+)" cy="[\d.]+" r="5"', picture)]
+    steps = [a - b for a, b in pairwise(centres)]
+    assert len(centres) == len(some) and steps == pytest.approx([steps[0]] * len(steps), abs=0.3)

@@ -43,8 +43,10 @@ def test_numbers_are_those_of_the_row(results: dict, rows: list[dict]) -> None:
     control = by_name(rows, row["control_name"])
     found = cells(results, "DeepMomentum")
     loss = row["test"]["loss"]
-    assert found["test"].text == f"{loss['mean']:.4f} ± {loss['spread']:.4f}"
-    assert found["test"].note == f"{row['interval'][0]:.4f} to {row['interval'][1]:.4f}"
+    assert [float(part) for part in found["test"].text.split(" ± ")] == pytest.approx(
+        [loss["mean"], loss["spread"]], rel=6e-3
+    )
+    assert [float(part) for part in found["test"].note.split(" to ")] == pytest.approx(row["interval"], rel=6e-3)
     assert found["control"].text == f"{control['test']['loss']['mean']:.4f}"
     assert found["accuracy %"].text == f"{row['test']['accuracy']['mean']:.2f}"
     assert float(found["state B/par"].text) == pytest.approx(row["state_bytes"] / row["parameters"], abs=0.05)
@@ -70,8 +72,16 @@ def test_differences_are_coloured_by_their_sign_and_marked_when_significant(
     assert cells(told, "Momentum")["vs control"] == expected
 
 
-def test_rounding_is_no_result() -> None:
-    assert helps(difference(-1e-5, -1e-5)) is None and helps(None) is None
+@pytest.mark.parametrize(("size", "good"), [(1.0, None), (1e-4, True)])
+def test_rounding_is_no_result(size: float, good: bool | None) -> None:
+    row = {"test": {"loss": {"mean": size}}, "against_control": difference(-1e-5, -1e-5)}
+    assert helps(row, "against_control") is good and helps({"against_muon": None}, "against_muon") is None
+
+
+def test_small_losses_keep_their_digits(results: dict) -> None:
+    tiny = {"mean": 1.234e-9, "spread": 2e-12, "values": [1.234e-9]}
+    told = cells(changed(results, "Momentum", test={"loss": tiny}, interval=[1e-9, 2e-9]), "Momentum")["test"]
+    assert (told.text, told.note) == ("1.23e-09 ± 2e-12", "1e-09 to 2e-09")
 
 
 def test_a_target_that_some_seeds_miss_says_so(results: dict) -> None:

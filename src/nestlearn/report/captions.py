@@ -48,7 +48,7 @@ CAPTIONS = {
         "How the settings were chosen",
         "Validation loss of every trial against its learning rate, both on log scales. Dots: trials, with whatever "
         "other settings; line: the best at each rate; circle: the chosen rate. Hollow and dashed: the control. Where "
-        "the best value lay at an edge of what had been tried, the search went on beyond it: 6 + 2 are two trials more.",
+        "the best value lay at an edge of what had been tried, the search went on beyond it: 6 + 2 says by two.",
     ),
     "nesting": (
         "What learns what",

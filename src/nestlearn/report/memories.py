@@ -13,7 +13,7 @@ from typing import Any
 from nestlearn.report.colours import colour
 from nestlearn.report.pictures import SMALL, short
 from nestlearn.report.plot import Panel, picture, text
-from nestlearn.report.series import Measured
+from nestlearn.report.series import Measured, Points
 from nestlearn.report.thinning import Line
 
 __all__ = ["score", "surprise_panels"]
@@ -27,8 +27,8 @@ def surprise_panels(rows: Sequence[Row], measured: Mapping[str, Measured]) -> li
     """The surprise of each memory of a contender over the seeds, each relative to its first value, on a log scale."""
     drawn = []
     for row in rows:
-        lines = {} if row["control"] else measured[row["name"]].surprises
-        scaled = {name: line for name, found in lines.items() if (line := _relative(found))}
+        found = {} if row["control"] else measured[row["name"]].surprises
+        scaled = {name: line for name, points in found.items() if (line := _relative(points.line))}
         if scaled:
             drawn.append(_surprise_panel(row, scaled))
     return drawn
@@ -99,12 +99,12 @@ class _Lane:
 
 def _lanes(measured: Measured, system: Mapping[str, Any]) -> list[_Lane]:
     """The memories of a contender by frequency, the slowest first, as in the description."""
-    lines, losses = measured.surprises, measured.training
     lanes = []
     for memory in sorted(system["memories"], key=lambda memory: (-memory["period"], memory["level"])):
         weights = memory["home"] == "weights"
-        line = (losses if weights else lines.get(memory["name"])) or Line((), (), (), ())
-        lanes.append(_Lane(memory["name"], memory["period"], line.x, line.mean, since=weights))
+        found = measured.training if weights else measured.surprises.get(memory["name"])
+        points = found or Points((), ())
+        lanes.append(_Lane(memory["name"], memory["period"], points.x, points.mean, since=weights))
     return lanes
 
 
@@ -118,6 +118,8 @@ def score(row: Row, measured: Measured, system: Mapping[str, Any]) -> str:
     """
     lanes = _lanes(measured, system)
     steps = max((run.steps for run in measured.runs), default=EXACT)
+    losses = measured.training
+    reached = steps if measured.finished or not losses else int(losses.x[-1])  # nothing is written after a divergence
     exact = min(steps, EXACT if steps > EXACT + WHOLE else steps)
     both = exact < steps
     looks = [steps / lane.steps[-1] * len(lane.steps) for lane in lanes if lane.steps and not lane.since]
@@ -133,13 +135,14 @@ def score(row: Row, measured: Measured, system: Mapping[str, Any]) -> str:
         parts.append(f"<g><title>{escape(lane.name)}: written every {_steps(lane.period)}</title>")
         parts.append(text(LEFT - 8, y + 13, name, "t", "e") + "</g>")
         shade = _shades(lane)
-        beginning = [(at, at + lane.period) for at in range(0, exact, lane.period) if at + lane.period <= exact]
+        writes = range(0, min(exact, reached) - lane.period + 1, lane.period)
+        beginning = [(at, at + lane.period) for at in writes]
         parts += _boxes(lane, beginning, (LEFT, width / exact), y, paint, shade)
         if both:
-            start, size = LEFT + width + 12, max(lane.period, steps / boxes)
-            edges = [round(k * size) for k in range(int(steps / size) + 1)]
-            whole = list(pairwise(edges))
-            parts += _boxes(lane, whole, (start, (CELLS - width) / steps), y, paint, shade)
+            count = min(boxes, steps // lane.period)
+            edges = [round(k * steps / count) for k in range(count + 1)] if count else []
+            whole = [span for span in pairwise(edges) if span[0] < reached]
+            parts += _boxes(lane, whole, (LEFT + width + 12, (CELLS - width) / steps), y, paint, shade)
     bottom = 24 + LANE * len(lanes) + 12
     parts += [text(LEFT, bottom, "0", "t"), text(LEFT + width, bottom, f"step {exact:,}", "t", "e")]
     if both:

@@ -19,6 +19,8 @@ __all__ = ["SMALL", "curves", "panels", "ranking", "short", "training_panels"]
 Row = Mapping[str, Any]
 Lines = Mapping[str, Measured]
 SMALL = (268.0, 172.0)  # a small panel, in user units
+ROW = 25  # height of a row of the ranking
+DECADES = 30.0  # losses that differ by more than this factor are drawn on a log scale
 
 
 def short(name: str, most: int = 24) -> str:
@@ -32,27 +34,37 @@ def ranking(rows: Sequence[Row], baseline: str, unit: str) -> str:
     shown = [row for row in rows if not row["control"]]
     losses = [row["test"]["loss"] for row in rows if row["test"]]
     values = [value for loss in losses for value in (loss["mean"], *loss["values"])]
-    low, limit = min(values, default=0.0), _outlier_limit(values)
-    span = (limit - low) or 0.1 * abs(limit) or 0.1
-    size, step = (600.0, 56.0 + 25 * len(shown)), 25
-    panel = Panel.of(size, (low - 0.06 * span, limit + 0.06 * span), (0, 1), margins=(8, 14, 48, 190))
-    panel.y = type(panel.y)(0, len(shown), 8, 8 + step * len(shown))
-    panel.parts += [text(178, panel.y(i + 0.5) + 4, short(row["name"]), "", "e") for i, row in enumerate(shown)]
-    bottom = panel.y.end
+    low, high = min(values, default=0.0), max(values, default=1.0)
+    log = _many_decades(low, high)
+    limit = high if log else _outlier_limit(values)
+    ends = (low / 1.3, limit * 1.3) if log else _widened(low, limit)
+    panel = Panel.of((600, 56 + ROW * len(shown)), ends, (0, 1), margins=(8, 14, 48, 190), log_x=log)
+    middles = [8 + ROW * (i + 0.5) for i in range(len(shown))]
+    panel.parts += [text(178, y + 4, short(row["name"]), "", "e") for y, row in zip(middles, shown, strict=True)]
+    bottom = panel.y.start
     for tick in panel.x.ticks(6):
         panel.parts.append(f'<path class="g" d="M{panel.x(tick):.1f} {bottom}V8"/>')
         panel.parts.append(text(panel.x(tick), bottom + 16, number(tick), "t", "m"))
-    panel.parts.append(text((panel.x.start + panel.x.end) / 2, bottom + 34, f"test loss, {unit}", "t", "m"))
+    panel.parts.append(text((panel.x.start + panel.x.end) / 2, bottom + 34, f"test loss ({unit})", "t", "m"))
     reference = by_name[baseline]["test"] if baseline in by_name else {}
     if reference and reference["loss"]["mean"] <= limit:
         x = panel.x(reference["loss"]["mean"])
         panel.parts.append(
             f'<path class="l" d="M{x:.1f} {bottom}V8" stroke="{colour(baseline)}" stroke-dasharray="1 5"/>'
         )
-    for i, row in enumerate(shown):
-        panel.parts += _rank_row(panel, panel.y(i + 0.5), row, by_name.get(row["control_name"] or ""), limit)
-    panel.y = type(panel.y)(0, 1, bottom, 8)
+    for y, row in zip(middles, shown, strict=True):
+        panel.parts += _rank_row(panel, y, row, by_name.get(row["control_name"] or ""), limit)
     return panel.done("Test loss of every optimizer and of its control")
+
+
+def _many_decades(low: float, high: float) -> bool:
+    """Whether a log scale shows more."""
+    return 0 < DECADES * low < high
+
+
+def _widened(low: float, high: float) -> tuple[float, float]:
+    margin = 0.06 * (high - low) or 0.01 * abs(high) or 0.01
+    return low - margin, high + margin
 
 
 def _outlier_limit(values: Sequence[float]) -> float:
@@ -76,7 +88,7 @@ def _rank_row(panel: Panel, y: float, row: Row, control: Row | None, limit: floa
         if other <= limit:
             parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" fill="var(--paper)" stroke="{paint}"/>')
     if value > limit:
-        return [*parts, text(right, y + 4, f"{value:.3f} →", "t", "e")]
+        return [*parts, text(right, y + 4, f"{value:.3g} →", "t", "e")]
     if row["interval"]:
         ends = [min(max(panel.x(end), panel.x.start), right) for end in row["interval"]]
         parts.append(
@@ -86,21 +98,24 @@ def _rank_row(panel: Panel, y: float, row: Row, control: Row | None, limit: floa
     for seed in row["test"]["loss"]["values"]:
         if panel.x.start <= panel.x(seed) <= right:
             parts.append(f'<path class="l" d="M{panel.x(seed):.1f} {y - 6:.1f}v12" stroke="{paint}"/>')
-    title = escape(f"{row['name']}: {value:.4f}")
+    title = escape(f"{row['name']}: {value:.4g}")
     parts.append(f'<circle cx="{panel.x(value):.1f}" cy="{y:.1f}" r="5" fill="{paint}"><title>{title}</title></circle>')
     return parts
 
 
-def _limits(lines: Mapping[str, Line], baseline: str) -> tuple[float, float]:
-    """Loss limits that show the end of training: from just below the best to what the baseline had early on."""
+def _limits(lines: Mapping[str, Line], baseline: str) -> tuple[tuple[float, float], bool]:
+    """Loss limits that show the end of training, from just below the best to what the baseline had early on, and
+    whether they are for a log scale.
+    """
     if not lines:
-        return 0.0, 1.0
+        return (0.0, 1.0), False
     lowest = min(min(line.mean) for line in lines.values())
     reference = lines.get(baseline) or next(iter(lines.values()))
     ends = sorted(line.mean[-1] for line in lines.values())
     highest = max(reference.mean[min(1, len(reference.mean) - 1)], ends[int(0.8 * (len(ends) - 1))])
-    margin = 0.06 * (highest - lowest) or 0.01
-    return lowest - margin, highest + margin
+    if _many_decades(lowest, highest):
+        return (lowest / 1.3, highest * 1.3), True
+    return _widened(lowest, highest), False
 
 
 def curves(rows: Sequence[Row], measured: Lines, baseline: str, unit: str) -> tuple[str, str]:
@@ -115,17 +130,17 @@ def curves(rows: Sequence[Row], measured: Lines, baseline: str, unit: str) -> tu
 
 
 def _curves(shown: Sequence[Row], lines: Mapping[str, Line], baseline: str, what: str, unit: str) -> str:
-    bottom, top = _limits(lines, baseline)
+    (bottom, top), log = _limits(lines, baseline)
     last = max((line.x[-1] for line in lines.values()), default=1.0)
-    panel = Panel.of((560, 392), (0, last), (bottom, top), margins=(26, 186, 40, 44))
-    panel.axes(5, 7, what, f"validation loss, {unit}")
+    panel = Panel.of((560, 392), (0, last), (bottom, top), margins=(26, 186, 40, 44), log_y=log)
+    panel.axes(5, 7, what, f"validation loss ({unit})")
     panel.inside.append('<g class="many">')
     ends = []
     for row in reversed(shown):
         line, paint = lines.get(row["name"]), colour(row["contender"])
         if line is None:
             continue
-        panel.inside.append(f"<g><title>{escape(row['name'])}: {line.mean[-1]:.4f}</title>")
+        panel.inside.append(f"<g><title>{escape(row['name'])}: {line.mean[-1]:.4g}</title>")
         panel.line(line, paint, 2.6 if row["name"] == baseline else 1.7)
         panel.inside.append("</g>")
         if bottom <= line.mean[-1] <= top:
@@ -152,11 +167,11 @@ def panels(rows: Sequence[Row], measured: Lines, baseline: str) -> list[str]:
     """One small picture a contender: its own curve and its seeds' range, its control dashed, the baseline thin."""
     shown = [row for row in rows if not row["control"] and row["name"] != baseline]
     lines = {row["name"]: line for row in rows if (line := measured[row["name"]].by_steps)}
-    limits = _limits(lines, baseline)
+    limits, log = _limits(lines, baseline)
     last = max((line.x[-1] for line in lines.values()), default=1.0)
     drawn = []
     for row in shown:
-        panel = Panel.of(SMALL, (0, last), limits)
+        panel = Panel.of(SMALL, (0, last), limits, log_y=log)
         panel.axes()
         paint, line = colour(row["contender"]), lines.get(row["name"])
         for name, stroke, width, dash in (
@@ -168,7 +183,7 @@ def panels(rows: Sequence[Row], measured: Lines, baseline: str) -> list[str]:
         if line:
             panel.line(line, paint, 2.2)
             if line.mean[-1] > limits[1]:
-                panel.parts.append(text(panel.x.end, 36, f"above: ends at {line.mean[-1]:.3f}", "t", "e"))
+                panel.parts.append(text(panel.x.end, 36, f"above: ends at {line.mean[-1]:.3g}", "t", "e"))
         panel.title(short(row["name"]) + ("" if line else ": diverged"), paint)
         drawn.append(panel.done(f"Validation loss of {row['name']}, of its control and of {baseline} against steps"))
     return drawn
@@ -177,12 +192,12 @@ def panels(rows: Sequence[Row], measured: Lines, baseline: str) -> list[str]:
 def training_panels(rows: Sequence[Row], measured: Lines) -> list[str]:
     """The training loss of every contender: the mean, over the range of all points and seeds it stands for."""
     shown = [row for row in rows if not row["control"]]
-    lines = {row["name"]: line for row in shown if (line := measured[row["name"]].training)}
-    values = sorted(value for line in lines.values() for value in line.mean if value > 0)
+    lines = {row["name"]: points.line for row in shown if (points := measured[row["name"]].training)}
+    values = sorted(value for line in lines.values() for value in line.mean)
     if not values:
         return []
-    log = values[-1] > 20 * values[0]
-    limits = (min(values), values[int(0.99 * (len(values) - 1))])
+    limits = (values[0], values[int(0.99 * (len(values) - 1))])
+    log = _many_decades(*limits)
     last = max(line.x[-1] for line in lines.values())
     drawn = []
     for row in shown:

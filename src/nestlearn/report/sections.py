@@ -120,7 +120,7 @@ def _findings(rows: Sequence[Row], baseline: str) -> dict[str, Any]:
     def who(column: str, good: bool) -> dict[str, list[str]]:
         there = [row for row in contenders if row[column]]
         sure = [r["name"] for r in there if r[column]["significant"] and (r[column]["mean"] < 0) == good]
-        likely = [r["name"] for r in there if helps(r[column]) is good and r["name"] not in sure]
+        likely = [r["name"] for r in there if helps(r, column) is good and r["name"] not in sure]
         return {"sure": sure, "likely": likely}
 
     helped, hurt = who("against_control", True), who("against_control", False)

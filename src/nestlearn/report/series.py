@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
 from typing import Any
@@ -10,9 +11,27 @@ from typing import Any
 from nestlearn.report.thinning import Line, thin
 from nestlearn.training import RunResult
 
-__all__ = ["Measured", "measure"]
+__all__ = ["Measured", "Points", "measure"]
 
 STEPS, SECONDS, LOSS = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class Points:
+    """Series of several seeds over one x, every point of them."""
+
+    x: Sequence[float]
+    series: Sequence[Sequence[float]]
+
+    @property
+    def line(self) -> Line:
+        """What to draw of them."""
+        return thin(self.x, self.series)
+
+    @cached_property
+    def mean(self) -> list[float]:
+        """The mean over the seeds at each x."""
+        return [fmean(values) for values in zip(*self.series, strict=True)]
 
 
 class Measured:
@@ -32,20 +51,20 @@ class Measured:
         """The validation loss against steps; None without a point, or if a seed diverged: a mean over the others
         would flatter.
         """
-        return _gather([run.curve for run in self.runs], STEPS) if self.finished else None
+        return _line(_gather([run.curve for run in self.runs], STEPS)) if self.finished else None
 
     @cached_property
     def by_seconds(self) -> Line | None:
         """The same against seconds of training, the mean of the seeds'."""
-        return _gather([run.curve for run in self.runs], SECONDS) if self.finished else None
+        return _line(_gather([run.curve for run in self.runs], SECONDS)) if self.finished else None
 
     @cached_property
-    def training(self) -> Line | None:
+    def training(self) -> Points | None:
         """The training loss against steps, up to the first divergence."""
         return _gather([run.train for run in self.runs], STEPS)
 
     @cached_property
-    def surprises(self) -> dict[str, Line]:
+    def surprises(self) -> dict[str, Points]:
         """The surprise of each memory against steps, by the memory's name, at the steps that all seeds looked at."""
         by_memory: dict[str, list[dict[float, float]]] = {}
         for run in self.runs:
@@ -55,12 +74,12 @@ class Measured:
                     seen.setdefault(memory, {})[step] = value
             for memory, values in seen.items():
                 by_memory.setdefault(memory, []).append(values)
-        lines = {}
+        found = {}
         for memory, seeds in by_memory.items():
             steps = sorted(set(seeds[0]).intersection(*seeds[1:]))
             if steps:
-                lines[memory] = thin(steps, [[values[step] for step in steps] for values in seeds])
-        return lines
+                found[memory] = Points(steps, [[values[step] for step in steps] for values in seeds])
+        return found
 
 
 def measure(rows: Iterable[Mapping[str, Any]], runs: Mapping[str, RunResult]) -> dict[str, Measured]:
@@ -68,8 +87,8 @@ def measure(rows: Iterable[Mapping[str, Any]], runs: Mapping[str, RunResult]) ->
     return {row["name"]: Measured(row, runs) for row in rows}
 
 
-def _gather(series: Sequence[Sequence[Sequence[Any]]], axis: int) -> Line | None:
-    """``[step, seconds, loss]`` rows of several seeds as one line, as far as all of them reach and are numbers."""
+def _gather(series: Sequence[Sequence[Sequence[Any]]], axis: int) -> Points | None:
+    """``[step, seconds, loss]`` rows of several seeds over one x, as far as all of them reach and are numbers."""
     length = min((len(rows) for rows in series), default=0)
     for rows in series:
         length = next((i for i, row in enumerate(rows[:length]) if row[LOSS] is None), length)
@@ -77,4 +96,8 @@ def _gather(series: Sequence[Sequence[Sequence[Any]]], axis: int) -> Line | None
         return None
     columns = [list(zip(*rows[:length], strict=True)) for rows in series]
     x = columns[0][STEPS] if axis == STEPS else [fmean(at) for at in zip(*(c[SECONDS] for c in columns), strict=True)]
-    return thin(x, [column[LOSS] for column in columns])
+    return Points(x, [column[LOSS] for column in columns])
+
+
+def _line(points: Points | None) -> Line | None:
+    return points.line if points else None

@@ -18,7 +18,6 @@ from nestlearn.tasks import TASKS, Figure
 __all__ = ["Cell", "Column", "Label", "columns", "helps", "label", "table_rows", "to_csv", "trials_csv"]
 
 Row = Mapping[str, Any]
-SHOWN = 5e-5  # differences below the digits shown are rounding, not a result
 DASH = "–"
 
 
@@ -65,7 +64,7 @@ def label(task: str, rows: Sequence[Row]) -> Label:
     if kind is not None:
         return Label(kind.title, kind.unit, (kind.figure,) if kind.figure else ())
     names = dict.fromkeys(name for row in rows for name in row["test"] if name != "loss")
-    return Label(task, "units of the loss", tuple(Figure(name, name, f"{name} of the test split", 4) for name in names))
+    return Label(task, "of your own", tuple(Figure(name, name, f"{name} of the test split", 4) for name in names))
 
 
 def columns(results: Row, task: str) -> list[Column]:
@@ -78,13 +77,13 @@ def columns(results: Row, task: str) -> list[Column]:
         *(_setting(name, rank=2 if name == "lr" else 4) for name in settings),
         Column(
             "validation",
-            f"validation loss in {about.unit}, mean over seeds: the settings were chosen on this split",
-            lambda row, _: Cell(_number(row["validation"].get("loss", {}).get("mean"), 4)),
+            f"validation loss ({about.unit}), mean over seeds: the settings were chosen on this split",
+            lambda row, _: Cell(_loss(row["validation"]["loss"]["mean"]) if row["validation"] else DASH),
             rank=8,
         ),
         Column(
             "test",
-            f"test loss in {about.unit}, mean over seeds, and the sample standard deviation; below it the 95% interval "
+            f"test loss ({about.unit}), mean over seeds, and the sample standard deviation; below it the 95% interval "
             "of the mean",
             _test,
         ),
@@ -117,7 +116,7 @@ def _comparisons(results: Row) -> Iterator[Column]:
             heading,
             f"test loss minus that of {whose}. Paired by seed; p is corrected for the number of contenders, and a star "
             "marks p below 0.05",
-            lambda row, _, key=key: _difference(row[key]),  # type: ignore[misc]
+            lambda row, _, key=key: _difference(row, key),  # type: ignore[misc]
             rank=rank,
         )
 
@@ -185,6 +184,11 @@ def _costs() -> list[Column]:
     ]
 
 
+def _loss(value: float) -> str:
+    """A loss or a difference of losses: four digits after the point, or three significant ones if it is small."""
+    return f"{value:.4f}" if abs(value) >= 0.01 or value == 0 else f"{value:.3g}"
+
+
 def _number(value: float | None, digits: int) -> str:
     return DASH if value is None else f"{value:,.{digits}f}"
 
@@ -207,15 +211,15 @@ def _test(row: Row, _: Row | None) -> Cell:
     if row["status"] == "diverged":
         return Cell("diverged", good=False, sure=True)
     loss = row["test"]["loss"]
-    interval = f"{row['interval'][0]:.4f} to {row['interval'][1]:.4f}" if row["interval"] else ""
-    return Cell(f"{loss['mean']:.4f}" + (f" ± {loss['spread']:.4f}" if loss["spread"] is not None else ""), interval)
+    interval = " to ".join(map(_loss, row["interval"])) if row["interval"] else ""
+    return Cell(_loss(loss["mean"]) + (f" ± {_loss(loss['spread'])}" if loss["spread"] is not None else ""), interval)
 
 
 def _control(control: Row | None) -> Cell:
     if not control or not control["test"]:
         return Cell("diverged" if control else DASH)
     loss = control["test"]["loss"]
-    return Cell(f"{loss['mean']:.4f}", f"± {loss['spread']:.4f}" if loss["spread"] is not None else "")
+    return Cell(_loss(loss["mean"]), f"± {_loss(loss['spread'])}" if loss["spread"] is not None else "")
 
 
 def _figure(figure: Figure) -> Column:
@@ -225,20 +229,29 @@ def _figure(figure: Figure) -> Column:
     return Column(figure.heading, figure.meaning, cell, rank=5)
 
 
-def helps(figure: Row | None) -> bool | None:
-    """Whether a difference is below zero on every seed (True), above zero on every seed (False), or neither (None)."""
-    if figure and all(value <= -SHOWN for value in figure["values"]):
+def helps(row: Row, key: str) -> bool | None:
+    """Whether the difference ``key`` of a row is below zero on every seed (True), above zero on every seed (False), or
+    neither (None). A difference below the digits shown is rounding, not a result.
+    """
+    figure = row[key]
+    if not figure:
+        return None
+    shown = min(5e-5, 5e-3 * abs(row["test"]["loss"]["mean"]))
+    if all(value <= -shown for value in figure["values"]):
         return True
-    return False if figure and all(value >= SHOWN for value in figure["values"]) else None
+    return False if all(value >= shown for value in figure["values"]) else None
 
 
-def _difference(figure: Row | None) -> Cell:
+def _difference(row: Row, key: str) -> Cell:
+    figure = row[key]
     if not figure:
         return Cell(DASH)
     sure, p = figure["significant"] is True, figure["p"]
-    good = figure["mean"] < 0 if sure else helps(figure)
+    good = figure["mean"] < 0 if sure else helps(row, key)
     note = "" if p is None else "p < 0.001" if p < 0.001 else f"p {p:.3f}"
-    return Cell(f"{figure['mean']:+.4f}" + ("*" if sure else ""), note, good, sure)
+    return Cell(
+        f"{'+' if figure['mean'] >= 0 else ''}{_loss(figure['mean'])}" + ("*" if sure else ""), note, good, sure
+    )
 
 
 def _to_target(found: Row | None, name: str, digits: int) -> Cell:
@@ -251,7 +264,7 @@ def _to_target(found: Row | None, name: str, digits: int) -> Cell:
 def _equal(found: Row | None, note: Callable[[Row], str]) -> Cell:
     if not found or not found["test"]:
         return Cell(DASH)
-    return Cell(f"{found['test']['loss']['mean']:.4f}", note(found))
+    return Cell(_loss(found["test"]["loss"]["mean"]), note(found))
 
 
 def table_rows(results: Row, task: str, shown: Iterable[Column], controls: bool = False) -> list[list[Cell]]:
