@@ -292,7 +292,7 @@ EXTREMES = [
 def test_sixteen_thousand_tokens_stay_finite(form, dtype, kind):
     memory = AssociativeMemory(Matrix(8, 8), OBJECTIVES[form[0]], RULES[form[1]])
     a = shaped(lambda t: t.requires_grad_(), extreme(kind, dtype, 16384))
-    y, state = matrix_scan(memory, **a)
+    y, state = matrix_scan(memory, **a, block=64 if form[1] == "descent" else 128)
     weight = state["model"]["weight"]
     (y.float() / y.detach().float().abs().max().clamp(min=1)).sum().backward()
     assert y.isfinite().all() and weight.isfinite().all()
@@ -372,13 +372,16 @@ def test_the_cpu_never_asks_for_fla():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("chunk", "rule"), [(1, "descent"), (8, "delta"), (8, "delta, momentum")])
-def test_a_compiled_scan_gives_the_same_numbers(chunk, rule):
+@pytest.mark.parametrize(
+    ("chunk", "rule", "backend"),
+    [(1, "descent", "aot_eager"), (8, "delta", "inductor"), (8, "delta, momentum", "aot_eager")],
+)
+def test_a_compiled_scan_gives_the_same_numbers(chunk, rule, backend):
     memory = matrix(l2, rule)
-    a = tokens(memory, 24, dtype=torch.float32)
+    a = tokens(memory, 20, dtype=torch.float32)
 
     def compiled(memory: AssociativeMemory, **arguments: object) -> tuple[Tensor, object]:
-        return torch.compile(matrix_scan, fullgraph=True)(memory, **arguments)
+        return torch.compile(matrix_scan, fullgraph=True, backend=backend)(memory, **arguments)
 
     options = {"chunk": chunk, "block": 8}
     assert_same(everything(compiled, memory, a, **options), everything(matrix_scan, memory, a, **options), 1e-4)

@@ -161,28 +161,26 @@ def test_half_precision_comes_back_as_it_came_and_is_computed_in_single():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
-@pytest.mark.parametrize("kind", ["random", "constant", "zero", "huge", "forgets by turns"])
+@pytest.mark.parametrize("kind", ["random", "constant", "zero", "huge queries", "forgets by turns"])
 def test_sixteen_thousand_tokens_stay_finite(kind, dtype):
-    """With eta below about 2 / chunk, since S6 adds up the errors of a chunk, and retention below one."""
+    """With eta below about 2 / chunk, since S6 adds up the errors of a chunk."""
     time, ones = 16384, torch.ones(16384)
     key = normalize(torch.randn(time, 8), dim=-1)
     if kind in ("constant", "zero"):
         key = key[:1].expand(time, 8) * (kind == "constant")
     a = {
         "key": key,
-        "value": torch.randn(time, 8) * (1e15 if kind == "huge" else 0.0 if kind == "zero" else 1.0),
-        "query": key.flip(0),
+        "value": torch.randn(time, 8) * (kind != "zero"),
+        "query": key.flip(0) * (1e15 if kind == "huge queries" else 1.0),
         "eta": 0.01 * ones,
         "alpha": (torch.arange(time) % 3 > 0) * ones if kind == "forgets by turns" else 0.95 * ones,
     }
     a = shaped(lambda t: t.to(dtype).requires_grad_(), a)
-    memory = AssociativeMemory(MLP(8, 8, 8), dot_product if kind == "huge" else l2, DeltaGradientDescent())
+    memory = AssociativeMemory(MLP(8, 8, 8), l2, DeltaGradientDescent())
     y, state = mlp_scan(memory, **a, chunk=128)
-    if kind == "huge":  # two layers of huge weights would overflow in the end: the direction of the answers is bounded
-        a["value"] = a["value"].detach()
-    (y.float() / y.detach().float().abs().max().clamp(min=1)).mean().backward()
+    y.float().mean().backward()
     assert y.isfinite().all() and all(t.isfinite().all() for t in state["model"].values())
-    assert all(t.grad is None or t.grad.isfinite().all() for t in a.values())
+    assert all(t.grad.isfinite().all() for t in a.values())
 
 
 def test_no_token_leaves_the_state_alone():
@@ -207,10 +205,11 @@ def test_memories_without_a_form_are_refused():
 @pytest.mark.slow
 @pytest.mark.parametrize("rule", ["delta", "delta, momentum"])
 def test_a_compiled_scan_gives_the_same_numbers(rule):
+    """Traced whole, forward and backward; the compiler itself is tested with the matrix."""
     memory = mlp(l2, rule)
     a = tokens(memory, 10, dtype=torch.float32)
 
     def compiled(memory: AssociativeMemory, **arguments: object) -> tuple[Tensor, object]:
-        return torch.compile(mlp_scan, fullgraph=True)(memory, **arguments)
+        return torch.compile(mlp_scan, fullgraph=True, backend="aot_eager")(memory, **arguments)
 
     assert_same(everything(compiled, memory, a, chunk=4), everything(mlp_scan, memory, a, chunk=4), 1e-4)

@@ -1,4 +1,4 @@
-"""Inner momentum: between a gradient and the memory that it writes lies a box that sums steps ([T] 9-10).
+"""Inner momentum: between a gradient and the memory that it writes lies a box that sums steps (S2, [T] 9-10).
 
     S_t = theta_t S_{t-1} + eta_t dL/dM                     the box, one number for every entry of M
     M_t = alpha_t M_{t-1} - eta_t forgotten - S_t           forgotten = M k k^T for delta gradient descent, else 0
@@ -24,7 +24,7 @@ _BOX = AssociativeMemory(Constant(), dot_product, GradientDescent())
 
 @dataclass(frozen=True)
 class InnerMomentum(Rule):
-    """A rule whose gradients pass through a momentum box.
+    """A rule whose gradients pass through a momentum box (S2).
 
     Args:
         lr, retention: eta and alpha, as in every rule.

@@ -20,7 +20,6 @@ Shapes: any leading dimensions ``*``; C tokens and R = C * rows rows, row i belo
 """
 
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -118,7 +117,6 @@ class Decays:
     start: Tensor
     first: float = 1.0
 
-    @cached_property
     def before(self) -> "Decays":
         """The same up to just before token t: A_{t-1,s}, strictly lower triangular, and g_{t-1}."""
         within = pad(self.within[..., :-1, :], (0, 0, 1, 0))
@@ -205,11 +203,12 @@ def delta_block(
         y [*, C, out] (or [*, C, in] if transposed, None without queries) and S [*, in, out] at the block's end.
     """
     decay, erase, written = decay or decays(block.alpha), block.erase, block.write
+    before = decay.before() if erase is not None or read == "before" else decay
     if erase is not None:
-        forgotten = per_row(erase * decay.before.start, block.rows).unsqueeze(-1) * (block.key @ state)
-        written = innovations(block.key, erase, decay.before.within, written - forgotten, block.rows)
+        forgotten = per_row(erase * before.start, block.rows).unsqueeze(-1) * (block.key @ state)
+        written = innovations(block.key, erase, before.within, written - forgotten, block.rows)
     after = _kept(decay, state) + _added(decay, block, written)
-    return _read(block, decay if read == "after" else decay.before, state, written), after
+    return _read(block, decay if read == "after" else before, state, written), after
 
 
 def momentum_block(
@@ -228,7 +227,7 @@ def momentum_block(
     """
     decay, fading = decays(block.alpha), decays(block.momentum)  # type: ignore[arg-type]
     through = Decays(decay.within @ fading.within, (decay.within @ fading.start.unsqueeze(-1)).squeeze(-1), first=0.0)
-    before, through_before = decay.before, through.before
+    before, through_before = decay.before(), through.before()
     rows, written, erased = block.rows, block.write, None
     if block.erase is not None:
         # What the running memory answers to each key, times eta: it depends on what earlier rows wrote and erased.

@@ -44,17 +44,18 @@ def delta_kernel(
         return y, after, state  # type: ignore[return-value]
     cut = _cut(rows, block)
     decay, erase = decays(cut.alpha), cut.erase
+    before = decay.before() if erase is not None or read == "before" else decay
     # What a block writes is affine in the state at its start: the coefficients are further columns of one system.
     written = cut.write
     forgotten = cut.eta if cut.hold else None
     if erase is not None:
-        forgotten = erase * decay.before.start if forgotten is None else erase * decay.before.start + forgotten
+        forgotten = erase * before.start if forgotten is None else erase * before.start + forgotten
     if forgotten is not None:
         written = torch.cat([written, -per_row(forgotten, cut.rows).unsqueeze(-1) * cut.key], -1)
     if erase is not None:
-        written = innovations(cut.key, erase, decay.before.within, written, cut.rows)
+        written = innovations(cut.key, erase, before.within, written, cut.rows)
     starts, after = _recurrence(cut, decay, written, state.reshape(-1, *state.shape[-2:]))
-    y = _answers(cut, decay if read == "after" else decay.before, written, starts)
+    y = _answers(cut, decay if read == "after" else before, written, starts)
     y = y.flatten(1, 2)[:, :length].reshape(*batch, length, y.shape[-1])
     return y, after.reshape(state.shape), starts[:, -1].reshape(state.shape)
 

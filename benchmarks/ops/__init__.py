@@ -1,0 +1,1 @@
+"""Speed and memory of scans over tokens against attention: ``python -m benchmarks.ops``."""
