@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from pathlib import Path
+from time import process_time
 from xml.etree import ElementTree
 
 import pytest
@@ -61,6 +62,11 @@ def test_levels_follow_pace_and_need():
     watcher = Memory("watcher", follows="weights")
     found = {memory.name: memory.level for memory in sort_into_levels([weights, slow, fast, deeper, watcher])}
     assert found == {"slow": 1, "watcher": 2, "weights": 3, "fast": 4, "deeper": 5}
+
+
+def test_a_layer_may_have_the_name_of_a_memory():
+    layers = [Memory("momentum", home="weights"), Memory("momentum", consulted_by="weights")]
+    assert [memory.level for memory in sort_into_levels(layers)] == [1, 2]
 
 
 def test_all_layers_share_the_level_of_the_weights():
@@ -147,6 +153,13 @@ def test_a_box_lies_in_the_box_of_the_rule_that_consults_it():
     system = nl.describe(nl.optim.DeepMomentum([nn.Parameter(torch.zeros(6, 4))], levels=3))
     rounded = [rect for rect in ElementTree.fromstring(system.svg()).iter(f"{SPACE}rect") if rect.get("rx") == "10"]
     assert len(rounded) == len(system.memories)  # one box a memory, the bands of rules have another corner
+
+
+def test_deep_nesting_is_drawn_at_once():
+    system = nl.describe(nl.optim.DeepMomentum([nn.Parameter(torch.zeros(4, 4))], levels=9, hidden=1))
+    start = process_time()
+    assert len(system.svg()) < 100_000
+    assert process_time() - start < 1  # drawing every level twice, to measure it, would double with each
 
 
 def test_text_is_escaped():

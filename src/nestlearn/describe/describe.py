@@ -1,8 +1,10 @@
 """``nl.describe``: what learns what, how often, in any torch optimizer and module (M4).
 
-print(nl.describe(optimizer))
-nl.describe(optimizer, model).to_json()
-nl.describe(optimizer).svg()
+    print(nl.describe(optimizer))
+    nl.describe(optimizer, model).to_json()
+    nl.describe(optimizer).svg()
+
+What comes back is a ``NestedSystem``, plain data; ``docs/describe.md`` shows how to read it.
 """
 
 from dataclasses import replace
@@ -13,6 +15,7 @@ from torch import nn
 
 from nestlearn.describe.modules import describe_module, with_layers
 from nestlearn.describe.ours import describe_ours
+from nestlearn.describe.parameters import covered, frozen_parameters
 from nestlearn.describe.system import NestedSystem
 from nestlearn.describe.torch_optimizers import describe_torch
 from nestlearn.optim.optimizer import Optimizer
@@ -57,4 +60,6 @@ def describe(*objects: Any) -> NestedSystem:
     if modules:
         return with_layers(parts, modules[0])
     (first, _), *rest = parts
-    return replace(first, others=tuple(system for system, _ in rest))
+    frozen = [p for item in optimizers for group in item.param_groups for p in frozen_parameters(item, group)]
+    notes = (*first.notes, f"frozen, so nothing writes them: {covered(frozen)}") if frozen else first.notes
+    return replace(first, notes=notes, others=tuple(system for system, _ in rest))

@@ -6,18 +6,13 @@ answer. One SVG without any other file: text takes the colour of the page around
 on light and on dark paper, and a page may set ``--nest-1`` to ``--nest-6`` to use its own.
 """
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
-from typing import TYPE_CHECKING
 
-from nestlearn.describe.table import every, readable_bytes, shown, written
-
-if TYPE_CHECKING:
-    from nestlearn.describe.system import Memory, NestedSystem
+from nestlearn.describe.system import WEIGHTS, Memory, NestedSystem
+from nestlearn.describe.table import apart, every, headline, readable_bytes, shown, written
 
 __all__ = ["draw"]
 
@@ -45,27 +40,21 @@ OWN_PAPER = (
 def draw(system: NestedSystem) -> str:
     """The picture of a system and of what its other parameters follow."""
     pen = _Pen()
-    y = pen.paragraph(MARGIN, 22, _title(system), WIDTH - 2 * MARGIN, size=15, bold=True)
-    for number, part in enumerate(system.everything):
-        heading = f"Apart from these: {part.covers}" if number else part.covers
-        y = pen.paragraph(MARGIN, y + (22 if number else 2), heading, WIDTH - 2 * MARGIN, faint=True) - 4
+    y = pen.paragraph(MARGIN, 22, headline(system), WIDTH - 2 * MARGIN, size=15, bold=True)
+    for part in system.everything:
+        first = part is system
+        heading = part.covers if first else apart(part, system)
+        y = pen.paragraph(MARGIN, y + (2 if first else 22), heading, WIDTH - 2 * MARGIN, faint=True) - 4
         y = _outermost(pen, part, y)
     legend = "A box is consulted by the rule of the box around it; each level has a colour, level 1 is the slowest."
     y = pen.paragraph(MARGIN, y + 16, legend, WIDTH - 2 * MARGIN, size=11, faint=True)
-    label = escape(f"Nesting of {_title(system)}", quote=True)
+    label = escape(f"Nesting of {headline(system)}", quote=True)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="nl-nest" viewBox="0 0 {WIDTH} {y:.0f}" role="img" '
         f'aria-label="{label}" font-family="system-ui, sans-serif" fill="currentColor" '
         f'style="max-width:{1.6 * WIDTH:.0f}px;width:100%;height:auto">'
-        f"<title>{escape(_title(system))}</title><desc>{escape(_words(system))}</desc><style>{OWN_PAPER}</style>"
+        f"<title>{escape(headline(system))}</title><desc>{escape(_words(system))}</desc><style>{OWN_PAPER}</style>"
         f"{''.join(pen.parts)}</svg>"
-    )
-
-
-def _title(system: NestedSystem) -> str:
-    memories, levels = len(system.memories), len(system.levels)
-    return (
-        f"{system.name}: {memories} {'memory' if memories == 1 else 'memories'} on {levels} level{'s' * (levels > 1)}"
     )
 
 
@@ -151,7 +140,7 @@ def _nested(
 ) -> float:
     """Draw one memory (or all weights) with what its rule consults, at least so high; returns the height."""
     memory, start, top = members[0], len(pen.parts), y
-    name = "weights" if memory.home == "weights" else memory.name
+    name = WEIGHTS if memory.home == "weights" else memory.name
     colour = _colour(memory.level)
     inner, room = x + PADDING, width - 2 * PADDING
     y = _heading(pen, members, inner, y + 20, room, colour)
@@ -170,8 +159,8 @@ def _nested(
 
 def _heading(pen: _Pen, members: Sequence[Memory], x: float, y: float, room: float, colour: str) -> float:
     memory = members[0]
-    own = memory.name.rpartition(".")[2] if memory.home == "weights" or memory.consulted_by else memory.name
-    own = "weights" if memory.home == "weights" else own
+    own = memory.name.rpartition(".")[2] if memory.consulted_by else memory.name
+    own = WEIGHTS if memory.home == "weights" else own
     pace = f"level {memory.level}, {every(memory.period)}"
     words = f"{own.replace('_', ' ')}{f' ({memory.symbol})' if memory.symbol not in ('', own) else ''}"
     narrow = room < 250
@@ -235,10 +224,13 @@ def _inside(
         for place in range(len(row)):
             middle = left + place * (share + 10) + share / 2
             pen.line([(rail, bus), (middle, bus), (middle, top)], colour)
-        heights = [_nested(_Pen(), [memory], system, left, top, share) for memory in row]
-        for place, memory in enumerate(row):
-            _nested(pen, [memory], system, left + place * (share + 10), top, share, max(heights))
-        last, y = bus, top + max(heights)
+        # Neighbours are made equally high. They consult nothing, so measuring them beforehand is no second recursion.
+        heights = [_nested(_Pen(), [memory], system, left, top, share) for memory in row if len(row) > 1]
+        drawn = [
+            _nested(pen, [memory], system, left + place * (share + 10), top, share, max(heights, default=0))
+            for place, memory in enumerate(row)
+        ]
+        last, y = bus, top + max(drawn)
     pen.line([(rail, rule + 6), (rail, last)], colour)
     return y
 
@@ -247,16 +239,9 @@ def _rows(inside: Sequence[Memory], asked: set[str]) -> list[list[Memory]]:
     """Two memories a row where they share a level and consult nothing; a memory with memories has a row of its own."""
     rows: list[list[Memory]] = []
     for memory in inside:
-        before = rows[-1] if rows else []
-        alone = memory.name in asked
-        if (
-            before
-            and len(before) == 1
-            and not alone
-            and before[0].name not in asked
-            and before[0].level == memory.level
-        ):
-            before.append(memory)
+        (neighbour,) = rows[-1] if rows and len(rows[-1]) == 1 else (None,)
+        if neighbour and neighbour.level == memory.level and not {neighbour.name, memory.name} & asked:
+            rows[-1].append(memory)
         else:
             rows.append([memory])
     return rows

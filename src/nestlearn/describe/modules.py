@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
+from nestlearn.describe.parameters import covered, outermost, tensor_bytes
 from nestlearn.describe.system import WEIGHTS, Memory, NestedSystem, sort_into_levels
-from nestlearn.describe.torch_optimizers import covered, outermost, tensor_bytes
 
 __all__ = ["describe_module", "with_layers"]
 
@@ -32,25 +32,23 @@ def with_layers(parts: list[tuple[NestedSystem, list[Tensor]]], module: nn.Modul
         parts: systems and the parameters that follow them, the main one first.
         module: parameters that no part has are mentioned in a note.
     """
-    systems = []
-    for number, (system, parameters) in enumerate(parts):
-        chosen = {id(parameter) for parameter in parameters}
+    average = _is_average(module)
+    systems: list[NestedSystem] = []
+    for system, parameters in parts:
         (weights,) = (memory for memory in system.memories if memory.home == "weights")
-        rows = _layer_rows(module, chosen, weights)
+        rows = [] if average else list(_layer_rows(module, parameters, weights))
         known = {id(parameter) for parameter in module.parameters()}
         outside = [parameter for parameter in parameters if id(parameter) not in known]
-        if outside or not rows:
+        if outside:
             sized = outermost(outside)
-            name = WEIGHTS if not rows else "outside the module"
+            name = "outside the module" if rows else WEIGHTS
             rows.append(replace(weights, name=name, count=sized.count, parameters=sized.parameters, bytes=sized.bytes))
-        if _is_average(module) and not parameters:
-            rows = []
-        boxes = list(_boxes(module, followed=bool(rows))) if number == 0 else []
         others = [memory for memory in system.memories if memory.home != "weights"]
+        boxes = [] if systems else [_average(module, followed=bool(rows))] if average else list(_statistics(module))
         systems.append(replace(system, memories=sort_into_levels([*rows, *others, *boxes])))
     first, *rest = systems
     written = {id(parameter) for _, parameters in parts for parameter in parameters}
-    notes = (*first.notes, *_left_out(module, written))
+    notes = first.notes if average else (*first.notes, *_left_out(module, written))
     return replace(first, notes=notes, others=(*first.others, *rest))
 
 
@@ -58,6 +56,11 @@ def _is_average(module: nn.Module) -> bool:
     from torch.optim.swa_utils import AveragedModel  # loads slowly, and torch itself does not load it
 
     return isinstance(module, AveragedModel)
+
+
+def _pattern(path: str) -> str:
+    """'blocks.0.query' -> 'blocks.*.query': what layers of one kind have in common."""
+    return re.sub(r"(?<![^.])\d+(?![^.])", "*", path)
 
 
 @dataclass(frozen=True)
@@ -69,30 +72,25 @@ class _Layer:
     parameters: tuple[Tensor, ...]
 
 
-def _layer_rows(module: nn.Module, chosen: set[int], weights: Memory) -> list[Memory]:
-    """A row for each kind of layer that has parameters among ``chosen``; digits in paths become stars."""
-    if _is_average(module):
-        return []
+def _layer_rows(module: nn.Module, parameters: Iterable[Tensor], weights: Memory) -> Iterator[Memory]:
+    """A row for each kind of layer that has some of the parameters."""
+    chosen = {id(parameter) for parameter in parameters}
     kinds: dict[tuple[str, str], list[_Layer]] = {}
     for layer in _layers(module, chosen):
-        kinds.setdefault((re.sub(r"(?<![^.])\d+(?![^.])", "*", layer.path), layer.kind), []).append(layer)
-    rows = []
+        kinds.setdefault((_pattern(layer.path), layer.kind), []).append(layer)
     for (pattern, kind), layers in kinds.items():
-        parameters = [parameter for layer in layers for parameter in layer.parameters]
-        rows.append(
-            replace(
-                weights,
-                name=layers[0].path if len(layers) == 1 else pattern,
-                model=kind,
-                objective="dot_product",
-                key="x",
-                value="-delta",
-                count=len(layers),
-                parameters=sum(parameter.numel() for parameter in parameters),
-                bytes=tensor_bytes(parameters),
-            )
+        own = [parameter for layer in layers for parameter in layer.parameters]
+        yield replace(
+            weights,
+            name=layers[0].path if len(layers) == 1 else pattern,
+            model=kind,
+            objective="dot_product",
+            key="x",
+            value="-delta",
+            count=len(layers),
+            parameters=sum(parameter.numel() for parameter in own),
+            bytes=tensor_bytes(own),
         )
-    return rows
 
 
 def _layers(module: nn.Module, chosen: set[int]) -> Iterator[_Layer]:
@@ -115,34 +113,34 @@ def _kind(layer: nn.Module, parameters: dict[str, Tensor]) -> str:
     return f"{type(layer).__name__} {' x '.join(map(str, shape))}".strip()
 
 
-def _boxes(module: nn.Module, *, followed: bool) -> Iterator[Memory]:
-    """What a module remembers besides parameters: running statistics, and the averages of an ``AveragedModel``."""
-    if _is_average(module):
-        averages = list(module.parameters())
-        plain = getattr(module, "avg_fn", None) is None and getattr(module, "multi_avg_fn", None) is None
-        yield Memory(
-            "average_weights",
-            symbol="A",
-            value="W, at each update_parameters",
-            lr="1 / (n_averaged + 1)" if plain else "chosen by its averaging function",
-            follows=WEIGHTS if followed else "",
-            home="model",
-            count=len(averages),
-            parameters=sum(parameter.numel() for parameter in averages),
-            bytes=tensor_bytes(averages),
-        )
-        return
-    found: dict[tuple[str, str], list[Tensor]] = {}
+def _average(module: nn.Module, *, followed: bool) -> Memory:
+    """The averages of an ``AveragedModel``, a box that follows the weights of another model."""
+    averages = list(module.parameters())
+    plain = getattr(module, "avg_fn", None) is None and getattr(module, "multi_avg_fn", None) is None
+    return Memory(
+        "average_weights",
+        symbol="A",
+        value="W, at each update_parameters",
+        lr="1 / (n_averaged + 1)" if plain else "chosen by its averaging function",
+        follows=WEIGHTS if followed else "",
+        home="model",
+        count=len(averages),
+        parameters=sum(parameter.numel() for parameter in averages),
+        bytes=tensor_bytes(averages),
+    )
+
+
+def _statistics(module: nn.Module) -> Iterator[Memory]:
+    """Running statistics, which a training forward writes and nobody reads before evaluation."""
+    found: dict[tuple[str, str, str], list[Tensor]] = {}
     for path, layer in module.named_modules():
-        for name, shown in (("running_mean", "mean of the batch"), ("running_var", "variance of the batch")):
+        for name, value in (("running_mean", "mean of the batch"), ("running_var", "variance of the batch")):
             held = getattr(layer, name, None)
             if isinstance(held, Tensor) and getattr(layer, "track_running_stats", False):
                 momentum = getattr(layer, "momentum", None)
                 rate = "1 / batches" if momentum is None else f"{momentum:g}"
-                pattern = re.sub(r"(?<![^.])\d+(?![^.])", "*", f"{path}.{name}".lstrip("."))
-                found.setdefault((pattern, f"{shown}|{rate}"), []).append(held)
-    for (pattern, words), tensors in found.items():
-        value, _, rate = words.partition("|")
+                found.setdefault((_pattern(f"{path}.{name}".lstrip(".")), value, rate), []).append(held)
+    for (pattern, value, rate), tensors in found.items():
         yield Memory(
             pattern,
             value=value,
@@ -158,8 +156,6 @@ def _boxes(module: nn.Module, *, followed: bool) -> Iterator[Memory]:
 
 def _left_out(module: nn.Module, written: set[int]) -> Iterator[str]:
     """Notes on parameters that nothing writes."""
-    if _is_average(module):
-        return
     named = [(name, parameter) for name, parameter in module.named_parameters() if id(parameter) not in written]
     frozen = [(name, parameter) for name, parameter in named if not parameter.requires_grad]
     missing = [(name, parameter) for name, parameter in named if parameter.requires_grad]

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nestlearn.describe.system import WEIGHTS, Memory, NestedSystem, sort_into_levels
-from nestlearn.describe.torch_optimizers import covered, outermost, tensor_bytes, written_parameters
+from nestlearn.describe.parameters import covered, outermost, tensor_bytes, written_parameters
+from nestlearn.describe.system import WEIGHTS, Memory, NestedSystem, inner_name, sort_into_levels
 from nestlearn.memory.models import MLP, Constant, Matrix, Model
 from nestlearn.memory.nesting import Consult, Consulted, Scene, the_gradient
 from nestlearn.memory.rules import GradientDescent, Rule
@@ -147,9 +147,7 @@ def _locate(key: str, roles: Mapping[str, Memory]) -> tuple[str | None, list[str
 
 
 def _join(above: str, name: str) -> str:
-    if above != WEIGHTS:
-        return f"{above}.{name}"
-    return f"past_{name}" if name == WEIGHTS else name
+    return inner_name(name) if above == WEIGHTS else f"{above}.{name}"
 
 
 def _mean(tensors: list[Tensor]) -> float | None:
@@ -191,7 +189,6 @@ def _memory(member: Consulted, above: str, period: int) -> Memory:
     memory = member.memory
     # A box ignores its key, unless its rule reads it.
     ignores = isinstance(memory.model, Constant) and isinstance(memory.rule, (GradientDescent, Consult))
-    lr, retention = memory.rule.lr, memory.rule.retention
     return Memory(
         _join(above, member.name),
         symbol=member.name,
@@ -201,8 +198,8 @@ def _memory(member: Consulted, above: str, period: int) -> Memory:
         key="none" if ignores else _said(member.key, member.key_is),
         value=_said(member.value, member.value_is),
         rule=_rule_name(memory.rule),
-        lr=f"{float(lr):g}",
-        retention=f"{float(retention):g}",
+        lr=_number(memory.rule.lr),
+        retention=_number(memory.rule.retention),
         update=_update(memory.rule),
         query="" if member.query in (None, member.key) else member.query_is or UNSAID,
         readout="" if member.readout is None else member.readout_is or "a function of M",
@@ -217,6 +214,10 @@ def _memory(member: Consulted, above: str, period: int) -> Memory:
 def _said(function: Callable[[Scene], Tensor], words: str) -> str:
     """A function of a scene in words; whoever wrote it may have left them out."""
     return words or ("u" if function is the_gradient else UNSAID)
+
+
+def _number(value: float | Tensor) -> str:
+    return "one a memory" if isinstance(value, Tensor) and value.numel() > 1 else f"{float(value):.12g}"
 
 
 def _update(rule: Rule) -> str:

@@ -85,7 +85,7 @@ def rebuild(system: NestedSystem, group: int = 0) -> Learner:
     Raises:
         ValueError: the description says in words, and not in expressions, how a memory is written.
     """
-    (weights,) = _written(system)
+    weights = _checked(system, group)
     context = _Names(system, group)
     boxes = [memory for memory in system.memories if memory.home == "optimizer"]
     members = tuple(_Member.of(memory, context) for memory in boxes if memory.consulted_by)
@@ -99,33 +99,51 @@ def rebuild(system: NestedSystem, group: int = 0) -> Learner:
     )
 
 
-def _written(system: NestedSystem) -> list[Memory]:
-    """The weights of a system that is made of expressions alone; an error for any other."""
-    outer = [memory for memory in system.memories if memory.home == "weights"]
-    texts = [(memory.name, text) for memory in system.memories for text in _expressions(memory)]
+def _checked(system: NestedSystem, group: int) -> Memory:
+    """The weights of a system that is made of boxes and expressions alone; an error for any other."""
     try:
-        if not system.known or len(outer) != 1:
-            raise ValueError(f"known={system.known}, {len(outer)} memories of weights")
-        for name, text in texts:
-            unknown = names_in(text) - _defined(system)
+        if not system.known:
+            raise ValueError("how its memories are written is not known")
+        outer = [memory for memory in system.memories if memory.home == "weights"]
+        if len(outer) != 1:
+            raise ValueError(f"it has {len(outer)} memories of weights, and one parameter is rebuilt at a time")
+        if system.settings and not 0 <= group < len(system.settings):
+            raise ValueError(f"it has {len(system.settings)} groups, and no group {group}")
+        for memory in system.memories:
+            _check_memory(memory)
+        texts = [text for memory in system.memories for text in _expressions(memory)]
+        for text in [*texts, *system.where.values()]:
+            unknown = names_in(text) - _defined(system, group)
             if unknown:
-                raise ValueError(f"memory {name!r} mentions {sorted(unknown)} in {text!r}")
+                raise ValueError(f"{text!r} mentions {', '.join(sorted(unknown))}, which it does not define")
     except ValueError as error:
         raise ValueError(
-            f"{system.name} cannot be rebuilt: expected a description of a torch optimizer whose memories are "
-            f"boxes with expressions; {error}"
+            f"{system.name} cannot be rebuilt: expected a description whose memories are boxes and whose rules are "
+            f"expressions; {error}"
         ) from error
-    return outer
+    return outer[0]
+
+
+def _check_memory(memory: Memory) -> None:
+    """Raise ValueError for a memory that is no box under gradient descent, read as it is."""
+    if memory.home == "weights":
+        return
+    plain = Memory(memory.name)
+    for item in ("model", "key", "rule", "update", "query", "readout", "period"):
+        if getattr(memory, item) != getattr(plain, item):
+            raise ValueError(f"the {item} of {memory.name!r} is {getattr(memory, item)!r}")
+    if memory.objective not in OBJECTIVES or memory.home != "optimizer":
+        raise ValueError(f"{memory.name!r} has the objective {memory.objective!r} and belongs to the {memory.home}")
 
 
 def _expressions(memory: Memory) -> tuple[str, ...]:
-    shown = () if memory.home == "weights" else (memory.value, memory.initial)
-    return (*shown, memory.lr, memory.retention, memory.update or "u")
+    own = (memory.update or "u",) if memory.home == "weights" else (memory.value, memory.initial)
+    return (*own, memory.lr, memory.retention)
 
 
-def _defined(system: NestedSystem) -> set[str]:
+def _defined(system: NestedSystem, group: int) -> set[str]:
     symbols = {memory.symbol for memory in system.memories}
-    settings = set().union(*system.settings) if system.settings else set()
+    settings = set(system.settings[group]) if system.settings else set()
     return symbols | settings | set(system.where) | {"g", "W", "t", "present"}
 
 

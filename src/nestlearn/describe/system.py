@@ -9,11 +9,9 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from nestlearn.describe.diagram import draw
-from nestlearn.describe.table import as_text
 from nestlearn.memory.levels import levels
 
-__all__ = ["WEIGHTS", "Level", "Memory", "NestedSystem", "sort_into_levels"]
+__all__ = ["WEIGHTS", "Level", "Memory", "NestedSystem", "inner_name", "sort_into_levels"]
 
 WEIGHTS = "weights"
 """The name of the outermost memory, and what ``consulted_by`` says of the memories behind its rule."""
@@ -90,7 +88,7 @@ class NestedSystem:
     """The memories behind one object, and what writes them.
 
     Attributes:
-        name: the class described, and of what.
+        name: the class that was described.
         memories: slowest level first; the weights before what their rule consults.
         known: False where the way a memory is written is not known to us.
         notes: what a reader should know besides.
@@ -168,13 +166,22 @@ class NestedSystem:
 
     def svg(self) -> str:
         """A picture of the nesting: one self-contained SVG for light and dark paper."""
+        from nestlearn.describe.diagram import draw
+
         return draw(self)
 
     def __str__(self) -> str:
+        from nestlearn.describe.table import as_text
+
         return as_text(self)
 
     def _all(self) -> Iterator[Memory]:
         return (memory for system in self.everything for memory in system.memories)
+
+
+def inner_name(name: str) -> str:
+    """The name of a memory behind the weights' rule, which is never that of the weights themselves."""
+    return f"past_{name}" if name == WEIGHTS else name
 
 
 def sort_into_levels(memories: Collection[Memory]) -> tuple[Memory, ...]:
@@ -183,16 +190,19 @@ def sort_into_levels(memories: Collection[Memory]) -> tuple[Memory, ...]:
     A rule needs the memories it consults at the time of its write, and a memory that looks on needs what it looks at.
     All weights of one system count as one memory, "weights".
     """
-    names = {memory.name: WEIGHTS if memory.home == "weights" else memory.name for memory in memories}
-    periods = {names[memory.name]: memory.period for memory in memories}
-    needs: dict[str, set[str]] = {name: set() for name in periods}
+
+    def name(memory: Memory) -> str:
+        return WEIGHTS if memory.home == "weights" else memory.name
+
+    periods = {name(memory): memory.period for memory in memories}
+    needs: dict[str, set[str]] = {each: set() for each in periods}
     for memory in memories:
         if memory.consulted_by:
             needs[memory.consulted_by].add(memory.name)
         if memory.follows:
             needs[memory.name].add(memory.follows)
-    number = {name: place for place, level in enumerate(levels(periods, needs), 1) for name in level}
-    numbered = [replace(memory, level=number[names[memory.name]]) for memory in memories]
+    number = {each: place for place, level in enumerate(levels(periods, needs), 1) for each in level}
+    numbered = [replace(memory, level=number[name(memory)]) for memory in memories]
     return tuple(sorted(numbered, key=lambda memory: memory.level))
 
 

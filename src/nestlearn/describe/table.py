@@ -1,17 +1,14 @@
 """A description as plain text: who is there and how large, and below it who is shown what and written by which rule."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from nestlearn.describe.system import Memory, NestedSystem
+from nestlearn.describe.system import Memory, NestedSystem
 
-__all__ = ["as_text", "every", "readable_bytes", "written"]
+__all__ = ["apart", "as_text", "every", "headline", "readable_bytes", "shown", "written"]
 
 WIDTH = 120
 GAP = "  "
@@ -21,12 +18,26 @@ def as_text(system: NestedSystem) -> str:
     """The tables of a system, then those of the parameters that follow another rule."""
     if not system.memories:
         return "\n".join([f"{system.name}: no memories", *(f"Note: {note}." for note in system.notes)])
-    blocks = [_title(system)]
-    for number, part in enumerate(system.everything):
-        heading = [f"Apart from these, {part.covers}:"] if number else []
+    covers = f" for {system.covers}" if system.covers else ""
+    state = f"{readable_bytes(system.state_bytes)} of state{' in all' if system.others else ''}"
+    blocks = [f"{headline(system)}{covers}; {state}"]
+    for part in system.everything:
+        heading = [] if part is system else [f"{apart(part, system)}:"]
         blocks += [*heading, _sizes(part), _rules(part), *_definitions(part)]
         blocks += [_wrap(f"Note: {note}.") for note in part.notes]
     return "\n\n".join(block for block in blocks if block)
+
+
+def headline(system: NestedSystem) -> str:
+    """'AdamW: 3 memories on 2 levels'."""
+    memories, levels = len(system.memories), len(system.levels)
+    words = f"{memories} {'memory' if memories == 1 else 'memories'} on {levels} level{'' if levels == 1 else 's'}"
+    return f"{system.name}: {words}"
+
+
+def apart(part: NestedSystem, system: NestedSystem) -> str:
+    """The heading of parameters that follow another rule than the main ones."""
+    return f"Apart from these, {part.covers}{'' if part.name == system.name else f', with {part.name}'}"
 
 
 def every(period: int) -> str:
@@ -71,17 +82,6 @@ def written(memory: Memory) -> str:
 def shown(memory: Memory) -> str:
     """The pair that a memory is shown; a box has no key."""
     return memory.value if memory.key == "none" else f"{memory.key} -> {memory.value}"
-
-
-def _title(system: NestedSystem) -> str:
-    memories, levels = len(system.memories), len(system.levels)
-    words = f"{system.name}: {_count(memories, 'memory', 'memories')} on {_count(levels, 'level', 'levels')}"
-    words += f" for {system.covers}" if system.covers else ""
-    return f"{words}; {readable_bytes(system.state_bytes)} of state{' in all' if system.others else ''}"
-
-
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number} {one if number == 1 else many}"
 
 
 def _sizes(system: NestedSystem) -> str:

@@ -5,18 +5,26 @@ weights and one memory for each tensor in its state, and the words that we do no
 """
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from nestlearn.describe.language import names_in, specialise
+from nestlearn.describe.language import evaluate, names_in, specialise
+from nestlearn.describe.parameters import (
+    count_entries,
+    covered,
+    outermost,
+    tensor_bytes,
+    tensors_in,
+    written_parameters,
+)
 from nestlearn.describe.recipes import RECIPES, SETTINGS, Box, Recipe
-from nestlearn.describe.system import WEIGHTS, Memory, NestedSystem, sort_into_levels
+from nestlearn.describe.system import WEIGHTS, Memory, NestedSystem, inner_name, sort_into_levels
 
-__all__ = ["covered", "describe_torch", "outermost", "tensor_bytes", "written_parameters"]
+__all__ = ["describe_torch"]
 
 UNKNOWN = "unknown"
 
@@ -33,11 +41,6 @@ def describe_torch(optimizer: torch.optim.Optimizer) -> list[tuple[NestedSystem,
             part = _part(own, settings, parameters)
             parts.setdefault(part.key, replace(part, settings=[], parameters=[])).add(part)
     return [(_system(optimizer, recipe, part), part.parameters) for part in parts.values()]
-
-
-def written_parameters(optimizer: torch.optim.Optimizer, group: Mapping[str, Any]) -> list[Tensor]:
-    """The parameters of a group that can get a gradient, or once had one."""
-    return [p for p in group["params"] if p.requires_grad or p.grad is not None or optimizer.state.get(p)]
 
 
 @dataclass
@@ -130,7 +133,7 @@ def _part(recipe: Recipe, settings: dict[str, Any], parameters: list[Tensor]) ->
             ),
         )
         for box in recipe.boxes
-        if not box.when or specialise(f"1 if {box.when} else 0", settings) == "1"
+        if not box.when or evaluate(box.when, settings.__getitem__)
     ]
     where = _reachable({name: decide(text) for name, text in recipe.where.items()}, weights, [own for _, own in boxes])
     return _Part(weights, boxes, where, [settings], list(parameters), recipe.scalars)
@@ -164,7 +167,7 @@ def _system(optimizer: torch.optim.Optimizer, recipe: Recipe, part: _Part) -> Ne
         sizes = [_size(box, parameter, settings[0]) for parameter in parameters]
         held = [optimizer.state[p].get(box.state) if p in optimizer.state else None for p in parameters]
         if recipe.joint and any(item is not None for item in held):
-            sizes = [(_entries(item), tensor_bytes(item)) for item in held]
+            sizes = [(count_entries(item), tensor_bytes(item)) for item in held]
         actual = [tensor_bytes(item) if item is not None else size[1] for item, size in zip(held, sizes, strict=True)]
         accounted += sum(tensor_bytes(item) for item in held)
         found.append(
@@ -207,52 +210,6 @@ def _number_size() -> int:
     return 8 if torch.get_default_dtype() == torch.float64 else 4
 
 
-def outermost(parameters: Sequence[Tensor]) -> Memory:
-    """The weights, the memory that all others serve, before anything is said of their rule."""
-    return Memory(
-        WEIGHTS,
-        symbol="W",
-        model="the model's parameters",
-        objective="the loss",
-        key="inputs",
-        value="targets",
-        home="weights",
-        holds="map",
-        initial="",
-        count=len(parameters),
-        parameters=sum(parameter.numel() for parameter in parameters),
-        bytes=tensor_bytes(parameters),
-    )
-
-
-def tensor_bytes(held: Any) -> int:
-    """Bytes of a tensor, or of all tensors in lists and dictionaries of them."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in _tensors(held))
-
-
-def _entries(held: Any) -> int:
-    return sum(tensor.numel() for tensor in _tensors(held))
-
-
-def _tensors(held: Any) -> list[Tensor]:
-    if isinstance(held, Tensor):
-        return [held]
-    if isinstance(held, Mapping):
-        return [tensor for item in held.values() for tensor in _tensors(item)]
-    if isinstance(held, (list, tuple)):
-        return [tensor for item in held for tensor in _tensors(item)]
-    return []
-
-
-def covered(parameters: Iterable[Tensor]) -> str:
-    """Parameters in words: '4 matrices and 6 vectors, 12,640 entries'."""
-    chosen = list(parameters)
-    matrices = sum(parameter.ndim > 1 for parameter in chosen)
-    kinds = ((matrices, "matrix", "matrices"), (len(chosen) - matrices, "vector", "vectors"))
-    words = [f"{count} {one if count == 1 else many}" for count, one, many in kinds if count]
-    return f"{' and '.join(words) or 'no parameters'}, {sum(p.numel() for p in chosen):,} entries"
-
-
 def _unknown(optimizer: torch.optim.Optimizer) -> tuple[NestedSystem, list[Tensor]]:
     """What can be seen of an optimizer that we have no recipe for."""
     parameters = [p for group in optimizer.param_groups for p in written_parameters(optimizer, group)]
@@ -275,14 +232,15 @@ def _unknown(optimizer: torch.optim.Optimizer) -> tuple[NestedSystem, list[Tenso
     bookkeeping = 0
     for state in optimizer.state.values():
         for name, item in state.items():
-            if name == "step" or not _tensors(item):
+            if name == "step" or not tensors_in(item):
                 bookkeeping += tensor_bytes(item)
                 continue
-            before = found.get(name, replace(blank, name=str(name), symbol=str(name), state=str(name)))
+            word = str(name)
+            before = found.get(name, replace(blank, name=inner_name(word), symbol=word, state=word))
             found[name] = replace(
                 before,
                 count=before.count + 1,
-                parameters=before.parameters + _entries(item),
+                parameters=before.parameters + count_entries(item),
                 bytes=before.bytes + tensor_bytes(item),
             )
     kind = type(optimizer)

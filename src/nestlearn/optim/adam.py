@@ -30,7 +30,7 @@ def adam_rule(betas: tuple[float, float], eps: float) -> Rule:
         average_box("momentum", first),
         average_box("second_moment", second, value=lambda scene: scene.gradient.square(), value_is="u^2"),
     )
-    update_is = f"momentum / (1 - {first:g}^t) / (sqrt(second_moment / (1 - {second:g}^t)) + {eps:g})"
+    update_is = f"momentum / (1 - {first:.12g}^t) / (sqrt(second_moment / (1 - {second:.12g}^t)) + {eps:.12g})"
     return Consult(memories=lambda shape: memories, combine=combine, scalars_at=corrections, update_is=update_is)
 
 

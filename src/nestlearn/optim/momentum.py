@@ -214,7 +214,7 @@ def _momentum_rule(group: dict[str, Any], value: Any, readout: Any) -> Rule:
     retention, nesterov = group["retention"], group["nesterov"]
     value_is = "u" if value is the_gradient else "phi(u)"
     memories = (sum_box("momentum", retention, value=value, value_is=value_is),)
-    update_is = f"{value_is} + {retention:g} momentum" if nesterov else "momentum"
+    update_is = f"{value_is} + {retention:.12g} * momentum" if nesterov else "momentum"
 
     def combine(scene: Scene) -> Tensor:
         answer = scene.answers["momentum"]
