@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "layers": {"ops"},
     "optim": {"targets"},
     "models": {"layers"},
-    "tasks": set(),
+    "tasks": {"models"},
     "training": {"optim", "models", "tasks"},
     "describe": {"optim", "models"},
     "report": {"training", "describe"},

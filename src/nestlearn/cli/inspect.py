@@ -26,7 +26,9 @@ def inspect(
             help="A contender, a class of nestlearn.optim or torch.optim, or module:function. [default: DeepMomentum]"
         ),
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="YAML file with settings of `nestlearn train`.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file with settings of `nestlearn train`, or `hope`, which is shipped.")
+    ] = None,
     assignments: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="One setting, as in optimizer.hidden=32 or task.dim=64."),

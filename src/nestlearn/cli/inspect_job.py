@@ -25,6 +25,7 @@ from nestlearn.tasks import DataFileError, Task, make_task
 from nestlearn.training import options
 from nestlearn.training.optimizers import find_optimizer
 from nestlearn.training.run_folder import write_atomic
+from nestlearn.training.shipped import find_config
 from nestlearn.training.train_settings import TrainSettings, resolve_training
 
 __all__ = ["Inspection", "inspect_job", "inspect_training"]
@@ -75,7 +76,7 @@ def inspect_job(
     try:
         if model is not None and "task" in given:
             raise ValueError("expected either --task or --model, got both")
-        settings = options.merge(TrainSettings(), options.read(config)) if config else TrainSettings()
+        settings = options.merge(TrainSettings(), options.read(find_config(config))) if config else TrainSettings()
         # Another name brings settings of its own; the same one keeps those of the file.
         kept = {"task": settings.task.name, "optimizer": settings.optimizer.name}
         settings = options.merge(settings, {name: value for name, value in given.items() if kept.get(name) != value})

@@ -4,8 +4,8 @@
 loaded. So the entry knows of each verb its name and one line, and loads its file when the verb is the one that is
 wanted. ``build_app`` has all of them loaded, for whoever wants to read their options.
 
-The command line needs more than torch (typer, rich, matplotlib, jinja2, PyYAML, pydantic, scipy). Without them the
-entry says how to get them, in one line, instead of failing with a traceback.
+The command line needs more than torch (typer, rich, matplotlib, jinja2, PyYAML, pydantic, safetensors, scipy). Without
+them the entry says how to get them, in one line, instead of failing with a traceback.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 __all__ = ["VERBS", "build_app", "main"]
 
 SUMMARY = "Nested Learning for PyTorch."
-EXTRAS = {"typer", "click", "rich", "matplotlib", "jinja2", "yaml", "pydantic", "scipy"}
+EXTRAS = {"typer", "click", "rich", "matplotlib", "jinja2", "yaml", "pydantic", "safetensors", "scipy"}
 
 VERBS: Mapping[str, str] = MappingProxyType(
     {
         "compare": "Tune and train every optimizer on the same tasks, and write a report.",
+        "generate": "Let a trained language model continue a text, and keep what it has read.",
         "inspect": "Show levels, memories, bytes and FLOPs of a training before it starts; nothing is allocated or "
         "trained.",
         "report": "Make report.html of a run folder again.",

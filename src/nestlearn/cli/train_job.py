@@ -22,6 +22,7 @@ from nestlearn.tasks import DataFileError, check_data
 from nestlearn.training import RunFolder, RunFolderError, options
 from nestlearn.training.checkpoint import CheckpointError
 from nestlearn.training.loop import Interrupted, Training
+from nestlearn.training.shipped import find_config
 from nestlearn.training.train_run import TrainRun
 from nestlearn.training.train_settings import TrainSettings, resolve_training
 
@@ -53,10 +54,16 @@ def train_job(
             raise ValueError("expected either --out or --resume, got both: a resumed run stays in its folder")
         base = TrainRun.settings_of(RunFolder.open(resume)) if resume else TrainSettings()
         run = TrainRun(folder, _settings(base, config, given, assignments))
-        _train(run, console, resumed=resume is not None)
+        about = _begin(run, resumed=resume is not None)
+    except (ValueError, RunFolderError, DataFileError) as error:
+        typer.echo(f"error: {error}", err=True)
+        return FAILED
+    try:
+        console.print(about, soft_wrap=True, highlight=False)
+        _train(run, console)
         write_systems(folder.path)
         path, _ = write_report(folder.path)
-    except (ValueError, RunFolderError, DataFileError, CheckpointError) as error:
+    except (RunFolderError, DataFileError, CheckpointError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         return FAILED
     except Interrupted:
@@ -69,7 +76,7 @@ def train_job(
 
 def _settings(base: TrainSettings, config: Path | None, given: dict[str, Any], assignments: list[str]) -> TrainSettings:
     """A file over the base, options over the file, ``--set`` over the options."""
-    settings = options.merge(base, options.read(config)) if config else base
+    settings = options.merge(base, options.read(find_config(config))) if config else base
     kept = {"task": settings.task.name, "optimizer": settings.optimizer.name}
     # Another name brings settings of its own; the same one keeps those that it has.
     settings = options.merge(settings, {k: v for k, v in given.items() if k != "lr" and kept.get(k) != v})
@@ -78,16 +85,19 @@ def _settings(base: TrainSettings, config: Path | None, given: dict[str, Any], a
     return resolve_training(options.assign(settings, assignments))
 
 
-def _train(run: TrainRun, console: Console, resumed: bool) -> None:
-    """Everything between the settings and the report."""
+def _begin(run: TrainRun, resumed: bool) -> str:
+    """Make the folder, or open it, once it is sure that the training can be built; returns what is to be said of it."""
     if resumed:
         run.resume()
     check_data([run.settings.task.name])
     training = run.prepare()
     if not resumed:
         run.create()
-    if training is not None:
-        console.print(f"{_about(training)}\nrun folder: {run.folder.path}", soft_wrap=True, highlight=False)
+    where = f"run folder: {run.folder.path}"
+    return f"{_about(training)}\n{where}" if training is not None else f"{where}: all seeds are finished"
+
+
+def _train(run: TrainRun, console: Console) -> None:
     with show_training(console, run.settings) as progress, _interrupts() as stopped:
         try:
             run.run(progress, stopped)

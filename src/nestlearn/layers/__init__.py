@@ -1,8 +1,9 @@
 """Layers for sequences: memories written by every token, and attention, all with a state that can be carried on."""
 
 from nestlearn.layers.attention import Attention
+from nestlearn.layers.continuum import ContinuumMemory
 from nestlearn.layers.memory import MemoryLayer
 from nestlearn.layers.self_modifying import SelfModifyingTitans
 from nestlearn.layers.sequence import SequenceLayer
 
-__all__ = ["Attention", "MemoryLayer", "SelfModifyingTitans", "SequenceLayer"]
+__all__ = ["Attention", "ContinuumMemory", "MemoryLayer", "SelfModifyingTitans", "SequenceLayer"]

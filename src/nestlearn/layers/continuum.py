@@ -19,8 +19,8 @@ layer.
     the step below the curvature where the tokens of a period are alike. Differentiable to all orders.
 ``"next_token"``
     The task's own loss on the tokens just seen. Only the model around the layer knows its slopes: it runs the layer up
-    to ``until_write`` and passes them to ``write`` (`nestlearn.models.LanguageModel` does). eta = inner_lr 2 sigmoid(b),
-    c = 1.
+    to ``until_write`` and passes them to ``write`` (`nestlearn.models.LanguageModel` does). eta =
+    inner_lr 2 sigmoid(b), c = 1.
 
 **Variants (C2).**
 
@@ -39,6 +39,7 @@ layer.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -91,8 +92,6 @@ class ContinuumMemory(SequenceLayer):
         objective: str = "local",
         inner_lr: float | None = None,
         retention: float = 1.0,
-        device: torch.device | None = None,
-        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(dim)
         choice("variant", variant, VARIANTS)
@@ -104,15 +103,14 @@ class ContinuumMemory(SequenceLayer):
         hidden = 2 * dim if hidden is None else hidden
         parents = [*self.periods[1:], None] if variant == "nested" else [None] * len(self.periods)
         self.blocks = nn.ModuleList(
-            _Block(self, hidden, period, parent, device, dtype)
-            for period, parent in zip(self.periods, parents, strict=True)
+            _Block(self, hidden, period, parent) for period, parent in zip(self.periods, parents, strict=True)
         )
         if variant == "headwise":
             equal = len(self.periods) ** -0.5
-            self.weights = nn.Parameter(torch.full((len(self.periods),), equal, device=device, dtype=dtype))
+            self.weights = nn.Parameter(torch.full((len(self.periods),), equal))
 
     def initial_state(self, batch_size: int) -> State:
-        blocks = {str(l): block.initial_state(batch_size) for l, block in enumerate(self._blocks())}
+        blocks = {name: block.initial_state(batch_size) for name, block in self._blocks().items()}
         return {"time": torch.zeros((), dtype=torch.int64), "blocks": blocks}
 
     def forward(self, x: Tensor, state: State | None = None, return_state: bool = False) -> Any:
@@ -142,10 +140,10 @@ class ContinuumMemory(SequenceLayer):
             )
         written, y = {}, full(x)
         first = y
-        for l, block in enumerate(self._blocks()):
+        for name, block in self._blocks().items():
             given = first if self.variant == "headwise" else y
-            answer, written[str(l)] = block(given, state["blocks"][str(l)], time, keep)
-            y = y + (self.weights[l].to(y.dtype) * answer if self.variant == "headwise" else answer)
+            answer, written[name] = block(given, state["blocks"][name], time, keep)
+            y = y + (self.weights[int(name)].to(y.dtype) * answer if self.variant == "headwise" else answer)
         return y.to(x.dtype), {"time": state["time"] + x.shape[1], "blocks": written}
 
     def until_write(self, state: State) -> int | None:
@@ -168,8 +166,8 @@ class ContinuumMemory(SequenceLayer):
             slopes: for every tensor of ``fast_parameters``, of losses summed over the tokens, each sequence its own.
         """
         time, written = int(state["time"]), {}
-        for l, block in enumerate(self._blocks()):
-            written[str(l)] = block.collect(state["blocks"][str(l)], slopes[str(l)], time)
+        for name, block in self._blocks().items():
+            written[name] = block.collect(state["blocks"][name], slopes[name], time)
         return {**state, "blocks": written}
 
     def extra_repr(self) -> str:
@@ -178,37 +176,26 @@ class ContinuumMemory(SequenceLayer):
             f"inner_lr={self.inner_lr}, retention={self.retention}"
         )
 
-    def _blocks(self) -> list[_Block]:
-        return list(self.blocks)  # type: ignore[arg-type]
+    def _blocks(self) -> dict[str, _Block]:
+        return {str(number): block for number, block in enumerate(self.blocks)}  # type: ignore[misc]
 
 
 class _Block(nn.Module):
     """One memory of the layer: the learned start, what it is asked for, and its writes."""
 
-    def __init__(
-        self,
-        layer: ContinuumMemory,
-        hidden: int,
-        period: int,
-        parent: int | None,
-        device: torch.device | None,
-        dtype: torch.dtype | None,
-    ) -> None:
+    def __init__(self, layer: ContinuumMemory, hidden: int, period: int, parent: int | None) -> None:
         super().__init__()
         dim = layer.dim
         self.memory = AssociativeMemory(MLP(dim, hidden, dim, residual=False), l2, GradientDescent())
         self.period, self.parent = period, parent
         self.inner_lr, self.retention, self.local = layer.inner_lr, layer.retention, layer.objective == "local"
-
-        def drawn(scale: float, *shape: int) -> nn.Parameter:
-            return nn.Parameter(torch.empty(shape, device=device, dtype=dtype).normal_(std=scale))
-
-        self.inner, self.outer = drawn(1.0, hidden, dim), drawn(SCALE, dim, hidden)
+        self.inner = nn.Parameter(torch.randn(hidden, dim))
+        self.outer = nn.Parameter(SCALE * torch.randn(dim, hidden))
         if self.inner_lr and self.local:
-            self.target = drawn(SCALE, dim, dim)
-            self.rate_weight = nn.Parameter(torch.zeros(dim, device=device, dtype=dtype))
+            self.target = nn.Parameter(SCALE * torch.randn(dim, dim))
+            self.rate_weight = nn.Parameter(torch.zeros(dim))
         if self.inner_lr:
-            self.rate_bias = nn.Parameter(torch.zeros((), device=device, dtype=dtype))
+            self.rate_bias = nn.Parameter(torch.zeros(()))
 
     def initial_state(self, batch: int) -> State:
         start = {name: t.expand(batch, *t.shape) for name, t in self.start().items()}
@@ -296,12 +283,11 @@ class _Block(nn.Module):
             curvature = slopes["hidden"].square().sum(-1) / slopes["mass"].clamp(min=1e-12)
             shorter = curvature.clamp(min=1).reciprocal()
             steps = {name: spread(shorter, step) * step for name, step in steps.items()}
-        start = state.get("start")
         if self.parent is not None:
             span = {name: total + steps[name] for name, total in state["span"].items()}
             if time % self.parent == 0:
                 share = self.period / self.parent
-                start = {name: apply_update(start[name], total, share, 1.0) for name, total in span.items()}
+                start = {name: apply_update(state["start"][name], total, share, 1.0) for name, total in span.items()}
                 nothing = {name: torch.zeros_like(total) for name, total in span.items()}
                 return {**state, "model": start, "start": start, "span": nothing}
             state = {**state, "span": span}
@@ -310,7 +296,7 @@ class _Block(nn.Module):
                 **state,
                 "model": {name: apply_update(before[name], step, 1.0, 1.0) for name, step in steps.items()},
             }
-        start = start or self.start()
+        start = self.start() if self.parent is None else state["start"]
         model = {
             name: start[name] + apply_update(before[name] - start[name], step, 1.0, self.retention)
             for name, step in steps.items()
@@ -322,12 +308,10 @@ def _check(layer: ContinuumMemory) -> None:
     periods = layer.periods
     if not periods or any(not isinstance(period, int) or period < 1 for period in periods):
         raise ValueError(f"periods: expected whole numbers of tokens, at least 1, one for each block, got {periods}")
-    if layer.variant == "nested" and any(
-        slow <= fast or slow % fast for fast, slow in zip(periods[:-1], periods[1:], strict=True)
-    ):
+    if layer.variant == "nested" and any(slow <= fast or slow % fast for fast, slow in pairwise(periods)):
         raise ValueError(
-            f"periods: the nested variant restores a block when the next slower one is written, so each period must be "
-            f"a multiple of the one before; got {periods}. Try {tuple(min(periods) * 4**l for l in range(len(periods)))}"
+            "periods: the nested variant restores a block when the next slower one is written, so each period must be "
+            f"a multiple of the one before, and longer; got {periods}"
         )
     if layer.objective == "next_token" and (min(periods) < 2 or any(period % min(periods) for period in periods)):
         raise ValueError(

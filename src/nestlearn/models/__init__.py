@@ -5,7 +5,7 @@ from nestlearn.models.generation import generate, read, state_bytes, stream
 from nestlearn.models.language_model import PARTS, LanguageModel, Part
 from nestlearn.models.named import MODELS, gated_delta_net, hope, hope_attention, match_parameters, titans, transformer
 from nestlearn.models.state_files import StateFileError, load_state, save_state
-from nestlearn.models.tokenizer import ByteTokenizer, FileTokenizer, Tokenizer, load_tokenizer
+from nestlearn.models.tokenizer import ByteTokenizer, FileTokenizer, TextStream, Tokenizer, load_tokenizer
 
 __all__ = [
     "MODELS",
@@ -16,6 +16,7 @@ __all__ = [
     "Part",
     "StateFileError",
     "SwiGLU",
+    "TextStream",
     "Tokenizer",
     "gated_delta_net",
     "generate",

@@ -1,6 +1,5 @@
 """The feed-forward layer of a transformer, which remembers nothing (arXiv 2002.05202)."""
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
@@ -18,20 +17,13 @@ class SwiGLU(SequenceLayer):
         hidden: units; None is 8/3 dim, rounded up to a multiple of 8, as many numbers as a plain MLP of 4 dim has.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        *,
-        hidden: int | None = None,
-        device: torch.device | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
+    def __init__(self, dim: int, *, hidden: int | None = None) -> None:
         super().__init__(dim)
         hidden = -(-8 * dim // 24) * 8 if hidden is None else hidden
         if hidden < 1:
             raise ValueError(f"hidden: expected at least 1 unit, got {hidden}")
-        self.up, self.gate = (nn.Linear(dim, hidden, bias=False, device=device, dtype=dtype) for _ in range(2))
-        self.down = nn.Linear(hidden, dim, bias=False, device=device, dtype=dtype)
+        self.up, self.gate = (nn.Linear(dim, hidden, bias=False) for _ in range(2))
+        self.down = nn.Linear(hidden, dim, bias=False)
 
     def initial_state(self, batch_size: int) -> State:
         return {}

@@ -51,7 +51,8 @@ def generate(
     """
     found = [tokens]
     new = stream(model, tokens, temperature=temperature, top_k=top_k, seed=seed, state=state)
-    for token, state in _first(new, max_new_tokens):
+    for token, after in _first(new, max_new_tokens):
+        state = after
         found.append(token.unsqueeze(1))
     if max_new_tokens == 0 and return_state:
         _, state = read(model, tokens, state)

@@ -26,6 +26,7 @@ from nestlearn.errors import choice
 from nestlearn.layers.attention import Attention
 from nestlearn.layers.continuum import ContinuumMemory
 from nestlearn.layers.memory import MemoryLayer
+from nestlearn.layers.self_modifying import SelfModifyingTitans
 from nestlearn.layers.sequence import SequenceLayer
 from nestlearn.memory.rules import State
 from nestlearn.models.feed_forward import SwiGLU
@@ -37,6 +38,7 @@ __all__ = ["PARTS", "LanguageModel", "Part"]
 PARTS: Mapping[str, type[SequenceLayer]] = {
     "attention": Attention,
     "memory": MemoryLayer,
+    "self_modifying": SelfModifyingTitans,
     "continuum": ContinuumMemory,
     "swiglu": SwiGLU,
 }
@@ -69,8 +71,6 @@ class LanguageModel(nn.Module):
         blocks: Sequence[Sequence[Part]],
         *,
         tied: bool = False,
-        device: torch.device | None = None,
-        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         if vocab_size < 1 or dim < 1:
@@ -79,11 +79,10 @@ class LanguageModel(nn.Module):
             json.dumps({"vocab_size": vocab_size, "dim": dim, "blocks": blocks, "tied": tied})
         )
         self.vocab_size, self.dim, self.tied = vocab_size, dim, tied
-        place: Any = {"device": device, "dtype": dtype}
-        self.embedding = nn.Embedding(vocab_size, dim, **place)
-        self.blocks = nn.ModuleList(nn.ModuleList(_OnStream(dim, part, place) for part in block) for block in blocks)
-        self.norm = nn.RMSNorm(dim, eps=1e-6, **place)
-        self.head = None if tied else nn.Linear(dim, vocab_size, bias=False, **place)
+        self.embedding = nn.Embedding(vocab_size, dim)
+        self.blocks = nn.ModuleList(nn.ModuleList(_OnStream(dim, part) for part in block) for block in blocks)
+        self.norm = nn.RMSNorm(dim, eps=1e-6)
+        self.head = None if tied else nn.Linear(dim, vocab_size, bias=False)
         if self.head is not None:
             nn.init.normal_(self.head.weight, std=0.5 * dim**-0.5)
         self._learning = learning_parts(self)
@@ -166,23 +165,25 @@ class LanguageModel(nn.Module):
             low, high = (int(bound) for bound in torch.aminmax(tokens))
             if low < 0 or high >= self.vocab_size:
                 raise ValueError(f"tokens: expected numbers from 0 to {self.vocab_size - 1}, got {low} to {high}")
-        if state is not None and (not isinstance(state, Mapping) or state.get("parts", {}).keys() != self.parts.keys()):
-            came = f"one with {sorted(state)}" if isinstance(state, Mapping) else f"a {type(state).__name__}"
-            raise ValueError(
-                f"state: expected one of a model with {len(self.parts)} parts, as initial_state({len(tokens)}) gives it; "
-                f"got {came}, parts {sorted(state.get('parts', {})) if isinstance(state, Mapping) else 'none'}"
-            )
+        if state is not None:
+            parts = state.get("parts") if isinstance(state, Mapping) else None
+            names = sorted(parts) if isinstance(parts, Mapping) else None
+            if names != sorted(self.parts):
+                raise ValueError(
+                    f"state: expected one of a model with the parts {sorted(self.parts)}, as "
+                    f"initial_state({len(tokens)}) gives it; got parts {names}"
+                )
 
 
 class _OnStream(nn.Module):
     """A layer between a norm and the residual stream."""
 
-    def __init__(self, dim: int, part: Part, place: Mapping[str, Any]) -> None:
+    def __init__(self, dim: int, part: Part) -> None:
         super().__init__()
         name, settings = part
         choice("part", name, PARTS)
-        self.layer = PARTS[name](dim, **settings, **place)
-        self.norm = None if name == "continuum" else nn.RMSNorm(dim, eps=1e-6, **place)
+        self.layer = PARTS[name](dim, **settings)
+        self.norm = None if name == "continuum" else nn.RMSNorm(dim, eps=1e-6)
 
     def forward(self, x: Tensor, state: State | None, keep: bool) -> tuple[Tensor, State]:
         given = x if self.norm is None else self.norm(x)

@@ -14,8 +14,7 @@ name                 mixes tokens                    then, token by token
 
 All take ``(vocab_size, dim, depth, heads, **options)``. An option is a setting of one of the two layers, under the
 layer's own name for it: ``hope(256, 128, 2, 4, memory="mlp", variant="nested")``. Where both have it, the feed-forward
-layer's is meant, as with ``hidden``; ``mixer={"hidden": 64}`` says otherwise. ``tied``, ``device`` and ``dtype`` are
-those of `LanguageModel`.
+layer's is meant, as with ``hidden``; ``mixer={"hidden": 64}`` says otherwise. ``tied`` is that of `LanguageModel`.
 """
 
 from __future__ import annotations
@@ -32,8 +31,8 @@ from nestlearn.models.language_model import PARTS, LanguageModel
 
 __all__ = ["MODELS", "gated_delta_net", "hope", "hope_attention", "match_parameters", "titans", "transformer"]
 
-WHOLE = ("tied", "device", "dtype")
-OWN = ("self", "dim", "heads", "device", "dtype")
+WHOLE = ("tied",)
+OWN = ("dim", "heads")
 
 
 def hope(vocab_size: int = 256, dim: int = 128, depth: int = 2, heads: int = 4, **options: Any) -> LanguageModel:
@@ -49,7 +48,13 @@ def hope_attention(
 
 
 def titans(
-    vocab_size: int = 256, dim: int = 128, depth: int = 2, heads: int = 4, *, self_modifying: bool = True, **options: Any
+    vocab_size: int = 256,
+    dim: int = 128,
+    depth: int = 2,
+    heads: int = 4,
+    *,
+    self_modifying: bool = True,
+    **options: Any,
 ) -> LanguageModel:
     """Titans without attention: self-modifying, or one MLP memory a head under delta gradient descent, then SwiGLU."""
     if self_modifying:
@@ -95,7 +100,8 @@ def match_parameters(
     step = 2 * heads * multiple
 
     def count(steps: int) -> int:
-        model = MODELS[name](vocab_size, steps * step, depth, heads, **{**options, "device": torch.device("meta")})
+        with torch.device("meta"):
+            model = MODELS[name](vocab_size, steps * step, depth, heads, **options)
         return sum(parameter.numel() for parameter in model.parameters())
 
     above = 1
@@ -123,7 +129,8 @@ def _named(
 ) -> LanguageModel:
     if depth < 1:
         raise ValueError(f"depth: expected at least 1 block, got {depth}")
-    mixes, feeds, whole = dict(options.get("mixer", {})), dict(options.get("feed_forward", {})), {}
+    mixes, feeds = dict(options.get("mixer", {})), dict(options.get("feed_forward", {}))
+    whole: dict[str, Any] = {}
     known = {part: _settings(part) for part in (mixer, feed_forward)}
     for option, value in options.items():
         if option in ("mixer", "feed_forward"):
@@ -136,5 +143,5 @@ def _named(
 
 
 def _settings(part: str) -> Iterable[str]:
-    """What a layer takes besides its width, its heads and where it lives."""
+    """What a layer takes besides its width and its heads."""
     return [setting for setting in inspect.signature(PARTS[part]).parameters if setting not in OWN]

@@ -87,8 +87,8 @@ def _read_chunk(
         ready = dict(parts)
         for name in learning:
             blocks = {
-                l: {**block, "model": {key: _with_slope(tensor, outer) for key, tensor in block["model"].items()}}
-                for l, block in parts[name]["blocks"].items()
+                number: {**block, "model": {key: _with_slope(t, outer) for key, t in block["model"].items()}}
+                for number, block in parts[name]["blocks"].items()
             }
             ready[name] = {**parts[name], "blocks": blocks}
         logits, after = model.advance(tokens, ready, keep=True)
@@ -98,7 +98,7 @@ def _read_chunk(
         loss = F.cross_entropy(full(logits[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten(), reduction="sum")
         found = iter(torch.autograd.grad(loss, flat, retain_graph=outer))
         slopes = {
-            name: {l: {key: next(found) for key in block} for l, block in blocks.items()}
+            name: {number: {key: next(found) for key in block} for number, block in blocks.items()}
             for name, blocks in fast.items()
         }
     return (logits, after, slopes) if outer else (logits.detach(), _detached(after), slopes)

@@ -7,6 +7,7 @@ they are asked for. Files are written whole or not at all.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 from collections.abc import Mapping
@@ -81,7 +82,7 @@ def load_state(
         )
     device = model.embedding.weight.device
     state = _nested({name: tensor if name.endswith("time") else tensor.to(device) for name, tensor in tensors.items()})
-    found = {len(tensor) for tensor in tensors.values() if tensor.ndim}
+    found = {len(tensor) for name, tensor in tensors.items() if tensor.ndim and not name.endswith(".")}
     if batch_size is not None and found != {batch_size}:
         raise StateFileError(f"expected the state of {batch_size} sequences in {path}, got {sorted(found)}")
     return state
@@ -129,5 +130,6 @@ def _digest(model: LanguageModel) -> str:
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        tensor = tensor.detach().cpu().contiguous()
+        digest.update(ctypes.string_at(tensor.data_ptr(), tensor.nbytes))
     return digest.hexdigest()[:16]

@@ -9,7 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-__all__ = ["ByteTokenizer", "FileTokenizer", "Tokenizer", "load_tokenizer"]
+__all__ = ["ByteTokenizer", "FileTokenizer", "TextStream", "Tokenizer", "load_tokenizer"]
+
+REPLACEMENT = "\ufffd"
+WAIT = 8
 
 
 class Tokenizer(Protocol):
@@ -54,7 +57,8 @@ class FileTokenizer:
             from tokenizers import Tokenizer as Library
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(
-                f"reading {path} needs tokenizers, which is not installed: pip install tokenizers", name=error.name
+                f'reading {path} needs tokenizers, which is not installed: pip install "nestlearn[tokenizers]"',
+                name=error.name,
             ) from error
         try:
             self._library: Any = Library.from_file(str(path))
@@ -75,3 +79,35 @@ class FileTokenizer:
 def load_tokenizer(path: str | Path | None) -> Tokenizer:
     """The tokenizer in a file, or bytes for None."""
     return ByteTokenizer() if path is None else FileTokenizer(path)
+
+
+class TextStream:
+    """Text as tokens come: a character of several tokens waits for the last of them.
+
+    Args:
+        tokenizer: what the tokens mean.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._known: list[int] = []  # already shown, kept because a word may begin with a space only after another
+        self._new: list[int] = []
+
+    def push(self, token: int) -> str:
+        """What can be shown after this token, perhaps nothing."""
+        self._new.append(token)
+        # No character has more than four bytes: what cannot be read after eight tokens never will be.
+        return self._show() if not self._text().endswith(REPLACEMENT) or len(self._new) >= WAIT else ""
+
+    def rest(self) -> str:
+        """What is left at the end, replacement characters for half characters."""
+        return self._show() if self._new else ""
+
+    def _text(self) -> str:
+        before = self._tokenizer.decode(self._known)
+        return self._tokenizer.decode(self._known + self._new)[len(before) :]
+
+    def _show(self) -> str:
+        text = self._text()
+        self._known, self._new = self._new, []
+        return text

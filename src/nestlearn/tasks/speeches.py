@@ -11,16 +11,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nestlearn.models import MODELS, LanguageModel
 from nestlearn.tasks.data import SPEECHES, DataFile, speeches
 from nestlearn.tasks.networks import ByteTransformer, check_heads
-from nestlearn.tasks.task import Figure, Task, cpu_generator, seeded
+from nestlearn.tasks.task import Figure, Task, cpu_generator, seeded, size
 
 __all__ = ["SpeechesTask"]
+
+TRANSFORMER = "transformer"  # the task's own, with learned positions
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpeechesTask(Task):
-    """Bytes of the State of the Union speeches, a small transformer. Figures: ``loss`` (nats a byte), ``bits`` (a
+    """Bytes of the State of the Union speeches, a small language model. Figures: ``loss`` (nats a byte), ``bits`` (a
     byte).
 
     ``validation_windows`` and ``test_windows`` windows of ``context`` bytes, evenly spaced over the whole split, are
@@ -34,6 +37,7 @@ class SpeechesTask(Task):
     width: ClassVar[str | None] = "dim"
     files: ClassVar[tuple[DataFile, ...]] = (SPEECHES,)
 
+    network: str = size(TRANSFORMER, choices=(TRANSFORMER, *(name for name in MODELS if name != TRANSFORMER)))
     dim: int = 96
     depth: int = 2
     heads: int = 4
@@ -47,10 +51,16 @@ class SpeechesTask(Task):
         check_heads(self.dim, self.heads)
 
     def build(self, seed: int) -> nn.Module:
-        model = seeded(seed, lambda: ByteTransformer(self.dim, self.depth, self.heads, self.context))
-        return model.to(device=self.device, dtype=self.dtype)
+        return seeded(seed, self._network).to(device=self.device, dtype=self.dtype)
+
+    def _network(self) -> nn.Module:
+        if self.network == TRANSFORMER:
+            return ByteTransformer(self.dim, self.depth, self.heads, self.context)
+        return MODELS[self.network](256, self.dim, self.depth, self.heads)
 
     def tables(self, model: nn.Module) -> list[nn.Module]:
+        if isinstance(model, LanguageModel):
+            return [model.embedding, *([] if model.head is None else [model.head])]
         assert isinstance(model, ByteTransformer)
         return [model.tokens, model.positions, model.head]
 

@@ -1,0 +1,49 @@
+"""``nestlearn generate``: let a trained language model continue a text, and keep what it has read.
+
+This file holds the options alone and imports no torch, so that help and completion answer at once; ``generate_job``
+does the work.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nestlearn.cli.completion import DEVICES, one_of
+
+__all__ = ["generate"]
+
+
+def generate(
+    run: Annotated[Path, typer.Option(help="A folder written by `nestlearn train` with a language model.")],
+    prompt: Annotated[str, typer.Option(help="The text to continue; - reads it from the standard input.")] = "",
+    tokens: Annotated[int, typer.Option(min=0, help="How many tokens to add; 0 reads the prompt and no more.")] = 200,
+    temperature: Annotated[
+        float, typer.Option(min=0, help="0 takes the likeliest token, 1 draws as the model says, more is bolder.")
+    ] = 0.8,
+    top_k: Annotated[
+        int | None, typer.Option(min=1, help="Draw from so many of the likeliest tokens alone. [default: all]")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
+    state: Annotated[
+        Path | None,
+        typer.Option(help="A file with the model's memory: read first if it is there, written at the end."),
+    ] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="A tokenizer.json of the tokenizers library. [default: bytes]")
+    ] = None,
+    run_seed: Annotated[
+        int | None, typer.Option(help="Which run of the folder, by its seed. [default: the first]")
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="auto, cpu or cuda. [default: where it was trained]", autocompletion=one_of(DEVICES)),
+    ] = None,
+) -> None:
+    """Let a trained language model continue a text, and keep what it has read."""
+    from nestlearn.cli.generate_job import Choices, generate_job
+
+    choices = Choices(tokens, temperature, top_k, seed)
+    raise typer.Exit(generate_job(run, prompt, choices, state, tokenizer, run_seed, device))

@@ -1,0 +1,137 @@
+"""What ``nestlearn generate`` does with its options: a model, its memory, a prompt, and text as it comes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import typer
+
+from nestlearn.models import (
+    ByteTokenizer,
+    LanguageModel,
+    TextStream,
+    Tokenizer,
+    load_state,
+    load_tokenizer,
+    read,
+    save_state,
+    stream,
+)
+from nestlearn.training import RunFolderError
+from nestlearn.training.checkpoint import CheckpointError
+from nestlearn.training.config import find_device
+from nestlearn.training.trained import load_trained
+
+__all__ = ["Choices", "generate_job"]
+
+FINISHED, FAILED, INTERRUPTED = 0, 2, 130
+PIECE = 1 << 16  # bytes of the standard input that are read at once
+
+
+@dataclass(frozen=True)
+class Choices:
+    """How many tokens are added, and how each is chosen."""
+
+    tokens: int
+    temperature: float
+    top_k: int | None
+    seed: int
+
+
+def generate_job(
+    run: Path,
+    prompt: str,
+    choices: Choices,
+    state: Path | None,
+    tokenizer: Path | None,
+    run_seed: int | None,
+    device: str | None,
+) -> int:
+    """Print the continuation; returns the exit status.
+
+    Args:
+        run: the folder of the run.
+        prompt: a text, or "-".
+        choices: tokens to add.
+        state: file of the memory, or None.
+        tokenizer: file of the vocabulary, or None for bytes.
+        run_seed: which run of the folder.
+        device: where to compute.
+    """
+    try:
+        model, words = _model(run, run_seed, device), load_tokenizer(tokenizer)
+        if words.vocab_size > model.vocab_size:
+            raise ValueError(
+                f"the tokenizer has {words.vocab_size} tokens, the model in {run} knows {model.vocab_size}: expected "
+                "the one that the model was trained with"
+            )
+        known = load_state(state, model, batch_size=1) if state is not None and state.exists() else None
+        return _continue(model, words, prompt, choices, state, known)
+    except (ValueError, OSError, RunFolderError, CheckpointError, ModuleNotFoundError) as error:
+        typer.echo(f"error: {error}", err=True)
+        return FAILED
+
+
+def _model(run: Path, seed: int | None, device: str | None) -> LanguageModel:
+    trained = load_trained(run, seed=seed, device=None if device is None else find_device(device))
+    for note in trained.notes:
+        typer.echo(f"note: {note}", err=True)
+    if not isinstance(trained.model, LanguageModel):
+        raise ValueError(
+            f"the network in {run} keeps no memory to generate with: expected a run of the task speeches with "
+            "task.network=hope, hope_attention, titans or gated_delta_net, got "
+            f"{trained.settings.task.name} with a {type(trained.model).__name__}"
+        )
+    return trained.model
+
+
+def _continue(
+    model: LanguageModel, words: Tokenizer, prompt: str, choices: Choices, path: Path | None, state: Any
+) -> int:
+    """Read the prompt, print what follows, and save the memory, also when the user has had enough."""
+    status, text = FINISHED, TextStream(words)
+    last: torch.Tensor | None = None
+    try:
+        # The last piece is left to `stream`, which needs a token to begin with.
+        for piece in _pieces(prompt, words):
+            if last is not None:
+                _, state = read(model, last, state)
+            last = torch.tensor([piece], device=model.embedding.weight.device)
+        if last is None:
+            raise ValueError("expected a prompt of at least one token: --prompt TEXT, or --prompt - for standard input")
+        if choices.tokens == 0:
+            _, state = read(model, last, state)
+        else:
+            new = stream(
+                model,
+                last,
+                temperature=choices.temperature,
+                top_k=choices.top_k,
+                seed=choices.seed,
+                state=state,
+            )
+            for _ in range(choices.tokens):
+                token, state = next(new)
+                typer.echo(text.push(int(token)), nl=False)
+                sys.stdout.flush()
+            typer.echo(text.rest())
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+        typer.echo()
+    if path is not None and state is not None:
+        save_state(state, path, model)
+    return status
+
+
+def _pieces(prompt: str, words: Tokenizer) -> Iterator[list[int]]:
+    """The tokens of the prompt; bytes from the standard input are read bit by bit, however many there are."""
+    if prompt == "-" and isinstance(words, ByteTokenizer):
+        while piece := sys.stdin.buffer.read(PIECE):
+            yield list(piece)
+    elif tokens := words.encode(sys.stdin.read() if prompt == "-" else prompt):
+        yield tokens
