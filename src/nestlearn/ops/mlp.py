@@ -102,8 +102,8 @@ def mlp_step(
 ) -> tuple[Tensor | None, State]:
     """Some tokens of one chunk, all gradients taken at ``frozen`` (S5, S6): for layers that make keys from the state.
 
-    Nothing is checked or converted. Several memories may share keys, eta and alpha (S10): give these a leading dimension
-    of one where the parameters and the values count memories.
+    Nothing is checked or converted. Several memories may share keys, eta and alpha (S10): give these a leading
+    dimension of one where the parameters and the values count memories.
 
     Args:
         memory: a memory for which `has_mlp_form` holds.
