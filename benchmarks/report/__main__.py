@@ -30,12 +30,12 @@ def main() -> int:
     options = _arguments()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as place:
-        result = _measure(Path(place) / "run", options)
+        result, wall = _measure(Path(place) / "run", options)
     for name, unit, factor in (("seconds", "s", 1), ("bytes", "MB", 1e6)):
         verdict = "pass" if result[name] < result[f"{name}_bar"] else "FAIL"
         bar = result[f"{name}_bar"] / factor
         print(f"{verdict}  {result[name] / factor:.2f} {unit} (below {bar:g} {unit})")
-    print(f"      {result['wall_seconds']:.2f} s on the wall")
+    print(f"      {wall:.2f} s on the wall")
     described = machine("cpu")
     if options.output or not options.quick:
         path = options.output or RESULTS / f"{slug(described)}.json"
@@ -44,8 +44,8 @@ def main() -> int:
     return 0 if result["passed"] else 1
 
 
-def _measure(path: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Make the folder, write its report once to warm up and then ``rounds`` times."""
+def _measure(path: Path, options: argparse.Namespace) -> tuple[dict[str, Any], float]:
+    """Make the folder, write its report once to warm up and then ``rounds`` times; also the seconds on the wall."""
     folder = made_up_folder(
         path, OPTIMIZERS, points=options.steps, looks=options.steps // 10, steps=options.steps,
         seeds=tuple(range(options.seeds)), keep=1,
@@ -62,18 +62,18 @@ def _measure(path: Path, options: argparse.Namespace) -> dict[str, Any]:
         times.append(process_time() - start)
         walls.append(perf_counter() - wall)
     seconds, size = median(times), report.stat().st_size
-    return {
+    result = {
         "runs": sum(len(row["runs"]) for row in rows),
         "steps": options.steps,
         "lines": lines,
         "seconds": seconds,
         "seconds_all": times,
-        "wall_seconds": median(walls),
         "seconds_bar": BAR_SECONDS,
         "bytes": size,
         "bytes_bar": BAR_BYTES,
         "passed": seconds < BAR_SECONDS and size < BAR_BYTES,
     }
+    return result, median(walls)
 
 
 def _arguments() -> argparse.Namespace:

@@ -20,8 +20,7 @@ from nestlearn.report.downloads import download
 from nestlearn.report.folders import Contents, read_contents
 from nestlearn.report.sections import section
 from nestlearn.report.series import measure
-from nestlearn.report.tables import label
-from nestlearn.tasks import TASKS, sources
+from nestlearn.tasks import sources, task_type
 from nestlearn.training.run_folder import write_atomic
 
 __all__ = ["stand_alone", "write_pictures", "write_report"]
@@ -52,7 +51,7 @@ def write_pictures(path: Path, target: Path) -> list[Path]:
     target.mkdir(parents=True, exist_ok=True)
     written = []
     for task, rows in results["tasks"].items():
-        unit, measured = label(task, rows).unit, measure(rows, contents.runs)
+        unit, measured = task_type(task).unit, measure(rows, contents.runs)
         steps, seconds = pictures.curves(rows, measured, baseline, unit)
         drawn = {"ranking": pictures.ranking(rows, baseline, unit), "steps": steps, "seconds": seconds}
         systems = contents.systems.get(task, {})
@@ -117,7 +116,7 @@ def _page(contents: Contents) -> str:
         budget=results.get("budget"),
         facts=_facts(contents),
         environment=contents.environment,
-        sources=sources(task for task in results["tasks"] if task in TASKS),
+        sources=sources(results["tasks"]),
         config=contents.config,
         downloads=[
             download("results.json", "application/json", json.dumps(results, indent=1)),

@@ -13,7 +13,8 @@ from nestlearn.report.captions import CAPTIONS
 from nestlearn.report.choices import rates
 from nestlearn.report.downloads import curves_csv, download, events_csv
 from nestlearn.report.series import Measured, measure
-from nestlearn.report.tables import Column, columns, helps, label, table_rows, to_csv, trials_csv
+from nestlearn.report.tables import Cell, Column, columns, helps, table_rows, to_csv, trials_csv
+from nestlearn.tasks import task_type
 from nestlearn.training import RunResult
 
 __all__ = ["Part", "section"]
@@ -29,8 +30,9 @@ class Part:
     name: str
     layout: str = ""
     pictures: Sequence[str] = ()
-    tables: Sequence[Mapping[str, Any]] = ()
-    controls: Sequence[Any] = ()
+    columns: Sequence[Column] = ()
+    rows: Sequence[Sequence[Cell]] = ()
+    controls: Sequence[Sequence[Cell]] = ()
     nests: Sequence[Mapping[str, Any]] = ()
 
     @property
@@ -44,7 +46,7 @@ class Part:
 
 def section(results: Row, task: str, runs: Runs, systems: Mapping[str, Any], number: int) -> dict[str, Any]:
     """All that the page says about one task, the ``number``-th on it."""
-    rows, about = results["tasks"][task], label(task, results["tasks"][task])
+    rows, about = results["tasks"][task], task_type(task)
     measured = measure(rows, runs)
     parts = [*_result_parts(results, task, measured), *_memory_parts(rows, measured, systems)]
     return {
@@ -64,14 +66,15 @@ def section(results: Row, task: str, runs: Runs, systems: Mapping[str, Any], num
 
 
 def _result_parts(results: Row, task: str, measured: Mapping[str, Measured]) -> Iterator[Part]:
-    rows, baseline, about = results["tasks"][task], results["baseline"], label(task, results["tasks"][task])
+    rows, baseline, unit = results["tasks"][task], results["baseline"], task_type(task).unit
     several = len(rows) > 1
     if several:
-        yield Part("ranking", "ranking", [pictures.ranking(rows, baseline, about.unit)])
+        yield Part("ranking", "ranking", [pictures.ranking(rows, baseline, unit)])
         yield from _table_parts(results, task)
     else:
-        yield Part("figures", tables=[_table(results, task, columns(results, task))])
-    yield Part("curves", "pair", pictures.curves(rows, measured, baseline, about.unit))
+        shown = columns(results, task)
+        yield Part("figures", columns=shown, rows=table_rows(results, task, shown))
+    yield Part("curves", "pair", pictures.curves(rows, measured, baseline, unit))
     if several:
         yield Part("panels", pictures=pictures.panels(rows, measured, baseline))
     if drawn := pictures.training_panels(rows, measured):
@@ -84,15 +87,10 @@ def _table_parts(results: Row, task: str) -> Iterator[Part]:
     shown = columns(results, task)
     result = [column for column in shown if column.part == "result"]
     cost = [shown[0], *(column for column in shown if column.part == "cost")]
-    yield Part(
-        "table", tables=[_table(results, task, result)], controls=table_rows(results, task, result, controls=True)
-    )
+    controls = table_rows(results, task, result, controls=True)
+    yield Part("table", columns=result, rows=table_rows(results, task, result), controls=controls)
     if len(cost) > 1:
-        yield Part("cost", tables=[_table(results, task, cost)])
-
-
-def _table(results: Row, task: str, shown: Sequence[Column]) -> dict[str, Any]:
-    return {"columns": shown, "rows": table_rows(results, task, shown)}
+        yield Part("cost", columns=cost, rows=table_rows(results, task, cost))
 
 
 def _memory_parts(rows: Sequence[Row], measured: Mapping[str, Measured], systems: Mapping[str, Any]) -> Iterator[Part]:

@@ -1,8 +1,7 @@
 """The tuned table: from ``results.json`` to columns of cells, for the page and the terminal, and to CSV.
 
 Nothing is left out: contenders that lost to the baseline or to their own control, and those that diverged, have their
-rows too. The table depends on no task's name: what a task is called and counts in is asked of the task, and a task of
-the user's own, which may not be importable here, speaks through the figures in its rows.
+rows too. The table depends on no task's name: what a task is called and counts in is asked of the task's class.
 """
 
 from __future__ import annotations
@@ -13,9 +12,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nestlearn.tasks import TASKS, Figure
+from nestlearn.tasks import Figure, task_type
 
-__all__ = ["Cell", "Column", "Label", "columns", "helps", "label", "table_rows", "to_csv", "trials_csv"]
+__all__ = ["Cell", "Column", "columns", "helps", "table_rows", "to_csv", "trials_csv"]
 
 Row = Mapping[str, Any]
 DASH = "–"
@@ -49,28 +48,10 @@ class Column:
     number: bool = True
 
 
-@dataclass(frozen=True)
-class Label:
-    """How a task is called in a report: its title, the unit of its loss, the figures shown beside the loss."""
-
-    title: str
-    unit: str
-    figures: tuple[Figure, ...]
-
-
-def label(task: str, rows: Sequence[Row]) -> Label:
-    """The label of a task; one that is not ours is called by its name and shows every figure that its rows hold."""
-    kind = TASKS.get(task)
-    if kind is not None:
-        return Label(kind.title, kind.unit, (kind.figure,) if kind.figure else ())
-    names = dict.fromkeys(name for row in rows for name in row["test"] if name != "loss")
-    return Label(task, "of your own", tuple(Figure(name, name, f"{name} of the test split", 4) for name in names))
-
-
 def columns(results: Row, task: str) -> list[Column]:
     """The columns of a task's table; a tuned setting has one if a row has it, and one that is empty is left out."""
     rows = results["tasks"][task]
-    about = label(task, rows)
+    about = task_type(task)
     settings = dict.fromkeys(name for row in rows for name in row["settings"])
     possible = [
         Column("optimizer", "the contender", lambda row, _: Cell(row["name"]), number=False),
@@ -87,7 +68,7 @@ def columns(results: Row, task: str) -> list[Column]:
             "of the mean",
             _test,
         ),
-        *(_figure(figure) for figure in about.figures),
+        *([_figure(about.figure)] if about.figure else []),
         *_comparisons(results),
         *_costs(),
     ]

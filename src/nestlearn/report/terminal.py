@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from nestlearn.report.tables import Cell, Column, columns, label, table_rows
+from nestlearn.report.tables import Cell, Column, columns, table_rows
+from nestlearn.tasks import task_type
 
 __all__ = ["print_tables"]
 
@@ -39,8 +40,7 @@ def print_tables(results: Mapping[str, Any], console: Console) -> None:
     """Print one table a task; a narrow terminal gets fewer columns, a file or pipe all of them."""
     for task in results["tasks"]:
         shown, rows = _fitting(results, task, console.width if console.is_terminal else None)
-        title = label(task, results["tasks"][task]).title
-        table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+        table = Table(title=task_type(task).title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
         for column in shown:
             table.add_column(column.heading, justify="right" if column.number else "left", no_wrap=True)
         for cells in rows:
