@@ -8,6 +8,7 @@ finished run.
     events.jsonl       a line for each look at a memory: {"run", "step", "memory", "surprise"}
     checkpoints/       of ``nestlearn train``: see ``nestlearn.training.checkpoint``
     results.json       the table
+    systems.json       every optimizer of the table as ``nl.describe`` sees it
     report.html        the report, one file
 
 Whole files are replaced atomically. The two ``.jsonl`` files only grow, in a comparison by all lines of a run at once,
