@@ -66,6 +66,8 @@ def offered(*words: str) -> tuple[list[str], bool]:
         (["train", "--optimizer", "Mu"], {"Muon"}),
         (["train", "--optimizer", "RM"], {"RMSprop"}),
         (["train", "--task", "r"], {"ravine"}),
+        (["compare", "--optimizers", "Muon,Secant"], {"Muon,SecantMomentum"}),
+        (["compare", "--preset", "f"], {"full"}),
         (["train", "--set", "warm"], {"warmup="}),
         (["train", "--dtype", "float"], {"float32", "float64"}),
     ],

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import yaml
 from sameness import differences
 from typer.testing import CliRunner, Result
 
+from nestlearn.cli import train_job
 from nestlearn.cli.main import build_app
 from nestlearn.training.checkpoint import Checkpoints
 
@@ -84,7 +86,7 @@ def test_the_folder_holds_what_the_documentation_says(whole) -> None:
 
 def wait_for(running: subprocess.Popen, path: Path, lines: int) -> None:
     """Until the file has that many lines; the process may not have ended before."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not path.exists() or path.read_bytes().count(b"\n") < lines:
         assert time.monotonic() < deadline, f"{path} did not grow to {lines} lines"
         if running.poll() is not None:
@@ -102,29 +104,86 @@ def test_a_killed_run_is_continued_to_the_same_bits(whole, tmp_path, lines: int)
     running.communicate()
     assert running.returncode == -signal.SIGKILL and not (folder / "results.json").exists()
     resumed = process("--resume", folder, "--quiet")
-    output, errors = resumed.communicate(timeout=120)
+    output, errors = resumed.communicate(timeout=300)
     assert resumed.returncode == 0, errors
     assert output.strip() == str(folder / "report.html")
     assert differences(content(whole[0]), content(folder), ignore=TIMES) == []
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_leaves_a_checkpoint_of_the_moment_and_the_way_to_go_on(whole, tmp_path, number: int) -> None:
+def test_an_interrupted_process_leaves_a_checkpoint_of_the_moment_and_the_way_to_go_on(whole, tmp_path) -> None:
     folder = tmp_path / "run"
     running = process(*TINY, "--steps", STEPS, "--checkpoint-every", 10**6, "--out", folder)
     wait_for(running, folder / "metrics.jsonl", 50)
-    running.send_signal(number)
-    _, errors = running.communicate(timeout=120)
+    running.send_signal(signal.SIGINT)
+    _, errors = running.communicate(timeout=300)
     assert running.returncode == 130 and f"continue with: nestlearn train --resume {folder}" in errors
     assert "Traceback" not in errors
     assert Checkpoints(folder / "checkpoints", "seed0").newest()[0]["training"]["steps_taken"] >= 40
-    again = process("--resume", folder)
-    output, errors = again.communicate(timeout=120)
-    assert again.returncode == 0, errors
-    first = re.search(r"^seed 0, step (\d+) of", output, re.MULTILINE)
-    assert first and int(first[1]) > 40, "the run began anew"
+    result = call("--resume", folder)
+    first = re.search(r"^seed 0, step (\d+) of", result.output, re.MULTILINE)
+    assert result.exit_code == 0 and first and int(first[1]) > 40, "the run began anew"
     assert differences(content(whole[0]), content(folder), ignore=TIMES) == []
+
+
+def after(rows: int, act) -> object:
+    """A stand-in for the progress bar that acts once, when so many rows were recorded."""
+
+    @contextmanager
+    def show(*_: object):
+        count = 0
+
+        def progress(training: object) -> None:
+            nonlocal count
+            count += 1
+            if count == rows:
+                act()
+
+        yield progress
+
+    return show
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_step_and_the_run_with_status_130(whole, tmp_path, monkeypatch, number: int) -> None:
+    folder, handlers = tmp_path / "run", [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
+    with monkeypatch.context() as patched:
+        patched.setattr(train_job, "show_training", after(30, lambda: os.kill(os.getpid(), number)))
+        result = call(*TINY, "--steps", STEPS, "--out", folder)
+    assert result.exit_code == 130 and f"continue with: nestlearn train --resume {folder}" in result.output
+    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert Checkpoints(folder / "checkpoints", "seed0").newest()[0]["training"]["steps_taken"] == 30
+    assert call("--resume", folder).exit_code == 0
+    assert differences(content(whole[0]), content(folder), ignore=TIMES) == []
+
+
+def test_a_second_interrupt_does_not_wait(tmp_path, monkeypatch) -> None:
+    def twice() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        pytest.fail("the second one had to act at once")
+
+    monkeypatch.setattr(train_job, "show_training", after(5, twice))
+    result = call(*TINY, "--steps", STEPS, "--out", tmp_path / "run")
+    assert result.exit_code not in (0, 2) and Checkpoints(tmp_path / "run" / "checkpoints", "seed0").paths()
+
+
+def test_an_error_of_the_task_itself_keeps_its_traceback(tmp_path, monkeypatch) -> None:
+    def fail() -> None:
+        raise ValueError("a mistake in the loss")
+
+    monkeypatch.setattr(train_job, "show_training", after(5, fail))
+    result = call(*TINY, "--steps", STEPS, "--out", tmp_path / "run")
+    assert isinstance(result.exception, ValueError) and "a mistake in the loss" in str(result.exception)
+
+
+def test_a_full_disk_is_an_error_and_no_traceback(tmp_path, monkeypatch) -> None:
+    def fail() -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(train_job, "show_training", after(5, fail))
+    result = call(*TINY, "--steps", STEPS, "--out", tmp_path / "run")
+    assert result.exit_code == 2 and "No space left on device" in result.output
 
 
 def test_resuming_a_finished_run_trains_nothing(whole) -> None:

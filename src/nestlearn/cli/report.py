@@ -1,4 +1,7 @@
-"""``nestlearn report FOLDER``: make the report of a run folder again, from its files alone."""
+"""``nestlearn report FOLDER``: make the report of a run folder again, from its files alone.
+
+What imports torch is imported when the work begins, so that help and completion answer at once.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-
-from nestlearn.report import write_pictures, write_report, write_systems
-from nestlearn.training import RunFolderError
 
 __all__ = ["report"]
 
@@ -18,6 +18,9 @@ def report(
     pictures: Annotated[Path | None, typer.Option(help="Also write the main pictures there, as SVG files.")] = None,
 ) -> None:
     """Make report.html of a run folder again."""
+    from nestlearn.report import write_pictures, write_report
+    from nestlearn.training import RunFolderError
+
     drawn: list[Path] = []
     try:
         missing = _complete(folder)
@@ -35,6 +38,9 @@ def report(
 
 def _complete(folder: Path) -> list[str]:
     """Describe the optimizers if nobody did yet; a note if that cannot be done here, which is no reason to give up."""
+    from nestlearn.report import write_systems
+    from nestlearn.training import RunFolderError
+
     if (folder / "systems.json").is_file():
         return []
     try:

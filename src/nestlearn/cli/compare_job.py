@@ -1,0 +1,70 @@
+"""What ``nestlearn compare`` does with its options: settings, progress, the report, the table."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+
+from nestlearn import training
+from nestlearn.cli.progress import show_progress
+from nestlearn.report import print_tables, write_report, write_systems
+from nestlearn.tasks import DataFileError
+from nestlearn.training import RunFolder, RunFolderError, Settings, SweepError, options
+
+__all__ = ["compare_job"]
+
+FINISHED, FAILED, INTERRUPTED = 0, 2, 130
+
+
+def compare_job(
+    given: dict[str, Any],
+    preset: str | None,
+    config: Path | None,
+    assignments: list[str],
+    out: Path | None,
+    resume: Path | None,
+    quiet: bool,
+) -> int:
+    """Carry a comparison out, from its options to its report; returns the exit status.
+
+    Args:
+        given: the options that stand for single settings, those left out not among them.
+        preset, config, assignments: what the settings start from, a file with settings, and ``--set``.
+        out, resume: the folder to make, or to continue in.
+        quiet: print the report's path alone.
+    """
+    console = Console(quiet=quiet)
+    folder = resume or out or Path("runs") / f"compare-{datetime.now():%Y%m%d-%H%M%S}"
+    try:
+        if resume is not None and out not in (None, resume):
+            raise ValueError("expected either --out or --resume, got both: a resumed comparison stays in its folder")
+        settings = training.resolve(options.assign(_base(preset, config, resume), assignments), **given)
+        with show_progress(console) as progress:
+            results = training.compare(settings, folder, resume=resume is not None, progress=progress)
+        write_systems(folder)
+        path, _ = write_report(folder)
+    except (ValueError, RunFolderError, DataFileError, SweepError) as error:
+        typer.echo(f"error: {error}", err=True)
+        return FAILED
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted; finished runs are kept, continue with: nestlearn compare --resume {folder}", err=True)
+        return INTERRUPTED
+    print_tables(results, console)
+    for warning in results["warnings"]:
+        typer.echo(f"warning: {warning}", err=True)
+    typer.echo(str(path) if quiet else f"report: {path}")
+    return FINISHED
+
+
+def _base(preset: str | None, config: Path | None, resume: Path | None) -> Settings:
+    """What options change: a preset, under the settings of a file; or the settings of the folder to continue in."""
+    file = config
+    if resume is not None and preset is None and config is None:
+        file = RunFolder.open(resume).config
+    plain = options.read(file) if file else {}
+    base = training.preset(preset or str(plain.get("preset", "demo")))
+    return options.merge(base, plain | {"preset": base.preset})
