@@ -13,7 +13,7 @@ def run(program: str) -> subprocess.CompletedProcess[str]:
 
 
 CALL = "import sys; from nestlearn.cli.main import main; sys.argv = ['nestlearn', *{arguments!r}]\ntry: main()\n"
-LOADED = "except SystemExit as end: print(end.code, sorted({'torch', 'scipy', 'matplotlib'} & set(sys.modules)))"
+LOADED = "except SystemExit as end: print(end.code, sorted({'torch', 'scipy'} & set(sys.modules)))"
 
 
 def test_help_of_every_verb_comes_without_loading_torch() -> None:

@@ -4,7 +4,7 @@
 loaded. So the entry knows of each verb its name and one line, and loads its file when the verb is the one that is
 wanted. ``build_app`` has all of them loaded, for whoever wants to read their options.
 
-The command line needs more than torch (typer, rich, matplotlib, jinja2, PyYAML, pydantic, safetensors, scipy). Without
+The command line needs more than torch (typer, rich, jinja2, PyYAML, pydantic, safetensors, scipy). Without
 them the entry says how to get them, in one line, instead of failing with a traceback.
 """
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["VERBS", "build_app", "main"]
 
 SUMMARY = "Nested Learning for PyTorch."
-EXTRAS = {"typer", "click", "rich", "matplotlib", "jinja2", "yaml", "pydantic", "safetensors", "scipy"}
+EXTRAS = {"typer", "click", "rich", "jinja2", "yaml", "pydantic", "safetensors", "scipy"}
 
 VERBS: Mapping[str, str] = MappingProxyType(
     {
