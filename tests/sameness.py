@@ -1,11 +1,35 @@
-"""Where two nested structures of tensors, numbers and strings differ, bit for bit."""
+"""Where two nested structures of tensors, numbers and strings differ, bit for bit; and what a training run left."""
 
+import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 
-__all__ = ["differences"]
+from nestlearn.training.checkpoint import Checkpoints
+
+__all__ = ["TIMES", "differences", "left_behind"]
+
+TIMES = ("seconds", "step_ms", "optimizer_ms", "clock", "files", "started")
+"""What two runs of the same settings may differ in; "files" are lengths of lines that hold seconds."""
+
+
+def left_behind(folder: Path, seeds: int = 2) -> dict[str, Any]:
+    """All that `nestlearn train` left in a folder, parsed: rows, results, and the last checkpoint of each seed."""
+    found: dict[str, Any] = {
+        name: [json.loads(line) for line in (folder / name).read_text().splitlines()]
+        for name in ("metrics.jsonl", "events.jsonl")
+    }
+    assert found["events.jsonl"], "the optimizer has no memory with a surprise, so its rows are not tested"
+    found["results"] = json.loads((folder / "results.json").read_text())
+    for run in (f"seed{seed}" for seed in range(seeds)):
+        last, notes = Checkpoints(folder / "checkpoints", run).newest()
+        assert last is not None and not notes, notes
+        for rows in ("train", "curve"):  # [step, seconds, loss]
+            last["training"][rows] = [[row[0], row[2]] for row in last["training"][rows]]
+        found[run] = last
+    return found
 
 
 def differences(one: Any, two: Any, where: str = "", ignore: tuple[str, ...] = ()) -> list[str]:

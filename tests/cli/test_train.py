@@ -1,6 +1,5 @@
 """``nestlearn train`` from the outside: what a user types, what lies in the folder, and that no kill changes it."""
 
-import json
 import os
 import re
 import shutil
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from sameness import differences
+from sameness import TIMES, differences, left_behind
 from typer.testing import CliRunner, Result
 
 from nestlearn.cli import train_job
@@ -26,7 +25,6 @@ TINY = [
     *("--seeds", "0..1", "--checkpoint-every", "20"),
 ]
 STEPS = 120
-TIMES = ("seconds", "step_ms", "optimizer_ms", "clock", "files", "started")
 
 
 def call(*arguments: object) -> Result:
@@ -41,22 +39,6 @@ def process(*arguments: object) -> subprocess.Popen:
         [sys.executable, "-c", program, "train", *map(str, arguments)],
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-
-
-def content(folder: Path) -> dict:
-    """All that a run leaves behind, parsed; times are ignored by the comparison."""
-    found = {
-        name: [json.loads(line) for line in (folder / name).read_text().splitlines()]
-        for name in ("metrics.jsonl", "events.jsonl")
-    }
-    found["results"] = json.loads((folder / "results.json").read_text())
-    for run in ("seed0", "seed1"):
-        last, notes = Checkpoints(folder / "checkpoints", run).newest()
-        assert last is not None and not notes
-        for rows in ("train", "curve"):
-            last["training"][rows] = [[row[0], row[2]] for row in last["training"][rows]]
-        found[run] = last
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +89,7 @@ def test_a_killed_run_is_continued_to_the_same_bits(whole, tmp_path, lines: int)
     output, errors = resumed.communicate(timeout=300)
     assert resumed.returncode == 0, errors
     assert output.strip() == str(folder / "report.html")
-    assert differences(content(whole[0]), content(folder), ignore=TIMES) == []
+    assert differences(left_behind(whole[0]), left_behind(folder), ignore=TIMES) == []
 
 
 @pytest.mark.slow
@@ -123,7 +105,7 @@ def test_an_interrupted_process_leaves_a_checkpoint_of_the_moment_and_the_way_to
     result = call("--resume", folder)
     first = re.search(r"^seed 0, step (\d+) of", result.output, re.MULTILINE)
     assert result.exit_code == 0 and first and int(first[1]) > 40, "the run began anew"
-    assert differences(content(whole[0]), content(folder), ignore=TIMES) == []
+    assert differences(left_behind(whole[0]), left_behind(folder), ignore=TIMES) == []
 
 
 def after(rows: int, act) -> object:
@@ -154,7 +136,7 @@ def test_a_signal_ends_the_step_and_the_run_with_status_130(whole, tmp_path, mon
     assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == handlers
     assert Checkpoints(folder / "checkpoints", "seed0").newest()[0]["training"]["steps_taken"] == 30
     assert call("--resume", folder).exit_code == 0
-    assert differences(content(whole[0]), content(folder), ignore=TIMES) == []
+    assert differences(left_behind(whole[0]), left_behind(folder), ignore=TIMES) == []
 
 
 def test_a_second_interrupt_does_not_wait(tmp_path, monkeypatch) -> None:
@@ -188,10 +170,10 @@ def test_a_full_disk_is_an_error_and_no_traceback(tmp_path, monkeypatch) -> None
 
 def test_resuming_a_finished_run_trains_nothing(whole) -> None:
     folder, _ = whole
-    before = content(folder)
+    before = left_behind(folder)
     result = call("--resume", folder, "--quiet")
     assert result.exit_code == 0 and result.output.strip() == str(folder / "report.html")
-    assert differences(before, content(folder)) == []
+    assert differences(before, left_behind(folder)) == []
 
 
 @pytest.mark.parametrize(
@@ -270,7 +252,7 @@ def test_a_broken_checkpoint_is_said_and_the_older_one_taken(whole, tmp_path) ->
     result = call("--resume", folder)
     assert result.exit_code == 0 and f"note: the checkpoint {newest} is broken" in result.output
     assert f"Going on from {older.name} instead" in result.output
-    assert differences(content(whole[0]), content(folder), ignore=TIMES) == []
+    assert differences(left_behind(whole[0]), left_behind(folder), ignore=TIMES) == []
     for path in (folder / "checkpoints").glob("seed1-*"):
         path.write_bytes(b"")
     (folder / "metrics.jsonl").write_text("".join(text[:-1]))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from sameness import differences
+from sameness import TIMES, differences, left_behind
 
 from nestlearn.training import options
 from nestlearn.training.checkpoint import CheckpointError, Checkpoints
@@ -15,7 +15,6 @@ from nestlearn.training.spec import RunSpec, Variant
 from nestlearn.training.train_run import TrainRun
 from nestlearn.training.train_settings import TrainSettings, resolve_training
 
-TIMES = ("seconds", "step_ms", "optimizer_ms", "clock", "files", "started")
 SETTINGS = [
     "task=tiny_task:lines",
     "optimizer=DeepMomentum",
@@ -43,18 +42,6 @@ def resumed(path: Path) -> TrainRun:
     run = TrainRun(folder, TrainRun.settings_of(folder))
     run.resume()
     return run
-
-
-def content(path: Path) -> dict:
-    """All that a run leaves behind, parsed; times are ignored by the comparison."""
-    found = {name: [json.loads(line) for line in (path / name).read_text().splitlines()]
-             for name in ("metrics.jsonl", "events.jsonl")}  # fmt: skip
-    found["results"] = json.loads((path / "results.json").read_text())
-    found["last"] = {run: Checkpoints(path / "checkpoints", run).newest() for run in ("seed0", "seed1")}
-    for seed in found["last"].values():
-        for rows in ("train", "curve"):
-            seed[0]["training"][rows] = [[row[0], row[2]] for row in seed[0]["training"][rows]]
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +100,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(whole, tmp_path, after: int
         with pytest.raises(Interrupted):
             run.run(should_stop=Once(after))
         resumed(path).run()
-    assert differences(content(whole), content(path), ignore=TIMES) == []
+    assert differences(left_behind(whole), left_behind(path), ignore=TIMES) == []
 
 
 class Killed(Exception):
@@ -138,15 +125,15 @@ def test_rows_after_the_last_checkpoint_are_not_there_twice(whole, tmp_path, aft
     run = resumed(path)
     assert len(run.notes) == 1 and "cut short" in run.notes[0]
     run.run()
-    assert differences(content(whole), content(path), ignore=TIMES) == []
+    assert differences(left_behind(whole), left_behind(path), ignore=TIMES) == []
 
 
 def test_a_finished_folder_trains_nothing_again(whole, tmp_path) -> None:
-    before = content(whole)
+    before = left_behind(whole)
     run = resumed(whole)
     assert run.prepare() is None
     run.run(progress=lambda training: pytest.fail("trained again"))
-    assert differences(before, content(whole)) == []
+    assert differences(before, left_behind(whole)) == []
     assert json.loads((whole / "environment.json").read_text())["reused_runs"] == 2
 
 
@@ -164,7 +151,7 @@ def test_a_broken_newest_checkpoint_costs_steps_and_is_said(whole, tmp_path) -> 
     run.run()
     (note,) = run.notes
     assert newest.name in note and f"Going on from {older.name} instead" in note
-    assert differences(content(whole), content(path), ignore=TIMES) == []
+    assert differences(left_behind(whole), left_behind(path), ignore=TIMES) == []
 
 
 def test_without_a_whole_checkpoint_the_run_is_not_begun_anew(tmp_path) -> None:

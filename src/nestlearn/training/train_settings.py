@@ -161,8 +161,7 @@ def changed_settings(before: TrainSettings, now: TrainSettings) -> list[str]:
     """What a run begun with ``before`` cannot be continued with: "key: was x, now y" for every difference that would
     change its result. Seeds may be added.
     """
-    old, new = before.model_dump(), now.model_dump()
-    found = _changes("", {k: v for k, v in old.items() if k not in IRRELEVANT}, new)
+    found = _changes("", before.model_dump(exclude=IRRELEVANT), now.model_dump(exclude=IRRELEVANT))
     if not set(before.seeds) <= set(now.seeds):
         found.append(f"seeds: was {list(before.seeds)}, now {list(now.seeds)}")
     return found
@@ -170,7 +169,7 @@ def changed_settings(before: TrainSettings, now: TrainSettings) -> list[str]:
 
 def _changes(where: str, old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     found = []
-    for key in [*old, *(key for key in new if key not in old and where)]:
+    for key in dict.fromkeys([*old, *new]):
         one, two = old.get(key), new.get(key)
         if isinstance(one, dict) and isinstance(two, dict):
             found += _changes(f"{where}{key}.", one, two)
