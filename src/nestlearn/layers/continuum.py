@@ -15,8 +15,8 @@ layer.
 ``"local"``
     L_t = 1/2 ||M(k_{t-1}) - V k_t||^2, k_t the unit input of this block at token t and V a learned matrix: what this
     block sees of a token is to say what it will see of the next one. Nothing but the input is needed. eta_t = inner_lr
-    2 sigmoid(w k_t + b) is learned; c = min(1, sum eta_t / ||sum eta_t h_t||^2), h the hidden units of the keys, keeps
-    the step below the curvature where the tokens of a period are alike. Differentiable to all orders.
+    2 sigmoid(w k_t + b) is learned; c = min(1, 1 / sum eta_t ||h_t||^2), h the hidden units, keeps the step within the
+    curvature whatever the tokens of a period have in common. Differentiable to all orders.
 ``"next_token"``
     The task's own loss on the tokens just seen. Only the model around the layer knows its slopes: it runs the layer up
     to ``until_write`` and passes them to ``write`` (`nestlearn.models.LanguageModel` does). eta =
@@ -57,7 +57,6 @@ __all__ = ["OBJECTIVES", "VARIANTS", "ContinuumMemory"]
 
 VARIANTS = ("sequential", "nested", "headwise")
 OBJECTIVES = ("local", "next_token")
-INNER_LR = {"local": 0.1, "next_token": 0.1}
 SCALE = 0.5  # of the first read-out and targets: with unit keys, entries of about this size
 
 
@@ -70,7 +69,7 @@ class ContinuumMemory(SequenceLayer):
         periods: C of each block in tokens, in the order in which the input passes through them.
         variant: "sequential", "nested" or "headwise".
         objective: "local" or "next_token".
-        inner_lr: of a token; 0 never writes. None is 0.1.
+        inner_lr: of a token; 0 never writes.
         retention: of what was learned in context, from one write to the next; 1 forgets nothing, 0 all.
 
     State, for a batch of B: ``time``, how many tokens were seen (int64), and for each block ``model``, its parameters
@@ -90,14 +89,14 @@ class ContinuumMemory(SequenceLayer):
         periods: tuple[int, ...] = (64, 256),
         variant: str = "sequential",
         objective: str = "local",
-        inner_lr: float | None = None,
+        inner_lr: float = 0.1,
         retention: float = 1.0,
     ) -> None:
         super().__init__(dim)
         choice("variant", variant, VARIANTS)
         choice("objective", objective, OBJECTIVES)
-        self.variant, self.objective, self.retention = variant, objective, retention
-        self.inner_lr = INNER_LR[objective] if inner_lr is None else inner_lr
+        self.variant, self.objective = variant, objective
+        self.inner_lr, self.retention = inner_lr, retention
         self.periods = tuple(periods)
         _check(self)
         hidden = 2 * dim if hidden is None else hidden
@@ -213,8 +212,7 @@ class _Block(nn.Module):
     def _nothing(self, start: Parameters) -> Parameters:
         nothing = {name: torch.zeros_like(tensor) for name, tensor in start.items()}
         if self.local:
-            inner = start["inner"]
-            nothing |= {"hidden": inner.new_zeros(inner.shape[:2]), "mass": inner.new_zeros(len(inner))}
+            nothing["curvature"] = start["inner"].new_zeros(len(start["inner"]))
         return nothing
 
     def forward(self, x: Tensor, state: State, time: int, keep: bool) -> tuple[Tensor, State]:
@@ -252,7 +250,7 @@ class _Block(nn.Module):
             trace = tuple(part[:, :-1] for part in trace)
             error = rate.unsqueeze(-1) * self.memory.objective.error(answer[:, :-1], wanted)
             slopes = model.pullback(state["model"], before, error, trace)
-            slopes |= {"hidden": (rate.unsqueeze(1) @ trace[2]).squeeze(1), "mass": rate.sum(1)}
+            slopes["curvature"] = (rate * trace[2].square().sum(-1)).sum(-1)
             time += now.shape[1]
             state, pending = self._add(state, pending, slopes, time)
         pending = self._nothing(state["model"]) if pending is None else pending
@@ -280,8 +278,7 @@ class _Block(nn.Module):
         before = state["model"]
         steps = {name: slopes[name] for name in before}
         if self.local:
-            curvature = slopes["hidden"].square().sum(-1) / slopes["mass"].clamp(min=1e-12)
-            shorter = curvature.clamp(min=1).reciprocal()
+            shorter = slopes["curvature"].clamp(min=1).reciprocal()
             steps = {name: spread(shorter, step) * step for name, step in steps.items()}
         if self.parent is not None:
             span = {name: total + steps[name] for name, total in state["span"].items()}
@@ -313,10 +310,10 @@ def _check(layer: ContinuumMemory) -> None:
             "periods: the nested variant restores a block when the next slower one is written, so each period must be "
             f"a multiple of the one before, and longer; got {periods}"
         )
-    if layer.objective == "next_token" and (min(periods) < 2 or any(period % min(periods) for period in periods)):
+    if layer.objective == "next_token" and any(period % min(periods) for period in periods):
         raise ValueError(
-            "periods: with objective='next_token' blocks are written together with the shortest one, which needs a "
-            f"token and the one after it: expected multiples of the shortest, at least 2; got {periods}"
+            "periods: with objective='next_token' slopes come in at the end of the shortest period: expected multiples "
+            f"of it, got {periods}"
         )
     if layer.inner_lr < 0 or not 0 <= layer.retention <= 1:
         raise ValueError(

@@ -1,15 +1,17 @@
 """Learning from the next token while reading: the task's own loss writes the continuum memory (C3).
 
-Text is read in chunks of the shortest period. At the end of a chunk of tokens t_1 .. t_C the model has seen the answers
-to its own predictions of t_2 .. t_C; the slopes of their cross-entropy, summed, for the fast parameters of every
+Text is read in chunks of the shortest period. When the token after a chunk arrives, before it is read, the answers to
+all predictions of the chunk are known. The slopes of their cross-entropy, summed, for the fast parameters of every
 continuum block that learns this way are handed to ``ContinuumMemory.write``. Every slope is that of the whole model
-from the chunk's start on, attention, memories and all; no label is needed that the text does not hold.
+from the chunk's start on, attention, memories and all; no label is needed that the text does not hold, none is left
+out, and what token t answers depends on tokens up to t alone.
 
 The slopes are taken as numbers: an outer gradient reaches starts, rates and all that comes after a write, and does not
 pass through the slopes (first order, as in first-order MAML).
 
-**Calls of any length.** A chunk that arrives whole is read once. One that arrives in pieces is read as it comes, and
-once more when it is complete, from the states at its start; so the state keeps these, and the tokens since.
+**Calls of any length.** A chunk that arrives whole, with the token after it, is read once. One that arrives in pieces
+is read as it comes, and once more when it is complete, from the states at its start; so the state keeps these, and the
+tokens since.
 """
 
 from __future__ import annotations
@@ -56,32 +58,40 @@ def advance_and_learn(
     model: LanguageModel, learning: Learning, tokens: Tensor, state: State, *, keep: bool
 ) -> tuple[Tensor, State]:
     """Logits [batch, time, vocab_size] and the state after all tokens; at least one token."""
-    first = next(iter(learning))
+    period = min(next(iter(learning.values())).periods)
     parts, replay, logits = state["parts"], state["replay"], []
     while tokens.shape[1]:
-        left: int = learning[first].until_write(parts[first])  # type: ignore[assignment]
-        piece, tokens = tokens[:, :left], tokens[:, left:]
-        seen = torch.cat([replay["tokens"], piece], 1)
-        last = not (keep or tokens.shape[1])
-        if piece.shape[1] < left or last:
-            answer, parts = model.advance(piece, parts, keep=not last)
-            replay = {"tokens": seen, "parts": replay["parts"]}
+        seen = replay["tokens"]
+        if seen.shape[1] == period:
+            _, _, slopes = _read_chunk(model, learning, torch.cat([seen, tokens[:, :1]], 1), replay["parts"])
+            parts = _written(learning, parts, slopes)
+            seen, replay = seen[:, :0], {"tokens": seen[:, :0], "parts": parts}
+        piece, rest = tokens[:, : period - seen.shape[1]], tokens[:, period - seen.shape[1] :]
+        if piece.shape[1] == period and rest.shape[1]:
+            answer, parts, slopes = _read_chunk(model, learning, tokens[:, : period + 1], parts)
+            parts = _written(learning, parts, slopes)
+            replay = {"tokens": seen, "parts": parts}
         else:
-            whole, after, slopes = _read_chunk(model, learning, seen, replay["parts"])
-            if seen.shape == piece.shape:
-                answer, parts = whole, after
-            else:
-                answer, parts = model.advance(piece, parts, keep=True)
-            parts = parts | {name: layer.write(parts[name], slopes[name]) for name, layer in learning.items()}
-            replay = {"tokens": seen[:, :0], "parts": parts}
+            answer, parts = model.advance(piece, parts, keep=keep or rest.shape[1] > 0)
+            replay = {"tokens": torch.cat([seen, piece], 1), "parts": replay["parts"]}
         logits.append(answer)
+        tokens = rest
     return torch.cat(logits, 1), {"parts": parts, "replay": replay}
+
+
+def _written(learning: Learning, parts: State, slopes: dict[str, Any]) -> State:
+    return parts | {name: layer.write(parts[name], slopes[name]) for name, layer in learning.items()}
 
 
 def _read_chunk(
     model: LanguageModel, learning: Learning, tokens: Tensor, parts: State
 ) -> tuple[Tensor, State, dict[str, Any]]:
-    """Logits, the parts' states after a whole chunk, and the slopes of its loss for the fast parameters."""
+    """Logits of a whole chunk, the parts' states after it, and the slopes of its loss for the fast parameters.
+
+    Args:
+        tokens: [batch, period + 1], the last one being only an answer.
+        parts: the states at the chunk's start.
+    """
     outer = torch.is_grad_enabled()
     with torch.enable_grad():
         ready = dict(parts)
@@ -91,11 +101,11 @@ def _read_chunk(
                 for number, block in parts[name]["blocks"].items()
             }
             ready[name] = {**parts[name], "blocks": blocks}
-        logits, after = model.advance(tokens, ready, keep=True)
+        logits, after = model.advance(tokens[:, :-1], ready, keep=True)
         fast = {name: layer.fast_parameters(ready[name]) for name, layer in learning.items()}
         flat = [tensor for blocks in fast.values() for block in blocks.values() for tensor in block.values()]
-        # In float32 at least, whatever the weights are kept in; summed, so that sequences do not share anything.
-        loss = F.cross_entropy(full(logits[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten(), reduction="sum")
+        # Summed, so that sequences do not share anything.
+        loss = F.cross_entropy(full(logits).flatten(0, 1), tokens[:, 1:].flatten(), reduction="sum")
         found = iter(torch.autograd.grad(loss, flat, retain_graph=outer))
         slopes = {
             name: {number: {key: next(found) for key in block} for number, block in blocks.items()}

@@ -1,0 +1,120 @@
+"""nestlearn generate: from a run folder to text, and a memory that outlives the process."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from nestlearn.cli.main import build_app
+from nestlearn.models import read
+from nestlearn.training.shipped import find_config, shipped_configs
+from nestlearn.training.trained import load_trained
+
+SMALL = ("task.dim=16", "task.heads=2", "task.depth=1", "task.context=16", "task.batch=2", "steps=2", "points=1")
+SMALL = (*SMALL, "task.validation_windows=2", "task.test_windows=2", "checkpoint_every=1", "warmup=0")
+
+
+def nestlearn(*arguments: object, **options):
+    return CliRunner().invoke(build_app(), [str(word) for word in arguments], **options)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "hope"
+    assignments = [word for each in SMALL for word in ("--set", each)]
+    done = nestlearn("train", "--config", "hope", "--quiet", "--out", folder, *assignments)
+    assert done.exit_code == 0, done.output
+    return folder
+
+
+def test_a_shipped_configuration_trains_what_it_says(run):
+    trained = load_trained(run)
+    assert trained.steps == 2 and trained.settings.task.others()["network"] == "hope"
+    assert [part for part, _ in trained.model.config["blocks"][0]] == ["self_modifying", "continuum"]
+
+
+def test_text_is_continued_the_same_for_one_seed(run):
+    first, again, other = (
+        nestlearn("generate", "--run", run, "--prompt", "Fellow", "--tokens", 30, "--seed", seed) for seed in (1, 1, 2)
+    )
+    assert first.exit_code == 0, first.output
+    assert first.output == again.output != other.output
+    greedy = nestlearn("generate", "--run", run, "--prompt", "Fellow", "--tokens", 30, "--temperature", 0).output
+    model = load_trained(run).model
+    expected = model.generate(torch.tensor([list(b"Fellow")]), 30)[0, 6:].tolist()
+    assert greedy == bytes(expected).decode(errors="replace") + "\n"
+
+
+def test_a_memory_goes_on_after_a_restart_and_takes_in_what_the_user_pipes_in(run, tmp_path, monkeypatch):
+    memory = tmp_path / "memory.safetensors"
+    common = ("generate", "--run", run, "--state", memory, "--temperature", 0)
+    done = nestlearn(*common, "--prompt", "-", "--tokens", 0, input="My fellow citizens of the ")
+    assert done.exit_code == 0 and memory.is_file(), done.output
+    answer = nestlearn(*common, "--prompt", "Senate", "--tokens", 20).output
+    at_once = nestlearn(
+        *("generate", "--run", run, "--temperature", 0, "--tokens", 20),
+        *("--prompt", "My fellow citizens of the Senate"),
+    ).output
+    assert answer == at_once
+
+
+def test_a_long_standard_input_is_read_in_pieces(run, monkeypatch, tmp_path):
+    from nestlearn.cli import generate_job
+
+    monkeypatch.setattr(generate_job, "PIECE", 7)
+    memory = tmp_path / "memory.safetensors"
+    text = b"It is a great honor to report to you."
+    done = nestlearn("generate", "--run", run, "--prompt", "-", "--tokens", 0, "--state", memory, input=text)
+    assert done.exit_code == 0, done.output
+    trained = load_trained(run).model
+    _, state = read(trained, torch.tensor([list(text)]))
+    from nestlearn.models import load_state
+
+    found = load_state(memory, trained)["parts"]["0"]["banks"]
+    for name, bank in state["parts"]["0"]["banks"].items():
+        for key, tensor in bank["model"].items():
+            torch.testing.assert_close(found[name]["model"][key], tensor)
+
+
+def test_an_interrupted_text_leaves_its_memory(run, tmp_path, monkeypatch):
+    from nestlearn.cli import generate_job
+
+    class Impatient(generate_job.TextStream):
+        def push(self, token: int) -> str:
+            self.count = getattr(self, "count", 0) + 1
+            if self.count == 5:
+                raise KeyboardInterrupt
+            return super().push(token)
+
+    monkeypatch.setattr(generate_job, "TextStream", Impatient)
+    memory = tmp_path / "memory.safetensors"
+    done = nestlearn("generate", "--run", run, "--prompt", "We", "--tokens", 50, "--state", memory)
+    assert done.exit_code == 130 and memory.is_file()
+
+
+def test_what_cannot_be_done_is_said(run, tmp_path):
+    def failed(*arguments: object) -> str:
+        done = nestlearn("generate", *arguments)
+        assert done.exit_code == 2
+        return " ".join(done.output.split())
+
+    assert "is not a run folder" in failed("--run", tmp_path, "--prompt", "x")
+    assert "expected a prompt of at least one token" in failed("--run", run)
+    assert "expected one of the seeds [0]" in failed("--run", run, "--prompt", "x", "--run-seed", 3)
+    (tmp_path / "broken").write_text("x")
+    assert "cannot read the state" in failed("--run", run, "--prompt", "x", "--state", tmp_path / "broken")
+    other = tmp_path / "digits"
+    assert nestlearn("train", "--quiet", "--steps", 1, "--out", other, "--set", "points=1").exit_code == 0
+    assert "keeps no memory to generate with" in failed("--run", other, "--prompt", "x")
+
+
+def test_a_file_of_the_user_comes_before_a_shipped_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_config(Path("hope")) == shipped_configs()["hope"]
+    Path("hope").write_text("steps: 1\n")
+    assert find_config(Path("hope")) == Path("hope")
+    with pytest.raises(ValueError, match=re.escape("shipped settings hope. Did you mean 'hope'?")):
+        find_config(Path("hop"))
+    assert find_config(Path("mine.yaml")) == Path("mine.yaml")
