@@ -11,9 +11,14 @@ from pages import ROOT, code_line, docstrings, equation_headings, ids, resolve, 
 
 import nestlearn as nl
 
-IMPLEMENTED = {f"M{n}" for n in range(1, 6)} | {f"O{n}" for n in range(1, 20)} | {f"S{n}" for n in (2, 5, 6, 7, 8, 10)}
+IMPLEMENTED = {
+    *(f"M{n}" for n in range(1, 6)),
+    *(f"O{n}" for n in range(1, 20)),
+    *(f"S{n}" for n in (2, 5, 6, 7, 8, 10)),
+    *(f"C{n}" for n in (1, 2, 3, 4, 6)),
+}
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-FOLDERS = ("memory", "ops", "targets", "optim")
+FOLDERS = ("memory", "ops", "targets", "optim", "models")
 
 
 def named_code(equation: str) -> list[str]:
