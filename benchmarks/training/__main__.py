@@ -1,6 +1,7 @@
 """``python -m benchmarks.training overhead | resume [--kills 50]``: measure, print, save."""
 
 import argparse
+import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,6 +31,7 @@ def main() -> int:
     if status != 2 and not options.only and not options.no_save:
         path = options.output or RESULTS / f"{options.what}-{report.slug(machine)}.json"
         facts: dict[str, Any] = {"machine": machine, "date": datetime.now(UTC).date().isoformat()}
+        facts["load"] = round(os.getloadavg()[0], 1)
         report.save(facts | found, path)
         print(f"\nwritten: {path.name}")
     return status

@@ -24,7 +24,7 @@ __all__ = ["measure_overhead"]
 BAR = 1.03
 STEPS = 400  # of a run; when it is over, both sides begin another
 BLOCK = 20  # steps between two looks at the clock
-TARGET_MS = 250
+TARGET_MS = 100
 
 
 @dataclass(frozen=True)
