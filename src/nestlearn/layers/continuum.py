@@ -13,10 +13,11 @@ layer.
 **Objectives (C3).** [NL] leaves open what a block is asked for.
 
 ``"local"``
-    L_t = 1/2 ||M(k_{t-1}) - V k_t||^2, k_t the unit input of this block at token t and V a learned matrix: what this
-    block sees of a token is to say what it will see of the next one. Nothing but the input is needed. eta_t = inner_lr
-    2 sigmoid(w k_t + b) is learned; c = min(1, 1 / sum eta_t ||h_t||^2), h the hidden units, keeps the step within the
-    curvature whatever the tokens of a period have in common. Differentiable to all orders.
+    L_t = 1/2 ||M(k_{t-1}) - M_start(k_{t-1}) - V k_t||^2, k_t the unit input of this block at token t, V a learned
+    matrix and M_start the block as it was learned outside: what is learned in context, beyond the start, is to say of a
+    token what the block will see of the next one. Nothing but the input is needed. eta_t = inner_lr 2 sigmoid(w k_t +
+    b) is learned; c = min(1, 1 / sum eta_t ||h_t||^2), h the hidden units, keeps the step within the curvature whatever
+    the tokens of a period have in common. Differentiable to all orders.
 ``"next_token"``
     The task's own loss on the tokens just seen. Only the model around the layer knows its slopes: it runs the layer up
     to ``until_write`` and passes them to ``write`` (`nestlearn.models.LanguageModel` does). eta =
@@ -57,7 +58,9 @@ __all__ = ["OBJECTIVES", "VARIANTS", "ContinuumMemory"]
 
 VARIANTS = ("sequential", "nested", "headwise")
 OBJECTIVES = ("local", "next_token")
-SCALE = 0.5  # of the first read-out and targets: with unit keys, entries of about this size
+INNER_LR = {"local": 0.1, "next_token": 1.0}
+SCALE = 0.5  # of the first read-out: its answers have entries of about this size
+TARGET_SCALE = 0.05  # small, so that a fresh layer is nearly the frozen one
 
 
 class ContinuumMemory(SequenceLayer):
@@ -65,11 +68,11 @@ class ContinuumMemory(SequenceLayer):
 
     Args:
         dim: width.
-        hidden: units of each block; None is ``2 * dim``.
+        hidden: units of each block; None is ``dim``.
         periods: C of each block in tokens, in the order in which the input passes through them.
         variant: "sequential", "nested" or "headwise".
         objective: "local" or "next_token".
-        inner_lr: of a token; 0 never writes.
+        inner_lr: of a token; 0 never writes. None is 0.1 for "local" and 1 for "next_token".
         retention: of what was learned in context, from one write to the next; 1 forgets nothing, 0 all.
 
     State, for a batch of B: ``time``, how many tokens were seen (int64), and for each block ``model``, its parameters
@@ -89,17 +92,18 @@ class ContinuumMemory(SequenceLayer):
         periods: tuple[int, ...] = (64, 256),
         variant: str = "sequential",
         objective: str = "local",
-        inner_lr: float = 0.1,
+        inner_lr: float | None = None,
         retention: float = 1.0,
     ) -> None:
         super().__init__(dim)
         choice("variant", variant, VARIANTS)
         choice("objective", objective, OBJECTIVES)
         self.variant, self.objective = variant, objective
-        self.inner_lr, self.retention = inner_lr, retention
+        self.inner_lr = INNER_LR[objective] if inner_lr is None else inner_lr
+        self.retention = retention
         self.periods = tuple(periods)
         _check(self)
-        hidden = 2 * dim if hidden is None else hidden
+        hidden = dim if hidden is None else hidden
         parents = [*self.periods[1:], None] if variant == "nested" else [None] * len(self.periods)
         self.blocks = nn.ModuleList(
             _Block(self, hidden, period, parent) for period, parent in zip(self.periods, parents, strict=True)
@@ -191,7 +195,7 @@ class _Block(nn.Module):
         self.inner = nn.Parameter(torch.randn(hidden, dim))
         self.outer = nn.Parameter(SCALE * torch.randn(dim, hidden))
         if self.inner_lr and self.local:
-            self.target = nn.Parameter(SCALE * torch.randn(dim, dim))
+            self.target = nn.Parameter(TARGET_SCALE * torch.randn(dim, dim))
             self.rate_weight = nn.Parameter(torch.zeros(dim))
         if self.inner_lr:
             self.rate_bias = nn.Parameter(torch.zeros(()))
@@ -233,9 +237,9 @@ class _Block(nn.Module):
         model, length = self.memory.model, key.shape[1]
         if not length:
             return torch.zeros_like(key), state
-        value = key @ self.target.to(key.dtype).mT
         eta = 2 * self.inner_lr * torch.sigmoid(key @ self.rate_weight.to(key.dtype) + self.rate_bias.to(key.dtype))
         shown = torch.cat([state["key"].unsqueeze(1), key[:, :-1]], 1)
+        value = model.read(self.start(), shown) + key @ self.target.to(key.dtype).mT
         sizes = runs(length, self.period, time % self.period)
         pending = state["pending"] if time % self.period else None
         answers = []

@@ -19,6 +19,7 @@ from nestlearn.tasks.task import Figure, Task, cpu_generator, seeded, size
 __all__ = ["SpeechesTask"]
 
 TRANSFORMER = "transformer"  # the task's own, with learned positions
+OBJECTIVES = ("local", "next_token")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +28,7 @@ class SpeechesTask(Task):
     byte).
 
     ``validation_windows`` and ``test_windows`` windows of ``context`` bytes, evenly spaced over the whole split, are
-    judged.
+    judged. ``objective`` is that of the continuum memory in ``hope`` and ``hope_attention``; other networks have none.
     """
 
     name: ClassVar[str] = "speeches"
@@ -38,6 +39,7 @@ class SpeechesTask(Task):
     files: ClassVar[tuple[DataFile, ...]] = (SPEECHES,)
 
     network: str = size(TRANSFORMER, choices=(TRANSFORMER, *(name for name in MODELS if name != TRANSFORMER)))
+    objective: str = size(OBJECTIVES[0], choices=OBJECTIVES)
     dim: int = 96
     depth: int = 2
     heads: int = 4
@@ -56,7 +58,8 @@ class SpeechesTask(Task):
     def _network(self) -> nn.Module:
         if self.network == TRANSFORMER:
             return ByteTransformer(self.dim, self.depth, self.heads, self.context)
-        return MODELS[self.network](256, self.dim, self.depth, self.heads)
+        options = {"objective": self.objective} if self.network.startswith("hope") else {}
+        return MODELS[self.network](256, self.dim, self.depth, self.heads, feed_forward=options)
 
     def tables(self, model: nn.Module) -> list[nn.Module]:
         if isinstance(model, LanguageModel):
