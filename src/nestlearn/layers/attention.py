@@ -51,7 +51,7 @@ class Attention(SequenceLayer):
 
     def forward(self, x: Tensor, state: State | None = None, return_state: bool = False) -> Tensor | tuple:
         if (state is not None or return_state) and x.ndim == 3:
-            seen = 0 if state is None else state["key"].shape[-2]
+            seen = state["key"].shape[-2] if state and "key" in state else 0
             if seen + x.shape[1] > self.max_tokens:
                 raise ValueError(
                     f"Attention: the state would hold {seen} + {x.shape[1]} tokens, at most {self.max_tokens} are "

@@ -5,13 +5,16 @@ token forgets. Each makes the values that it is written with itself, v^_b = M_b(
 forgotten its start would generate zeros and never learn again; were all B_b the same, so would all W_b be in time.
 [NL] 89 prints B_b = I for an MLP.
 
-A generated value longer than one is shortened to one. A memory that is written with what it answers is a feedback loop
-whose gain nothing else bounds: keys that vary around a value that does not make it grow from token to token.
+A generated value x is shortened to x / sqrt(1 + ||x||^2). A memory that is written with what it answers is a feedback
+loop whose gain nothing else bounds: keys that vary around a value that does not make it grow from token to token. Those
+of keys, values and queries are shortened further by a learned gain in (0, 1) that starts at 1/8, so that a fresh layer
+is nearly one with fixed projections.
 
 A `MatrixBank` keeps all rows in one tall matrix, with one triangular solve a chunk for all of them; an `MLPBank` has a
 leading dimension that counts memories. The main memory, if it is in a bank, comes first.
 """
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from itertools import accumulate
@@ -60,17 +63,19 @@ class Bank(nn.Module, ABC):
         generate: whether memories make their own values; otherwise every one is written with v itself.
     """
 
+    memory: AssociativeMemory
+    """All of them as one memory of the core."""
+
     def __init__(self, sizes: dict[str, int], dim: int, heads: int, rule: Rule, objective: Objective, generate: bool):
         super().__init__()
         self.sizes, self.dim, self.heads, self.generate = sizes, dim, heads, generate
         self.rule, self.objective = rule, objective
         self.start = nn.ModuleDict()
+        own = [name for name, size in sizes.items() if size > 1 and name != MAIN]
+        self.gain = nn.ParameterDict({name: torch.full((heads, 1), -math.log(7)) for name in own})
         self.base = nn.ParameterDict(
             {name: nn.Parameter(_base(name, size, dim, heads)) for name, size in sizes.items()}
         )
-
-    memory: AssociativeMemory
-    """All of them as one memory of the core."""
 
     @abstractmethod
     def initial_state(self, batch_size: int) -> State:
@@ -81,12 +86,21 @@ class Bank(nn.Module, ABC):
         """``held`` with the parameters of the main memory, or of all the others, taken from ``running``."""
 
     @abstractmethod
-    def opened(self, held: Parameters) -> Parameters:
-        """Parameters to be read at, made ready once for a whole chunk."""
+    def lasting(self) -> Parameters:
+        """B and the gains of all memories, in full precision, made ready once for a whole call."""
+
+    @abstractmethod
+    def opened(self, held: Parameters, lasting: Parameters) -> Parameters:
+        """The parameters at the chunk's start made ready to be read at, once for the chunk."""
 
     @abstractmethod
     def answer(self, opened: Parameters, name: str, query: Tensor) -> Tensor:
         """M_b(z) [B, H, C, size] of one memory to [B, H, C, d]."""
+
+    def gains(self) -> list[Tensor]:
+        """Of each memory's own values, [H, 1]."""
+        one = full(next(iter(self.base.values()))).new_ones(self.heads, 1)
+        return [full(self.gain[name]).sigmoid() if name in self.gain else one for name in self.sizes]
 
     @abstractmethod
     def write(self, state: State, held: Parameters, opened: Parameters, tokens: Tokens) -> tuple[Tensor | None, State]:
@@ -114,12 +128,19 @@ class MatrixBank(Bank):
         rows = self.sizes.get(MAIN, 0)
         return {"weight": torch.cat([first["weight"][..., :rows, :], others["weight"][..., rows:, :]], -2)}
 
-    def opened(self, held: Parameters) -> Parameters:
+    def lasting(self) -> Parameters:
+        gains = [gain.expand(-1, size) for gain, size in zip(self.gains(), self.sizes.values(), strict=True)]
         base = torch.cat([full(self.base[name]) for name in self.sizes], -2)
-        return {"base": base, "whole": held["weight"] + base}
+        return {"base": base, "gain": torch.cat(gains, -1).unsqueeze(-2)}
+
+    def opened(self, held: Parameters, lasting: Parameters) -> Parameters:
+        whole = held["weight"] + lasting["base"]
+        # One split: the slope of every slice would be as large as the whole.
+        parts = whole.split(list(self.sizes.values()), -2)
+        return {**lasting, "whole": whole, **dict(zip(self.sizes, parts, strict=True))}
 
     def answer(self, opened: Parameters, name: str, query: Tensor) -> Tensor:
-        return query @ opened["whole"][..., self.rows[name], :].mT
+        return query @ opened[name].mT
 
     def write(self, state: State, held: Parameters, opened: Parameters, tokens: Tokens) -> tuple[Tensor | None, State]:
         values = self._values(opened, tokens)
@@ -142,8 +163,9 @@ class MatrixBank(Bank):
         """What the rows of W are written with [B, H, C, rows]."""
         if self.generate:
             own = tokens.value @ opened["whole"].mT
-            parts = [_shortened(own[..., : self.wide].unflatten(-1, (-1, self.dim))).flatten(-2)] if self.wide else []
-            values = torch.cat([*parts, own[..., self.wide :].clamp(-1, 1)], -1)
+            wide, single = own.split([self.wide, own.shape[-1] - self.wide], -1)
+            wide = _shortened(wide.unflatten(-1, (-1, self.dim))).flatten(-2)
+            values = torch.cat([wide, _shortened(single.unsqueeze(-1)).squeeze(-1)], -1) * opened["gain"]
         else:
             values = tokens.value  # the main memory alone
         values = values if tokens.share is None else values * tokens.share
@@ -182,8 +204,12 @@ class MLPBank(Bank):
         count = int(MAIN in self.sizes)
         return {part: torch.cat([first[part][:, :, :count], others[part][:, :, count:]], 2) for part in held}
 
-    def opened(self, held: Parameters) -> Parameters:
-        return {**held, "base": torch.stack([full(self.base[name]) for name in self.sizes], 1)}
+    def lasting(self) -> Parameters:
+        base = torch.stack([full(self.base[name]) for name in self.sizes], 1)
+        return {"base": base, "gain": torch.stack(self.gains(), 1).unsqueeze(-1)}
+
+    def opened(self, held: Parameters, lasting: Parameters) -> Parameters:
+        return {**held, **lasting}
 
     def answer(self, opened: Parameters, name: str, query: Tensor) -> Tensor:
         place = self.place[name]
@@ -194,7 +220,7 @@ class MLPBank(Bank):
         key, query = tokens.key.unsqueeze(2), tokens.query.unsqueeze(2)
         values = tokens.value.unsqueeze(2)
         if self.generate:
-            values = _shortened(self.memory.model.read(held, values) + values @ opened["base"].mT)
+            values = _shortened(self.memory.model.read(held, values) + values @ opened["base"].mT) * opened["gain"]
         values = values if tokens.share is None else values * tokens.share.unsqueeze(2)
         if not isinstance(self.objective, DotProduct):
             values = values - key @ opened["base"].mT
@@ -229,5 +255,5 @@ def _slices(sizes: dict[str, int]) -> dict[str, slice]:
 
 
 def _shortened(values: Tensor) -> Tensor:
-    """[*, d], brought to unit length where longer."""
-    return values / torch.linalg.vector_norm(values, dim=-1, keepdim=True).clamp(min=1)
+    """[*, d], each brought below unit length without a kink: x / sqrt(1 + ||x||^2)."""
+    return values * (1 + values.square().sum(-1, keepdim=True)).rsqrt()

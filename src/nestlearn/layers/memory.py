@@ -74,7 +74,7 @@ class MemoryLayer(SequenceLayer):
         window: tokens that each write sees, the newest included; None takes the rule's.
         inner_momentum: whether gradients pass through a momentum box, theta being a number of each token ([T]).
         max_eta: bound of eta, by default the largest without negative factors, see `nestlearn.layers.rates`; at 0
-            nothing is ever written.
+            nothing is ever written or forgotten.
         convolution: width of the causal convolutions of queries, keys and values.
         output_gate: multiply the answers by a gate from the layer's input before the last map.
 
@@ -114,6 +114,8 @@ class MemoryLayer(SequenceLayer):
         )
         if not has_parallel_form(self.memory):
             raise ValueError(f"rule: {rule!r} is made for a matrix, pass memory='matrix' instead of {memory!r}")
+        # Oja's rule has values for keys; errors of an MLP pass through both layers.
+        self.raw_values = memory == "matrix" and not isinstance(recipe.objective, Oja)
         self.strength = erasures(self.memory, self.chunk, self.window)
         self.max_eta = check_max_eta(max_eta, self.strength)
         self.qkv = nn.Linear(dim, 3 * dim, bias=False)
@@ -157,9 +159,10 @@ class MemoryLayer(SequenceLayer):
         query, key, value = (split_heads(part, self.heads) for part in mixed.chunk(3, -1))
         logits = list(full(self.rates(x)).mT.chunk(self.rates.out_features // self.heads, 1))
         eta, alpha = logits.pop(0), logits.pop(0).sigmoid() if self.retention else 1.0
+        alpha = alpha if self.max_eta else 1.0
         found: dict[str, Any] = {
             "key": unit(key),
-            "value": unit(value) if isinstance(self.memory.objective, Oja) else value,
+            "value": value if self.raw_values else unit(value),
             "query": unit(query),
             "eta": bounded_eta(eta, alpha, self.max_eta, self.strength),
             "alpha": alpha,

@@ -4,7 +4,7 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import rms_norm, silu
+from torch.nn.functional import conv2d, rms_norm, silu
 
 from nestlearn.layers.sequence import full, merge_heads
 
@@ -36,9 +36,12 @@ class CausalConvolution(nn.Module):
 
     def forward(self, x: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
         """[batch, time, dim] in full precision to the same, and the tokens that the next call has to know."""
-        length, seen, weight = x.shape[1], torch.cat([past, x], 1), self.weight.to(x.dtype)
-        y = sum(seen[:, j : j + length] * weight[j] for j in range(self.width))
-        return silu(y), seen[:, length:]  # type: ignore[arg-type]
+        seen, weight = torch.cat([past, x], 1), self.weight.to(x.dtype).mT[:, None, None]
+        # Channels last, as an image of height one: no copies, and the fastest form on a processor.
+        image, weight = seen.mT.unsqueeze(2), weight.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(x.device.type, enabled=False):
+            y = silu(conv2d(image, weight, groups=x.shape[-1]))
+        return y.squeeze(2).mT, seen[:, x.shape[1] :]
 
 
 class Readout(nn.Module):

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from nestlearn.layers.banks import MAIN, Bank, MatrixBank, MLPBank, Tokens
 from nestlearn.layers.projections import CausalConvolution, Readout, retention_bias, unit
 from nestlearn.layers.rates import bounded_eta, check_max_eta, erasures
-from nestlearn.layers.sequence import SequenceLayer, check_heads, full, split_heads
+from nestlearn.layers.sequence import SequenceLayer, check_heads, full
 from nestlearn.memory.momentum import InnerMomentum
 from nestlearn.memory.objectives import Objective, dot_product, l2
 from nestlearn.memory.rules import DeltaGradientDescent, GradientDescent, Rule, State
@@ -58,8 +58,8 @@ class SelfModifyingTitans(SequenceLayer):
         self_modifying: which of k, v, eta and alpha are memories that are written; the others are fixed maps. With
             none of them, and no query memory, values are v_t itself: the main memory is then a `MemoryLayer`'s.
         modify_query: whether the query is read from a memory of its own too.
-        max_eta: bound of eta, by default the largest without negative factors; 0 writes nothing, and (with the
-            defaults) 2 lets a write flip what it meets.
+        max_eta: bound of eta, by default the largest without negative factors; 0 writes and forgets nothing, and
+            (with the defaults) 2 lets a write flip what it meets.
         convolution: width of the causal convolutions of queries, keys and values.
 
     State: ``{"convolution": [batch, convolution - 1, 3 dim], "banks": {name: state of the core}, "held": {name:
@@ -89,6 +89,8 @@ class SelfModifyingTitans(SequenceLayer):
     ) -> None:
         super().__init__(dim)
         width = check_heads(dim, heads)
+        if width < 2:
+            raise ValueError(f"heads: expected at least 2 numbers in each, got {dim} / {heads} = {width}")
         self.heads, self.chunk = heads, chunk
         self.projection_chunk = chunk if projection_chunk is None else projection_chunk
         self.retention, self.regresses = retention, objective == "l2"
@@ -133,29 +135,30 @@ class SelfModifyingTitans(SequenceLayer):
         mixed, past = self.convolution(full(self.qkv(x)), state["convolution"])
         theta = None if self.momentum is None else full(self.momentum(x)).sigmoid().mT
         with torch.autocast(x.device.type, enabled=False):
-            seen = [unit(split_heads(part, self.heads)) for part in mixed.chunk(3, -1)]
+            seen = unit(mixed.unflatten(-1, (3, self.heads, -1)))
             answers, banks, held = self._write(seen, theta, state, time)
         written = {**state, "convolution": past, "banks": banks, "time": state["time"] + x.shape[1]}
         return self.readout(answers, x), written | ({"held": held} if "held" in state else {})
 
     def _write(
-        self, seen: list[Tensor], theta: Tensor | None, state: State, time: int
+        self, seen: Tensor, theta: Tensor | None, state: State, time: int
     ) -> tuple[Tensor, State, dict[str, Any]]:
-        """Chunk by chunk: generate, write, answer. ``seen`` is x_t as W_q, M_k and M_v see it, each [B, H, T, d]."""
+        """Chunk by chunk: generate, write, answer. ``seen`` [B, T, 3, H, d] is x_t as W_q, M_k and M_v see it."""
         banks, held = dict(state["banks"]), dict(state.get("held", {}))
-        sizes = self._runs(seen[0].shape[-2], time)
+        sizes = self._runs(seen.shape[1], time)
+        lasting = {name: bank.lasting() for name, bank in self._banks()}
         opened: dict[str, Any] = {}
         answers, queries = [], []
         thetas = [None] * len(sizes) if theta is None else theta.split(sizes, -1)
-        for *parts, momentum in zip(*(part.split(sizes, -2) for part in seen), thetas, strict=True):
+        for part, momentum in zip(seen.split(sizes, 1), thetas, strict=True):
             main, others = time % self.chunk == 0, time % self.projection_chunk == 0
             for name, bank in self._banks():
                 if main or others:
                     running = banks[name]["model"]
                     held[name] = running if main and others else bank.refreshed(held[name], running, main)
                 if main or others or name not in opened:
-                    opened[name] = bank.opened(held[name])
-            tokens = self._generate(opened, parts, momentum)
+                    opened[name] = bank.opened(held[name], lasting[name])
+            tokens = self._generate(opened, part.permute(2, 0, 3, 1, 4).contiguous(), momentum)
             for name, bank in self._banks():
                 y, banks[name] = bank.write(banks[name], held[name], opened[name], tokens)
                 answers += [] if y is None else [y]
@@ -164,9 +167,9 @@ class SelfModifyingTitans(SequenceLayer):
         base = full(self.banks[self.home[MAIN]].base[MAIN])  # type: ignore[index]
         return torch.cat(answers, -2) + torch.cat(queries, -2) @ base.mT, banks, held
 
-    def _generate(self, opened: dict[str, Any], seen: list[Tensor], momentum: Tensor | None) -> Tokens:
+    def _generate(self, opened: dict[str, Any], seen: Tensor, momentum: Tensor | None) -> Tokens:
         """q, k, v, eta and alpha of the tokens of one chunk, from what is held there."""
-        query, key, value = seen
+        query, key, value = seen.unbind(0)
 
         def ask(name: str, at: Tensor) -> Tensor:
             home = self.home[name]
@@ -177,7 +180,8 @@ class SelfModifyingTitans(SequenceLayer):
             # Keys of unit length spread over d numbers: without the factor rates would hardly move.
             return told.squeeze(-1) * key.shape[-1] ** 0.5 + full(self.bias[name]).unsqueeze(-1)
 
-        alpha = rate("alpha").sigmoid() if self.retention else torch.ones_like(key[..., 0])
+        forgets = self.retention and self.max_eta > 0
+        alpha = rate("alpha").sigmoid() if forgets else torch.ones_like(key[..., 0])
         eta = bounded_eta(rate("eta"), alpha, self.max_eta, self.strength)
         tokens = Tokens(
             key=unit(ask("k", key)) if "k" in self.home else key,
@@ -204,8 +208,8 @@ class SelfModifyingTitans(SequenceLayer):
 
 def _banks(
     memory: str,
-    wide: list[str],
-    single: list[str],
+    wide: Names[str],
+    single: Names[str],
     dim: int,
     heads: int,
     hidden: int,
