@@ -1,9 +1,16 @@
-"""In which precision matrices are multiplied where half the digits do."""
+"""In which precision matrices are multiplied: where half the digits do, and where all of them are needed."""
+
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
 
-__all__ = ["product_dtype"]
+__all__ = ["no_autocast", "product_dtype"]
+
+
+def no_autocast(tensor: Tensor) -> AbstractContextManager[object]:
+    """Where products keep the precision of their factors; the meta device, where there is nothing to cast, is fine."""
+    return nullcontext() if tensor.is_meta else torch.autocast(tensor.device.type, enabled=False)
 
 
 def product_dtype(tensor: Tensor) -> torch.dtype:

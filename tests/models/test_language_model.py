@@ -98,6 +98,16 @@ def test_the_configuration_is_data_from_which_the_same_model_is_made(case):
     assert again.fingerprint == made.fingerprint != model("transformer", depth=1).fingerprint
 
 
+@every_model
+def test_a_training_step_can_be_counted_on_the_meta_device(case):
+    """What `nestlearn inspect` does: shapes without numbers, forward and backward."""
+    with torch.device("meta"):
+        made = model(case)
+    tokens = torch.zeros(2, 24, dtype=torch.int64, device="meta")
+    F.cross_entropy(made(tokens).flatten(0, 1), tokens.flatten()).backward()
+    assert all(p.grad.is_meta for p in made.parameters())
+
+
 @pytest.mark.parametrize("case", MEMORIES)
 def test_memories_are_of_one_size_however_long_the_text(case):
     made = model(case, torch.float32)
@@ -138,6 +148,19 @@ def test_slopes_of_the_next_token_are_those_of_the_loss_by_automatic_differentia
             torch.testing.assert_close(block["model"][key], tensor - rate * tensor.grad, rtol=1e-9, atol=1e-12)
         else:  # period 8: still waiting
             torch.testing.assert_close(block["pending"][key], rate * tensor.grad, rtol=1e-9, atol=1e-12)
+
+
+def test_a_long_call_reads_chunks_apart_with_the_same_answers_and_slopes(monkeypatch):
+    found = []
+    for shared in (64, 2, 0):
+        monkeypatch.setattr("nestlearn.models.next_token.SHARED", shared)
+        made, tokens = model("hope, next token"), text(22)
+        logits = made(tokens)
+        logits.square().sum().backward()
+        found.append([logits.detach(), *(p.grad for p in made.parameters())])
+    for other in found[1:]:
+        for one, two in zip(found[0], other, strict=True):
+            torch.testing.assert_close(one, two, rtol=1e-9, atol=1e-10)
 
 
 @pytest.mark.parametrize("case", ["hope, next token", "hope_attention, next token"])

@@ -53,6 +53,7 @@ from nestlearn.memory import MLP, AssociativeMemory, GradientDescent, l2
 from nestlearn.memory.models import Parameters
 from nestlearn.memory.rules import State, apply_update, spread
 from nestlearn.ops.scan import runs
+from nestlearn.precision import no_autocast
 
 __all__ = ["OBJECTIVES", "VARIANTS", "ContinuumMemory"]
 
@@ -114,7 +115,8 @@ class ContinuumMemory(SequenceLayer):
 
     def initial_state(self, batch_size: int) -> State:
         blocks = {name: block.initial_state(batch_size) for name, block in self._blocks().items()}
-        return {"time": torch.zeros((), dtype=torch.int64), "blocks": blocks}
+        # On the CPU wherever the layer is, so that it can be read at once.
+        return {"time": torch.zeros((), dtype=torch.int64, device="cpu"), "blocks": blocks}
 
     def forward(self, x: Tensor, state: State | None = None, return_state: bool = False) -> Any:
         """As every sequence layer; without ``return_state`` the last write, which nobody would see, is left out.
@@ -224,7 +226,7 @@ class _Block(nn.Module):
 
         A slope at the zero vector is finite too, since the length is bounded from below.
         """
-        with torch.autocast(x.device.type, enabled=False):
+        with no_autocast(x):
             key = F.rms_norm(x, x.shape[-1:], eps=1e-6) * x.shape[-1] ** -0.5
             if not (self.local and self.inner_lr):
                 answer = self.memory.model.read(state["model"], key)

@@ -34,6 +34,7 @@ from nestlearn.memory.objectives import Objective, Oja, dot_product, l2, oja
 from nestlearn.memory.rules import DeltaGradientDescent, GradientDescent, Rule, State
 from nestlearn.ops import has_parallel_form, parallel_scan
 from nestlearn.ops.fused import is_fused
+from nestlearn.precision import no_autocast
 
 __all__ = ["RULES", "MemoryLayer", "MemoryRule", "memory_model", "memory_start"]
 
@@ -177,10 +178,11 @@ class MemoryLayer(SequenceLayer):
             state = self.initial_state(x.shape[0])
             del state["memory"]["time"]  # a start without a look at a tensor can be compiled
         found, past = self.associations(x, state["convolution"])
-        half = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
+        autocast = not x.is_meta and torch.is_autocast_enabled(x.device.type)
+        half = torch.get_autocast_dtype(x.device.type) if autocast else x.dtype
         if is_fused(x.new_empty(0, dtype=half)):
             found |= {name: found[name].to(half) for name in ("key", "value", "query")}
-        with torch.autocast(x.device.type, enabled=False):
+        with no_autocast(x):
             answers, memory = parallel_scan(
                 self.memory, **found, state=state["memory"], chunk=self.chunk, window=self.window
             )
@@ -197,7 +199,7 @@ def memory_model(name: str, in_dim: int, out_dim: int, hidden: int, *, residual:
 
 
 def memory_start(model: Model, batch_shape: tuple[int, ...]) -> nn.ParameterDict:
-    """What memories know before the first token, learned from outside (M5)."""
+    """What memories know before the first token, as parameters to be learned from outside."""
     fresh = model.init(batch_shape)
     return nn.ParameterDict({name: nn.Parameter(tensor) for name, tensor in fresh.items()})
 

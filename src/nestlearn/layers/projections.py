@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, rms_norm, silu
 
 from nestlearn.layers.sequence import full, merge_heads
+from nestlearn.precision import no_autocast
 
 __all__ = ["CausalConvolution", "Readout", "retention_bias", "unit"]
 
@@ -39,7 +40,7 @@ class CausalConvolution(nn.Module):
         seen, weight = torch.cat([past, x], 1), self.weight.to(x.dtype).mT[:, None, None]
         # Channels last, as an image of height one: no copies, and the fastest form on a processor.
         image, weight = seen.mT.unsqueeze(2), weight.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(x.device.type, enabled=False):
+        with no_autocast(x):
             y = silu(conv2d(image, weight, groups=x.shape[-1]))
         return y.squeeze(2).mT, seen[:, x.shape[1] :]
 

@@ -34,6 +34,7 @@ from nestlearn.layers.sequence import SequenceLayer, check_heads, full
 from nestlearn.memory.momentum import InnerMomentum
 from nestlearn.memory.objectives import Objective, dot_product, l2
 from nestlearn.memory.rules import DeltaGradientDescent, GradientDescent, Rule, State
+from nestlearn.precision import no_autocast
 
 __all__ = ["SelfModifyingTitans"]
 
@@ -134,7 +135,7 @@ class SelfModifyingTitans(SequenceLayer):
         state = self.initial_state(x.shape[0]) if state is None else state
         mixed, past = self.convolution(full(self.qkv(x)), state["convolution"])
         theta = None if self.momentum is None else full(self.momentum(x)).sigmoid().mT
-        with torch.autocast(x.device.type, enabled=False):
+        with no_autocast(x):
             seen = unit(mixed.unflatten(-1, (3, self.heads, -1)))
             answers, banks, held = self._write(seen, theta, state, time)
         written = {**state, "convolution": past, "banks": banks, "time": state["time"] + x.shape[1]}

@@ -9,9 +9,9 @@ out, and what token t answers depends on tokens up to t alone.
 The slopes are taken as numbers: an outer gradient reaches starts, rates and all that comes after a write, and does not
 pass through the slopes (first order, as in first-order MAML).
 
-**Calls of any length.** A chunk that arrives whole, with the token after it, is read once. One that arrives in pieces
-is read as it comes, and once more when it is complete, from the states at its start; so the state keeps these, and the
-tokens since.
+**Calls of any length.** A chunk that arrives whole, with the token after it, is read once (up to `SHARED` of them). One
+that arrives in pieces is read as it comes, and once more when it is complete, from the states at its start; so the
+state keeps these, and the tokens since.
 """
 
 from __future__ import annotations
@@ -32,6 +32,11 @@ if TYPE_CHECKING:
 __all__ = ["advance_and_learn", "learning_parts"]
 
 Learning = dict[str, ContinuumMemory]
+
+SHARED = 64
+"""Chunks of a call whose reading serves the answers and the slopes. Automatic differentiation looks at all that a loss
+depends on, back to the call's first token, so that after many chunks reading twice, the second time apart, is cheaper.
+"""
 
 
 def learning_parts(model: LanguageModel) -> Learning:
@@ -59,15 +64,17 @@ def advance_and_learn(
 ) -> tuple[Tensor, State]:
     """Logits [batch, time, vocab_size] and the state after all tokens; at least one token."""
     period = min(next(iter(learning.values())).periods)
-    parts, replay, logits = state["parts"], state["replay"], []
+    parts, replay = state["parts"], state["replay"]
+    logits: list[Tensor] = []
     while tokens.shape[1]:
         seen = replay["tokens"]
         if seen.shape[1] == period:
-            _, _, slopes = _read_chunk(model, learning, torch.cat([seen, tokens[:, :1]], 1), replay["parts"])
+            answered = torch.cat([seen, tokens[:, :1]], 1)
+            _, _, slopes = _read_chunk(model, learning, answered, _detached(replay["parts"]))
             parts = _written(learning, parts, slopes)
             seen, replay = seen[:, :0], {"tokens": seen[:, :0], "parts": parts}
         piece, rest = tokens[:, : period - seen.shape[1]], tokens[:, period - seen.shape[1] :]
-        if piece.shape[1] == period and rest.shape[1]:
+        if piece.shape[1] == period and rest.shape[1] and len(logits) < SHARED:
             answer, parts, slopes = _read_chunk(model, learning, tokens[:, : period + 1], parts)
             parts = _written(learning, parts, slopes)
             replay = {"tokens": seen, "parts": parts}

@@ -40,6 +40,7 @@ from nestlearn.ops.blocks import Rows, delta_block, momentum_block, per_row, win
 from nestlearn.ops.fused import fused_delta_rule, is_fused
 from nestlearn.ops.kernel import BLOCK, delta_kernel, held_blocks, momentum_blocks
 from nestlearn.ops.scan import Read, Sequence, finish, inner_rule, prepare
+from nestlearn.precision import no_autocast
 
 __all__ = ["has_matrix_form", "matrix_scan", "matrix_step"]
 
@@ -86,7 +87,7 @@ def matrix_scan(
     tokens, state = prepare(memory, key, value, query, eta, alpha, state, chunk, window, momentum, read)
     if tokens.length == 0:
         return torch.zeros_like(value), finish(tokens, state, state, state.get("frozen"))
-    with torch.autocast(key.device.type, enabled=False):
+    with no_autocast(key):
         rows = _rows(memory, tokens, *tokens.windows(state))
         start, box = _load(memory, state)
         held = _turn(memory, state["frozen"]["weight"]) if tokens.chunk > 1 else None
@@ -140,7 +141,7 @@ def matrix_step(
     """
     # One more token than there are: the tokens are part of a chunk, however few.
     tokens = Sequence(key, value, key if query is None else query, eta, alpha, momentum, key.shape[-2] + 1, 1, 0)
-    with torch.autocast(key.device.type, enabled=False):
+    with no_autocast(key):
         rows = replace(_rows(memory, tokens, key, value), answers=answers)
         rows = rows if query is not None else replace(rows, query=None)
         start, box = _load(memory, state)

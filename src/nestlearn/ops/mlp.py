@@ -25,6 +25,7 @@ from nestlearn.memory.objectives import L2, DotProduct
 from nestlearn.memory.rules import DeltaGradientDescent, GradientDescent, Scalar, State
 from nestlearn.ops.blocks import Rows, decays, delta_block, momentum_block, per_row, windows
 from nestlearn.ops.scan import Read, finish, inner_rule, prepare, runs
+from nestlearn.precision import no_autocast
 
 __all__ = ["has_mlp_form", "mlp_scan", "mlp_step"]
 
@@ -121,7 +122,7 @@ def mlp_step(
         y [*B, C, out] (None without queries) and the state after the last token.
     """
     model: MLP = memory.model  # type: ignore[assignment]
-    with torch.autocast(key.device.type, enabled=False):
+    with no_autocast(key):
         at = state["model"] if frozen is None else frozen
         answer, trace = model.trace(at, key)
         errors = model.errors(at, memory.objective.error(answer, value), trace)
