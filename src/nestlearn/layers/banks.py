@@ -69,7 +69,7 @@ class Bank(nn.Module, ABC):
     def __init__(self, sizes: dict[str, int], dim: int, heads: int, rule: Rule, objective: Objective, generate: bool):
         super().__init__()
         self.sizes, self.dim, self.heads, self.generate = sizes, dim, heads, generate
-        self.rule, self.objective = rule, objective
+        self.objective = objective
         self.start = nn.ModuleDict()
         own = [name for name, size in sizes.items() if size > 1 and name != MAIN]
         self.gain = nn.ParameterDict({name: torch.full((heads, 1), -math.log(7)) for name in own})
