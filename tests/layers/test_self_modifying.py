@@ -155,16 +155,16 @@ def assert_same(layer: SelfModifyingTitans, x: Tensor, dgd: bool = True) -> None
 @pytest.mark.parametrize("momentum", [False, True], ids=["plain", "momentum"])
 def test_chunks_of_one_token_are_s4(memory, objective, momentum):
     layer = make(memory=memory, objective=objective, inner_momentum=momentum, chunk=1)
-    assert_same(layer, torch.randn(2, 6, 8, dtype=torch.float64))
+    assert_same(layer, torch.randn(2, 5, 8, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("memory", ["matrix", "mlp"])
 @pytest.mark.parametrize("objective", ["dot_product", "l2"])
-@pytest.mark.parametrize("chunks", [(4, 4), (4, 2), (2, 4), (3, 2), (1, 3)], ids=str)
+@pytest.mark.parametrize("chunks", [(4, 2), (2, 4), (3, 2)], ids=str)
 def test_chunks_freeze_what_is_generated_and_every_gradient(memory, objective, chunks):
     """S6, with a ragged end, and projections that wait for as long, shorter or longer than the main memory."""
     layer = make(memory=memory, objective=objective, chunk=chunks[0], projection_chunk=chunks[1])
-    assert_same(layer, torch.randn(1, 10, 8, dtype=torch.float64))
+    assert_same(layer, torch.randn(1, 7, 8, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("memory", ["matrix", "mlp"])
@@ -184,7 +184,7 @@ def test_chunks_freeze_what_is_generated_and_every_gradient(memory, objective, c
     ids=str,
 )
 def test_every_switch(memory, options):
-    assert_same(make(memory=memory, chunk=4, **options), torch.randn(1, 7, 8, dtype=torch.float64))
+    assert_same(make(memory=memory, chunk=3, **options), torch.randn(1, 5, 8, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("objective", ["dot_product", "l2"])
@@ -241,13 +241,13 @@ def test_memories_stay_bounded_when_keys_vary_and_the_value_does_not(memory):
     layer = make(memory=memory, chunk=8)
     layer.bias["eta"].data.fill_(30)
     layer.bias["alpha"].data.fill_(30)
-    layer.qkv.weight.data[16:] *= 0.01  # v hardly depends on the token ...
-    layer.banks["mlp" if memory == "mlp" else "matrix"].gain["v"].data.fill_(30)
-    x = torch.randn(1, 2000, 8, dtype=torch.float64)
-    x[..., 0] = 100  # ... and much on what all tokens share
+    layer.qkv.weight.data[:16, 0] = 0  # keys and queries see what varies ...
+    layer.qkv.weight.data[16:, 1:] = 0  # ... and values what does not
+    x = torch.randn(1, 800, 8, dtype=torch.float64)
+    x[..., 0] = 1
     with torch.no_grad():
         _, state = layer(x, return_state=True)
-    assert max(t.abs().max() for _, t in leaves(state["banks"])) < 100
+    assert max(t.abs().max() for _, t in leaves(state["banks"])) < 5
 
 
 def test_what_is_read_survives_a_restart(tmp_path):
