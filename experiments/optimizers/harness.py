@@ -17,10 +17,13 @@ from typing import Any
 from nestlearn.training import Settings, compare, environment, options, preset, resolve
 from nestlearn.training.run_folder import write_atomic
 
-__all__ = ["SIZES", "Outcome", "compared", "complaints", "expected", "main", "markdown"]
+__all__ = ["QUICK", "SIZES", "Outcome", "compared", "complaints", "expected", "main", "markdown"]
 
 SIZES = ("quick", "full")
 """Minutes, for every change; and the size of which the committed tables speak."""
+
+QUICK: Mapping[str, Any] = {"base": "demo", "keep": 1, "grow": 0}
+"""What makes a comparison quick: the demo's grids without growing, one setting at full length."""
 
 
 @dataclass(frozen=True)

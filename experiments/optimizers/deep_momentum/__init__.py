@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from experiments.optimizers.harness import Outcome, compared
+from experiments.optimizers.harness import QUICK, Outcome, compared
 
 __all__ = ["run"]
 
 SPEECHES = {"dim": 48, "heads": 4, "context": 64, "validation_windows": 128, "test_windows": 512}
 
 SIZES = {
-    "quick": {"base": "demo", "optimizers": ("DeepMomentum",), "steps": 60},
+    "quick": {**QUICK, "optimizers": ("DeepMomentum",), "steps": 40},
     "full": {
         "optimizers": ("DeepMomentum", "DeepMomentum2", "DeepAdam"),
         "steps": 240,

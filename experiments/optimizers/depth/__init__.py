@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from experiments.optimizers.harness import Outcome, compared
+from experiments.optimizers.harness import QUICK, Outcome, compared
 
 __all__ = ["run"]
 
@@ -10,7 +10,7 @@ DEPTHS = tuple(f"experiments.optimizers.depth.contenders:depth_{depth}" for dept
 SPEECHES = {"dim": 48, "heads": 4, "context": 64, "validation_windows": 128, "test_windows": 512}
 
 SIZES = {
-    "quick": {"base": "demo", "steps": 40, "retentions": (0.8,)},
+    "quick": {**QUICK, "steps": 40, "retentions": (0.8,)},
     "full": {
         "steps": 200,
         "seeds": (0, 1, 2),

@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from experiments.optimizers.harness import Outcome, compared
+from experiments.optimizers.harness import QUICK, Outcome, compared
 
 __all__ = ["run"]
 
 SIZES = {
     "quick": {
-        "base": "demo",
-        "steps": 60,
+        **QUICK,
+        "steps": 40,
         "sizes": {"fashion-mnist": {"network": "vit", "dim": 32, "test_images": 2000, "validation_images": 1000}},
     },
     "full": {

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from experiments.optimizers.harness import Outcome, compared
+from experiments.optimizers.harness import QUICK, Outcome, compared
 from experiments.optimizers.target_period.contenders import PERIODS
 
 __all__ = ["run"]
@@ -11,7 +11,7 @@ KINDS = ("kept", "kronecker", "orthogonal")
 SPEECHES = {"dim": 48, "heads": 4, "context": 64, "validation_windows": 128, "test_windows": 512}
 
 SIZES = {
-    "quick": {"base": "demo", "steps": 40, "retentions": (0.8,)},
+    "quick": {**QUICK, "steps": 40, "retentions": (0.8,)},
     "full": {
         "steps": 200,
         "seeds": (0, 1, 2),
@@ -20,12 +20,12 @@ SIZES = {
         "sizes": {"speeches": SPEECHES},
     },
 }
-QUICK = (("kept", 1), ("kept", 16), ("kronecker", 16))
+SHOWN = (("kept", 1), ("kept", 16), ("kronecker", 16))
 
 
 def run(size: str, folder: Path, workers: int) -> Outcome:
     """Every kind at every period on the speeches, tuned alike; a control is the linear momentum without the MLP."""
-    wanted = QUICK if size == "quick" else [(kind, period) for kind in KINDS for period in PERIODS]
+    wanted = SHOWN if size == "quick" else [(kind, period) for kind in KINDS for period in PERIODS]
     names = tuple(f"experiments.optimizers.target_period.contenders:{kind}_{period}" for kind, period in wanted)
     outcome, _ = compared(folder, workers, tasks=("speeches",), optimizers=names, **SIZES[size])
     return outcome
