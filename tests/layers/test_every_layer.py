@@ -176,12 +176,18 @@ def test_half_precision_weights_keep_a_state_in_full_precision(name):
 @pytest.mark.slow
 @memories
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_long_sequences_stay_finite(name, dtype):
+def test_long_sequences_stay_finite_and_memories_alive(name, dtype):
+    """And a memory that has forgotten thousands of tokens still learns from the next ones."""
     layer = make(name, dtype=dtype)
     with torch.no_grad():
         y, state = layer(torch.randn(1, 16_384, 8, dtype=dtype), return_state=True)
+        probe, told = torch.randn(1, 8, 8, dtype=dtype), []
+        for text in torch.randn(2, 1, 200, 8, dtype=dtype):
+            _, read = layer(text, state=state, return_state=True)
+            told.append(layer(probe, state=read)[:, 4:].float())  # beyond the convolution
     assert y.isfinite().all()
     assert all(tensor.isfinite().all() for _, tensor in leaves(state))
+    assert (told[0] - told[1]).abs().max() > 0.02
 
 
 @layers

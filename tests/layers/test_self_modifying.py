@@ -28,15 +28,20 @@ def unit(x: Tensor) -> Tensor:
 
 
 def apply(weights: dict[str, Tensor], x: Tensor) -> Tensor:
-    """W(x): a matrix, or W_outer s(W_inner x) / sqrt(hidden). Weights [B, H, ...], x [B, H, d]."""
+    """W(x): a matrix, or W_outer tanh(W_inner x) / sqrt(hidden). Weights [B, H, ...], x [B, H, d]."""
     if "weight" in weights:
         return torch.einsum("bhij,bhj->bhi", weights["weight"], x)
     return torch.einsum("bhij,bhj->bhi", weights["outer"], hidden(weights, x))
 
 
+def whole(weights: dict[str, Tensor], features: Tensor | None) -> dict[str, Tensor]:
+    """The weights of a memory with the features that stay."""
+    return weights if features is None else {**weights, "inner": weights["inner"] + features}
+
+
 def hidden(weights: dict[str, Tensor], x: Tensor) -> Tensor:
     before = torch.einsum("bhij,bhj->bhi", weights["inner"], x)
-    return silu(before) / before.shape[-1] ** 0.5
+    return before.tanh() / before.shape[-1] ** 0.5
 
 
 def written(
@@ -44,6 +49,7 @@ def written(
     held: dict[str, Tensor],
     box: dict[str, Tensor],
     base: Tensor,
+    features: Tensor | None,
     key: Tensor,
     value: Tensor,
     eta: Tensor,
@@ -55,11 +61,11 @@ def written(
     """One memory after one token, by autograd; the value is a constant of the loss, not a function of the weights."""
 
     def loss(weights: dict[str, Tensor]) -> Tensor:
-        answer = apply(weights, key) + torch.einsum("bhij,bhj->bhi", base, key)
+        answer = apply(whole(weights, features), key) + torch.einsum("bhij,bhj->bhi", base, key)
         return (answer - value).square().sum() / 2 if layer.regresses else -(answer * value).sum()
 
     slopes = torch.func.grad(loss)(held)
-    inputs = {"weight": key, "inner": key, "outer": hidden(held, key) if "inner" in held else key}
+    inputs = {"weight": key, "inner": key, "outer": hidden(whole(held, features), key) if "inner" in held else key}
     after, boxes = {}, {}
     for name, weight in weights.items():
         forgotten = torch.einsum("bhij,bhj,bhl->bhil", weight, inputs[name], inputs[name]) if dgd else 0
@@ -81,6 +87,7 @@ def slow_titans(layer: SelfModifyingTitans, x: Tensor, dgd: bool = True) -> tupl
     theta = None if layer.momentum is None else layer.momentum(x).sigmoid()
     start = {name: each for bank in layer.banks.values() for name, each in bank.start.items()}
     base = {name: each.expand(batch, -1, -1, -1) for bank in layer.banks.values() for name, each in bank.base.items()}
+    features = dict(layer.banks["mlp"].features) if "mlp" in layer.banks else {}
     gain = {name: each.sigmoid() for bank in layer.banks.values() for name, each in bank.gain.items()}
     running = {name: {part: t.expand(batch, -1, -1, -1) for part, t in each.items()} for name, each in start.items()}
     boxes = {name: {part: torch.zeros_like(t) for part, t in each.items()} for name, each in running.items()}
@@ -91,7 +98,7 @@ def slow_titans(layer: SelfModifyingTitans, x: Tensor, dgd: bool = True) -> tupl
                 held[name] = running[name]
 
         def read(name: str, z: Tensor, weights: Memories) -> Tensor:
-            return apply(weights[name], z) + torch.einsum("bhij,bhj->bhi", base[name], z)
+            return apply(whole(weights[name], features.get(name)), z) + torch.einsum("bhij,bhj->bhi", base[name], z)
 
         def rate(name: str, z: Tensor) -> Tensor:
             told = read(name, z, held) if name in held else torch.einsum("hij,bhj->bhi", layer.fixed[name], z)
@@ -113,7 +120,18 @@ def slow_titans(layer: SelfModifyingTitans, x: Tensor, dgd: bool = True) -> tupl
             value = value if layer.regresses or theta is None else value * share[..., None]
             now = None if theta is None else theta[:, t]
             running[name], boxes[name] = written(
-                running[name], held[name], boxes[name], base[name], k, value, eta, alpha, now, layer, dgd
+                running[name],
+                held[name],
+                boxes[name],
+                base[name],
+                features.get(name),
+                k,
+                value,
+                eta,
+                alpha,
+                now,
+                layer,
+                dgd,
             )
     told = torch.stack(answers, 1)
     told = told / (told.square().mean(-1, keepdim=True) + 1e-5).sqrt() * layer.readout.scale

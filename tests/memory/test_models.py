@@ -47,6 +47,18 @@ def test_an_mlp_is_its_formula(activation: str, function: object) -> None:
     torch.testing.assert_close(answer, torch.stack(rows))
 
 
+def test_features_are_added_to_the_first_layer_and_to_nothing_else() -> None:
+    """Answers, gradients of the parameters and gradients of the key are those of an MLP with W_inner + features."""
+    inner, outer, features, key, error = draw(2, 7, 4), draw(2, 4, 7), draw(7, 4), draw(2, 5, 4), draw(2, 5, 4)
+    model, plain = MLP(4, 7, 4, features=features), MLP(4, 7, 4)
+    given, whole = {"inner": inner, "outer": outer}, {"inner": inner + features, "outer": outer}
+    torch.testing.assert_close(model.read(given, key), plain.read(whole, key))
+    torch.testing.assert_close(model.transpose(given, key, error), plain.transpose(whole, key, error))
+    torch.testing.assert_close(model.inputs(given, key), plain.inputs(whole, key))
+    slopes = [each.pullback(at, key, error, each.trace(at, key)[1]) for each, at in ((model, given), (plain, whole))]
+    torch.testing.assert_close(*slopes)
+
+
 @pytest.mark.parametrize("residual", [False, True])
 def test_a_fresh_mlp_answers_with_its_key_or_with_zero(residual: bool) -> None:
     model, key = MLP(4, 6, 4, residual=residual), draw(5, 4)

@@ -16,7 +16,7 @@ leading dimension that counts memories. The main memory, if it is in a bank, com
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import torch
@@ -173,7 +173,12 @@ class MatrixBank(Bank):
 
 
 class MLPBank(Bank):
-    """W_b(z) = W_outer s(W_inner z) / sqrt(hidden); parameters are [B, H, memories, ...] (S5)."""
+    """W_b(z) = W_outer tanh((A_b + W_inner) z) / sqrt(hidden); parameters are [B, H, memories, ...] (S5).
+
+    Like B_b the features A_b are learned and not forgotten. A memory whose W_inner fades has no hidden units left to
+    learn with, and of S5's layers the first forgets along every key that comes. With tanh the second layer's keys stay
+    within the unit ball, so that the bounds of eta hold there too; with silu both layers drive each other up.
+    """
 
     def __init__(
         self,
@@ -186,10 +191,13 @@ class MLPBank(Bank):
         hidden: int,
     ):
         super().__init__(sizes, dim, heads, rule, objective, generate)
-        model = MLP(dim, hidden, dim, residual=False)
+        self.model = model = MLP(dim, hidden, dim, residual=False, activation="tanh")
         self.memory = AssociativeMemory(model, objective, rule)
+        self.features = nn.ParameterDict()
         for name in sizes:
-            self.start[name] = nn.ParameterDict(model.init((heads,)))
+            self.features[name] = nn.Parameter(model.init((heads,))["inner"])
+            start = {part: torch.zeros_like(t) for part, t in model.init((heads,)).items()}
+            self.start[name] = nn.ParameterDict(start)
         self.place = {name: i for i, name in enumerate(sizes)}
 
     def initial_state(self, batch_size: int) -> State:
@@ -205,8 +213,9 @@ class MLPBank(Bank):
         return {part: torch.cat([first[part][:, :, :count], others[part][:, :, count:]], 2) for part in held}
 
     def lasting(self) -> Parameters:
-        base = torch.stack([full(self.base[name]) for name in self.sizes], 1)
-        return {"base": base, "gain": torch.stack(self.gains(), 1).unsqueeze(-1)}
+        learned = {"base": self.base, "features": self.features}
+        stacked = {part: torch.stack([full(each[name]) for name in self.sizes], 1) for part, each in learned.items()}
+        return {**stacked, "gain": torch.stack(self.gains(), 1).unsqueeze(-1)}
 
     def opened(self, held: Parameters, lasting: Parameters) -> Parameters:
         return {**held, **lasting}
@@ -214,20 +223,22 @@ class MLPBank(Bank):
     def answer(self, opened: Parameters, name: str, query: Tensor) -> Tensor:
         place = self.place[name]
         own = {part: opened[part][:, :, place] for part in ("inner", "outer")}
-        return self.memory.model.read(own, query) + query @ opened["base"][:, place].mT
+        model = replace(self.model, features=opened["features"][:, place])
+        return model.read(own, query) + query @ opened["base"][:, place].mT
 
     def write(self, state: State, held: Parameters, opened: Parameters, tokens: Tokens) -> tuple[Tensor | None, State]:
+        model = replace(self.model, features=opened["features"])
         key, query = tokens.key.unsqueeze(2), tokens.query.unsqueeze(2)
         values = tokens.value.unsqueeze(2)
         if self.generate:
-            values = _shortened(self.memory.model.read(held, values) + values @ opened["base"].mT) * opened["gain"]
+            values = _shortened(model.read(held, values) + values @ opened["base"].mT) * opened["gain"]
         values = values if tokens.share is None else values * tokens.share.unsqueeze(2)
         if not isinstance(self.objective, DotProduct):
             values = values - key @ opened["base"].mT
         reads = MAIN in self.sizes
         numbers = [x if x is None else x.unsqueeze(2) for x in (tokens.eta, tokens.alpha, tokens.momentum)]
         y, state = mlp_step(
-            self.memory,
+            replace(self.memory, model=model),
             state,
             key,
             values,

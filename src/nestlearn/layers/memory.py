@@ -18,7 +18,7 @@ dgd          delta gradient, l2            yes        M (a I - e k k^T) - e (M k
 ===========  ============================  =========  ===========================================================
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -36,7 +36,7 @@ from nestlearn.ops import has_parallel_form, parallel_scan
 from nestlearn.ops.fused import is_fused
 from nestlearn.precision import no_autocast
 
-__all__ = ["RULES", "MemoryLayer", "MemoryRule", "memory_model", "memory_start"]
+__all__ = ["RULES", "MemoryLayer", "MemoryRule"]
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,8 @@ class MemoryLayer(SequenceLayer):
         dim: width of the tokens.
         heads: must divide dim; each has a memory from dim / heads numbers to as many.
         rule: a name in `RULES`.
-        memory: "matrix", or "mlp" for M(k) = k + W_outer s(W_inner k) / sqrt(hidden) (S5).
+        memory: "matrix", or "mlp" for M(k) = k + W_outer tanh((A + W_inner) k) / sqrt(hidden) (S5), whose features A
+            are learned and not forgotten: without them a memory that forgets dies.
         chunk: tokens whose gradients are taken at one state of an MLP (S6). A matrix has no need to wait: its exact
             recurrence runs in parallel, so that ``chunk`` changes nothing.
         hidden: units of an MLP, by default twice the width of a head.
@@ -109,15 +110,15 @@ class MemoryLayer(SequenceLayer):
         self.window = recipe.window if window is None else window
         if self.window < 1:
             raise ValueError(f"window: expected at least 1 token, got {window}")
-        model = memory_model(memory, width, width, hidden or 2 * width, residual=True)
-        self.memory = AssociativeMemory(
+        model = _model(memory, width, hidden or 2 * width)
+        self._memory = AssociativeMemory(
             model, recipe.objective, InnerMomentum(rule=recipe.rule) if inner_momentum else recipe.rule
         )
-        if not has_parallel_form(self.memory):
+        if not has_parallel_form(self._memory):
             raise ValueError(f"rule: {rule!r} is made for a matrix, pass memory='matrix' instead of {memory!r}")
         # Oja's rule has values for keys; errors of an MLP pass through both layers.
         self.raw_values = memory == "matrix" and not isinstance(recipe.objective, Oja)
-        self.strength = erasures(self.memory, self.chunk, self.window)
+        self.strength = erasures(self._memory, self.chunk, self.window)
         self.max_eta = check_max_eta(max_eta, self.strength)
         self.qkv = nn.Linear(dim, 3 * dim, bias=False)
         self.convolution = CausalConvolution(3 * dim, convolution)
@@ -126,8 +127,17 @@ class MemoryLayer(SequenceLayer):
             self.rates.bias.zero_()
             if self.retention:
                 self.rates.bias[heads : 2 * heads] = retention_bias(heads)
-        self.start = memory_start(model, (heads,))
+        self.features = nn.Parameter(model.init((heads,))["inner"]) if isinstance(model, MLP) else None
+        self.start = nn.ParameterDict({name: torch.zeros_like(t) for name, t in model.init((heads,)).items()})
         self.readout = Readout(dim, heads, gate=output_gate)
+
+    @property
+    def memory(self) -> AssociativeMemory:
+        """The memory of every head, with an MLP's learned features."""
+        model = self._memory.model
+        if self.features is None or not isinstance(model, MLP):
+            return self._memory
+        return replace(self._memory, model=replace(model, features=full(self.features)))
 
     def initial_state(self, batch_size: int) -> State:
         model = {name: full(t).expand(batch_size, *t.shape) for name, t in self.start.items()}
@@ -189,19 +199,12 @@ class MemoryLayer(SequenceLayer):
         return self.readout(full(answers), x), {"convolution": past, "memory": memory}
 
 
-def memory_model(name: str, in_dim: int, out_dim: int, hidden: int, *, residual: bool) -> Model:
-    """The core's model by the name that users type; ``residual`` is for an MLP."""
+def _model(name: str, width: int, hidden: int) -> Model:
     if name == "matrix":
-        return Matrix(in_dim, out_dim)
+        return Matrix(width, width)
     if name == "mlp":
-        return MLP(in_dim, hidden, out_dim, residual=residual)
+        return MLP(width, hidden, width, activation="tanh")
     raise ValueError(f"memory: expected 'matrix' or 'mlp', got {name!r}")
-
-
-def memory_start(model: Model, batch_shape: tuple[int, ...]) -> nn.ParameterDict:
-    """What memories know before the first token, as parameters to be learned from outside."""
-    fresh = model.init(batch_shape)
-    return nn.ParameterDict({name: nn.Parameter(tensor) for name, tensor in fresh.items()})
 
 
 def _recipe(rule: str) -> MemoryRule:

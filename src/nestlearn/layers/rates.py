@@ -1,7 +1,7 @@
 """How much a token is written and how much is kept: eta and alpha, bounded so that nothing diverges (S4, S7).
 
-With keys of unit length every write multiplies what the memory answers to its key by alpha - s eta, where s counts what
-erases: l2 regression once, delta gradient descent once. It stays between -1 and 1 as long as
+With keys of at most unit length every write multiplies what the memory answers to its key by alpha - s eta, where s
+counts what erases: l2 regression once, delta gradient descent once. It stays between -1 and 1 as long as
 
     0 < alpha < 1        0 < eta < min(max_eta, (1 + alpha) / s)
 

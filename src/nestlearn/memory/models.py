@@ -19,7 +19,7 @@ MLP        inner [*B, hidden, in],             [*B, n, in]             [*B, n, o
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -167,6 +167,10 @@ class MLP(Model):
     ``W_outer`` starts at zero, so that a memory that knows nothing answers with its key (``residual``) or with zero;
     without biases and with s(0) = 0 a zero key always gives a zero answer. Keys are expected to have about unit
     length; the division by sqrt(hidden) then makes an inner learning rate mean the same at every width.
+
+    ``features`` [*, hidden, in], if given, are added to W_inner wherever it is read and are no parameter: what no write
+    reaches. A memory that forgets needs them, since one whose W_inner is forgotten has no hidden units left to learn
+    with, and gradients that are zero.
     """
 
     in_dim: int
@@ -175,6 +179,7 @@ class MLP(Model):
     residual: bool = True
     activation: str = "silu"
     fast: bool = False
+    features: Tensor | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         _check_dims(self, in_dim=self.in_dim, hidden=self.hidden, out_dim=self.out_dim)
@@ -203,7 +208,7 @@ class MLP(Model):
 
     def trace(self, parameters: Parameters, key: Tensor) -> tuple[Tensor, Any]:
         low = self._low(key)
-        before = (low @ self._low(parameters["inner"]).mT).to(key.dtype)
+        before = self.with_features((low @ self._low(parameters["inner"]).mT).to(key.dtype), key)
         hidden = self._low(self.hidden_units(before))
         answer = (hidden @ self._low(parameters["outer"]).mT).to(key.dtype)
         return (key + answer if self.residual else answer), (low, before, hidden)
@@ -216,7 +221,8 @@ class MLP(Model):
 
     def transpose(self, parameters: Parameters, key: Tensor, error: Tensor) -> Tensor:
         before = self.trace(parameters, key)[1][1]
-        back = self._hidden_error(parameters, self._low(error), before) @ parameters["inner"]
+        inner = parameters["inner"] if self.features is None else parameters["inner"] + self.features
+        back = self._hidden_error(parameters, self._low(error), before) @ inner
         return back + error if self.residual else back
 
     def inputs(self, parameters: Parameters, key: Tensor) -> Parameters:
@@ -225,6 +231,10 @@ class MLP(Model):
     def errors(self, parameters: Parameters, error: Tensor, trace: Any) -> Parameters:
         """The error rows [*B, n, out] of each weight matrix: its gradient is errors^T inputs (S5)."""
         return {"inner": self._hidden_error(parameters, self._low(error), trace[1]), "outer": error}
+
+    def with_features(self, before: Tensor, key: Tensor) -> Tensor:
+        """What the features add to W_inner k, if there are any."""
+        return before if self.features is None else before + key @ self.features.mT
 
     def hidden_units(self, before: Tensor) -> Tensor:
         """s(W_inner k) / sqrt(hidden) from W_inner k, the keys of the second layer."""

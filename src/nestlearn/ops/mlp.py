@@ -140,8 +140,8 @@ def mlp_step(
                 asked, start, box = momentum_block(block, start, box, read)
                 boxes[name] = {"model": {"value": -box.mT}, "rule": {}}
             written[name] = start.mT
-            if name == "inner" and asked is not None:
-                asked = model.hidden_units(asked)
+            if name == "inner" and asked is not None and query is not None:
+                asked = model.hidden_units(model.with_features(asked, query))
         if model.residual and asked is not None and query is not None:
             asked = asked + query
     return asked, {"model": written, "rule": boxes}
