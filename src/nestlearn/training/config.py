@@ -56,9 +56,7 @@ class Settings(options.Options):
     trial_fraction: float = Field(default=0.333, gt=0, le=1, description="the part of the steps that a trial takes")
     lr_points: int = Field(default=3, ge=1, description="learning rates of the coarse grid")
     lr_ratio: float = Field(default=3.0, gt=1, description="the factor between neighbours")
-    retentions: tuple[float, ...] = Field(
-        default=(0.6, 0.9), min_length=1, description="retentions of the coarse grid"
-    )
+    retentions: tuple[float, ...] = Field(default=(0.6, 0.9), min_length=1, description="retentions of the coarse grid")
     weight_decays: tuple[float, ...] = Field(
         default=(0.0,),
         min_length=1,
