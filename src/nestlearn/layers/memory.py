@@ -116,8 +116,6 @@ class MemoryLayer(SequenceLayer):
         )
         if not has_parallel_form(self._memory):
             raise ValueError(f"rule: {rule!r} is made for a matrix, pass memory='matrix' instead of {memory!r}")
-        # Oja's rule has values for keys; errors of an MLP pass through both layers.
-        self.raw_values = memory == "matrix" and not isinstance(recipe.objective, Oja)
         self.strength = erasures(self._memory, self.chunk, self.window)
         self.max_eta = check_max_eta(max_eta, self.strength)
         self.qkv = nn.Linear(dim, 3 * dim, bias=False)
@@ -173,7 +171,7 @@ class MemoryLayer(SequenceLayer):
         alpha = alpha if self.max_eta else 1.0
         found: dict[str, Any] = {
             "key": unit(key),
-            "value": value if self.raw_values else unit(value),
+            "value": unit(value) if isinstance(self.memory.objective, Oja) else value,
             "query": unit(query),
             "eta": bounded_eta(eta, alpha, self.max_eta, self.strength),
             "alpha": alpha,
