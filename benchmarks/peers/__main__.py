@@ -51,19 +51,19 @@ def main() -> int:
         "checks": lambda: _checks(members),
         "quality": lambda: _quality(members, verdicts, options.quick),
     }
-    made = {table: _dated(makers[table]) for table in options.tables}
     path = options.output or (None if options.quick or options.only else RESULTS / f"{machines.slug(machine)}.json")
-    if path is not None:
-        head = {
-            "machine": machine,
-            "shared": "other processes ran on this machine: compare ratios, not milliseconds",
-            "libraries": libraries,
-            "settings": {key: CONTENDERS[key].settings() or "defaults" for key in chosen},
-        }
-        kept = _tables_of(path, head)
-        gate = {key: verdict.record() for key, verdict in verdicts.items()}
-        machines.save({**head, "gate": gate, **kept, **made}, path)
-        print(f"written: {path.name}")
+    head = {
+        "machine": machine,
+        "shared": "other processes ran on this machine: compare ratios, not milliseconds",
+        "libraries": libraries,
+        "settings": {key: CONTENDERS[key].settings() or "defaults" for key in chosen},
+    }
+    gate = {key: verdict.record() for key, verdict in verdicts.items()}
+    for table in options.tables:
+        made = _dated(makers[table])
+        if path is not None:  # read again, as another table may have been made beside this one
+            machines.save({**head, "gate": gate, **_tables_of(path, head), table: made}, path)
+            print(f"written: {path.name}\n")
     return 0
 
 
@@ -127,10 +127,10 @@ def _checks(members: list[str]) -> dict[str, dict[str, Any]]:
 def _quality(members: list[str], verdicts: Mapping[str, Verdict], quick: bool) -> dict[str, Any]:
     tables: dict[str, Any] = {"coarse_lr": COARSE, "retentions": RETENTIONS, "same": SAME}
     for task, budget in BUDGETS.items():
-        used = Budget(4, 8, (0, 1), budget.size) if quick else budget
+        used = Budget(8, (0, 1), budget.size) if quick else budget
         rows = [search(key, task, used) for key in members if key not in SAME]
-        tables[task] = {"trial_steps": used.trial, "steps": used.full, "seeds": used.seeds, "rows": rows}
-        title = f"Quality on {task}: {used.full} steps, {len(used.seeds)} seeds, tuned on validation"
+        tables[task] = {"steps": used.steps, "seeds": used.seeds, "rows": rows}
+        title = f"Quality on {task}: {used.steps} steps, {len(used.seeds)} seeds, tuned on validation"
         _print(title, report.quality_lines(rows, verdicts))
     return tables
 

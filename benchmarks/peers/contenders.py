@@ -86,6 +86,13 @@ def _managed(variant: str) -> Contender:
     return Contender("nested-learning", f"DeepMomentum {variant}", "Managed", "beta", {"variant": variant})
 
 
+def _kronecker(period: int) -> Contender:
+    """Our nearest to Shampoo, SOAP and PSGD, with factors renewed as often as theirs."""
+    fixed = {"target": "kronecker", "target_period": period}
+    name = f"PreconditionedMomentum kronecker/{period}"
+    return _ours(name, cls="PreconditionedMomentum", fixed=fixed, member=False)
+
+
 _NO_DECAY = {"weight_decay": 0.0}
 
 _ALL = (
@@ -121,13 +128,7 @@ _ALL = (
     _managed("preconditioned"),
     # Settings that only the step time needs.
     Contender("torch", "AdamW foreach", "AdamW", fixed={**_NO_DECAY, "foreach": True}, member=False),
-    Contender(
-        "nestlearn",
-        "PreconditionedMomentum kronecker/10",
-        "PreconditionedMomentum",
-        fixed={"target": "kronecker", "target_period": 10},
-        member=False,
-    ),
+    *(_kronecker(period) for period in (1, 2, 10, 30)),
     Contender(
         "heavyball",
         "PSGDKron settled",

@@ -6,8 +6,9 @@ weights and the batches.
 
 Tuning is the same search for everyone, with the first seed and on the validation split: the learning rates of a coarse
 grid that spans five decades, with the retention at its first value; then the best of them and its neighbours, at both
-retentions. Without a retention the second stage has as many learning rates instead. The best setting is then run at
-full length with every seed, and the test split is looked at once.
+retentions. Without a retention the second stage has as many learning rates instead. Trials are as long as the runs
+that are reported, since shorter ones choose rates that are good early. The best setting is then run with the other
+seeds, and the test split is looked at once.
 """
 
 import math
@@ -34,18 +35,17 @@ ELEMENTWISE_LR = 1e-2
 
 @dataclass(frozen=True)
 class Budget:
-    """Steps of a trial and of a full run, the seeds, and the size of the task."""
+    """Steps of every run, the seeds, and the size of the task."""
 
-    trial: int
-    full: int
+    steps: int
     seeds: tuple[int, ...]
     size: Mapping[str, int]
 
 
 _SPEECHES = {"dim": 32, "heads": 2, "context": 32, "batch": 16, "validation_windows": 128, "test_windows": 512}
 BUDGETS = {
-    "digits": Budget(60, 180, (0, 1, 2), {}),
-    "speeches": Budget(40, 120, (0, 1, 2), _SPEECHES),
+    "digits": Budget(120, (0, 1, 2), {}),
+    "speeches": Budget(80, (0, 1, 2), _SPEECHES),
 }
 
 SAME = {
@@ -76,22 +76,26 @@ def search(key: str, task: str, budget: Budget, seconds: int = 900) -> dict[str,
 def _search(key: str, name: str, budget: Budget) -> dict[str, Any]:
     contender, task = CONTENDERS[key], make_task(name, dict(budget.size), "cpu", "float32")
     retentions = (None,) if contender.retention is None else RETENTIONS
-    trials: dict[Setting, float] = {}
+    trials: dict[Setting, dict[str, float]] = {}
 
-    def trial(settings: Sequence[Setting]) -> Setting:
+    def run(setting: Setting, seed: int) -> dict[str, float]:
+        return _train(task, contender, setting, seed, budget.steps)
+
+    def best_of(settings: Sequence[Setting]) -> Setting:
         for setting in settings:
             if setting not in trials:
-                trials[setting] = _train(task, contender, setting, budget.seeds[0], budget.trial)["validation"]
-        return min(trials, key=trials.__getitem__)
+                trials[setting] = run(setting, budget.seeds[0])
+        return min(trials, key=lambda setting: trials[setting]["validation"])
 
-    coarse = trial([(lr, retentions[0]) for lr in COARSE])
-    best = trial(refined(coarse[0], retentions))
-    if trials[best] == math.inf:
+    coarse = best_of([(lr, retentions[0]) for lr in COARSE])
+    best = best_of(refined(coarse[0], retentions))
+    if trials[best]["validation"] == math.inf:
         return {"problem": "diverged at every learning rate"}
-    runs = [_train(task, contender, best, seed, budget.full) for seed in budget.seeds]
-    tests = [run["test"] for run in runs]
+    tests = [trials[best]["test"], *(run(best, seed)["test"] for seed in budget.seeds[1:])]
+    if not all(map(math.isfinite, tests)):
+        return {"problem": f"diverged with another seed at its best, lr {best[0]:.2g}"}
     return {
-        "problem": None if all(map(math.isfinite, tests)) else "diverged at full length",
+        "problem": None,
         "lr": best[0],
         "retention": best[1],
         "edge": best[0] in (min(lr for lr, _ in trials), max(lr for lr, _ in trials)),

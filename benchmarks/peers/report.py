@@ -29,7 +29,7 @@ def _mark(key: str, verdicts: Mapping[str, Any]) -> str:
 
 def _ratio(figures: Mapping[str, Any]) -> str:
     low, high = figures["quartiles"]
-    return f"{figures['median']:7.2f}  [{low:.2f}, {high:.2f}]"
+    return f"{figures['median']:.3g}  [{low:.3g}, {high:.3g}]"
 
 
 def speed_header() -> str:

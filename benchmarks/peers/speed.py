@@ -52,25 +52,26 @@ CHAINS = {
 _SMALL, _LARGE = "200 small tensors", "transformer, 10M"
 _FOUR, _MATRICES = "4 of 256x256", "24 of 256x256, 8 of 256x1024"
 _ADAMW, _MUON, _SGD = "torch AdamW foreach", "torch Muon", "torch SGD"
-_KRONECKER = "nestlearn PreconditionedMomentum kronecker/10"
+_KRONECKER = "nestlearn PreconditionedMomentum kronecker"
+_BFLOAT16 = "Muon of torch, heavyball and pytorch-optimizer multiplies in bfloat16, which not every CPU does natively"
 _MANAGED = "nested-learning DeepMomentum"
 
 ROWS = (
     *(Row("heavyball AdamW", "nestlearn Adam", _ADAMW, size) for size in (_LARGE, _SMALL)),
     Row("heavyball SGD", "nestlearn Momentum", _SGD, _LARGE),
-    Row("heavyball Muon", "nestlearn Muon", _MUON, _FOUR, note="slow bfloat16 products on this CPU"),
-    Row("heavyball SOAP", _KRONECKER, _MUON, _FOUR, 10),
-    Row("heavyball PSGDKron", _KRONECKER, _MUON, _FOUR, 10, "first steps: refreshed at each"),
-    Row("heavyball PSGDKron settled", _KRONECKER, _MUON, _FOUR, 30, "refreshed at 3% of the steps"),
-    Row("pytorch-optimizer Muon", "nestlearn Muon", _MUON, _MATRICES),
-    Row("pytorch-optimizer SOAP", _KRONECKER, _MUON, _FOUR, 10),
-    Row("pytorch-optimizer Kron", _KRONECKER, _MUON, _FOUR, 10, "first steps: refreshed at each"),
-    Row("pytorch-optimizer Shampoo", "nestlearn PreconditionedMomentum", _MUON, _FOUR),
+    Row("heavyball Muon", "nestlearn Muon", _MUON, _FOUR, note=_BFLOAT16),
+    Row("heavyball SOAP", f"{_KRONECKER}/2", _ADAMW, _FOUR, 10),
+    Row("heavyball PSGDKron", f"{_KRONECKER}/1", _ADAMW, _FOUR, note="first steps: refreshed at each"),
+    Row("heavyball PSGDKron settled", f"{_KRONECKER}/30", _ADAMW, _FOUR, 30, "refreshed at 3% of the steps"),
+    Row("pytorch-optimizer Muon", "nestlearn Muon", _MUON, _FOUR, note=_BFLOAT16),
+    Row("pytorch-optimizer SOAP", f"{_KRONECKER}/10", _ADAMW, _FOUR, 10),
+    Row("pytorch-optimizer Kron", f"{_KRONECKER}/1", _ADAMW, _FOUR, note="first steps: refreshed at each"),
+    Row("pytorch-optimizer Shampoo", f"{_KRONECKER}/1", _ADAMW, _FOUR),
     *(Row("pytorch-optimizer Adan", "nestlearn Adam", _ADAMW, size) for size in (_LARGE, _SMALL)),
     *(Row("pytorch-optimizer Lion", "nestlearn Momentum", _ADAMW, size) for size in (_LARGE, _SMALL)),
-    Row("nested-learning M3", "nestlearn M3", _MUON, _MATRICES, 10),
-    Row(f"{_MANAGED} dmgd", "nestlearn DeepMomentum", _MUON, _MATRICES),
-    Row(f"{_MANAGED} muon", "nestlearn Muon", _MUON, _MATRICES),
+    Row("nested-learning M3", "nestlearn M3", _ADAMW, _FOUR, 10),
+    Row(f"{_MANAGED} dmgd", "nestlearn DeepMomentum", _ADAMW, _MATRICES),
+    Row(f"{_MANAGED} muon", "nestlearn Muon", _MUON, _FOUR, note=_BFLOAT16),
     Row(f"{_MANAGED} preconditioned", "nestlearn PreconditionedMomentum", _ADAMW, _SMALL),
 )
 
