@@ -74,11 +74,12 @@ def _dated(make: Callable[[], Any]) -> dict[str, Any]:
 
 
 def _tables_of(path: Path, head: Mapping[str, Any]) -> dict[str, Any]:
-    """The tables of an earlier run, if it had the same machine, versions and settings."""
+    """The tables of an earlier run, if it had the same machine, versions and settings; contenders may have joined."""
     if not path.exists():
         return {}
     earlier = json.loads(path.read_text(encoding="utf-8"))
-    same = all(earlier.get(name) == value for name, value in head.items())
+    same = all(earlier.get(name) == head[name] for name in ("machine", "libraries"))
+    same = same and earlier["settings"].items() <= head["settings"].items()
     return {name: earlier[name] for name in TABLES if same and name in earlier}
 
 
