@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from experiments.optimizers.harness import QUICK, Outcome, compared
+from experiments.harness import QUICK, Outcome, compared
 
 __all__ = ["run"]
 

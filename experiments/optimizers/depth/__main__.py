@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from experiments.optimizers.depth import run
-from experiments.optimizers.harness import main
+from experiments.harness import main
 
 if __name__ == "__main__":
     sys.exit(main(run, Path(__file__).parent))

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from experiments.optimizers.harness import Outcome, markdown
+from experiments.harness import Outcome, markdown
 from nestlearn.optim import DeltaMomentum, Momentum
 from nestlearn.tasks import Task, make_task
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from experiments.optimizers.harness import QUICK, Outcome, compared
+from experiments.harness import QUICK, Outcome, compared
 from experiments.optimizers.target_period.contenders import PERIODS
 
 __all__ = ["run"]

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from experiments.optimizers.harness import main
+from experiments.harness import main
 from experiments.optimizers.target_period import run
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ Run = Callable[[str, Path, int], Outcome]
 
 def main(run: Run, home: Path) -> int:
     """The command of an experiment; 0 when everything is as expected, 1 when something is not."""
-    parser = argparse.ArgumentParser(prog=f"python -m experiments.optimizers.{home.name}")
+    parser = argparse.ArgumentParser(prog=f"python -m experiments.{home.parent.name}.{home.name}")
     parser.add_argument("--size", choices=SIZES, default="quick")
     parser.add_argument("--workers", type=int, default=2, help="worker processes, one thread each")
     parser.add_argument("--out", type=Path, help="a new run folder [default: runs/NAME-SIZE]")

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from experiments.optimizers.harness import SIZES, complaints, expected, markdown
+from experiments.harness import SIZES, complaints, expected, markdown
 
-HOME = Path(__file__).parents[2] / "experiments" / "optimizers"
+HOME = Path(__file__).parents[2] / "experiments"
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
-NAMES = sorted(path.parent.name for path in HOME.glob("*/expected.json"))
+NAMES = sorted(path.parent.relative_to(HOME).as_posix() for path in HOME.glob("*/*/expected.json"))
 
 
 def test_every_folder_is_an_experiment_with_all_its_files() -> None:
-    folders = sorted(path.parent.name for path in HOME.glob("*/__init__.py"))
+    folders = sorted(path.parent.relative_to(HOME).as_posix() for path in HOME.glob("*/*/__init__.py"))
     assert folders == NAMES and len(NAMES) >= 6
     for name in NAMES:
         files = {path.name for path in (HOME / name).iterdir()}
@@ -34,7 +34,7 @@ def test_the_recorded_full_size_is_as_expected(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_readme_shows_the_command_and_the_recorded_table(name: str) -> None:
     page = (HOME / name / "README.md").read_text()
-    assert f"python -m experiments.optimizers.{name}" in page
+    assert f"python -m experiments.{name.replace('/', '.')} " in page
     rows = re.findall(r"^\| .*", (HOME / name / "results" / "full.md").read_text(), re.MULTILINE)
     assert rows and all(row in page for row in rows), f"{name}: README.md is not of the recorded run"
 
@@ -42,9 +42,9 @@ def test_the_readme_shows_the_command_and_the_recorded_table(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_quick_size_is_as_expected(name: str, tmp_path: Path) -> None:
-    if name == "m3_vit" and not FASHION_MNIST.is_dir():
+    if name == "optimizers/m3_vit" and not FASHION_MNIST.is_dir():
         pytest.skip("needs Debian's dataset-fashion-mnist; a test downloads nothing")
-    run = import_module(f"experiments.optimizers.{name}").run
+    run = import_module(f"experiments.{name.replace('/', '.')}").run
     outcome = run("quick", tmp_path / "run", 1)
     assert complaints(outcome.figures, expected(HOME / name, "quick")) == []
     assert all("|" in table for table in outcome.tables)
