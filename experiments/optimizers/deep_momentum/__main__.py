@@ -3,8 +3,8 @@
 import sys
 from pathlib import Path
 
-from experiments.optimizers.deep_momentum import run
 from experiments.harness import main
+from experiments.optimizers.deep_momentum import run
 
 if __name__ == "__main__":
     sys.exit(main(run, Path(__file__).parent))
