@@ -231,6 +231,7 @@ def test_a_loss_that_is_no_single_number_is_a_clear_error(wrong, message):
 MODULE = """
     import torch
     from own_helper import batches
+    from nestlearn.tasks import DigitsTask
 
     def task(width=3, *, depth=1):
         return torch.nn.Linear(width, depth), batches(), lambda model, batch: model(batch).mean()
@@ -242,6 +243,10 @@ MODULE = """
         return task()
 
     number = 3
+
+    class Digits(DigitsTask):
+        def evaluate(self, model, split):
+            return {**super().evaluate(model, split), "of its own": 1.0}
 """
 
 
@@ -267,6 +272,14 @@ def test_a_module_in_the_current_folder_is_found_and_its_arguments_are_fields(mo
 def test_any_field_is_passed_to_a_function_that_takes_any(module):
     task = make_task("own_module:anything", {"what": "ever"}, "cpu", "float32")
     assert dict(task.arguments) == {"what": "ever"}
+
+
+def test_a_class_that_is_a_task_has_fields_and_figures_of_its_own(module):
+    task = make_task("own_module:Digits", {"batch": 7}, "cpu", "float32")
+    assert isinstance(task, Task) and not isinstance(task, OwnTask) and task.batch == 7
+    assert task.evaluate(task.build(0), "test")["of its own"] == 1.0
+    with pytest.raises(ValueError, match="Did you mean 'batch'"):
+        make_task("own_module:Digits", {"bach": 7}, "cpu", "float32")
 
 
 NOT_FOUND = [

@@ -10,6 +10,8 @@ first ``2 * held_out`` batches are kept from training and judge in turn, one for
 The function is called with torch's generator at the seed, and with ``seed=`` if it has such an argument; the stream of
 batches has that generator to itself. So runs can be repeated and resumed if the function draws from torch or from
 ``seed``, and a function that does neither is found out.
+
+``module:class`` is a task too, if the class is a ``Task``: for figures and held-out splits that a function cannot say.
 """
 
 from __future__ import annotations
@@ -69,9 +71,11 @@ class OwnTask(Task):
     )
 
     @classmethod
-    def sized(cls, size: Mapping[str, Any], device: str, dtype: torch.dtype) -> OwnTask:
-        """Fields of a task are taken for itself, all others are arguments of the function."""
+    def sized(cls, size: Mapping[str, Any], device: str, dtype: torch.dtype) -> Task:
+        """Fields of a task are taken for itself, all others are arguments of the function; a class has its own."""
         function = _find(cls.name)
+        if isinstance(function, type) and issubclass(function, Task):
+            return function.sized(size, device, dtype)
         own = {name: value for name, value in size.items() if name in ("held_out", "delay")}
         arguments = {name: value for name, value in size.items() if name not in own}
         _check_arguments(cls.name, function, arguments)
