@@ -22,6 +22,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor, nn
 
+from nestlearn.layers.projections import shortened
 from nestlearn.layers.sequence import full
 from nestlearn.memory.associative import AssociativeMemory
 from nestlearn.memory.models import MLP, Matrix, Parameters
@@ -164,8 +165,8 @@ class MatrixBank(Bank):
         if self.generate:
             own = tokens.value @ opened["whole"].mT
             wide, single = own.split([self.wide, own.shape[-1] - self.wide], -1)
-            wide = _shortened(wide.unflatten(-1, (-1, self.dim))).flatten(-2)
-            values = torch.cat([wide, _shortened(single.unsqueeze(-1)).squeeze(-1)], -1) * opened["gain"]
+            wide = shortened(wide.unflatten(-1, (-1, self.dim))).flatten(-2)
+            values = torch.cat([wide, shortened(single.unsqueeze(-1)).squeeze(-1)], -1) * opened["gain"]
         else:
             values = tokens.value  # the main memory alone
         values = values if tokens.share is None else values * tokens.share
@@ -231,7 +232,7 @@ class MLPBank(Bank):
         key, query = tokens.key.unsqueeze(2), tokens.query.unsqueeze(2)
         values = tokens.value.unsqueeze(2)
         if self.generate:
-            values = _shortened(model.read(held, values) + values @ opened["base"].mT) * opened["gain"]
+            values = shortened(model.read(held, values) + values @ opened["base"].mT) * opened["gain"]
         values = values if tokens.share is None else values * tokens.share.unsqueeze(2)
         if not isinstance(self.objective, DotProduct):
             values = values - key @ opened["base"].mT
@@ -263,8 +264,3 @@ def _base(name: str, size: int, dim: int, heads: int) -> Tensor:
 def _slices(sizes: dict[str, int]) -> dict[str, slice]:
     ends = accumulate(sizes.values())
     return {name: slice(end - size, end) for (name, size), end in zip(sizes.items(), ends, strict=True)}
-
-
-def _shortened(values: Tensor) -> Tensor:
-    """[*, d], each brought below unit length without a kink: x / sqrt(1 + ||x||^2)."""
-    return values * (1 + values.square().sum(-1, keepdim=True)).rsqrt()

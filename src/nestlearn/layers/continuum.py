@@ -52,6 +52,7 @@ from nestlearn.layers.sequence import SequenceLayer, full
 from nestlearn.memory import MLP, AssociativeMemory, GradientDescent, l2
 from nestlearn.memory.models import Parameters
 from nestlearn.memory.rules import State, apply_update, spread
+from nestlearn.ops.local_period import local_period
 from nestlearn.ops.scan import runs
 from nestlearn.precision import no_autocast
 
@@ -244,23 +245,35 @@ class _Block(nn.Module):
         value = model.read(self.start(), shown) + key @ self.target.to(key.dtype).mT
         sizes = runs(length, self.period, time % self.period)
         pending = state["pending"] if time % self.period else None
-        answers = []
+        answers: list[Tensor] = []
         for now, before, wanted, rate in zip(
             key.split(sizes, 1), shown.split(sizes, 1), value.split(sizes, 1), eta.split(sizes, 1), strict=True
         ):
-            # All keys of a period but the first are shown and asked: one pass for both.
-            answer, trace = model.trace(state["model"], torch.cat([before[:, :1], now], 1))
-            answers.append(answer[:, 1:])
-            if not keep and len(answers) == len(sizes):
+            if not keep and len(answers) == len(sizes) - 1:
+                answers.append(model.read(state["model"], now))
                 break
-            trace = tuple(part[:, :-1] for part in trace)
-            error = rate.unsqueeze(-1) * self.memory.objective.error(answer[:, :-1], wanted)
-            slopes = model.pullback(state["model"], before, error, trace)
-            slopes["curvature"] = (rate * trace[2].square().sum(-1)).sum(-1)
+            keys = torch.cat([before[:, :1], now], 1)
+            inner, outer = state["model"]["inner"], state["model"]["outer"]
+            answer, by_inner, by_outer, curvature = local_period(inner, outer, keys, wanted, rate, self._period)
+            answers.append(answer)
             time += now.shape[1]
+            slopes = {"inner": by_inner, "outer": by_outer, "curvature": curvature}
             state, pending = self._add(state, pending, slopes, time)
         pending = self._nothing(state["model"]) if pending is None else pending
         return torch.cat(answers, 1), {**state, "pending": pending, "key": key[:, -1]}
+
+    def _period(
+        self, inner: Tensor, outer: Tensor, keys: Tensor, value: Tensor, eta: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What `nestlearn.ops.local_period` gives, from the memory itself."""
+        model, parameters = self.memory.model, {"inner": inner, "outer": outer}
+        # All keys of a period but the first are shown and asked: one pass for both.
+        answer, trace = model.trace(parameters, keys)
+        trace = tuple(part[:, :-1] for part in trace)
+        error = eta.unsqueeze(-1) * self.memory.objective.error(answer[:, :-1], value)
+        slopes = model.pullback(parameters, keys[:, :-1], error, trace)
+        curvature = (eta * trace[2].square().sum(-1)).sum(-1)
+        return answer[:, 1:], slopes["inner"], slopes["outer"], curvature
 
     def collect(self, state: State, slopes: Parameters, time: int) -> State:
         """The next-token objective: eta times the slopes, written when they are due."""

@@ -1,6 +1,7 @@
 """What surrounds a memory in a layer: the convolution before it, keys of unit length, the norm after it (S9)."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +10,7 @@ from torch.nn.functional import conv2d, rms_norm, silu
 from nestlearn.layers.sequence import full, merge_heads
 from nestlearn.precision import no_autocast
 
-__all__ = ["CausalConvolution", "Readout", "retention_bias", "unit"]
+__all__ = ["CausalConvolution", "Readout", "retention_bias", "shortened", "unit"]
 
 
 class CausalConvolution(nn.Module):
@@ -75,7 +76,36 @@ class Readout(nn.Module):
 
 def unit(x: Tensor) -> Tensor:
     """Scaled to unit length along the last dimension; zero stays zero, and has a slope."""
-    return x * (x.square().sum(-1, keepdim=True) + 1e-6).rsqrt()
+    return shortened(x, 1e-6)
+
+
+def shortened(x: Tensor, softening: float = 1.0) -> Tensor:
+    """x / sqrt(softening + ||x||^2) along the last dimension, below unit length without a kink."""
+    return _scaled(x, softening)[0] if torch.compiler.is_compiling() else _Shortened.apply(x, softening)
+
+
+def _scaled(x: Tensor, softening: float) -> tuple[Tensor, Tensor]:
+    scale = (x.square().sum(-1, keepdim=True) + softening).rsqrt()
+    return x * scale, scale
+
+
+class _Shortened(torch.autograd.Function):
+    """With the slope scale (g - y <y, g>), in half the passes over memory that single operations make."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, softening: float) -> Tensor:
+        y, scale = _scaled(x, softening)
+        ctx.save_for_backward(x, y, scale)
+        ctx.softening = softening
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
+        x, y, scale = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a slope with a slope: from what depends on x
+            y, scale = _scaled(x, ctx.softening)
+            return scale * (slope - y * (y * slope).sum(-1, keepdim=True)), None
+        return torch.addcmul(slope, y, (y * slope).sum(-1, keepdim=True), value=-1).mul_(scale), None
 
 
 def retention_bias(heads: int) -> Tensor:

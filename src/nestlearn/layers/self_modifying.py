@@ -136,7 +136,7 @@ class SelfModifyingTitans(SequenceLayer):
         mixed, past = self.convolution(full(self.qkv(x)), state["convolution"])
         theta = None if self.momentum is None else full(self.momentum(x)).sigmoid().mT
         with no_autocast(x):
-            seen = unit(mixed.unflatten(-1, (3, self.heads, -1)))
+            seen = mixed.unflatten(-1, (3, self.heads, -1))
             answers, banks, held = self._write(seen, theta, state, time)
         written = {**state, "convolution": past, "banks": banks, "time": state["time"] + x.shape[1]}
         return self.readout(answers, x), written | ({"held": held} if "held" in state else {})
@@ -159,7 +159,7 @@ class SelfModifyingTitans(SequenceLayer):
                     held[name] = running if main and others else bank.refreshed(held[name], running, main)
                 if main or others or name not in opened:
                     opened[name] = bank.opened(held[name], lasting[name])
-            tokens = self._generate(opened, part.permute(2, 0, 3, 1, 4).contiguous(), momentum)
+            tokens = self._generate(opened, unit(part.permute(2, 0, 3, 1, 4).contiguous()), momentum)
             for name, bank in self._banks():
                 y, banks[name] = bank.write(banks[name], held[name], opened[name], tokens)
                 answers += [] if y is None else [y]

@@ -20,12 +20,14 @@ Shapes: any leading dimensions ``*``; C tokens and R = C * rows rows, row i belo
 """
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from nestlearn.ops.delta_rule import between, delta_rule, fading, log_decay
 from nestlearn.ops.scan import Read
 
 __all__ = ["Decays", "Rows", "decays", "delta_block", "innovations", "momentum_block", "per_row", "scores", "windows"]
@@ -129,31 +131,29 @@ def decays(decay: Tensor) -> Decays:
 
 
 class _Decay(torch.autograd.Function):
-    """(A, g) from a, exact also where a token forgets everything.
-
-    Logarithms are added up in float64 and end at a floor of 1e-30 (1e-200 for float64), below which exp(log a) is
-    zero for all that can be seen. The slope sum_{s < r <= t} G_ts A_ts / a_r adds the pairs of tokens on either side
-    of r alone: automatic differentiation of the cumulative sum would subtract all others from themselves, and divide
-    the rounding error by a_r.
-    """
+    """(A, g) from a, exact also where a token forgets everything; second derivatives are those of the plain formula."""
 
     @staticmethod
     def forward(ctx: Any, decay: Tensor) -> tuple[Tensor, Tensor]:
-        floored = decay.clamp(min=1e-200 if decay.dtype == torch.float64 else 1e-30)
-        total = floored.double().log().cumsum(-1)
-        within = (total.unsqueeze(-1) - total.unsqueeze(-2)).to(decay.dtype)
-        above = torch.ones(decay.shape[-1], decay.shape[-1], dtype=torch.bool, device=decay.device).triu(1)
-        within = within.masked_fill_(above, float("-inf")).exp_()
-        start = total.exp().to(decay.dtype)
-        ctx.save_for_backward(floored, within, start)
+        floored, total = log_decay(decay)
+        within, start = fading(total, total, 0, decay.dtype), total.exp().to(decay.dtype)
+        ctx.save_for_backward(decay, floored, within, start)
         return within, start
 
     @staticmethod
     def backward(ctx: Any, *slopes: Tensor) -> Tensor:
-        floored, within, start = ctx.saved_tensors
+        decay, floored, within, start = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return torch.autograd.grad(_plain_decays(decay), decay, slopes, create_graph=True)[0]
         by_start = (slopes[1] * start).flip(-1).cumsum(-1).flip(-1)
-        across = (slopes[0] * within).cumsum(-1)[..., 1:, :-1].tril().sum(-2)
-        return (by_start + pad(across, (1, 0))) / floored
+        return (by_start + between(slopes[0] * within, 1)) / floored
+
+
+def _plain_decays(decay: Tensor) -> tuple[Tensor, Tensor]:
+    total = log_decay(decay)[1]
+    above = torch.ones(decay.shape[-1], decay.shape[-1], dtype=torch.bool, device=decay.device).triu(1)
+    within = (total.unsqueeze(-1) - total.unsqueeze(-2)).masked_fill(above, float("-inf")).exp()
+    return within.to(decay.dtype), total.exp().to(decay.dtype)
 
 
 def per_row(number: Tensor, rows: int, dim: int = -1) -> Tensor:
@@ -202,6 +202,38 @@ def delta_block(
     Returns:
         y [*, C, out] (or [*, C, in] if transposed, None without queries) and S [*, in, out] at the block's end.
     """
+    if _has_own_slopes(block, state):
+        columns = block.answers.indices(state.shape[-1])[:2]
+        erase: Tensor = block.erase  # type: ignore[assignment]
+        composed = partial(_plain_block, columns=columns, read=read)
+        before = read == "before"
+        return delta_rule(block.key, block.write, block.query, erase, block.alpha, state, columns, before, composed)
+    return _delta_block(block, state, read, decay)
+
+
+def _has_own_slopes(block: Rows, state: Tensor) -> bool:
+    """Whether it is the plain gated delta rule, run eagerly; a compiler fuses single operations itself."""
+    plain = block.erase is not None and block.rows == 1 and not block.transposed
+    alike = block.key.shape[:-2] == block.alpha.shape[:-1] == state.shape[:-2]
+    return plain and alike and block.length > 1 and not torch.compiler.is_compiling()
+
+
+def _plain_block(
+    key: Tensor,
+    write: Tensor,
+    query: Tensor | None,
+    erase: Tensor,
+    alpha: Tensor,
+    state: Tensor,
+    columns: tuple[int, int],
+    read: Read,
+) -> tuple[Tensor | None, Tensor]:
+    """Tensors with one leading dimension through the single operations."""
+    rows = Rows(key, write, query, erase, alpha, forget=1, answers=slice(*columns))
+    return _delta_block(rows, state, read, None)
+
+
+def _delta_block(block: Rows, state: Tensor, read: Read, decay: Decays | None) -> tuple[Tensor | None, Tensor]:
     decay, erase, written = decay or decays(block.alpha), block.erase, block.write
     before = decay.before() if erase is not None or read == "before" else decay
     if erase is not None:
