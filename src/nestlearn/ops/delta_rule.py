@@ -74,7 +74,8 @@ class _DeltaRule(torch.autograd.Function):
         after = torch.baddbmm(state * left.unsqueeze(-1), _scaled(key, end).mT, written)
         # y = g S_0^T q + P U
         part = slice(*columns)
-        reading, y = (None, None, None), key.new_empty(0)
+        reading: tuple[Tensor | None, ...] = (None, None, None)
+        y = key.new_empty(0)
         if query is not None:
             seen, seen_kept = across, kept
             if not before:
