@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.ops.cases import CASES, Case, Shape, attention, ours
+from benchmarks.ops.cases import CASES, Case, Shape, attention, named, ours
 from benchmarks.ops.gate import gate
 from benchmarks.ops.peak import peak_bytes
 from benchmarks.optim import report
@@ -97,7 +97,11 @@ def _memory(case: Case, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Peak memory of ours at 2 T / at T."""
     longest = replace(LONG, time=4096) if options.quick else LONG
     lengths = [longest.time // 4, longest.time // 2, longest.time]
-    peaks = [peak_bytes(case.name, replace(longest, time=time), options.device) / 1e6 for time in lengths]
+    device, small = options.device, Shape(128, batch=1, heads=1, width=longest.width)
+    shapes = [replace(longest, time=time) for time in lengths]
+    peaks = [
+        peak_bytes(named, (case.name, small, device), (case.name, shape, device), device) / 1e6 for shape in shapes
+    ]
     rows = []
     for index in (1, 2):
         ratio = peaks[index] / peaks[index - 1]

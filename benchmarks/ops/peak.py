@@ -4,26 +4,34 @@ import multiprocessing
 import re
 import resource
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from benchmarks.ops.cases import CASES, Shape, ours
+from benchmarks.optim.timing import Unit
 
 __all__ = ["peak_bytes"]
 
 
-def peak_bytes(case: str, shape: Shape, device: str) -> int:
-    """Bytes above what the process holds before the pass: resident memory on a CPU, allocated on CUDA."""
+def peak_bytes(make: Callable[..., Unit], small: tuple[Any, ...], arguments: tuple[Any, ...], device: str) -> int:
+    """Bytes above what the process holds before the pass: resident memory on a CPU, allocated on CUDA.
+
+    Args:
+        make: a module-level function; ``make(*arguments)`` is what is measured.
+        small: arguments of a quick pass that comes first, since libraries are loaded on first use.
+        arguments: of the pass that counts.
+        device: "cpu" or a CUDA device.
+    """
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_measure, (case, shape, device))
+        return pool.apply(_measure, (make, small, arguments, device))
 
 
-def _measure(name: str, shape: Shape, device: str) -> int:
+def _measure(make: Callable[..., Unit], small: tuple[Any, ...], arguments: tuple[Any, ...], device: str) -> int:
     torch.set_num_threads(1)
-    (case,) = [case for case in CASES if case.name == name]
-    ours(case, Shape(128, batch=1, heads=1, width=shape.width), device).run()  # libraries are loaded on first use
-    unit = ours(case, shape, device)
+    make(*small).run()
+    unit = make(*arguments)
     before = _peak(device)
     unit.run()
     return _peak(device) - before

@@ -4,12 +4,14 @@ import json
 import os
 import platform
 import re
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 
-__all__ = ["header", "line", "machine", "record", "save", "slug"]
+__all__ = ["dated", "header", "line", "machine", "record", "save", "slug"]
 
 
 def machine(device: str) -> dict[str, Any]:
@@ -55,6 +57,12 @@ def record(row: Any, measurement: Any, ours_bytes: int, reference_bytes: int) ->
         "rounds": len(measurement.ratios),
         "runs_per_round": measurement.runs_per_round,
     }
+
+
+def dated(make: Callable[[], Any]) -> dict[str, Any]:
+    """A table with when, and how busy the machine was before: the tables of one file may be made one by one."""
+    load = round(os.getloadavg()[1], 2)
+    return {"date": datetime.now(UTC).date().isoformat(), "load_of_five_minutes": load, "rows": make()}
 
 
 def header() -> str:

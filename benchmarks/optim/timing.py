@@ -52,7 +52,9 @@ def settle_allocator() -> None:
     del block
 
 
-def interleave(ours: Unit, reference: Unit, *, device: str, rounds: int, cycle: int, target_ms: float) -> Measurement:
+def interleave(
+    ours: Unit, reference: Unit, *, device: str, rounds: int, cycle: int, target_ms: float, warm: int = 3
+) -> Measurement:
     """Time both, ``rounds`` times in turn.
 
     Args:
@@ -62,11 +64,12 @@ def interleave(ours: Unit, reference: Unit, *, device: str, rounds: int, cycle: 
         rounds: pairs; at least 2.
         cycle: runs of both in a round are a multiple of this, so that what happens every few steps is counted fairly.
         target_ms: runs are repeated until a round of the reference takes about this long.
+        warm: runs of the reference before the clock counts; one is enough for what takes many seconds.
     """
-    for _ in range(cycle + 1):  # first runs allocate state and compile
+    for _ in range(cycle + (warm > 1)):  # first runs allocate state and compile
         _seconds(ours, device, 1)
-    warm = [_seconds(reference, device, 1) for _ in range(3)]
-    runs = cycle * max(1, round(target_ms / 1e3 / max(min(warm), 1e-6) / cycle))
+    fastest = min(_seconds(reference, device, 1) for _ in range(warm))
+    runs = cycle * max(1, round(target_ms / 1e3 / max(fastest, 1e-6) / cycle))
     pairs = [(_seconds(ours, device, runs), _seconds(reference, device, runs)) for _ in range(rounds)]
     return Measurement(
         ratios=[a / b for a, b in pairs],

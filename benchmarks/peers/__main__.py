@@ -2,10 +2,8 @@
 
 import argparse
 import json
-import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,17 +58,11 @@ def main() -> int:
     }
     gate = {key: verdict.record() for key, verdict in verdicts.items()}
     for table in options.tables:
-        made = _dated(makers[table])
+        made = machines.dated(makers[table])
         if path is not None:  # read again, as another table may have been made beside this one
             machines.save({**head, "gate": gate, **_tables_of(path, head), table: made}, path)
             print(f"written: {path.name}\n")
     return 0
-
-
-def _dated(make: Callable[[], Any]) -> dict[str, Any]:
-    """A table with when, and how busy the machine was before: the tables of one file may be made one by one."""
-    load = round(os.getloadavg()[1], 2)
-    return {"date": datetime.now(UTC).date().isoformat(), "load_of_five_minutes": load, "rows": make()}
 
 
 def _tables_of(path: Path, head: Mapping[str, Any]) -> dict[str, Any]:

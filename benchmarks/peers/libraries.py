@@ -1,6 +1,7 @@
 """The libraries that are compared: which are here, in which version, and how a class of theirs is found."""
 
 import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
@@ -28,9 +29,9 @@ LIBRARIES = {
 }
 
 
-def installed() -> dict[str, dict[str, str | None]]:
+def installed(libraries: Mapping[str, Library] = LIBRARIES) -> dict[str, dict[str, str | None]]:
     """For every library its version, None when it is missing, and why it can not be used, None when it can."""
-    return {name: _look(library) for name, library in LIBRARIES.items()}
+    return {name: _look(library) for name, library in libraries.items()}
 
 
 def _look(library: Library) -> dict[str, str | None]:
