@@ -23,7 +23,8 @@ def network() -> nn.Sequential:
 
 
 def systems() -> list[NestedSystem]:
-    model = network()
+    model, hope = network(), nl.models.hope(16, 16, 2, 2)
+    titans = nl.layers.SelfModifyingTitans(16, memory="mlp", inner_momentum=True, modify_query=True)
     matrices = [parameter for parameter in model.parameters() if parameter.ndim == 2]
     return [
         nl.describe(model),
@@ -35,6 +36,10 @@ def systems() -> list[NestedSystem]:
         nl.describe(nl.optim.DeepMomentum(model.parameters(), levels=3)),
         nl.describe(nl.optim.DeepAdam(model.parameters(), levels=2), model),
         nl.describe(nl.optim.SecantMomentum(matrices, model=model), model),
+        nl.describe(hope, torch.optim.AdamW(hope.parameters())),
+        nl.describe(hope, nl.optim.DeepMomentum(hope.parameters(), levels=2)),
+        nl.describe(titans),
+        nl.describe(nl.models.hope_attention(16, 16, 1, 2, variant="nested")),
     ]
 
 
@@ -62,6 +67,26 @@ def test_levels_follow_pace_and_need():
     watcher = Memory("watcher", follows="weights")
     found = {memory.name: memory.level for memory in sort_into_levels([weights, slow, fast, deeper, watcher])}
     assert found == {"slow": 1, "watcher": 2, "weights": 3, "fast": 4, "deeper": 5}
+
+
+def test_tokens_are_faster_than_steps():
+    weights = Memory("weights", home="weights", period=10)
+    block = Memory("block", unit="token", period=1000)
+    fast = Memory("fast", unit="token")
+    generator = Memory("generator", unit="token", consulted_by="fast", fresh=False)  # asked before all writes
+    box = Memory("box", unit="token", consulted_by="fast")
+    found = {memory.name: memory.level for memory in sort_into_levels([box, generator, fast, block, weights])}
+    assert found == {"weights": 1, "block": 2, "fast": 3, "generator": 3, "box": 4}
+
+
+def test_descriptions_from_before_tokens_are_read():
+    system = nl.describe(torch.optim.AdamW(nn.Linear(2, 2).parameters()))
+    old = system.to_dict()
+    del old["sequence_bookkeeping"]
+    for memory in old["memories"]:
+        for name in ("unit", "chunk", "read_by", "starts_from", "bytes_per_token", "max_tokens"):
+            del memory[name]
+    assert NestedSystem.from_dict(old) == system
 
 
 def test_a_layer_may_have_the_name_of_a_memory():
@@ -93,9 +118,13 @@ def test_the_table_of_adamw_is_its_rule():
 
 def test_the_page_shows_the_table_as_it_is():
     page = (Path(__file__).parents[2] / "docs" / "describe.md").read_text(encoding="utf-8")
-    (shown,) = re.findall(r"^```text\n(.*?)\n```$", page, re.MULTILINE | re.DOTALL)
+    shown = re.findall(r"^```text\n(.*?)\n```$", page, re.MULTILINE | re.DOTALL)
     model = nn.Sequential(nn.Linear(8, 32), nn.Tanh(), nn.Linear(32, 4))
-    assert str(nl.describe(torch.optim.AdamW(model.parameters()))) == shown
+    hope = nl.models.hope(256, dim=64, depth=2, heads=4)
+    assert shown == [
+        str(nl.describe(torch.optim.AdamW(model.parameters()))),
+        str(nl.describe(hope, torch.optim.AdamW(hope.parameters()))),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from nestlearn.describe import NestedSystem, describe
-from nestlearn.describe.table import readable_bytes
+from nestlearn.describe.table import of_a_sequence, readable_bytes
 from nestlearn.tasks import DataFileError, Task, make_task
 from nestlearn.training import options
 from nestlearn.training.optimizers import find_optimizer
@@ -161,7 +161,7 @@ def _loss(task: Task, network: nn.Module) -> Tensor:
 
 def _steps(system: NestedSystem) -> int:
     """How many steps it takes until every memory has been written."""
-    slowest = max(memory.period for part in system.everything for memory in part.memories)
+    slowest = max(memory.period for part in system.everything for memory in part.memories if memory.unit == "step")
     return min(slowest, MOST_STEPS)
 
 
@@ -233,6 +233,7 @@ def _summary(found: Inspection) -> str:
             "state",
             f"{readable_bytes(found.state_bytes)}, {share:.2f} times AdamW's {readable_bytes(found.adamw_bytes)}",
         ),
+        *([("of each sequence", of_a_sequence(found.system))] if of_a_sequence(found.system) else []),
         ("forward and backward", _number(found.backward_flops)),
         ("optimizer's step", _number(found.step_flops) + (f", mean of {found.steps} steps" if found.steps > 1 else "")),
     )

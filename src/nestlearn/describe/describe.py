@@ -15,7 +15,7 @@ from torch import nn
 
 from nestlearn.describe.modules import describe_module, with_layers
 from nestlearn.describe.ours import describe_ours
-from nestlearn.describe.parameters import covered, frozen_parameters
+from nestlearn.describe.parameters import covered, frozen_parameters, outermost
 from nestlearn.describe.system import NestedSystem
 from nestlearn.describe.torch_optimizers import describe_torch
 from nestlearn.optim.optimizer import Optimizer
@@ -27,8 +27,9 @@ def describe(*objects: Any) -> NestedSystem:
     """The nested system behind optimizers, a module, or both, which together are one learning system.
 
     Nothing is trained, moved or allocated: bytes of a state that does not exist yet are predicted, also on the meta
-    device. Optimizers of ``torch.optim`` and ``nestlearn.optim`` are known; of others the description lists the
-    tensors in their state and says that it does not know how they are written.
+    device. Optimizers of ``torch.optim`` and ``nestlearn.optim`` are known; of others the description lists the tensors
+    in their state and says that it does not know how they are written. Memories that tokens write, in layers of
+    `nestlearn.layers` anywhere in the module, are the fastest levels.
 
     Args:
         *objects: any number of ``torch.optim.Optimizer``, stepped together, the first being the main one, and at most
@@ -56,7 +57,8 @@ def describe(*objects: Any) -> NestedSystem:
         for part in (describe_ours(item) if isinstance(item, Optimizer) else describe_torch(item))
     ]
     if not parts:
-        return NestedSystem(type(optimizers[0]).__name__, (), notes=("none of its parameters is trained",))
+        idle = NestedSystem(type(optimizers[0]).__name__, (), notes=("none of its parameters is trained",))
+        return with_layers([(replace(idle, memories=(outermost(()),)), [])], modules[0]) if modules else idle
     if modules:
         return with_layers(parts, modules[0])
     (first, _), *rest = parts

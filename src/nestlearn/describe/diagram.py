@@ -6,13 +6,26 @@ answer. One SVG without any other file: text takes the colour of the page around
 on light and on dark paper, and a page may set ``--nest-1`` to ``--nest-6`` to use its own.
 """
 
-import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from html import escape
 
+from nestlearn.describe.pen import Pen
 from nestlearn.describe.system import WEIGHTS, Memory, NestedSystem
-from nestlearn.describe.table import apart, every, headline, readable_bytes, shown, written
+from nestlearn.describe.table import (
+    answer,
+    apart,
+    began,
+    every,
+    headline,
+    of_a_sequence,
+    readable_bytes,
+    readers,
+    short,
+    shown,
+    size,
+    tokens,
+    written,
+)
 
 __all__ = ["draw"]
 
@@ -22,13 +35,16 @@ PADDING = 12
 RAIL = 16
 """Room at the left of inner boxes for the line that leads from them to the rule around them."""
 
+GAP = 10
+"""Between boxes that stand side by side or one below the other."""
+
 BUS = 24
 """Room above a row of inner boxes for the lines that branch off to them."""
 
 COLOURS = ("#3f7fd6", "#d9772b", "#2f9d6c", "#9464d4", "#c9487a", "#2a97a3")
 """One a level."""
 
-LAYERS_SHOWN = 8
+LAYERS_SHOWN = 16
 
 OWN_PAPER = (
     ".nl-nest:root{color:#1d2129;background:#fdfdfc}"
@@ -39,13 +55,14 @@ OWN_PAPER = (
 
 def draw(system: NestedSystem) -> str:
     """The picture of a system and of what its other parameters follow."""
-    pen = _Pen()
+    pen = Pen()
     y = pen.paragraph(MARGIN, 22, headline(system), WIDTH - 2 * MARGIN, size=15, bold=True)
     for part in system.everything:
         first = part is system
         heading = part.covers if first else apart(part, system)
         y = pen.paragraph(MARGIN, y + (2 if first else 22), heading, WIDTH - 2 * MARGIN, faint=True) - 4
         y = _outermost(pen, part, y)
+    y = _carried(pen, system, y)
     legend = "A box is consulted by the rule of the box around it; each level has a colour, level 1 is the slowest."
     y = pen.paragraph(MARGIN, y + 16, legend, WIDTH - 2 * MARGIN, size=11, faint=True)
     label = escape(f"Nesting of {headline(system)}", quote=True)
@@ -61,61 +78,11 @@ def draw(system: NestedSystem) -> str:
 def _words(system: NestedSystem) -> str:
     """The picture in a sentence a memory, for those who cannot see it."""
     return " ".join(
-        f"{memory.name}, level {memory.level}, {every(memory.period)}, shown {shown(memory)}"
+        f"{memory.name}, level {memory.level}, {every(memory)}, shown {shown(memory)}"
         + (f", consulted by {memory.consulted_by}." if memory.consulted_by else ".")
         for part in system.everything
         for memory in part.memories
     )
-
-
-@dataclass
-class _Pen:
-    """Collects the elements of a picture."""
-
-    parts: list[str] = field(default_factory=list)
-
-    def text(
-        self, x: float, y: float, words: str, *, size: float = 12, bold: bool = False, faint: bool = False,
-        code: bool = False, end: bool = False, colour: str = "",
-    ) -> None:  # fmt: skip
-        """One line of text; y is its baseline."""
-        look = [f'x="{x:.1f}" y="{y:.1f}" font-size="{size:g}"']
-        look += ['font-weight="650"'] if bold else []
-        look += ['fill-opacity="0.68"'] if faint else []
-        look += ['font-family="ui-monospace, monospace"'] if code else []
-        look += ['text-anchor="end"'] if end else []
-        look += [f'style="fill:{colour}"'] if colour else []
-        self.parts.append(f"<text {' '.join(look)}>{escape(words)}</text>")
-
-    def paragraph(
-        self, x: float, y: float, words: str, width: float, *, size: float = 12, bold: bool = False,
-        faint: bool = False, code: bool = False,
-    ) -> float:  # fmt: skip
-        """Text wrapped into ``width``, its first baseline at y; returns the baseline after the last line."""
-        fits = max(8, int(width / (size * (0.61 if code else 0.63 if bold else 0.51))))
-        for line in textwrap.wrap(words, fits, break_on_hyphens=False):
-            self.text(x, y, line, size=size, bold=bold, faint=faint, code=code)
-            y += size * 1.36
-        return y
-
-    def box(
-        self, x: float, y: float, width: float, height: float, colour: str, *, at: int, strength: float = 0.09,
-        round: float = 10,
-    ) -> None:  # fmt: skip
-        """A tinted rectangle, put before the element number ``at`` so that it lies behind what follows."""
-        self.parts.insert(
-            at,
-            f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" rx="{round:g}" '
-            f'style="fill:{colour};stroke:{colour}" fill-opacity="{strength:g}" stroke-width="1.4"/>',
-        )
-
-    def line(self, points: Sequence[tuple[float, float]], colour: str) -> None:
-        path = "M" + " L".join(f"{x:.1f} {y:.1f}" for x, y in points)
-        self.parts.append(f'<path d="{path}" fill="none" style="stroke:{colour}" stroke-width="1.6"/>')
-
-    def arrow(self, x: float, y: float, colour: str) -> None:
-        """A head that points up, its tip at (x, y)."""
-        self.parts.append(f'<path d="M{x:.1f} {y:.1f} l-4 7 h8 z" style="fill:{colour}"/>')
 
 
 def _colour(level: int) -> str:
@@ -123,20 +90,35 @@ def _colour(level: int) -> str:
     return f"var(--nest-{number + 1}, {COLOURS[number]})"
 
 
-def _outermost(pen: _Pen, system: NestedSystem, y: float) -> float:
+def _outermost(pen: Pen, system: NestedSystem, y: float) -> float:
     """The weights of a system as one box, and beside its nesting the memories that only look on."""
     weights = [memory for memory in system.memories if memory.home == "weights"]
-    onlookers = [memory for memory in system.memories if memory.home != "weights" and not memory.consulted_by]
+    onlookers = [
+        memory
+        for memory in system.memories
+        if memory.unit == "step" and memory.home != "weights" and not memory.consulted_by
+    ]
     if weights:
         y += _nested(pen, weights, system, MARGIN, y, WIDTH - 2 * MARGIN)
     for memory in onlookers:
-        y += 10
+        y += GAP
         y += _nested(pen, [memory], system, MARGIN, y, WIDTH - 2 * MARGIN)
     return y
 
 
+def _carried(pen: Pen, system: NestedSystem, y: float) -> float:
+    """The memories that tokens write, below the weights that they start from."""
+    carried = [memory for memory in tokens(system) if not memory.consulted_by]
+    if carried:
+        heading = f"In every sequence, written by its tokens: {of_a_sequence(system)}"
+        y = pen.paragraph(MARGIN, y + 22, heading, WIDTH - 2 * MARGIN, faint=True) - 4
+    for number, row in enumerate(_rows(carried, {other.consulted_by for other in system.memories})):
+        y = _row(pen, row, system, MARGIN, y + GAP * (number > 0), WIDTH - 2 * MARGIN)
+    return y
+
+
 def _nested(
-    pen: _Pen, members: Sequence[Memory], system: NestedSystem, x: float, y: float, width: float, least: float = 0
+    pen: Pen, members: Sequence[Memory], system: NestedSystem, x: float, y: float, width: float, least: float = 0
 ) -> float:
     """Draw one memory (or all weights) with what its rule consults, at least so high; returns the height."""
     memory, start, top = members[0], len(pen.parts), y
@@ -146,7 +128,8 @@ def _nested(
     y = _heading(pen, members, inner, y + 20, room, colour)
     inside = [other for other in system.memories if other.consulted_by == name]
     banded = memory.home == "weights" or bool(inside)
-    y = _facts(pen, memory, inner, y, room, with_rule=not banded)
+    above = next((other for other in system.memories if other.name == memory.consulted_by), None)
+    y = _facts(pen, memory, above, inner, y, room, with_rule=not banded)
     if banded:
         where = {name: text for name, text in system.where.items() if memory.home == "weights" and text != "g"}
         y = _rule(pen, memory, where, inner, y - 2, room, colour)
@@ -157,11 +140,11 @@ def _nested(
     return height
 
 
-def _heading(pen: _Pen, members: Sequence[Memory], x: float, y: float, room: float, colour: str) -> float:
+def _heading(pen: Pen, members: Sequence[Memory], x: float, y: float, room: float, colour: str) -> float:
     memory = members[0]
     own = memory.name.rpartition(".")[2] if memory.consulted_by else memory.name
     own = WEIGHTS if memory.home == "weights" else own
-    pace = f"level {memory.level}, {every(memory.period)}"
+    pace = f"level {memory.level}, {every(memory)}"
     words = f"{own.replace('_', ' ')}{f' ({memory.symbol})' if memory.symbol not in ('', own) else ''}"
     narrow = room < 250
     below = pen.paragraph(x, y, words, room if narrow else room - 150, size=14, bold=True)
@@ -171,9 +154,11 @@ def _heading(pen: _Pen, members: Sequence[Memory], x: float, y: float, room: flo
     else:
         pen.text(x + room, y, pace, size=11.5, end=True, colour=colour, bold=True)
         y = below - 19
-    entries, size = sum(one.parameters for one in members), sum(one.bytes for one in members)
+    entries = sum(one.parameters for one in members)
+    held = size(memory) if len(members) == 1 else readable_bytes(sum(one.bytes for one in members))
     model = memory.model if len(members) == 1 else f"{len(members)} kinds of layers"
-    y = pen.paragraph(x, y + 17, f"{model}; {entries:,} entries, {readable_bytes(size)}", room, faint=True)
+    model = f"{memory.count} x {model}" if memory.unit == "token" else model
+    y = pen.paragraph(x, y + 17, f"{model}; {entries:,} entries, {held}", room, faint=True)
     if len(members) > 1:
         for one in members[:LAYERS_SHOWN]:
             y = pen.paragraph(x, y, f"{one.name}: {one.model}", room, size=11.5, code=True)
@@ -182,10 +167,14 @@ def _heading(pen: _Pen, members: Sequence[Memory], x: float, y: float, room: flo
     return y
 
 
-def _facts(pen: _Pen, memory: Memory, x: float, y: float, room: float, *, with_rule: bool) -> float:
+def _facts(
+    pen: Pen, memory: Memory, above: Memory | None, x: float, y: float, room: float, *, with_rule: bool
+) -> float:
     """What a memory is shown, how it is judged, and, unless a rule with memories follows, how it is written."""
     facts = [("shown", shown(memory)), ("objective", memory.objective)]
-    facts += [("rule", written(memory))] if with_rule else []
+    same = above is not None and written(above) == written(memory)
+    facts += [("rule", f"that of {short(above.name)}" if above and same else written(memory))] * with_rule
+    facts += _by_tokens(memory, above) if memory.unit == "token" else []
     facts += [("surprise", f"{memory.surprise:.3g}")] if memory.surprise is not None else []
     indent = 60
     for label, words in facts:
@@ -196,11 +185,22 @@ def _facts(pen: _Pen, memory: Memory, x: float, y: float, room: float, *, with_r
     return y
 
 
+def _by_tokens(memory: Memory, above: Memory | None) -> list[tuple[str, str]]:
+    """Where a memory of a sequence starts and how long its chunks are, if the memory that asks it has not said so, what
+    it is asked and who reads the answer.
+    """
+    facts = [] if above and above.starts_from == memory.starts_from else [("starts at", began(memory))]
+    chunk = 1 if above and above.chunk == memory.chunk else memory.chunk
+    facts += [("chunk", f"{chunk} tokens")] if chunk > 1 else []
+    facts += [("asked", memory.query)] if memory.query else []
+    return [*facts, ("answers", f"{answer(memory)} to {readers(memory)}")]
+
+
 def _typeset(words: str) -> str:
     return words.replace("<-", "←").replace("->", "→")
 
 
-def _rule(pen: _Pen, memory: Memory, where: Mapping[str, str], x: float, y: float, room: float, colour: str) -> float:
+def _rule(pen: Pen, memory: Memory, where: Mapping[str, str], x: float, y: float, room: float, colour: str) -> float:
     """The band with the rule that reads the memories below it, and the definitions that it uses."""
     start, top = len(pen.parts), y
     bottom = pen.paragraph(x + 8, y + 16, _typeset(written(memory)), room - 16, size=11.5, code=True)
@@ -211,7 +211,7 @@ def _rule(pen: _Pen, memory: Memory, where: Mapping[str, str], x: float, y: floa
 
 
 def _inside(
-    pen: _Pen, inside: Sequence[Memory], system: NestedSystem, x: float, y: float, room: float, colour: str
+    pen: Pen, inside: Sequence[Memory], system: NestedSystem, x: float, y: float, room: float, colour: str
 ) -> float:
     """The consulted memories in rows, and the lines from them to the rule at y."""
     rail = x + 6
@@ -220,19 +220,24 @@ def _inside(
     pen.arrow(rail, rule, colour)
     for row in _rows(inside, {other.consulted_by for other in system.memories}):
         bus, top = y + 12, y + BUS
-        share = (width - 10 * (len(row) - 1)) / len(row)
+        share = (width - GAP * (len(row) - 1)) / len(row)
         for place in range(len(row)):
-            middle = left + place * (share + 10) + share / 2
+            middle = left + place * (share + GAP) + share / 2
             pen.line([(rail, bus), (middle, bus), (middle, top)], colour)
-        # Neighbours are made equally high. They consult nothing, so measuring them beforehand is no second recursion.
-        heights = [_nested(_Pen(), [memory], system, left, top, share) for memory in row if len(row) > 1]
-        drawn = [
-            _nested(pen, [memory], system, left + place * (share + 10), top, share, max(heights, default=0))
-            for place, memory in enumerate(row)
-        ]
-        last, y = bus, top + max(drawn)
+        last, y = bus, _row(pen, row, system, left, top, width)
     pen.line([(rail, rule + 6), (rail, last)], colour)
     return y
+
+
+def _row(pen: Pen, row: Sequence[Memory], system: NestedSystem, x: float, top: float, width: float) -> float:
+    """Memories side by side; returns where they end."""
+    share = (width - GAP * (len(row) - 1)) / len(row)
+    # Neighbours are made equally high. They consult nothing, so measuring them beforehand is no second recursion.
+    heights = [_nested(Pen(), [memory], system, x, top, share) for memory in row if len(row) > 1]
+    return top + max(
+        _nested(pen, [memory], system, x + place * (share + GAP), top, share, max(heights, default=0))
+        for place, memory in enumerate(row)
+    )
 
 
 def _rows(inside: Sequence[Memory], asked: set[str]) -> list[list[Memory]]:

@@ -5,14 +5,20 @@ key is the layer's input, whose value is minus its error signal, and whose objec
 for any layer. Layers that are alike are one row. Running statistics are boxes that a training forward writes.
 """
 
-import re
-from collections.abc import Iterable, Iterator
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from nestlearn.describe.parameters import covered, outermost, tensor_bytes
+from nestlearn.describe.parameters import Piece, covered, outermost, tensor_bytes
+from nestlearn.describe.paths import join, pattern, row_names
 from nestlearn.describe.system import WEIGHTS, Memory, NestedSystem, sort_into_levels
+
+if TYPE_CHECKING:
+    from nestlearn.describe.tokens import Carried
 
 __all__ = ["describe_module", "with_layers"]
 
@@ -32,35 +38,54 @@ def with_layers(parts: list[tuple[NestedSystem, list[Tensor]]], module: nn.Modul
         parts: systems and the parameters that follow them, the main one first.
         module: parameters that no part has are mentioned in a note.
     """
-    average = _is_average(module)
+    carried = None if _is_average(module) else _look(module)
     systems: list[NestedSystem] = []
+    row_of: dict[int, str] = {}
     for system, parameters in parts:
         (weights,) = (memory for memory in system.memories if memory.home == "weights")
-        rows = [] if average else list(_layer_rows(module, parameters, weights))
-        known = {id(parameter) for parameter in module.parameters()}
-        outside = [parameter for parameter in parameters if id(parameter) not in known]
-        if outside:
-            sized = outermost(outside)
-            name = "outside the module" if rows else WEIGHTS
-            rows.append(replace(weights, name=name, count=sized.count, parameters=sized.parameters, bytes=sized.bytes))
-        others = [memory for memory in system.memories if memory.home != "weights"]
-        boxes = [] if systems else [_average(module, followed=bool(rows))] if average else list(_statistics(module))
-        systems.append(replace(system, memories=sort_into_levels([*rows, *others, *boxes])))
+        layers = [] if carried is None else _layer_rows(module, carried, parameters, weights)
+        row_of |= {id(parameter): row.name for row, own in layers for parameter in own}
+        rows = [*(row for row, _ in layers), *_outside(parameters, row_of, weights, named=bool(layers))]
+        behind = [memory for memory in system.memories if memory.home != "weights"]
+        systems.append(replace(system, memories=sort_into_levels([*rows, *behind])))
     first, *rest = systems
+    others = (*first.others, *rest)
+    if carried is None:
+        box = _average(module, followed=any(memory.home == "weights" for memory in first.memories))
+        return replace(first, memories=sort_into_levels([*first.memories, box]), others=others)
     written = {id(parameter) for _, parameters in parts for parameter in parameters}
-    notes = first.notes if average else (*first.notes, *_left_out(module, written))
-    return replace(first, notes=notes, others=(*first.others, *rest))
+    return replace(
+        first,
+        memories=sort_into_levels([*first.memories, *_statistics(module), *carried.memories(row_of)]),
+        known=first.known and carried.known,
+        notes=(*first.notes, *_left_out(module, written), *carried.notes),
+        sequence_bookkeeping=carried.bookkeeping,
+        others=others,
+    )
+
+
+def _look(module: nn.Module) -> Carried:
+    # Loads all layers and models, which descriptions of optimizers have no use for.
+    from nestlearn.describe.tokens import look
+
+    return look(module)
+
+
+def _outside(
+    parameters: Iterable[Tensor], row_of: Mapping[int, str], weights: Memory, *, named: bool
+) -> Iterator[Memory]:
+    """A row for the parameters that no row of layers has."""
+    outside = [parameter for parameter in parameters if id(parameter) not in row_of]
+    if outside:
+        sized = outermost(outside)
+        name = "outside the module" if named else WEIGHTS
+        yield replace(weights, name=name, count=sized.count, parameters=sized.parameters, bytes=sized.bytes)
 
 
 def _is_average(module: nn.Module) -> bool:
     from torch.optim.swa_utils import AveragedModel  # loads slowly, and torch itself does not load it
 
     return isinstance(module, AveragedModel)
-
-
-def _pattern(path: str) -> str:
-    """'blocks.0.query' -> 'blocks.*.query': what layers of one kind have in common."""
-    return re.sub(r"(?<![^.])\d+(?![^.])", "*", path)
 
 
 @dataclass(frozen=True)
@@ -72,17 +97,21 @@ class _Layer:
     parameters: tuple[Tensor, ...]
 
 
-def _layer_rows(module: nn.Module, parameters: Iterable[Tensor], weights: Memory) -> Iterator[Memory]:
-    """A row for each kind of layer that has some of the parameters."""
+def _layer_rows(
+    module: nn.Module, carried: Carried, parameters: Iterable[Tensor], weights: Memory
+) -> list[tuple[Memory, list[Tensor]]]:
+    """A row for each kind of layer that has some of the parameters, and those that it has."""
     chosen = {id(parameter) for parameter in parameters}
     kinds: dict[tuple[str, str], list[_Layer]] = {}
-    for layer in _layers(module, chosen):
-        kinds.setdefault((_pattern(layer.path), layer.kind), []).append(layer)
-    for (pattern, kind), layers in kinds.items():
+    for layer in _layers(module, carried, chosen):
+        kinds.setdefault((pattern(layer.path), layer.kind), []).append(layer)
+    rows = []
+    names = row_names([[layer.path for layer in layers] for layers in kinds.values()])
+    for name, ((_, kind), layers) in zip(names, kinds.items(), strict=True):
         own = [parameter for layer in layers for parameter in layer.parameters]
-        yield replace(
+        row = replace(
             weights,
-            name=layers[0].path if len(layers) == 1 else pattern,
+            name=name,
             model=kind,
             objective="dot_product",
             key="x",
@@ -91,19 +120,26 @@ def _layer_rows(module: nn.Module, parameters: Iterable[Tensor], weights: Memory
             parameters=sum(parameter.numel() for parameter in own),
             bytes=tensor_bytes(own),
         )
+        rows.append((row, own))
+    return rows
 
 
-def _layers(module: nn.Module, chosen: set[int]) -> Iterator[_Layer]:
-    """Each layer with parameters of its own; a parameter that layers share belongs to the first of them."""
+def _layers(module: nn.Module, carried: Carried, chosen: set[int]) -> Iterator[_Layer]:
+    """Each layer with parameters of its own; a parameter that layers share belongs to the first of them.
+
+    Parameters of a sequence layer are told apart by what they are for.
+    """
     seen: set[int] = set()
     for path, layer in module.named_modules():
-        own = {name: p for name, p in layer.named_parameters(recurse=False) if id(p) not in seen}
-        mine = {name: parameter for name, parameter in own.items() if id(parameter) in chosen}
-        seen |= {id(parameter) for parameter in own.values()}
-        if not mine:
-            continue
-        some = "" if len(mine) == len(own) else f".{','.join(mine)}"
-        yield _Layer(f"{path or type(layer).__name__}{some}", _kind(layer, mine), tuple(mine.values()))
+        for piece in (*carried.pieces(path), Piece("", "", dict(layer.named_parameters(recurse=False)))):
+            own = {name: p for name, p in piece.parameters.items() if id(p) not in seen}
+            mine = {name: parameter for name, parameter in own.items() if id(parameter) in chosen}
+            seen |= {id(parameter) for parameter in own.values()}
+            if not mine:
+                continue
+            some = "" if len(mine) == len(own) else f".{','.join(mine)}"
+            kind = piece.words or _kind(layer, mine)
+            yield _Layer(f"{join(path, piece.name) or type(layer).__name__}{some}", kind, tuple(mine.values()))
 
 
 def _kind(layer: nn.Module, parameters: dict[str, Tensor]) -> str:
@@ -134,15 +170,15 @@ def _statistics(module: nn.Module) -> Iterator[Memory]:
     """Running statistics, which a training forward writes and nobody reads before evaluation."""
     found: dict[tuple[str, str, str], list[Tensor]] = {}
     for path, layer in module.named_modules():
-        for name, value in (("running_mean", "mean of the batch"), ("running_var", "variance of the batch")):
-            held = getattr(layer, name, None)
+        for buffer, value in (("running_mean", "mean of the batch"), ("running_var", "variance of the batch")):
+            held = getattr(layer, buffer, None)
             if isinstance(held, Tensor) and getattr(layer, "track_running_stats", False):
                 momentum = getattr(layer, "momentum", None)
                 rate = "1 / batches" if momentum is None else f"{momentum:g}"
-                found.setdefault((_pattern(f"{path}.{name}".lstrip(".")), value, rate), []).append(held)
-    for (pattern, value, rate), tensors in found.items():
+                found.setdefault((pattern(join(path, buffer)), value, rate), []).append(held)
+    for (name, value, rate), tensors in found.items():
         yield Memory(
-            pattern,
+            name,
             value=value,
             lr=rate,
             readout="M, in evaluation only",

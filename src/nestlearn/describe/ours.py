@@ -5,7 +5,6 @@ for each shape of parameter, and counts what ``state[parameter]`` holds for each
 and read-outs stand beside the functions they are for, in ``Consulted``, ``Consult`` and ``Target``.
 """
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -15,7 +14,8 @@ from torch import Tensor
 
 from nestlearn.describe.parameters import covered, outermost, tensor_bytes, written_parameters
 from nestlearn.describe.system import WEIGHTS, Memory, NestedSystem, inner_name, sort_into_levels
-from nestlearn.memory.models import MLP, Constant, Matrix, Model
+from nestlearn.describe.words import model_words, number_words, rule_words
+from nestlearn.memory.models import Constant
 from nestlearn.memory.nesting import Consult, Consulted, Scene, the_gradient
 from nestlearn.memory.rules import GradientDescent, Rule
 from nestlearn.optim.lanes import matrix_shape
@@ -173,7 +173,7 @@ def _weights(part: _Part) -> Memory:
     return replace(
         outermost([parameter for parameter, _ in part.members]),
         period=part.period,
-        rule=_rule_name(part.rule),
+        rule=rule_words(part.rule),
         lr=part.lr,
         retention=part.retention,
         update="" if type(part.rule) is GradientDescent else _update(part.rule) or "the rule's update",
@@ -193,13 +193,13 @@ def _memory(member: Consulted, above: str, period: int) -> Memory:
         _join(above, member.name),
         symbol=member.name,
         period=period * max(member.every, memory.period),
-        model=_model(memory.model),
+        model=model_words(memory.model),
         objective=memory.objective.name,
         key="none" if ignores else _said(member.key, member.key_is),
         value=_said(member.value, member.value_is),
-        rule=_rule_name(memory.rule),
-        lr=_number(memory.rule.lr),
-        retention=_number(memory.rule.retention),
+        rule=rule_words(memory.rule),
+        lr=number_words(memory.rule.lr),
+        retention=number_words(memory.rule.retention),
         update=_update(memory.rule),
         query="" if member.query in (None, member.key) else member.query_is or UNSAID,
         readout="" if member.readout is None else member.readout_is or "a function of M",
@@ -216,34 +216,7 @@ def _said(function: Callable[[Scene], Tensor], words: str) -> str:
     return words or ("u" if function is the_gradient else UNSAID)
 
 
-def _number(value: float | Tensor) -> str:
-    return "one a memory" if isinstance(value, Tensor) and value.numel() > 1 else f"{float(value):.12g}"
-
-
 def _update(rule: Rule) -> str:
     """What a rule makes of its memories, in words."""
     words: str = getattr(rule, "update_is", "")
     return words or ("a combination of their answers" if isinstance(rule, Consult) else "")
-
-
-def _model(model: Model) -> str:
-    match model:
-        case MLP():
-            return f"MLP {model.in_dim}-{model.hidden}-{model.out_dim}"
-        case Matrix():
-            return f"matrix {model.in_dim} -> {model.out_dim}"
-        case Constant(shape=()):
-            return "box"
-        case Constant():
-            return f"box {' x '.join(map(str, model.shape))}"
-        case _:
-            return type(model).__name__
-
-
-def _rule_name(rule: Rule) -> str:
-    """The class of a rule as words, with the settings that lr, retention and update do not show."""
-    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(rule).__name__.lstrip("_")).lower()
-    if hasattr(rule, "update_is"):
-        return words
-    own = [item.name for item in fields(rule) if item.name not in ("lr", "retention")]
-    return ", ".join([words, *(f"{name} {getattr(rule, name)}" for name in own)])

@@ -1,6 +1,7 @@
 """What every description says of parameters and of tensors in a state: which of them count, how many, how large."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from nestlearn.describe.system import WEIGHTS, Memory
 
 __all__ = [
+    "Piece",
     "count_entries",
     "covered",
     "frozen_parameters",
@@ -17,6 +19,21 @@ __all__ = [
     "tensors_in",
     "written_parameters",
 ]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Parameters of a layer that are for one thing.
+
+    Attributes:
+        name: their path in the layer.
+        words: what they are.
+        parameters: by the names that they have there.
+    """
+
+    name: str
+    words: str
+    parameters: Mapping[str, Tensor]
 
 
 def written_parameters(optimizer: torch.optim.Optimizer, group: Mapping[str, Any]) -> list[Tensor]:

@@ -6,15 +6,18 @@ A ``NestedSystem`` is made from a real object and then stands alone: it holds wo
 
 import json
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from typing import Any
 
 from nestlearn.memory.levels import levels
 
-__all__ = ["WEIGHTS", "Level", "Memory", "NestedSystem", "inner_name", "sort_into_levels"]
+__all__ = ["UNITS", "WEIGHTS", "Level", "Memory", "NestedSystem", "inner_name", "sort_into_levels"]
 
 WEIGHTS = "weights"
 """The name of the outermost memory, and what ``consulted_by`` says of the memories behind its rule."""
+
+UNITS = ("step", "token")
+"""What periods are counted in, the slower first: a step of the optimizer sees all tokens of its batch."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,9 @@ class Memory:
         name: what it is called; the memories of one role in many parameters are one entry.
         symbol: what expressions call it.
         level: its place in the order of frequencies, 1 being the slowest (M4).
-        period: it is written every so many optimizer steps.
+        period: it is written every so many optimizer steps or tokens.
+        unit: "step" or "token", what the period is counted in.
+        chunk: tokens whose gradients are taken at one state, the first one's (S6); what they write comes at once.
         model: what holds the map: "box", "MLP 64-32-64", "Linear 64 -> 10".
         objective: what a good answer is, by the name of the core's objective.
         key, value: what it is shown; a box has no key.
@@ -34,16 +39,21 @@ class Memory:
         update: the rule's update where it is not the gradient of the objective.
         query: what it is asked; empty if it is asked the key it was just shown.
         readout: what is made of its answer M; empty if nothing.
-        fresh: it is read after its write, not before.
+        fresh: it is read after its write of the same step or token, not before.
         consulted_by: the memory whose rule asks it, empty for the outermost ones. "weights" stands for all weights.
+        read_by: the memories whose writes depend on its answer, where these are several; it may be one of them (S4).
+        starts_from: the memories that hold its learned start, written by slower levels (M5).
         follows: the memory whose new state it is shown in the same step, for one that looks on and is not consulted.
-        home: "weights", "optimizer" (state of the optimizer) or "model" (state of the model, such as running means).
+        home: "weights", "optimizer" (state of the optimizer), "model" (state of the model, such as running means) or
+            "sequence" (state that belongs to one sequence of tokens).
         holds: one value an "entry", "row" or "column" of a parameter, one "number" a parameter, a "history", a "map".
         initial: what a box holds before the first write.
         state: the name of its tensor in the state of a torch optimizer.
         count: how many there are: one for every parameter it serves, and more for memories that write memories.
         parameters: entries of all of them together.
-        bytes: bytes of all of them together, in the optimizer's or the model's state.
+        bytes: bytes of all of them together, in the optimizer's or the model's state, or in that of one sequence.
+        bytes_per_token: bytes that every token adds to them, for memories that grow.
+        max_tokens: how many tokens such a memory holds at most.
         surprise: its objective before the latest write, averaged; None where nobody measures it.
     """
 
@@ -51,6 +61,8 @@ class Memory:
     symbol: str = ""
     level: int = 0
     period: int = 1
+    unit: str = "step"
+    chunk: int = 1
     model: str = "box"
     objective: str = "l2"
     key: str = "none"
@@ -63,6 +75,8 @@ class Memory:
     readout: str = ""
     fresh: bool = True
     consulted_by: str = ""
+    read_by: tuple[str, ...] = ()
+    starts_from: tuple[str, ...] = ()
     follows: str = ""
     home: str = "optimizer"
     holds: str = "entry"
@@ -71,6 +85,8 @@ class Memory:
     count: int = 0
     parameters: int = 0
     bytes: int = 0
+    bytes_per_token: int = 0
+    max_tokens: int = 0
     surprise: float | None = None
 
 
@@ -81,6 +97,7 @@ class Level:
     number: int
     period: int
     memories: tuple[Memory, ...]
+    unit: str = "step"
 
 
 @dataclass(frozen=True)
@@ -95,7 +112,8 @@ class NestedSystem:
         settings: numbers that expressions mention, one mapping for each parameter group.
         where: definitions that expressions mention.
         covers: which parameters follow this rule.
-        bookkeeping: bytes of state that is no memory, such as step counts.
+        bookkeeping: bytes of the optimizer's state that is no memory, such as step counts.
+        sequence_bookkeeping: the same in the state of a sequence, such as the tokens that a convolution looks back to.
         others: the systems of parameters that follow another rule, such as vectors beside matrices.
     """
 
@@ -107,6 +125,7 @@ class NestedSystem:
     where: Mapping[str, str] = field(default_factory=dict)
     covers: str = ""
     bookkeeping: int = 0
+    sequence_bookkeeping: int = 0
     others: "tuple[NestedSystem, ...]" = ()
 
     @property
@@ -114,7 +133,7 @@ class NestedSystem:
         """The levels, slowest first."""
         numbers = sorted({memory.level for memory in self.memories})
         found = [tuple(memory for memory in self.memories if memory.level == number) for number in numbers]
-        return tuple(Level(members[0].level, members[0].period, members) for members in found)
+        return tuple(Level(members[0].level, members[0].period, members, members[0].unit) for members in found)
 
     @property
     def everything(self) -> "tuple[NestedSystem, ...]":
@@ -132,10 +151,21 @@ class NestedSystem:
         memories = sum(memory.bytes for memory in self._all() if memory.home == "optimizer")
         return memories + sum(system.bookkeeping for system in self.everything)
 
+    @property
+    def sequence_bytes(self) -> int:
+        """Bytes of the state of one sequence before its first token, memories and bookkeeping."""
+        memories = sum(memory.bytes for memory in self._all() if memory.home == "sequence")
+        return memories + sum(system.sequence_bookkeeping for system in self.everything)
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Bytes that every token adds to the state of its sequence; 0 where no memory grows."""
+        return sum(memory.bytes_per_token for memory in self._all())
+
     def to_dict(self) -> dict[str, Any]:
         """Everything as lists, dictionaries, strings and numbers, ready for JSON."""
         data = {item.name: getattr(self, item.name) for item in fields(self)}
-        data["memories"] = [asdict(memory) for memory in self.memories]
+        data["memories"] = [asdict(memory, dict_factory=_plain) for memory in self.memories]
         data["notes"] = list(self.notes)
         data["settings"] = [dict(settings) for settings in self.settings]
         data["where"] = dict(self.where)
@@ -144,21 +174,21 @@ class NestedSystem:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "NestedSystem":
-        """The system that ``to_dict`` was called on.
+        """The system that ``to_dict`` was called on; what an older description did not know yet has its default.
 
         Raises:
-            ValueError: a key is missing or unknown.
+            ValueError: a key without a default is missing, or one is unknown.
         """
         _check_keys("NestedSystem", data, cls)
         for memory in data["memories"]:
             _check_keys("Memory", memory, Memory)
         tuples = {
-            "memories": tuple(Memory(**memory) for memory in data["memories"]),
-            "notes": tuple(data["notes"]),
-            "settings": tuple(dict(settings) for settings in data["settings"]),
-            "others": tuple(cls.from_dict(other) for other in data["others"]),
+            "memories": tuple(Memory(**{**memory, **_tuples(memory)}) for memory in data["memories"]),
+            "notes": tuple(data.get("notes", ())),
+            "settings": tuple(dict(settings) for settings in data.get("settings", ())),
+            "others": tuple(cls.from_dict(other) for other in data.get("others", ())),
         }
-        return cls(**{**data, "where": dict(data["where"]), **tuples})
+        return cls(**{**data, "where": dict(data.get("where", {})), **tuples})
 
     def to_json(self, indent: int | None = 2) -> str:
         """``to_dict`` as text."""
@@ -185,11 +215,22 @@ def inner_name(name: str) -> str:
 
 
 def sort_into_levels(memories: Collection[Memory]) -> tuple[Memory, ...]:
-    """Number the memories by level (M4) and sort them, slowest first.
+    """Number the memories by level (M4) and sort them, slowest first: all that count steps, then all that count tokens.
 
     A rule needs the memories it consults at the time of its write, and a memory that looks on needs what it looks at.
-    All weights of one system count as one memory, "weights".
+    What tokens ask before its write, as in S4, they do not need at that time. All weights of one system count as one
+    memory, "weights".
     """
+    numbered: list[Memory] = []
+    for unit in UNITS:
+        paced = [memory for memory in memories if memory.unit == unit]
+        slower = max((memory.level for memory in numbered), default=0)
+        numbered += [replace(memory, level=slower + place) for memory, place in zip(paced, _places(paced), strict=True)]
+    return tuple(sorted(numbered, key=lambda memory: memory.level))
+
+
+def _places(memories: Collection[Memory]) -> list[int]:
+    """The level of each of these memories among them, from 1."""
 
     def name(memory: Memory) -> str:
         return WEIGHTS if memory.home == "weights" else memory.name
@@ -197,19 +238,30 @@ def sort_into_levels(memories: Collection[Memory]) -> tuple[Memory, ...]:
     periods = {name(memory): memory.period for memory in memories}
     needs: dict[str, set[str]] = {each: set() for each in periods}
     for memory in memories:
-        if memory.consulted_by:
+        if memory.consulted_by and (memory.fresh or memory.unit == "step"):
             needs[memory.consulted_by].add(memory.name)
         if memory.follows:
             needs[memory.name].add(memory.follows)
     number = {each: place for place, level in enumerate(levels(periods, needs), 1) for each in level}
-    numbered = [replace(memory, level=number[name(memory)]) for memory in memories]
-    return tuple(sorted(numbered, key=lambda memory: memory.level))
+    return [number[name(memory)] for memory in memories]
+
+
+def _plain(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in pairs}
+
+
+def _tuples(data: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """The lists that JSON makes of a memory's tuples, as tuples again."""
+    return {name: tuple(data.get(name, ())) for name in ("read_by", "starts_from")}
 
 
 def _check_keys(what: str, data: Mapping[str, Any], kind: type) -> None:
-    wanted = {item.name for item in fields(kind)}
-    if set(data) != wanted:
+    known = {item.name: item for item in fields(kind)}
+    missing = {
+        name for name, item in known.items() if item.default is MISSING and item.default_factory is MISSING
+    } - set(data)
+    if missing or set(data) - set(known):
         raise ValueError(
-            f"expected the dictionary of a {what} as to_dict makes it; missing {sorted(wanted - set(data))}, "
-            f"unknown {sorted(set(data) - wanted)}"
+            f"expected the dictionary of a {what} as to_dict makes it; missing {sorted(missing)}, "
+            f"unknown {sorted(set(data) - set(known))}"
         )

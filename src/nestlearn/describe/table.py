@@ -8,10 +8,27 @@ from typing import Any
 
 from nestlearn.describe.system import Memory, NestedSystem
 
-__all__ = ["apart", "as_text", "every", "headline", "readable_bytes", "shown", "written"]
+__all__ = [
+    "answer",
+    "apart",
+    "as_text",
+    "began",
+    "every",
+    "headline",
+    "of_a_sequence",
+    "readable_bytes",
+    "readers",
+    "short",
+    "shown",
+    "size",
+    "tokens",
+    "written",
+]
 
 WIDTH = 120
 GAP = "  "
+NARROW = 24
+UNSAID = "unknown"
 
 
 def as_text(system: NestedSystem) -> str:
@@ -20,10 +37,10 @@ def as_text(system: NestedSystem) -> str:
         return "\n".join([f"{system.name}: no memories", *(f"Note: {note}." for note in system.notes)])
     covers = f" for {system.covers}" if system.covers else ""
     state = f"{readable_bytes(system.state_bytes)} of state{' in all' if system.others else ''}"
-    blocks = [f"{headline(system)}{covers}; {state}"]
+    blocks = [_wrap(f"{headline(system)}{covers}; {state}{_of_a_sequence(system)}")]
     for part in system.everything:
         heading = [] if part is system else [f"{apart(part, system)}:"]
-        blocks += [*heading, _sizes(part), _rules(part), *_definitions(part)]
+        blocks += [*heading, _sizes(part), _rules(part), _by_tokens(part), *_definitions(part)]
         blocks += [_wrap(f"Note: {note}.") for note in part.notes]
     return "\n\n".join(block for block in blocks if block)
 
@@ -40,9 +57,25 @@ def apart(part: NestedSystem, system: NestedSystem) -> str:
     return f"Apart from these, {part.covers}{'' if part.name == system.name else f', with {part.name}'}"
 
 
-def every(period: int) -> str:
-    """A pace in words."""
-    return "every step" if period == 1 else f"every {period} steps"
+def every(memory: Memory) -> str:
+    """A pace in words: 'every step', 'every 64 tokens'."""
+    return f"every {memory.unit}" if memory.period == 1 else f"every {memory.period} {memory.unit}s"
+
+
+def of_a_sequence(system: NestedSystem) -> str:
+    """The state of one sequence: '319.0 KiB', and with memories that grow '1.0 KiB a token'; empty if there is none."""
+    parts = [(system.sequence_bytes, ""), (system.bytes_per_token, " a token")]
+    return " and ".join(f"{readable_bytes(count)}{words}" for count, words in parts if count)
+
+
+def _of_a_sequence(system: NestedSystem) -> str:
+    words = of_a_sequence(system)
+    return f", and {words} for each sequence" if words else ""
+
+
+def tokens(system: NestedSystem) -> list[Memory]:
+    """The memories that tokens write."""
+    return [memory for memory in system.memories if memory.unit == "token"]
 
 
 def readable_bytes(count: float) -> str:
@@ -52,6 +85,13 @@ def readable_bytes(count: float) -> str:
             return f"{count:,.0f} {unit}" if unit == "B" else f"{count:,.1f} {unit}"
         count /= 1024
     raise AssertionError("the last unit returns")
+
+
+def size(memory: Memory) -> str:
+    """'16.0 KiB', or '512 B a token' of a memory that grows."""
+    return (
+        f"{readable_bytes(memory.bytes_per_token)} a token" if memory.bytes_per_token else readable_bytes(memory.bytes)
+    )
 
 
 def written(memory: Memory) -> str:
@@ -68,6 +108,8 @@ def written(memory: Memory) -> str:
         words += [f"lr {memory.lr}"] if memory.lr != "1" or memory.retention == "1" else []
         words += [f"retention {memory.retention}"] if memory.retention != "1" else []
         words += [f"update {memory.update}".replace("; ", ", ")] if memory.update else []
+    if memory.unit == "token":
+        return ", ".join(words)  # what it starts from, is asked and answers has a place of its own
     if memory.initial not in ("", "0"):
         words.append(f"starts at {memory.initial}")
     if memory.query:
@@ -92,27 +134,89 @@ def _sizes(system: NestedSystem) -> str:
         rows.append(
             [
                 str(memory.level),
-                every(memory.period),
+                every(memory),
                 _name(memory),
                 memory.model,
                 f"{memory.count:,}",
                 f"{memory.parameters:,}",
-                readable_bytes(memory.bytes),
+                size(memory),
                 *([surprise] if measured else []),
             ]
         )
-    return _aligned(rows, right=range(4, len(rows[0])))
+    return _aligned(rows, right=range(4, len(rows[0])), gives=3)
 
 
 def _rules(system: NestedSystem) -> str:
-    layers = [memory for memory in system.memories if memory.home == "weights"]
-    rows = [["memory", "shown", "objective", "rule"]]
+    rows: dict[tuple[str, ...], list[Memory]] = {}
     for memory in system.memories:
-        if memory in layers[1:]:
-            continue  # all layers of a system follow one rule
-        name = "each layer (W)" if memory in layers and len(layers) > 1 else _name(memory)
-        rows.append([name, shown(memory), memory.objective, written(memory)])
-    return _aligned(rows, caps={1: 38})
+        # All layers of a system follow one rule, and so do many memories of one sequence layer.
+        where = "" if memory.home == "weights" else _home(memory) if memory.unit == "token" else memory.name
+        rows.setdefault((memory.home, where, shown(memory), memory.objective, written(memory)), []).append(memory)
+    table = [["memory", "shown", "objective", "rule"]]
+    for (_, where, *facts), members in rows.items():
+        names = [_name(members[0]), *(_within(memory.name, where) for memory in members[1:])]
+        several = "each layer (W)" if members[0].home == "weights" and len(members) > 1 else ", ".join(names)
+        table.append([several, *facts])
+    return _aligned(table, caps={0: 42, 1: 38})
+
+
+def _home(memory: Memory) -> str:
+    """What the names of all memories of one sequence layer begin with."""
+    return (memory.consulted_by or memory.name).rpartition(".")[0]
+
+
+def _within(name: str, where: str) -> str:
+    """A name without what it begins with."""
+    return name.removeprefix(f"{where}.") if where else name
+
+
+def _by_tokens(system: NestedSystem) -> str:
+    """Where the memories of a sequence start, what they are asked, and who reads the answer."""
+    rows = [["by tokens", "starts at", "chunk", "asked", "answers", "to"]]
+    for memory in tokens(system):
+        chunk = str(memory.chunk) if memory.chunk > 1 else "-"
+        rows.append([_name(memory), began(memory), chunk, memory.query or "-", answer(memory), readers(memory)])
+    if len(rows) == 1:
+        return ""
+    return f"{_aligned(rows, right=[2], gives=1)}\n\n{_wrap(_legend(tokens(system)))}"
+
+
+def _legend(memories: Sequence[Memory]) -> str:
+    """The words that these memories use, explained."""
+    words = ["x is what a layer is given, and k, v, q, eta, alpha and theta are what it makes of a token"]
+    if any("M(v)" in memory.value for memory in memories):
+        words[0] += "; M(v) is what a memory answers to v itself"
+    if any("start(" in memory.value for memory in memories):
+        words[0] += "; start(k) is what it would have answered before all writes"
+    if any(memory.chunk > 1 for memory in memories):
+        words += ["In a chunk, gradients and what memories answer each other are taken at the state of its start"]
+    words += ["Every sequence has memories of its own; a step of the optimizer sees all tokens of its batch"]
+    return f"By tokens: {'. '.join(words)}."
+
+
+def began(memory: Memory) -> str:
+    """What a memory of a sequence holds before the first token."""
+    if memory.max_tokens:
+        most = readable_bytes(memory.bytes_per_token * memory.max_tokens)
+        return f"nothing, grows to {most} at {memory.max_tokens:,} tokens"
+    return ", ".join(memory.starts_from) or memory.initial or UNSAID
+
+
+def answer(memory: Memory) -> str:
+    """What a memory of a sequence answers: y where the layer makes its own answer of it."""
+    return memory.readout or ((memory.symbol or "M") if memory.consulted_by else "y")
+
+
+def readers(memory: Memory) -> str:
+    """Whose writes depend on its answer, in the words of their layer."""
+    names = memory.read_by or ((memory.consulted_by,) if memory.consulted_by else ())
+    return ", ".join(map(short, names)) or "the layer"
+
+
+def short(name: str) -> str:
+    """The end of a name that says which one it is: 'k', 'blocks.0'."""
+    above, _, own = name.rpartition(".")
+    return f"{above.rpartition('.')[2]}.{own}" if above and own.isdigit() else own
 
 
 def _definitions(system: NestedSystem) -> list[str]:
@@ -135,11 +239,14 @@ def _wrap(text: str) -> str:
     return "\n".join(textwrap.wrap(text, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False))
 
 
-def _aligned(rows: list[list[str]], right: Sequence[int] = (), caps: Mapping[int, int] = MappingProxyType({})) -> str:
-    """Columns as wide as their contents, at most ``caps``, the last one filling the line; other cells are wrapped."""
+def _aligned(
+    rows: list[list[str]], right: Sequence[int] = (), caps: Mapping[int, int] = MappingProxyType({}), gives: int = -1
+) -> str:
+    """Columns as wide as their contents, at most ``caps``; the column ``gives`` fits the line. Cells are wrapped."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     widths = [min(width, caps.get(column, width)) for column, width in enumerate(widths)]
-    widths[-1] = min(widths[-1], max(30, WIDTH - sum(widths[:-1]) - len(GAP) * (len(widths) - 1)))
+    over = sum(widths) + len(GAP) * (len(widths) - 1) - WIDTH
+    widths[gives] = min(widths[gives], max(NARROW, widths[gives] - over))
     lines = []
     for number, row in enumerate(rows):
         wrapped = [

@@ -19,8 +19,6 @@ from nestlearn.memory.rules import Context, DeltaGradientDescent, GradientDescen
 
 __all__ = ["InnerMomentum"]
 
-_BOX = AssociativeMemory(Constant(), dot_product, GradientDescent())
-
 
 @dataclass(frozen=True)
 class InnerMomentum(Rule):
@@ -40,6 +38,9 @@ class InnerMomentum(Rule):
 
     includes_lr: ClassVar[bool] = True
 
+    box: ClassVar[AssociativeMemory] = AssociativeMemory(Constant(), dot_product, GradientDescent())
+    """What holds the steps, for every entry of every parameter."""
+
     def __post_init__(self) -> None:
         if isinstance(self.lr, Rule):
             raise TypeError(f"InnerMomentum: lr comes first, pass the rule by name: rule={self.lr!r}")
@@ -51,7 +52,7 @@ class InnerMomentum(Rule):
             )
 
     def init(self, parameters: Parameters, generator: torch.Generator | None = None) -> State:
-        return {name: _BOX.init(t.shape, dtype=t.dtype, device=t.device) for name, t in parameters.items()}
+        return {name: self.box.init(t.shape, dtype=t.dtype, device=t.device) for name, t in parameters.items()}
 
     def update(self, state: State, gradients: Parameters, context: Context) -> tuple[Parameters, State]:
         momentum = context.observations.get("momentum", self.momentum)
@@ -60,6 +61,6 @@ class InnerMomentum(Rule):
         steps, written = {}, {}
         for name, gradient in gradients.items():
             lr = spread(context.lr, gradient)
-            written[name], _ = _BOX.write(state[name], gradient, lr * gradient, retention=momentum, surprise=False)
+            written[name], _ = self.box.write(state[name], gradient, lr * gradient, retention=momentum, surprise=False)
             steps[name] = written[name]["model"]["value"] + lr * forgotten[name]
         return steps, written
