@@ -400,6 +400,17 @@ def test_a_layer_that_we_do_not_know_says_so(layer):
     assert "0.mean" in of(system) or "0.memory.model.weight" in of(system)
 
 
+class Stubborn(Strange):
+    def initial_state(self, batch_size: int) -> Any:
+        return {"mean": self.decay + self.decay.sum().item()}
+
+
+def test_a_state_that_needs_numbers_is_not_guessed():
+    system = nl.describe(nn.Sequential(Stubborn(), LAYERS["matrix"]()))
+    assert not system.known and "its state cannot be made without memory (" in system.notes[0]
+    assert list(of(system)) == ["1.memory"]
+
+
 def test_a_subclass_that_changes_nothing_is_known():
     assert of(nl.describe(Named(16)))["memory"].rule == "gradient descent" and nl.describe(Named(16)).known
 

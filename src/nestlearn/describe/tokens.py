@@ -98,7 +98,15 @@ class _Search:
 
     def _read(self, path: str, layer: SequenceLayer, inside: int, has_layers: bool) -> None:
         """Facts of one layer, of whose state layers within it have had ``inside`` bytes."""
-        state, adapter = _state(layer), _adapter(layer)
+        adapter = _adapter(layer)
+        try:
+            state = _state(layer)
+        except (RuntimeError, NotImplementedError) as error:
+            if adapter is not None:
+                raise
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            self._unknown(path, layer, f"not known to us, and its state cannot be made without memory ({reason})")
+            return
         rest = tensor_bytes(state) - inside
         self.bytes += rest
         if adapter is not None:
