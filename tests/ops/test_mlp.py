@@ -1,5 +1,7 @@
 """MLP memories chunk by chunk: everything equals the token by token oracle."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,7 +12,7 @@ from torch.nn.functional import normalize
 
 from nestlearn.memory import MLP, AssociativeMemory, DeltaGradientDescent, dot_product, l2
 from nestlearn.ops import chunk_step, has_parallel_form, parallel_scan, scan
-from nestlearn.ops.mlp import has_mlp_form, mlp_scan, mlp_step
+from nestlearn.ops.mlp import has_mlp_form, mlp_group_step, mlp_scan, mlp_step
 
 OBJECTIVES = {"dot_product": dot_product, "l2": l2}
 
@@ -131,19 +133,28 @@ def test_a_step_is_a_chunk_of_the_scan_also_in_pieces(rule, read):
     torch.testing.assert_close(written["model"], after["model"], rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("rule", ["delta", "implicit", "delta, momentum"])
-def test_memories_that_share_keys_equal_memories_of_their_own(rule):
-    """S10 for MLPs: keys and rates have a dimension of one where parameters and values count memories."""
+@pytest.mark.parametrize("asked", [True, False], ids=["asked", "silent"])
+@pytest.mark.parametrize("featured", [True, False], ids=["featured", "bare"])
+@rules
+def test_memories_that_share_keys_equal_memories_of_their_own(rule, featured, asked):
+    """S10 for MLPs: three memories written together, of which the first is asked."""
     memory = mlp(l2, rule)
     a = tokens(memory, 6, batch=(2, 3))
-    model = a["state"]["model"]
-    shared = {name: a[name][:, :1] for name in a if name not in ("state", "value")}
+    model, values = a["state"]["model"], a["value"]
+    shared = {name: a[name][:, 0] for name in a if name not in ("state", "value")}
+    query = shared.pop("query") if asked else shared.pop("query") * 0
+    features = torch.randn_like(model["inner"][0]) if featured else None
     start = {"model": model, "rule": memory.rule.init(model)}
-    y, state = mlp_step(memory, start, value=a["value"], **shared)
+    seen = {**model, "inner": model["inner"] if features is None else model["inner"] + features}
+    group = replace(memory, model=replace(memory.model, features=features))
+    y, state = mlp_group_step(group, start, value=values, query=query if asked else None, seen=seen, **shared)
+    assert (y is not None) == asked
     for i in range(3):
-        alone = {name: t[:, 0] for name, t in shared.items()}
-        told, own = mlp_step(memory, shaped(lambda t, i=i: t[:, i], start), value=a["value"][:, i], **alone)
-        torch.testing.assert_close(told, y[:, i], rtol=1e-12, atol=1e-12)
+        own_model = replace(memory.model, features=None if features is None else features[i])
+        alone, begin = replace(memory, model=own_model), shaped(lambda t, i=i: t[:, i], start)
+        told, own = mlp_step(alone, begin, value=values[:, i], query=query, **shared)
+        if i == 0 and asked:
+            torch.testing.assert_close(y, told, rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(own, shaped(lambda t, i=i: t[:, i], state), rtol=1e-12, atol=1e-12)
 
 
@@ -160,33 +171,25 @@ def test_half_precision_comes_back_as_it_came_and_is_computed_in_single():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("kind", "dtype"),
-    [
-        *((kind, torch.float32) for kind in ("random", "constant", "zero", "huge queries", "forgets by turns")),
-        ("random", torch.bfloat16),
-    ],
-    ids=str,
-)
-def test_sixteen_thousand_tokens_stay_finite(kind, dtype):
-    """With eta below about 2 / chunk, since S6 adds up the errors of a chunk."""
-    time, ones = 16384, torch.ones(16384)
-    key = normalize(torch.randn(time, 8), dim=-1)
-    if kind in ("constant", "zero"):
-        key = key[:1].expand(time, 8) * (kind == "constant")
-    a = {
-        "key": key,
-        "value": torch.randn(time, 8) * (kind != "zero"),
-        "query": key.flip(0) * (1e15 if kind == "huge queries" else 1.0),
-        "eta": 0.01 * ones,
-        "alpha": (torch.arange(time) % 3 > 0) * ones if kind == "forgets by turns" else 0.95 * ones,
-    }
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_sixteen_thousand_tokens_stay_finite(dtype):
+    """Each kind a sequence of one batch, with eta below about 2 / chunk, since S6 adds up the errors of a chunk."""
+    time, kinds = 16_384, ["random", "constant", "zero", "huge queries", "forgets by turns"]
+    key = normalize(torch.randn(5, time, 8), dim=-1)
+    value, alpha = torch.randn(5, time, 8), torch.full((5, time), 0.95)
+    key[1] = key[1, :1]
+    key[2], value[2] = 0, 0
+    query = key.flip(1)
+    query[3] *= 1e15
+    alpha[4] = (torch.arange(time) % 3 > 0).float()
+    a = {"key": key, "value": value, "query": query, "eta": torch.full((5, time), 0.01), "alpha": alpha}
     a = shaped(lambda t: t.to(dtype).requires_grad_(), a)
     memory = AssociativeMemory(MLP(8, 8, 8), l2, DeltaGradientDescent())
     y, state = mlp_scan(memory, **a, chunk=128)
     y.float().mean().backward()
-    assert y.isfinite().all() and all(t.isfinite().all() for t in state["model"].values())
-    assert all(t.grad.isfinite().all() for t in a.values())
+    for i, kind in enumerate(kinds):
+        found = [y[i], *(t[i] for t in state["model"].values()), *(t.grad[i] for t in a.values())]
+        assert all(t.isfinite().all() for t in found), kind
 
 
 def test_no_token_leaves_the_state_alone():

@@ -29,7 +29,7 @@ from nestlearn.memory.models import MLP, Matrix, Parameters
 from nestlearn.memory.objectives import DotProduct, Objective
 from nestlearn.memory.rules import Rule, State
 from nestlearn.ops.linear import matrix_step
-from nestlearn.ops.mlp import mlp_step
+from nestlearn.ops.mlp import mlp_group_step
 
 __all__ = ["MAIN", "Bank", "MLPBank", "MatrixBank", "Tokens"]
 
@@ -219,37 +219,32 @@ class MLPBank(Bank):
         return {**stacked, "gain": torch.stack(self.gains(), 1).unsqueeze(-1)}
 
     def opened(self, held: Parameters, lasting: Parameters) -> Parameters:
-        return {**held, **lasting}
+        return {**lasting, "inner": held["inner"] + lasting["features"], "outer": held["outer"]}
 
     def answer(self, opened: Parameters, name: str, query: Tensor) -> Tensor:
         place = self.place[name]
         own = {part: opened[part][:, :, place] for part in ("inner", "outer")}
-        model = replace(self.model, features=opened["features"][:, place])
-        return model.read(own, query) + query @ opened["base"][:, place].mT
+        return self.model.read(own, query) + query @ opened["base"][:, place].mT
 
     def write(self, state: State, held: Parameters, opened: Parameters, tokens: Tokens) -> tuple[Tensor | None, State]:
-        model = replace(self.model, features=opened["features"])
-        key, query = tokens.key.unsqueeze(2), tokens.query.unsqueeze(2)
         values = tokens.value.unsqueeze(2)
         if self.generate:
-            values = shortened(model.read(held, values) + values @ opened["base"].mT) * opened["gain"]
+            values = shortened(self.model.read(opened, values) + values @ opened["base"].mT) * opened["gain"]
         values = values if tokens.share is None else values * tokens.share.unsqueeze(2)
         if not isinstance(self.objective, DotProduct):
-            values = values - key @ opened["base"].mT
-        reads = MAIN in self.sizes
-        numbers = [x if x is None else x.unsqueeze(2) for x in (tokens.eta, tokens.alpha, tokens.momentum)]
-        y, state = mlp_step(
-            replace(self.memory, model=model),
+            values = values - tokens.key.unsqueeze(2) @ opened["base"].mT
+        return mlp_group_step(
+            replace(self.memory, model=replace(self.model, features=opened["features"])),
             state,
-            key,
+            tokens.key,
             values,
-            query if reads else None,
-            *numbers[:2],  # type: ignore[arg-type]
-            frozen=held,
-            momentum=numbers[2],
+            tokens.query if MAIN in self.sizes else None,
+            tokens.eta,
+            tokens.alpha,
+            seen=opened,
+            momentum=tokens.momentum,
             read="before",
         )
-        return None if y is None else y[:, :, 0], state
 
 
 def _base(name: str, size: int, dim: int, heads: int) -> Tensor:

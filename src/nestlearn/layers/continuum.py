@@ -240,18 +240,16 @@ class _Block(nn.Module):
         model, length = self.memory.model, key.shape[1]
         if not length:
             return torch.zeros_like(key), state
-        eta = 2 * self.inner_lr * torch.sigmoid(key @ self.rate_weight.to(key.dtype) + self.rate_bias.to(key.dtype))
-        shown = torch.cat([state["key"].unsqueeze(1), key[:, :-1]], 1)
-        value = model.read(self.start(), shown) + key @ self.target.to(key.dtype).mT
         sizes = runs(length, self.period, time % self.period)
+        if not keep:  # nobody sees what the last tokens would have written
+            sizes.pop()
+        learned = key[:, : sum(sizes)]
+        eta = 2 * self.inner_lr * torch.sigmoid(learned @ self.rate_weight.to(key.dtype) + self.rate_bias.to(key.dtype))
+        shown = torch.cat([state["key"].unsqueeze(1), key[:, :-1]], 1)[:, : sum(sizes)]
+        value = model.read(self.start(), shown) + learned @ self.target.to(key.dtype).mT
         pending = state["pending"] if time % self.period else None
         answers: list[Tensor] = []
-        for now, before, wanted, rate in zip(
-            key.split(sizes, 1), shown.split(sizes, 1), value.split(sizes, 1), eta.split(sizes, 1), strict=True
-        ):
-            if not keep and len(answers) == len(sizes) - 1:
-                answers.append(model.read(state["model"], now))
-                break
+        for now, before, wanted, rate in zip(*(x.split(sizes, 1) for x in (learned, shown, value, eta)), strict=True):
             keys = torch.cat([before[:, :1], now], 1)
             inner, outer = state["model"]["inner"], state["model"]["outer"]
             answer, by_inner, by_outer, curvature = local_period(inner, outer, keys, wanted, rate, self._period)
@@ -259,6 +257,8 @@ class _Block(nn.Module):
             time += now.shape[1]
             slopes = {"inner": by_inner, "outer": by_outer, "curvature": curvature}
             state, pending = self._add(state, pending, slopes, time)
+        if not keep:
+            answers.append(model.read(state["model"], key[:, sum(sizes) :]))
         pending = self._nothing(state["model"]) if pending is None else pending
         return torch.cat(answers, 1), {**state, "pending": pending, "key": key[:, -1]}
 

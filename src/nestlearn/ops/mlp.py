@@ -16,6 +16,9 @@ t makes of that; neither matrix is ever formed inside a chunk. Chunks follow one
 plain recurrence, one token at a time. [TTT] is arXiv 2407.04620.
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -23,11 +26,11 @@ from nestlearn.memory.associative import AssociativeMemory
 from nestlearn.memory.models import MLP, Parameters
 from nestlearn.memory.objectives import L2, DotProduct
 from nestlearn.memory.rules import DeltaGradientDescent, GradientDescent, Scalar, State
-from nestlearn.ops.blocks import Rows, decays, delta_block, momentum_block, per_row, windows
+from nestlearn.ops.blocks import Rows, delta_block, momentum_block, per_row, windows
 from nestlearn.ops.scan import Read, finish, inner_rule, prepare, runs
 from nestlearn.precision import no_autocast
 
-__all__ = ["has_mlp_form", "mlp_scan", "mlp_step"]
+__all__ = ["has_mlp_form", "mlp_group_step", "mlp_scan", "mlp_step"]
 
 
 def has_mlp_form(memory: AssociativeMemory) -> bool:
@@ -103,8 +106,7 @@ def mlp_step(
 ) -> tuple[Tensor | None, State]:
     """Some tokens of one chunk, all gradients taken at ``frozen`` (S5, S6): for layers that make keys from the state.
 
-    Nothing is checked or converted. Several memories may share keys, eta and alpha (S10): give these a leading
-    dimension of one where the parameters and the values count memories.
+    Nothing is checked or converted.
 
     Args:
         memory: a memory for which `has_mlp_form` holds.
@@ -127,24 +129,101 @@ def mlp_step(
         answer, trace = model.trace(at, key)
         errors = model.errors(at, memory.objective.error(answer, value), trace)
         inputs = {"inner": key, "outer": trace[2]}
-        asked, written, boxes = query, {}, {}
-        decay = decays(alpha) if momentum is None else None
+        asked, written = query, {}
         for name in ("inner", "outer"):
             block = _rows(memory, inputs[name], errors[name], asked, eta, alpha, momentum, window)
-            start = state["model"][name].mT
-            if momentum is None:
-                asked, start = delta_block(block, start, read, decay)
-            else:
-                # The core's box sums gradients, which point uphill.
-                box = -state["rule"][name]["model"]["value"].mT
-                asked, start, box = momentum_block(block, start, box, read)
-                boxes[name] = {"model": {"value": -box.mT}, "rule": {}}
-            written[name] = start.mT
+            asked, after = _run(block, [w.mT for w in _weights(state, name, momentum)], read)
+            written[name] = [w.mT for w in after]
             if name == "inner" and asked is not None and query is not None:
                 asked = model.hidden_units(model.with_features(asked, query))
         if model.residual and asked is not None and query is not None:
             asked = asked + query
-    return asked, {"model": written, "rule": boxes}
+    return asked, _stored(written)
+
+
+def mlp_group_step(
+    memory: AssociativeMemory,
+    state: State,
+    key: Tensor,
+    value: Tensor,
+    query: Tensor | None,
+    eta: Tensor,
+    alpha: Tensor,
+    *,
+    seen: Parameters,
+    momentum: Tensor | None = None,
+    read: Read = "after",
+) -> tuple[Tensor | None, State]:
+    """`mlp_step` for M memories that share keys, eta and alpha, and of which only the first is asked (S10).
+
+    Their first layers lie side by side in one matrix, with one triangular solve for all.
+
+    Args:
+        memory: as in `mlp_step`, with features [..., M, hidden, in] or none.
+        state: as in `mlp_step`; parameters are [*B, M, ...].
+        key: [*B, C, in].
+        value: [*B, M, C, out].
+        query: [*B, C, in], or None.
+        eta, alpha, momentum: [*B, C].
+        seen: parameters at the chunk's start, with the features added to W_inner.
+        read: "after" or "before" the write of each token.
+
+    Returns:
+        y [*B, C, out] of the first memory (None without queries), and the state after the last token.
+    """
+    model: MLP = memory.model  # type: ignore[assignment]
+    bare = replace(model, features=None)
+    with no_autocast(key):
+        answer, trace = bare.trace(seen, key.unsqueeze(-3))
+        errors = model.errors(seen, memory.objective.error(answer, value), trace)
+        hidden = trace[2]
+        beside = errors["inner"].movedim(-3, -2).flatten(-2)
+        block = replace(_rows(memory, key, beside, query, eta, alpha, momentum, 1), answers=slice(0, model.hidden))
+        asked, after = _run(block, [w.flatten(-3, -2).mT for w in _weights(state, "inner", momentum)], read)
+        inner = [w.mT.unflatten(-2, (-1, model.hidden)) for w in after]
+        if asked is not None and query is not None:
+            features = None if model.features is None else model.features[..., 0, :, :]
+            asked = model.hidden_units(replace(model, features=features).with_features(asked, query))
+        # The first is asked, all others are written by a block without queries.
+        weights = zip(*(_apart(w.mT) for w in _weights(state, "outer", momentum)), strict=True)
+        answers: list[Tensor | None] = []
+        outer: list[list[Tensor]] = []
+        for keys, error, own in zip(_apart(hidden), _apart(errors["outer"]), weights, strict=True):
+            ask = None if answers or asked is None else asked.unsqueeze(-3)
+            rates = [x if x is None else x.unsqueeze(-2).expand(keys.shape[:-1]) for x in (eta, alpha, momentum)]
+            y, after = _run(_rows(memory, keys, error, ask, *rates, 1), own, read)  # type: ignore[call-arg, arg-type]
+            answers.append(y)
+            outer.append(after)
+        y = None if answers[0] is None else answers[0].squeeze(-3)
+        y = y + query if model.residual and y is not None and query is not None else y
+    return y, _stored({"inner": inner, "outer": [torch.cat(each, -3).mT for each in zip(*outer, strict=True)]})
+
+
+def _apart(memories: Tensor) -> tuple[Tensor, ...]:
+    """The first memory of [*B, M, ., .], and the others if there are any."""
+    count = memories.shape[-3]
+    return memories.split([1, count - 1], -3) if count > 1 else (memories,)
+
+
+def _weights(state: State, name: str, momentum: Tensor | None) -> list[Tensor]:
+    """A layer's matrix and, with momentum, the kernel's box: the core's sums gradients, which point uphill."""
+    weight = state["model"][name]
+    return [weight] if momentum is None else [weight, -state["rule"][name]["model"]["value"]]
+
+
+def _run(block: Rows, start: Sequence[Tensor], read: Read) -> tuple[Tensor | None, list[Tensor]]:
+    """y, and what `_weights` gave after the block."""
+    if len(start) == 1:
+        y, after = delta_block(block, start[0], read)
+        return y, [after]
+    y, after, box = momentum_block(block, start[0], start[1], read)
+    return y, [after, box]
+
+
+def _stored(weights: dict[str, list[Tensor]]) -> State:
+    """The core's state from what `_weights` gave of every layer."""
+    boxes = {name: {"model": {"value": -w[1]}, "rule": {}} for name, w in weights.items() if len(w) > 1}
+    return {"model": {name: w[0] for name, w in weights.items()}, "rule": boxes}
 
 
 def _rows(
