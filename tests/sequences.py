@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -20,7 +21,7 @@ from nestlearn.memory import (
     Rule,
 )
 
-__all__ = ["RULES", "assert_same", "everything", "leaves", "matrix", "mlp", "shaped", "tokens"]
+__all__ = ["RULES", "assert_same", "everything", "gated_delta_rule", "leaves", "matrix", "mlp", "shaped", "tokens"]
 
 RULES: dict[str, Rule] = {
     "descent": GradientDescent(),
@@ -108,3 +109,20 @@ def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor], tolerance
         torch.testing.assert_close(
             found[name], truth, rtol=tolerance, atol=tolerance, msg=lambda text, name=name: f"{name}: {text}"
         )
+
+
+def gated_delta_rule(
+    q: np.ndarray, k: np.ndarray, v: np.ndarray, beta: np.ndarray, decay: np.ndarray, state: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """arXiv 2412.06464, equation 10, for one sequence, in plain loops: S <- a S (I - b k k^T) + b v k^T, o = S q.
+
+    q, k [T, dk], v [T, dv], beta and decay [T], state [dv, dk]; answers [T, dv] and the last state.
+    """
+    state, answers = np.array(state, dtype=np.float64), np.zeros(v.shape)
+    for t in range(len(k)):
+        for i in range(v.shape[1]):
+            told = sum(state[i, j] * k[t, j] for j in range(k.shape[1]))
+            for j in range(k.shape[1]):
+                state[i, j] = decay[t] * (state[i, j] - beta[t] * told * k[t, j]) + beta[t] * v[t, i] * k[t, j]
+            answers[t, i] = sum(state[i, j] * q[t, j] for j in range(k.shape[1]))
+    return answers, state

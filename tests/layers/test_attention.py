@@ -44,6 +44,19 @@ def test_the_cache_grows_and_has_a_limit():
     assert layer(torch.randn(2, 8, 8)).shape == (2, 8, 8)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_sixteen_thousand_tokens_stay_finite(dtype):
+    """Constant, zero and huge ones among them."""
+    layer, x = Attention(8, heads=2).to(dtype), torch.randn(1, 16_384, 8)
+    x[:, 4096:8192], x[:, 8192:12288], x[:, 12288:] = 1, 0, 1e12 * x[:, 12288:]
+    x = x.to(dtype).requires_grad_()
+    y, state = layer(x, return_state=True)
+    (y.float() / y.detach().float().abs().max()).sum().backward()
+    tensors = (y, x.grad, *state.values(), *(p.grad for p in layer.parameters()))
+    assert all(t.isfinite().all() for t in tensors)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -16,7 +16,7 @@ from nestlearn.memory import (
     l2,
     oja,
 )
-from nestlearn.ops import scan
+from nestlearn.ops import parallel_scan, scan
 
 OBJECTIVES = {objective.name: objective for objective in (dot_product, l2, oja)}
 
@@ -197,12 +197,24 @@ def test_no_token_is_an_empty_answer_and_the_same_state(rule):
         ({"momentum": 0.5}, "momentum: the rule GradientDescent has none; wrap it in InnerMomentum"),
         ({"read": "never"}, "read: expected 'after' or 'before', got 'never'"),
         ({"state": {"model": {"weight": torch.zeros(3, 2, 3, 4)}}}, r"state: 'weight' has shape \(3, 2, 3, 4\)"),
+        ({"state": {"model": {"weight": torch.zeros(1, 4)}}}, r"shape \(1, 4\), .* to one memory \(3, 4\) for each"),
+        ({"state": {"model": {"inner": torch.zeros(3, 4)}}}, r"expected parameters \['weight'\] .* got \['inner'\]"),
+        ({"state": {"weight": torch.zeros(3, 4)}}, r"under 'model', got a state with \['weight'\]"),
     ],
 )
 def test_what_cannot_be_is_refused(change, message):
     a = tokens(matrix(l2), 5)
-    with pytest.raises(ValueError, match=message):
-        scan(matrix(l2), **(a | change))
+    for run in (scan, parallel_scan):
+        with pytest.raises(ValueError, match=message):
+            run(matrix(l2), **(a | change))
+
+
+def test_the_state_of_another_window_is_refused():
+    memory = matrix(l2)
+    a = tokens(memory, 5)
+    _, state = scan(memory, **a, window=3)
+    with pytest.raises(ValueError, match=r"expected a window of keys \(2, 2, 1, 4\), got \(2, 2, 2, 4\)"):
+        scan(memory, **(a | {"state": state}), window=2)
 
 
 def test_memories_that_need_other_calls_are_refused():

@@ -28,6 +28,8 @@ class Attention(SequenceLayer):
     the next token.
     """
 
+    grows = True
+
     def __init__(
         self,
         dim: int,

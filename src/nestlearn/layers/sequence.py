@@ -24,6 +24,9 @@ __all__ = ["SequenceLayer", "check_heads", "full", "merge_heads", "split_heads"]
 class SequenceLayer(nn.Module, ABC):
     """A layer over [batch, time, dim] with a state; a subclass says how to begin and how to go on."""
 
+    grows = False
+    """Whether the state keeps every token: dimensions that are 0 in the initial state may then have any length."""
+
     def __init__(self, dim: int) -> None:
         super().__init__()
         if dim < 1:
@@ -67,7 +70,7 @@ class SequenceLayer(nn.Module, ABC):
 
     def _check_state(self, state: State, batch_size: int) -> None:
         expected = self.initial_state(1)
-        complaint = _mismatch(state, expected, batch_size)
+        complaint = _mismatch(state, expected, batch_size, self.grows)
         if complaint:
             raise ValueError(
                 f"{type(self).__name__}: the state does not fit: {complaint}. "
@@ -75,16 +78,20 @@ class SequenceLayer(nn.Module, ABC):
             )
 
 
-def _mismatch(state: Any, expected: Any, batch_size: int, name: str = "state") -> str:
-    """What is wrong with a nested state, "" for nothing; only batch and names are compared, caches may grow."""
+def _mismatch(state: Any, expected: Any, batch_size: int, grows: bool, name: str = "state") -> str:
+    """What is wrong with the names and shapes of a nested state, "" for nothing; ``expected`` is of one sequence."""
     if isinstance(expected, Mapping):
         if not isinstance(state, Mapping) or state.keys() != expected.keys():
             came = sorted(state) if isinstance(state, Mapping) else type(state).__name__
             return f"{name} should hold {sorted(expected)}, got {came}"
-        found = (_mismatch(state[key], expected[key], batch_size, f"{name}.{key}") for key in expected)
+        found = (_mismatch(state[key], expected[key], batch_size, grows, f"{name}.{key}") for key in expected)
         return next(filter(None, found), "")
-    if expected.ndim and (state.ndim != expected.ndim or state.shape[0] != batch_size):
-        return f"{name} should be of {batch_size} sequences and {expected.ndim} dimensions, got {tuple(state.shape)}"
+    if not isinstance(state, Tensor):
+        return f"{name} should be a tensor, got {type(state).__name__}"
+    shape = [batch_size, *expected.shape[1:]] if expected.ndim else []
+    wanted = ["any" if grows and size == 0 else size for size in shape]
+    if len(wanted) != state.ndim or any(one not in ("any", two) for one, two in zip(wanted, state.shape, strict=True)):
+        return f"{name} should be of {batch_size} sequences, [{', '.join(map(str, wanted))}], got {list(state.shape)}"
     return ""
 
 

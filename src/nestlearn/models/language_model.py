@@ -117,9 +117,10 @@ class LanguageModel(nn.Module):
             ValueError: tokens of another shape, kind or range; the state of another model or batch size.
         """
         self._check(tokens, state)
+        if self._learning and state is None:
+            state = self.initial_state(len(tokens))
         if self._learning and tokens.shape[1]:
-            begun = self.initial_state(len(tokens)) if state is None else state
-            logits, written = advance_and_learn(self, self._learning, tokens, begun, keep=return_state)
+            logits, written = advance_and_learn(self, self._learning, tokens, state, keep=return_state)
         else:
             parts = None if state is None else state["parts"]
             logits, parts = self.advance(tokens, parts, keep=return_state)
@@ -166,13 +167,19 @@ class LanguageModel(nn.Module):
             if low < 0 or high >= self.vocab_size:
                 raise ValueError(f"tokens: expected numbers from 0 to {self.vocab_size - 1}, got {low} to {high}")
         if state is not None:
-            parts = state.get("parts") if isinstance(state, Mapping) else None
-            names = sorted(parts) if isinstance(parts, Mapping) else None
-            if names != sorted(self.parts):
-                raise ValueError(
-                    f"state: expected one of a model with the parts {sorted(self.parts)}, as "
-                    f"initial_state({len(tokens)}) gives it; got parts {names}"
-                )
+            self._check_state(state, len(tokens))
+
+    def _check_state(self, state: State, batch_size: int) -> None:
+        """The layers check their own parts; here is what would go wrong before they are asked."""
+        names = sorted(state) if isinstance(state, Mapping) else type(state).__name__
+        if names != (expected := ["parts", "replay"] if self._learning else ["parts"]):
+            raise ValueError(
+                f"state: expected one that holds {expected}, as initial_state({batch_size}) gives it, got {names}"
+            )
+        if (found := sorted(state["parts"])) != (expected := sorted(self.parts)):
+            raise ValueError(f"state: expected that of a model with the parts {expected}, got parts {found}")
+        if self._learning and (count := len(state["replay"]["tokens"])) != batch_size:
+            raise ValueError(f"state: expected that of {batch_size} sequences, got one of {count} sequences")
 
 
 class _OnStream(nn.Module):

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def save_state(state: State, path: str | os.PathLike[str], model: LanguageModel)
     """
     save_file = _safetensors().save_file
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in _flat(state)}
-    metadata = {"format": FORMAT, "architecture": model.fingerprint, "weights": _digest(model)}
+    metadata = {"format": FORMAT, "architecture": json.dumps(model.config), "weights": _digest(model)}
     path = Path(path)
     partial = path.with_name(f".{path.name}.partial")
     save_file(tensors, partial, metadata)
@@ -70,10 +71,9 @@ def load_state(
         raise StateFileError(f"cannot read the state {path}: {error}") from error
     if metadata.get("format") != FORMAT:
         raise StateFileError(f"{path} is not a state: expected the format {FORMAT!r}, got {metadata.get('format')!r}")
-    if metadata["architecture"] != model.fingerprint:
+    if (other := json.loads(metadata["architecture"])) != model.config:
         raise StateFileError(
-            f"the state {path} belongs to a model of another architecture: expected {model.fingerprint}, got "
-            f"{metadata['architecture']}"
+            f"the state {path} belongs to a model of another architecture: {'; '.join(_differing(model.config, other))}"
         )
     if metadata["weights"] != (here := _digest(model)) and not other_weights:
         raise StateFileError(
@@ -86,6 +86,19 @@ def load_state(
     if batch_size is not None and found != {batch_size}:
         raise StateFileError(f"expected the state of {batch_size} sequences in {path}, got {sorted(found)}")
     return state
+
+
+def _differing(expected: Any, came: Any, name: str = "") -> Iterator[str]:
+    """Where two configurations, data as JSON holds it, differ, in words."""
+    if isinstance(expected, dict) and isinstance(came, dict):
+        for key in sorted({*expected, *came}):
+            yield from _differing(expected.get(key), came.get(key), f"{name}.{key}" if name else key)
+    elif isinstance(expected, list) and isinstance(came, list) and len(expected) == len(came):
+        for place, pair in enumerate(zip(expected, came, strict=True)):
+            yield from _differing(*pair, f"{name}[{place}]")
+    elif expected != came:
+        shown = ("nothing" if value is None else json.dumps(value) for value in (expected, came))
+        yield f"{name}: expected {next(shown)}, got {next(shown)}"
 
 
 def _safetensors() -> Any:

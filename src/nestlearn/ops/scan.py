@@ -25,6 +25,7 @@ As an argument, ``{"model": parameters}`` is enough, and parameters may lack lea
 [heads, out, in] is expanded to every sequence. Sequences never share a memory.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -221,18 +222,24 @@ def _complete(
 ) -> State:
     """The state with every entry that a scan needs, expanded to the batch."""
     fresh = memory.init(tuple(batch), dtype=dtype, device=device) if state is None else state
+    own = {name: tensor.shape for name, tensor in memory.model.init(device="meta").items()}
+    given = fresh.get("model")
+    if not isinstance(given, Mapping) or given.keys() != own.keys():
+        came = sorted(given) if isinstance(given, Mapping) else f"a state with {sorted(fresh)}"
+        raise ValueError(f"state: expected parameters {sorted(own)} under 'model', got {came}")
 
     def expanded(tensor: Tensor, name: str) -> Tensor:
-        own = tensor.shape[memory.model.batch_ndim(fresh["model"]) :]
         try:
-            return tensor.to(dtype).expand(*batch, *own)
+            if tensor.shape[-len(own[name]) :] == own[name]:
+                return tensor.to(dtype).expand(*batch, *own[name])
         except RuntimeError:
-            raise ValueError(
-                f"state: {name!r} has shape {tuple(tensor.shape)}, which does not expand to one memory for each of "
-                f"{tuple(batch)} sequences"
-            ) from None
+            pass
+        raise ValueError(
+            f"state: {name!r} has shape {tuple(tensor.shape)}, which does not expand to one memory {tuple(own[name])} "
+            f"for each of {tuple(batch)} sequences"
+        )
 
-    model = {name: expanded(tensor, name) for name, tensor in fresh["model"].items()}
+    model = {name: expanded(tensor, name) for name, tensor in given.items()}
     whole: State = {
         "model": model,
         "rule": fresh.get("rule") or memory.rule.init(model),
@@ -246,6 +253,8 @@ def _complete(
             for name, d in (("key", in_dim), ("value", out_dim))
         }
         whole["window"] = fresh.get("window", zeros)
+        if (came := whole["window"]["key"].shape) != zeros["key"].shape:
+            raise ValueError(f"state: expected a window of keys {tuple(zeros['key'].shape)}, got {tuple(came)}")
     return whole
 
 

@@ -1,0 +1,50 @@
+"""torch.compile takes layers and models whole, forward and backward, and changes no number."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nestlearn.layers import ContinuumMemory, MemoryLayer, SelfModifyingTitans
+from nestlearn.models import MODELS
+
+pytestmark = pytest.mark.slow
+
+
+def outputs_and_slopes(run: object, module: nn.Module, given: Tensor) -> list[Tensor]:
+    y = run(given)
+    return [y.detach(), *torch.autograd.grad(y.sin().sum(), list(module.parameters()))]
+
+
+def assert_compiles(module: nn.Module, given: Tensor, backend: str = "aot_eager", tolerance: float = 1e-5) -> None:
+    """In one graph; "aot_eager" traces forward and backward, "inductor" compiles them too."""
+    expected = outputs_and_slopes(module, module, given)
+    torch.compiler.reset()
+    found = outputs_and_slopes(torch.compile(module, fullgraph=True, backend=backend), module, given)
+    for one, two in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, two, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: MemoryLayer(8, heads=2, rule="dgd", memory="mlp", chunk=16),
+        lambda: SelfModifyingTitans(8, heads=2, chunk=16, memory="mlp"),
+        lambda: ContinuumMemory(8, periods=(8, 16), variant="nested"),
+    ],
+    ids=["memory, mlp", "titans, mlp", "continuum, nested"],
+)
+def test_a_compiled_layer_gives_the_same_numbers(layer):
+    """In a chunk and a ragged second one; the other kinds of layers are in the models."""
+    assert_compiles(layer(), torch.randn(2, 19, 8))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "backend"),
+    [
+        ("hope", {"chunk": 16, "periods": (8, 16)}, "inductor"),
+        ("gated_delta_net", {}, "aot_eager"),
+        ("hope_attention", {"periods": (8, 16)}, "aot_eager"),
+    ],
+)
+def test_a_compiled_model_gives_the_same_numbers(name, options, backend):
+    assert_compiles(MODELS[name](17, 8, 1, 2, **options), torch.randint(17, (2, 19)), backend, 1e-4)
