@@ -1,6 +1,7 @@
 """nestlearn generate: from a run folder to text, and a memory that outlives the process."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from typer.testing import CliRunner
 
 from nestlearn.cli.main import build_app
-from nestlearn.models import read
+from nestlearn.models import MODELS, read, save_state
 from nestlearn.training.shipped import find_config, shipped_configs
 from nestlearn.training.trained import load_trained
 
@@ -108,6 +109,25 @@ def test_what_cannot_be_done_is_said(run, tmp_path):
     other = tmp_path / "digits"
     assert nestlearn("train", "--quiet", "--steps", 1, "--out", other, "--set", "points=1").exit_code == 0
     assert "keeps no memory to generate with" in failed("--run", other, "--prompt", "x")
+
+
+def test_a_checkpoint_or_a_memory_of_another_architecture_is_said(run, tmp_path):
+    """With what was expected and what came."""
+    wide, memory = tmp_path / "wide", tmp_path / "memory.safetensors"
+    shutil.copytree(run, wide)
+    settings = (wide / "config.yaml").read_text()
+    assert "dim: 16" in settings
+    (wide / "config.yaml").write_text(settings.replace("dim: 16", "dim: 32"))
+    done = nestlearn("generate", "--run", wide, "--prompt", "x")
+    said = " ".join(done.output.split())
+    assert done.exit_code == 2 and "does not fit its task" in said
+    assert "embedding.weight: copying a param with shape torch.Size([256, 16])" in said
+    assert "current model is torch.Size([256, 32])" in said
+    other = MODELS["hope"](256, 32, 1, 2)
+    save_state(other.initial_state(1), memory, other)
+    done = nestlearn("generate", "--run", run, "--prompt", "x", "--state", memory)
+    said = " ".join(done.output.split())
+    assert done.exit_code == 2 and "dim: expected 16, got 32" in said
 
 
 def test_a_file_of_the_user_comes_before_a_shipped_name(tmp_path, monkeypatch):

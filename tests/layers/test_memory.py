@@ -2,9 +2,10 @@
 
 from itertools import product
 
+import numpy as np
 import pytest
 import torch
-from sequences import assert_same, leaves, shaped
+from sequences import assert_same, gated_delta_rule, leaves, shaped
 from torch import Tensor
 
 from nestlearn.layers import MemoryLayer
@@ -47,21 +48,33 @@ def test_every_rule_equals_the_oracle(rule, memory, momentum):
     assert_same(everything(layer, x, oracle=False), everything(layer, x, oracle=True))
 
 
-@pytest.mark.parametrize("chunk", [1, 7, 64])
-def test_gated_delta_is_the_gated_delta_rule_whatever_the_chunk(chunk):
-    """arXiv 2412.06464, equation 10, S <- a S (I - b k k^T) + b v k^T with a = alpha, b = eta / alpha, v = alpha v."""
-    layer, x = make("gated_delta", chunk=chunk), torch.randn(2, 9, 8, dtype=torch.float64)
-    found, _ = layer.associations(x)
-    state, answers = layer.start["weight"].expand(2, -1, -1, -1), []
-    for t in range(9):
-        key, value, query = (found[name][:, :, t] for name in ("key", "value", "query"))
-        eta, alpha = (found[name][:, :, t, None] for name in ("eta", "alpha"))
-        erased = torch.einsum("bhvk,bhk->bhv", state, key)
-        step = (eta / alpha) * (alpha * value - alpha * erased)
-        state = alpha[..., None] * state + torch.einsum("bhv,bhk->bhvk", step, key)
-        answers.append(torch.einsum("bhvk,bhk->bhv", state, query))
-    expected = layer.readout(torch.stack(answers, 2), x)
-    torch.testing.assert_close(layer(x), expected, rtol=1e-10, atol=1e-10)
+@pytest.mark.parametrize("length", [1, 70])
+def test_gated_delta_is_the_gated_delta_rule_of_plain_loops(length):
+    """The whole layer in numpy, S8 with a = alpha, b = eta / alpha, v = alpha v; longer than a block of the kernel."""
+    layer, x = make("gated_delta"), torch.randn(2, length, 8, dtype=torch.float64)
+    weights = {name: p.detach().numpy() for name, p in layer.named_parameters()}
+
+    def sigmoid(z: np.ndarray) -> np.ndarray:
+        return 1 / (1 + np.exp(-z))
+
+    def unit(z: np.ndarray) -> np.ndarray:
+        return z / np.sqrt((z**2).sum(-1, keepdims=True) + 1e-6)
+
+    rows = []
+    for sequence in x.numpy():
+        projected = np.concatenate([np.zeros((3, 24)), sequence @ weights["qkv.weight"].T])
+        mixed = sum(projected[j : j + length] * weights["convolution.weight"][j] for j in range(4))
+        mixed = mixed * sigmoid(mixed)
+        rates = sequence @ weights["rates.weight"].T + weights["rates.bias"]
+        told = []
+        for head in range(2):
+            q, k, v = (mixed[:, 8 * part + 4 * head : 8 * part + 4 * head + 4] for part in range(3))
+            alpha = sigmoid(rates[:, 2 + head])
+            beta, start = sigmoid(rates[:, head]) / alpha, weights["start.weight"][head]
+            answer, _ = gated_delta_rule(unit(q), unit(k), alpha[:, None] * v, beta, alpha, start)
+            told.append(answer / np.sqrt((answer**2).mean(-1, keepdims=True) + 1e-5) * weights["readout.scale"])
+        rows.append(np.concatenate(told, -1) @ weights["readout.out.weight"].T)
+    torch.testing.assert_close(layer(x), torch.from_numpy(np.stack(rows)), rtol=1e-10, atol=1e-10)
 
 
 def test_keys_and_queries_have_unit_length_and_rates_their_bounds():

