@@ -42,7 +42,7 @@ def test_a_block_is_the_core_s_memory_of_that_period():
     block = made.blocks[0]
     torch.nn.init.zeros_(block.rate_weight)
     memory = AssociativeMemory(MLP(6, 5, 6, residual=False), l2, GradientDescent(lr=0.3), period=period)
-    start = {"inner": block.inner.expand(2, 5, 6), "outer": block.outer.expand(2, 6, 5)}
+    start = {"inner": block.start()["inner"].expand(2, 5, 6), "outer": block.start()["outer"].expand(2, 6, 5)}
     state = {"model": start, "rule": {}, "pending": {name: torch.zeros_like(t) for name, t in start.items()}}
     expected, before = [], torch.zeros(2, 6, dtype=torch.float64)
     for t in range(11):
@@ -69,14 +69,14 @@ def test_outputs_and_every_slope_are_those_of_the_oracle_with_rates_of_each_toke
         key = unit(x)
         eta = 0.6 * torch.sigmoid(key @ block.rate_weight + block.rate_bias)
         shown = torch.cat([torch.zeros(2, 1, 6, dtype=torch.float64), key[:, :-1]], 1)
-        state = {"model": {"inner": block.inner, "outer": block.outer}}
+        state = {"model": {"inner": block.start()["inner"], "outer": block.start()["outer"]}}
         answers = []
         for t in range(15):
             at = state["frozen"] if t % 4 else state["model"]
             at = {name: tensor.expand(2, *tensor.shape[-2:]) for name, tensor in at.items()}
             answers.append(memory.model.read(at, key[:, t : t + 1]))
             one = slice(t, t + 1)
-            first = {"inner": block.inner.expand(2, 5, 6), "outer": block.outer.expand(2, 6, 5)}
+            first = {"inner": block.start()["inner"].expand(2, 5, 6), "outer": block.start()["outer"].expand(2, 6, 5)}
             value = memory.model.read(first, shown[:, one]) + key[:, one] @ block.target.mT
             _, state = scan(memory, shown[:, one], value, key[:, one], eta[:, one], state=state, chunk=4)
         return x + torch.cat(answers, 1)
@@ -95,10 +95,10 @@ def test_a_long_step_is_shortened_to_the_curvature_that_the_period_may_have():
     block = long.blocks[0]
 
     def moved(made: ContinuumMemory) -> Tensor:
-        return made(x, return_state=True)[1]["blocks"]["0"]["model"]["outer"] - block.outer
+        return made(x, return_state=True)[1]["blocks"]["0"]["model"]["outer"] - block.start()["outer"]
 
     eta = 16 * torch.sigmoid(unit(x) @ block.rate_weight + block.rate_bias)
-    hidden = F.silu(unit(x) @ block.inner.mT) / 5**0.5
+    hidden = F.silu(unit(x) @ block.start()["inner"].mT) / 5**0.5
     curvature = (eta[:, 1:] * hidden[:, :-1].square().sum(-1)).sum(-1)  # the first key shown is zero
     assert curvature.min() > 1
     torch.testing.assert_close(moved(long), 8000 * moved(short) / curvature[:, None, None], rtol=1e-8, atol=1e-10)
@@ -185,11 +185,13 @@ def test_without_an_inner_rate_it_is_the_frozen_network_and_the_state_keeps_its_
     expected = x
     for number, block in enumerate(made.blocks):
         key = unit(x if variant == "headwise" else expected)
-        answer = F.silu(key @ block.inner.mT) @ block.outer.mT / 5**0.5
+        answer = F.silu(key @ block.start()["inner"].mT) @ block.start()["outer"].mT / 5**0.5
         expected = expected + (made.weights[number] * answer if variant == "headwise" else answer)
     y, state = made(x, return_state=True)
     torch.testing.assert_close(y, expected, rtol=1e-12, atol=1e-12)
-    assert all(torch.equal(state["blocks"]["1"]["model"]["outer"][b], made.blocks[1].outer) for b in range(2))
+    assert all(
+        torch.equal(state["blocks"]["1"]["model"]["outer"][b], made.blocks[1].start()["outer"]) for b in range(2)
+    )
     # Exactly: writes of length zero give the very same bits.
     silent = layer(variant)
     silent.load_state_dict(made.state_dict(), strict=False)
@@ -210,7 +212,7 @@ def test_retention_zero_forgets_everything_learned_before_the_last_write(variant
     # The slopes of the second write are taken at what the first one wrote; only where they are added differs.
     first = made(x[:, :4], return_state=True)[1]["blocks"]["0"]["model"]["outer"]
     step = remembered["model"]["outer"] - first
-    torch.testing.assert_close(state["model"]["outer"], made.blocks[0].outer + step, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(state["model"]["outer"], made.blocks[0].start()["outer"] + step, rtol=1e-10, atol=1e-12)
 
 
 # ---------------------------------------------------------------------------------------------------- states and slopes
@@ -305,7 +307,7 @@ def test_slopes_from_outside_are_summed_and_written_by_every_block_at_its_period
         before, state = state, made.write(state, given)
         step = before["blocks"]["0"]["model"]["outer"] - state["blocks"]["0"]["model"]["outer"]
         torch.testing.assert_close(step, 0.3 * given["0"]["outer"])
-    torch.testing.assert_close(state["blocks"]["1"]["model"]["outer"], made.blocks[1].outer - 0.3 * total)
+    torch.testing.assert_close(state["blocks"]["1"]["model"]["outer"], made.blocks[1].start()["outer"] - 0.3 * total)
     assert state["blocks"]["1"]["pending"]["outer"].abs().max() == 0
 
 

@@ -187,7 +187,8 @@ def test_without_inner_rates_it_is_a_feed_forward_network_written_out_here(case,
         first = x
         for number, each in enumerate(feed_forward.blocks):
             key = normed(first if variant == "headwise" else x) / 4
-            answer = F.silu(key @ each.inner.T) @ each.outer.T / len(each.inner) ** 0.5
+            start = each.start()
+            answer = F.silu(key @ start["inner"].T) @ start["outer"].T / len(each.inner) ** 0.5
             x = x + (feed_forward.weights[number] * answer if variant == "headwise" else answer)
     expected = (normed(x) * made.norm.weight) @ made.head.weight.T
     torch.testing.assert_close(made(tokens), expected, rtol=1e-10, atol=1e-12)

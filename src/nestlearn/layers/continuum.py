@@ -195,8 +195,10 @@ class _Block(nn.Module):
         self.memory = AssociativeMemory(MLP(dim, hidden, dim, residual=False), l2, GradientDescent())
         self.period, self.parent = period, parent
         self.inner_lr, self.retention, self.local = layer.inner_lr, layer.retention, layer.objective == "local"
-        self.inner = nn.Parameter(torch.randn(hidden, dim))
-        self.outer = nn.Parameter(SCALE * torch.randn(dim, hidden))
+        # Kept as ordinary layers are, with entries of about 1 / sqrt(fan in): an optimizer whose steps do not depend on
+        # the size of a slope, such as Adam, would hardly move entries of the size that a memory's have.
+        self.inner = nn.Parameter(torch.randn(hidden, dim) * dim**-0.5)
+        self.outer = nn.Parameter(SCALE * torch.randn(dim, hidden) * hidden**-0.5)
         if self.inner_lr and self.local:
             self.target = nn.Parameter(TARGET_SCALE * torch.randn(dim, dim))
             self.rate_weight = nn.Parameter(torch.zeros(dim))
@@ -214,7 +216,8 @@ class _Block(nn.Module):
 
     def start(self) -> Parameters:
         """What the block knows before the first token, learned from outside."""
-        return {"inner": full(self.inner), "outer": full(self.outer)}
+        hidden, dim = self.inner.shape
+        return {"inner": full(self.inner) * dim**0.5, "outer": full(self.outer) * hidden**0.5}
 
     def _nothing(self, start: Parameters) -> Parameters:
         nothing = {name: torch.zeros_like(tensor) for name, tensor in start.items()}
