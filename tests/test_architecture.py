@@ -1,5 +1,6 @@
 """The source tree keeps the rules of tests/architecture.py, and each rule notices a tree that breaks it."""
 
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -68,9 +69,12 @@ def build(folder: Path, changed: dict[str, str]) -> list:
     return read_package(folder)
 
 
+own_modules = cache(partial(read_package, ROOT))
+
+
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
 def test_package_keeps(rule):
-    modules = read_package(ROOT)
+    modules = own_modules()
     assert any(module.name == "version" for module in modules), f"nothing was read from {ROOT}"
     assert rule(modules) == []
 

@@ -99,6 +99,7 @@ def test_names_of_the_root_are_those_that_lazy_finds():
         _ = nl.nothing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", ["nestlearn.describe", "nestlearn.describe.system"])
 def test_the_function_describe_is_not_hidden_by_its_folder(first):
     done = run_python(
@@ -114,6 +115,7 @@ def test_the_block_blocks(package):
     assert f"No module named '{package}'" in done.stderr
 
 
+@pytest.mark.slow
 def test_import_adds_little_to_torch():
     program = f"import time, torch; start = time.process_time(); {EVERYTHING}; print(time.process_time() - start)"
     times: list[float] = []

@@ -106,6 +106,7 @@ def test_resuming_a_finished_comparison_trains_nothing_and_gives_the_same_result
     assert json.loads((folder / "results.json").read_text()) == before
 
 
+@pytest.mark.slow
 def test_interrupting_keeps_finished_runs_and_says_how_to_continue(tmp_path, monkeypatch) -> None:
     count = 0
 

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import pytest
 import typer
 
 from nestlearn.cli.main import VERBS, build_app
@@ -16,6 +17,7 @@ CALL = "import sys; from nestlearn.cli.main import main; sys.argv = ['nestlearn'
 LOADED = "except SystemExit as end: print(end.code, sorted({'torch', 'scipy'} & set(sys.modules)))"
 
 
+@pytest.mark.slow
 def test_help_of_every_verb_comes_without_loading_torch() -> None:
     for arguments in (["--help"], *([verb, "--help"] for verb in VERBS)):
         done = run(CALL.format(arguments=arguments) + LOADED)

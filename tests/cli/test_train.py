@@ -126,7 +126,7 @@ def after(rows: int, act) -> object:
     return show
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_signal_ends_the_step_and_the_run_with_status_130(whole, tmp_path, monkeypatch, number: int) -> None:
     folder, handlers = tmp_path / "run", [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
     with monkeypatch.context() as patched:

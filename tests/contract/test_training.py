@@ -9,6 +9,7 @@ from .members import EVERY, Member
 from .problems import advance, network
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(**EVERY)
 def test_defaults_train(member: Member) -> None:
     torch.manual_seed(0)

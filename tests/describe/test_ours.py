@@ -1,21 +1,14 @@
-"""Descriptions of our optimizers agree with the README, with their own rules and with the bytes in their state."""
+"""Descriptions of our optimizers agree with their own rules and with the bytes in their state."""
 
 import json
-import re
-from pathlib import Path
 
 import pytest
 import torch
-from contract.members import MEMBERS, Member, exported_optimizers
+from contract.members import MEMBERS, Member
 from torch import nn
 
 import nestlearn as nl
 from nestlearn.describe import NestedSystem
-
-ROOT = Path(__file__).parents[2]
-README = re.findall(
-    r"^\| `(\w+)` \|.*\| (\d+) / (\d+) \|", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE
-)
 
 
 def network() -> nn.Sequential:
@@ -39,16 +32,6 @@ def step(module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
 
 def state_bytes(optimizer: torch.optim.Optimizer) -> int:
     return sum(t.numel() * t.element_size() for state in optimizer.state.values() for t in state.values())
-
-
-def test_the_readme_counts_every_optimizer():
-    assert {name for name, _, _ in README} == set(exported_optimizers())
-
-
-@pytest.mark.parametrize(("name", "memories", "levels"), README)
-def test_the_counts_of_the_readme_are_those_of_the_description(name, memories, levels):
-    system = nl.describe(default(name, network()))
-    assert (len(system.memories), len(system.levels)) == (int(memories), int(levels))
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 4])

@@ -75,6 +75,7 @@ def stationary_surprises(steps: int, **settings: Any) -> list[float]:
     return seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("levels", [1, 2])
 def test_a_deep_memory_learns_a_target_that_it_can_learn(levels: int) -> None:
     """P = g / sqrt(v), a map that stays the same: the inner error falls under half of its start.
@@ -89,6 +90,7 @@ def test_a_deep_memory_learns_a_target_that_it_can_learn(levels: int) -> None:
     assert sum(control[-50:]) / 50 > 0.5 * sum(control[:10]) / 10
 
 
+@pytest.mark.slow
 def test_the_second_memory_learns_too() -> None:
     optimizer, weight = deep((128, 16), skip_retention=0.0, hidden=64, levels=2, inner_lr=2.0)
     scales, seen = torch.logspace(-0.5, 0.5, 16, dtype=torch.float64), []

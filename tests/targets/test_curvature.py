@@ -38,6 +38,7 @@ def stand_still(weight: nn.Parameter, target: HessianDiagonal, loss: Callable[[]
     return optimizer.state[weight][name] / (1 - target.retention**steps)
 
 
+@pytest.mark.slow
 def test_hutchinsons_average_approaches_the_diagonal_of_the_hessian() -> None:
     """E[z * H z] = diag(H); one draw is off by the off-diagonal entries, many are not."""
     hessian, weight, loss = quadratic()
@@ -83,6 +84,7 @@ def softmax_regression() -> tuple[nn.Parameter, Tensor, Callable[[], Tensor], Te
     return weight, inputs, sampled_loss, diagonal
 
 
+@pytest.mark.slow
 def test_gauss_newton_bartlett_approaches_the_diagonal_of_the_gauss_newton_matrix() -> None:
     """For softmax regression that diagonal is mean p (1 - p) x^2, and equals the Hessian's."""
     weight, inputs, sampled_loss, diagonal = softmax_regression()

@@ -52,6 +52,7 @@ def test_figures_are_means_over_the_first_images_of_a_split_whatever_the_pieces(
     assert found["accuracy"] == pytest.approx(100 * (logits.argmax(-1) == labels).double().mean().item())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", ["mlp", "vit"])
 def test_either_network_learns_the_tiny_images(network, tiny_fashion_mnist):
     task = FashionMnistTask(network=network, dim=16, patch=14, batch=50)

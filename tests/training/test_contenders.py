@@ -20,6 +20,7 @@ def settings(name: str, lr: float) -> dict:
     return {"lr": lr, **tuned, **contender.fixed}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_it_lowers_the_loss_on_digits(name: str) -> None:
     values = tuple(settings(name, CONTENDERS[name].lr).items())
@@ -52,6 +53,7 @@ def test_vectors_embeddings_and_head_learn_the_same_way_in_every_run(name: str) 
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in NAMES if isinstance(CONTENDERS[name].control, dict)])
 def test_its_control_trains_too_and_differs(name: str) -> None:
     contender = CONTENDERS[name]

@@ -72,11 +72,13 @@ def simulate(tables: int, contenders: int, seeds: int, corrected: bool) -> float
     return false / tables
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [2, 3, 5])
 def test_one_comparison_is_called_significant_by_chance_in_one_of_twenty(seeds: int) -> None:
     assert simulate(4000, 1, seeds, corrected=True) == pytest.approx(LEVEL, abs=4 * math.sqrt(0.05 * 0.95 / 4000))
 
 
+@pytest.mark.slow
 def test_a_table_has_a_false_claim_in_at_most_one_of_twenty_but_only_with_the_correction() -> None:
     assert simulate(1000, 12, 5, corrected=True) <= LEVEL + 3 * math.sqrt(0.05 * 0.95 / 1000)
     assert simulate(300, 12, 5, corrected=False) > 4 * LEVEL
