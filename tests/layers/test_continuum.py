@@ -340,6 +340,13 @@ def test_settings_that_do_not_fit_are_errors(options, message):
         ContinuumMemory(6, **options)
 
 
+def test_what_nobody_chose_is_as_documented():
+    made, learns = ContinuumMemory(6), ContinuumMemory(6, objective="next_token")
+    assert (made.periods, made.variant, made.objective, made.retention) == ((64, 256), "sequential", "local", 1.0)
+    assert (made.inner_lr, learns.inner_lr) == (0.1, 1.0)
+    assert made.blocks[0].inner.shape == (6, 6)
+
+
 def test_tokens_and_states_that_do_not_fit_are_errors():
     made = layer()
     with pytest.raises(ValueError, match=r"expected x \[batch, time, 6\], got \(2, 3, 5\)"):

@@ -114,6 +114,15 @@ def test_what_erases_is_counted():
     assert strength(GradientDescent(), window=4) == 4
 
 
+def test_what_nobody_chose_is_as_documented():
+    layer = MemoryLayer(16, heads=2, rule="dgd", memory="mlp")
+    assert layer.features.shape == (2, 16, 8)  # twice the width of a head
+    remembers = layer.rates.bias[2:].sigmoid()
+    torch.testing.assert_close(remembers, torch.tensor([15 / 16, 1023 / 1024]))
+    assert MemoryLayer(16, heads=2, rule="gated_delta").max_eta == 1
+    assert MemoryLayer(16, heads=2, rule="dgd").max_eta == 0.5
+
+
 def test_a_window_of_one_is_no_window():
     torch.manual_seed(1)
     omega = MemoryLayer(8, heads=2, rule="omega", window=1).double()
