@@ -117,14 +117,13 @@ class LanguageModel(nn.Module):
             ValueError: tokens of another shape, kind or range; the state of another model or batch size.
         """
         self._check(tokens, state)
-        if self._learning and state is None:
-            state = self.initial_state(len(tokens))
-        if self._learning and tokens.shape[1]:
-            logits, written = advance_and_learn(self, self._learning, tokens, state, keep=return_state)
+        if self._learning:
+            begun = self.initial_state(len(tokens)) if state is None else state
+            logits, written = advance_and_learn(self, self._learning, tokens, begun, keep=return_state)
         else:
             parts = None if state is None else state["parts"]
             logits, parts = self.advance(tokens, parts, keep=return_state)
-            written = {**(state or {}), "parts": parts}
+            written = {"parts": parts}
         return (logits, written) if return_state else logits
 
     def advance(self, tokens: Tensor, parts: State | None, *, keep: bool) -> tuple[Tensor, State]:

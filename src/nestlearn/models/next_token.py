@@ -62,7 +62,9 @@ def learning_parts(model: LanguageModel) -> Learning:
 def advance_and_learn(
     model: LanguageModel, learning: Learning, tokens: Tensor, state: State, *, keep: bool
 ) -> tuple[Tensor, State]:
-    """Logits [batch, time, vocab_size] and the state after all tokens; at least one token."""
+    """Logits [batch, time, vocab_size] and the state after all tokens, if there are any."""
+    if not tokens.shape[1]:
+        return model.advance(tokens, state["parts"], keep=False)[0], state
     period = min(next(iter(learning.values())).periods)
     parts, replay = state["parts"], state["replay"]
     logits: list[Tensor] = []
