@@ -200,6 +200,15 @@ def test_without_an_inner_rate_it_is_the_frozen_network_and_the_state_keeps_its_
     torch.testing.assert_close(silent(x), y, rtol=0, atol=1e-15)
 
 
+def test_a_restored_block_forgets_back_to_the_start_that_it_was_restored_to():
+    """The first write after that has nothing to forget, whatever the retention."""
+    x = text(12)
+    forgets, keeps = (layer("nested", retention=retention)(x, return_state=True)[1] for retention in (0.0, 1.0))
+    for name in ("inner", "outer"):
+        found, expected = (state["blocks"]["0"]["model"][name] for state in (forgets, keeps))
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_retention_zero_forgets_everything_learned_before_the_last_write(variant):
     """One write from the start, whatever came before it."""

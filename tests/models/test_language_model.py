@@ -373,12 +373,12 @@ def test_a_pattern_may_use_every_layer_in_any_order():
 # ---------------------------------------------------------------------------------------------------------------- long
 
 
-LONG = {case: CASES[case] for case in CASES if case != "hope, mostly fixed" and "headwise, next" not in case}
+LONG = [(case, torch.float32) for case in CASES if case not in ("hope, mostly fixed", "hope_attention, next token")]
+LONG += [(case, torch.bfloat16) for case in MEMORIES if case != "hope, mostly fixed"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("case", LONG)
+@pytest.mark.parametrize(("case", "dtype"), LONG, ids=str)
 def test_sixteen_thousand_tokens_stay_finite(case, dtype):
     """Of a random text, and then of one that says the same all the time."""
     options = {"chunk": 64} if "chunk" in CASES[case] else {}
