@@ -80,7 +80,7 @@ MEMBERS: tuple[Member, ...] = (
     Member("Momentum", {"readout": "newton_schulz"}, {"retention": 0.5}, extra=True),
     Member("Momentum", {"feature_map": "random_features"}, {"retention": 0.5}, extra=True),
     Member("PreconditionedMomentum", {}, {"retention": 0.5}),
-    Member("PreconditionedMomentum", {"target": "kronecker", "target_period": 2}, {"retention": 0.5}),
+    Member("PreconditionedMomentum", {"target": "kronecker", "target_period": 2}, {"retention": 0.5}, extra=True),
     Member(
         "PreconditionedMomentum",
         {"target": "hessian", "target_period": 2},
@@ -100,7 +100,7 @@ MEMBERS: tuple[Member, ...] = (
     deep(objective="quadratic", closure=True),
     deep(memory="matrix", extra=True),
     deep(target="orthogonal", target_period=2, extra=True),
-    deep(target="next_gradient"),
+    deep(target="next_gradient", extra=True),
     deep(target="kronecker", target_period=2, extra=True),
     deep(target="average_gradient", extra=True),
     deep(target="random_features", extra=True),

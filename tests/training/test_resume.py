@@ -51,6 +51,7 @@ def check(spec: RunSpec, stops: tuple[int, ...]) -> Training:
     return broken
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*CONTENDERS, *TORCH])
 def test_every_optimizer_goes_on_where_it_stopped(name: str) -> None:
     lr = 0.01 if name in TORCH else CONTENDERS[name].lr

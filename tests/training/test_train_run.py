@@ -107,7 +107,9 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("after", [1, 4, 11, 12, 13, 20, 24])
+@pytest.mark.parametrize(
+    "after", [pytest.param(after, marks=pytest.mark.slow) for after in (1, 4, 11, 20)] + [12, 13, 24]
+)
 def test_rows_after_the_last_checkpoint_are_not_there_twice(whole, tmp_path, after: int) -> None:
     """Die while rows are written: after them on the disk, before any checkpoint knows of them."""
     path, count = tmp_path / "run", 0
