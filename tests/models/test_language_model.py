@@ -293,6 +293,20 @@ def test_options_go_to_the_layer_that_has_them():
     assert feed_forward == ["continuum", {"periods": [4], "hidden": 7}]
 
 
+def test_every_name_is_the_block_of_the_table():
+    one_memory = nl.models.titans(17, 16, 1, 2, self_modifying=False)
+    found = {name: make(17, 16, 1, 2) for name, make in MODELS.items()} | {"titans of one memory": one_memory}
+    heads = {"heads": 2}
+    assert {name: made.config["blocks"] for name, made in found.items()} == {
+        "hope": [[["self_modifying", heads], ["continuum", {}]]],
+        "hope_attention": [[["attention", heads], ["continuum", {}]]],
+        "titans": [[["self_modifying", heads], ["swiglu", {}]]],
+        "titans of one memory": [[["memory", {**heads, "memory": "mlp", "rule": "dgd"}], ["swiglu", {}]]],
+        "gated_delta_net": [[["memory", {**heads, "rule": "gated_delta", "output_gate": True}], ["swiglu", {}]]],
+        "transformer": [[["attention", heads], ["swiglu", {}]]],
+    }
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_parameters_are_matched_to_within_a_step_of_the_width(name):
     wanted = sum(p.numel() for p in nl.models.transformer(256, 64, 1, 4).parameters())
