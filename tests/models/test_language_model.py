@@ -388,7 +388,7 @@ def test_a_pattern_may_use_every_layer_in_any_order():
 
 
 LONG = [(case, torch.float32) for case in CASES if case not in ("hope, mostly fixed", "hope_attention, next token")]
-LONG += [(case, torch.bfloat16) for case in MEMORIES if case != "hope, mostly fixed"]
+LONG += [(case, torch.bfloat16) for case in ("hope", "hope, next token", "titans of one memory", "gated_delta_net")]
 
 
 @pytest.mark.slow

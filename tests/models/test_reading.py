@@ -51,7 +51,6 @@ def test_the_second_reading_of_a_text_is_easier_also_after_a_restart(name, varia
     ("name", "steps", "options"),
     [
         ("gated_delta_net", 200, {}),
-        ("titans", 150, {"chunk": 8}),
         ("hope", 90, {"chunk": 8, "periods": (8, 16)}),
     ],
 )
