@@ -43,19 +43,27 @@ def main() -> int:
     print(f"\n{machine['processor']}, {machine['threads']} thread, torch {machine['torch']}")
     print("medians of interleaved pairs, CPU time of the process; a ratio above its bar fails\n")
     path = options.output or (None if options.quick or options.only else RESULTS / f"{report.slug(machine)}.json")
-    head = {"machine": machine, "libraries": libraries, "clock": "CPU time of the process"}
+    head = {
+        "machine": machine,
+        "libraries": libraries,
+        "clock": "CPU time of the process",
+        "gate": [check.record() for check in verdicts],
+    }
     rows = []
     for table in options.tables:
-        made = report.dated(lambda table=table: _rows(table, usable, options))
+        made = report.dated(list)
+        for row in _rows(table, usable, options):
+            made["rows"].append(row)
+            print(_line(row), flush=True)
+            if path is not None:  # after each, so that what is made is kept
+                report.save({**head, **_earlier(path, head), table: made}, path)
         rows += made["rows"]
-        if path is not None:  # after each, so that what is made is kept
-            gates = [check.record() for check in verdicts]
-            report.save({**head, "gate": gates, **_earlier(path, head), table: made}, path)
+        print()
     return 1 if any(row["passed"] is False for row in rows) else 0
 
 
-def _rows(table: str, usable: Iterable[str], options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Measure and print one table."""
+def _rows(table: str, usable: Iterable[str], options: argparse.Namespace) -> Iterable[dict[str, Any]]:
+    """One table, row by row."""
     print(f"{table} (load of one minute {os.getloadavg()[0]:.1f})")
     quick, rounds = options.quick, 2 if options.quick else options.rounds
     makers: Mapping[str, Callable[[], Iterable[dict[str, Any]]]] = {
@@ -74,12 +82,7 @@ def _rows(table: str, usable: Iterable[str], options: argparse.Namespace) -> lis
     def chosen(name: str) -> bool:
         return options.only.lower() in name.lower()
 
-    rows = []
-    for row in makers[table]():
-        print(_line(row), flush=True)
-        rows.append(row)
-    print()
-    return rows
+    return makers[table]()
 
 
 def _line(row: Mapping[str, Any]) -> str:
