@@ -152,6 +152,7 @@ def test_mistakes_are_one_clear_line(own: str, arguments: list[str], message: st
     assert len(result.output.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_network_that_writes_while_it_reads_is_inspected_with_its_memories() -> None:
     arguments = ["--task", "speeches", "--optimizer", "M3", "--set", "task.network=hope", "--set", "task.dim=16"]
     found = as_json(*arguments)

@@ -130,7 +130,7 @@ def after(rows: int, act) -> object:
 def test_a_signal_ends_the_step_and_the_run_with_status_130(whole, tmp_path, monkeypatch, number: int) -> None:
     folder, handlers = tmp_path / "run", [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
     with monkeypatch.context() as patched:
-        patched.setattr(train_job, "show_training", after(30, lambda: os.kill(os.getpid(), number)))
+        patched.setattr(train_job, "show_training", after(30, lambda: signal.raise_signal(number)))
         result = call(*TINY, "--steps", STEPS, "--out", folder)
     assert result.exit_code == 130 and f"continue with: nestlearn train --resume {folder}" in result.output
     assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == handlers
@@ -141,8 +141,9 @@ def test_a_signal_ends_the_step_and_the_run_with_status_130(whole, tmp_path, mon
 
 def test_a_second_interrupt_does_not_wait(tmp_path, monkeypatch) -> None:
     def twice() -> None:
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGINT)
+        # To this thread: of a signal to the process another thread may be told, and later.
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         pytest.fail("the second one had to act at once")
 
     monkeypatch.setattr(train_job, "show_training", after(5, twice))
