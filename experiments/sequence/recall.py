@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from experiments.sequence.equal_size import count, units
 from nestlearn.models import MODELS, LanguageModel
 
 __all__ = ["CONTENDERS", "UNASKED", "Examples", "Plan", "Row", "Task", "accuracies", "build", "read_out", "tuned"]
@@ -141,18 +142,12 @@ def build(name: str, task: Task, seed: int) -> LanguageModel:
         return MODELS[network](task.vocabulary, task.dim, DEPTH, task.heads, hidden=hidden, **options)
 
 
-def _count(name: str, task: Task, **options: Any) -> int:
-    network, own = CONTENDERS[name]
-    with torch.device("meta"):
-        model = MODELS[network](task.vocabulary, task.dim, DEPTH, task.heads, **own, **options)
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
 def _fitted(name: str, task: Task) -> int:
-    """Units of the feed-forward layers, on whose number parameters depend linearly."""
-    target = _count(REFERENCE, task)
-    few, more = (_count(name, task, hidden=hidden) for hidden in (task.dim, task.dim + 1))
-    return task.dim + round((target - few) / (more - few))
+    """Units of the feed-forward layers that bring a contender nearest to the parameters of ``REFERENCE``."""
+    network, options = CONTENDERS[name]
+    reference, its = CONTENDERS[REFERENCE]
+    size = (task.vocabulary, task.dim, DEPTH, task.heads)
+    return units(count(reference, *size, **its), network, *size, **options)
 
 
 def tuned(task: Task, names: Sequence[str], plan: Plan, folder: Path, workers: int) -> list[Row]:
@@ -240,7 +235,6 @@ def read_out(model: LanguageModel, tokens: Tensor) -> tuple[Tensor, int]:
     for piece in tokens.split(PIECE, 1):
         logits, state = model(piece, state=state, return_state=True)
         found.append(logits.argmax(-1))
-
     return torch.cat(found, 1), _bytes_of_one(state)
 
 

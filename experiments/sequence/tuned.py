@@ -16,10 +16,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import torch
-
+from experiments.sequence.equal_size import units
 from experiments.sequence.text import BYTES
-from nestlearn.models import MODELS
 from nestlearn.training import RunFolder, RunResult, RunSpec, Variant
 from nestlearn.training.course import Course
 from nestlearn.training.executors import open_pool
@@ -28,7 +26,7 @@ from nestlearn.training.run_folder import write_atomic
 from nestlearn.training.statistics import correct, paired
 from nestlearn.training.sweep import run_courses
 
-__all__ = ["Entrant", "Plan", "TunedModel", "against", "count", "difference", "fitted", "rates", "seeds", "train_all"]
+__all__ = ["Entrant", "Plan", "TunedModel", "against", "difference", "fitted", "rates", "seeds", "train_all"]
 
 TASK = "experiments.sequence.text:Text"
 OPTIMIZER = "torch.optim.AdamW"
@@ -44,19 +42,9 @@ class Entrant:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-def count(network: str, dim: int, depth: int, heads: int, **options: Any) -> int:
-    """The parameters of a model for bytes; nothing is allocated."""
-    with torch.device("meta"):
-        model = MODELS[network](BYTES, dim, depth, heads, **options)
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
 def fitted(network: str, target: int, dim: int, depth: int, heads: int) -> Entrant:
-    """A model with as many units in its feed-forward layers as bring it nearest to ``target`` parameters, on whose
-    number they depend linearly.
-    """
-    few, more = (count(network, dim, depth, heads, hidden=hidden) for hidden in (dim, dim + 1))
-    return Entrant(network, network, dim, {"hidden": dim + round((target - few) / (more - few))})
+    """A model for bytes with as many units in its feed-forward layers as bring it nearest to ``target`` parameters."""
+    return Entrant(network, network, dim, {"hidden": units(target, network, BYTES, dim, depth, heads)})
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def test_a_block_of_the_delta_rule(read: Read, columns: slice, asked: bool, toke
     eta, alpha = share(2, 3, tokens), share(2, 3, tokens)
     rows = Rows(key, write, query, eta, alpha, forget=1, regress=1, answers=columns)
     inputs = [x for x in (key, write, query, eta, alpha, state) if x is not None]
-    ours, plain = delta_block(rows, state, read), blocks._delta_block(rows, state, read, None)
+    ours, plain = delta_block(rows, state, read), blocks._delta_block(rows, state, read)
     torch.testing.assert_close(ours, plain, rtol=1e-11, atol=1e-11)
     torch.testing.assert_close(slopes(ours, inputs), slopes(plain, inputs), rtol=1e-10, atol=1e-10)
 
@@ -60,7 +60,7 @@ def test_a_token_that_forgets_everything_has_finite_slopes() -> None:
     key, write, state = number(1, 4, 2), number(1, 4, 3), number(1, 2, 3)
     rows = Rows(key, write, key, share(1, 4), alpha, forget=1)
     inputs = [key, write, alpha, state]
-    ours, plain = delta_block(rows, state), blocks._delta_block(rows, state, "after", None)
+    ours, plain = delta_block(rows, state), blocks._delta_block(rows, state, "after")
     torch.testing.assert_close(slopes(ours, inputs), slopes(plain, inputs), rtol=1e-10, atol=1e-10)
 
 

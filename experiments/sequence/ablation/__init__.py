@@ -6,12 +6,13 @@ from statistics import mean
 from typing import Any
 
 from experiments.harness import Outcome, markdown
+from experiments.sequence.equal_size import count
+from experiments.sequence.text import BYTES
 from experiments.sequence.tuned import (
     Entrant,
     Plan,
     TunedModel,
     against,
-    count,
     difference,
     fitted,
     rates,
@@ -84,7 +85,7 @@ def entrants(dim: int, depth: int) -> list[Entrant]:
         Entrant("without continuum", "titans", dim, {"mixer": full, "hidden": 2 * dim}),
         Entrant("continuum frozen", "hope", dim, {"mixer": full, "inner_lr": 0.0, "hidden": 3 * dim // 2}),
         *(Entrant(name, "hope", dim, {"mixer": full | changed}) for name, changed in mixers.items()),
-        fitted("transformer", count("hope", dim, depth, HEADS, mixer=full), dim, depth, HEADS),
+        fitted("transformer", count("hope", BYTES, dim, depth, HEADS, mixer=full), dim, depth, HEADS),
     ]
 
 

@@ -5,13 +5,13 @@ from pathlib import Path
 from statistics import mean
 
 from experiments.harness import Outcome, markdown
+from experiments.sequence.equal_size import count
 from experiments.sequence.text import BYTES
 from experiments.sequence.tuned import (
     Entrant,
     Plan,
     TunedModel,
     against,
-    count,
     difference,
     fitted,
     rates,
@@ -60,7 +60,7 @@ def entrants(dim: int) -> list[Entrant]:
 
     `match_parameters` finds the width, in steps of four; the units of the feed-forward layer make up for the rest.
     """
-    target = count(REFERENCE, dim, DEPTH, HEADS)
+    target = count(REFERENCE, BYTES, dim, DEPTH, HEADS)
     others = [name for name in MODELS if name != REFERENCE]
     widths = {name: match_parameters(name, target, BYTES, DEPTH, HEADS) for name in others}
     found = [fitted(name, target, width, DEPTH, HEADS) for name, width in widths.items()]

@@ -90,7 +90,7 @@ def _scaled(x: Tensor, softening: float) -> tuple[Tensor, Tensor]:
 
 
 class _Shortened(torch.autograd.Function):
-    """With the slope scale (g - y <y, g>), in half the passes over memory that single operations make."""
+    """With the slope scale (g - y <y, g>), in fewer passes over memory than single operations make."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, softening: float) -> Tensor:

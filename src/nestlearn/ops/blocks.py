@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from nestlearn.ops.delta_rule import between, delta_rule, fading, log_decay
+from nestlearn.ops.delta_rule import between, delta_rule, fading, from_end, log_decay
 from nestlearn.ops.scan import Read
 
 __all__ = ["Decays", "Rows", "decays", "delta_block", "innovations", "momentum_block", "per_row", "scores", "windows"]
@@ -145,8 +145,7 @@ class _Decay(torch.autograd.Function):
         decay, floored, within, start = ctx.saved_tensors
         if torch.is_grad_enabled():
             return torch.autograd.grad(_plain_decays(decay), decay, slopes, create_graph=True)[0]
-        by_start = (slopes[1] * start).flip(-1).cumsum(-1).flip(-1)
-        return (by_start + between(slopes[0] * within, 1)) / floored
+        return (from_end(slopes[1] * start) + between(slopes[0] * within, 1)) / floored
 
 
 def _plain_decays(decay: Tensor) -> tuple[Tensor, Tensor]:
@@ -188,16 +187,13 @@ def scores(query: Tensor, key: Tensor, within: Tensor, rows: int = 1) -> Tensor:
     return (query @ key.mT) * per_row(within, rows)
 
 
-def delta_block(
-    block: Rows, state: Tensor, read: Read = "after", decay: Decays | None = None
-) -> tuple[Tensor | None, Tensor]:
+def delta_block(block: Rows, state: Tensor, read: Read = "after") -> tuple[Tensor | None, Tensor]:
     """One block without momentum from a known state (S7, S8).
 
     Args:
         block: at least one token, already corrected by what is held.
         state: S [*, in, out] at the block's start.
         read: whether y_t is read after or before the write of token t.
-        decay: that of ``block.alpha``, if the caller has it.
 
     Returns:
         y [*, C, out] (or [*, C, in] if transposed, None without queries) and S [*, in, out] at the block's end.
@@ -208,7 +204,7 @@ def delta_block(
         composed = partial(_plain_block, columns=columns, read=read)
         before = read == "before"
         return delta_rule(block.key, block.write, block.query, erase, block.alpha, state, columns, before, composed)
-    return _delta_block(block, state, read, decay)
+    return _delta_block(block, state, read)
 
 
 def _has_own_slopes(block: Rows, state: Tensor) -> bool:
@@ -230,11 +226,11 @@ def _plain_block(
 ) -> tuple[Tensor | None, Tensor]:
     """Tensors with one leading dimension through the single operations."""
     rows = Rows(key, write, query, erase, alpha, forget=1, answers=slice(*columns))
-    return _delta_block(rows, state, read, None)
+    return _delta_block(rows, state, read)
 
 
-def _delta_block(block: Rows, state: Tensor, read: Read, decay: Decays | None) -> tuple[Tensor | None, Tensor]:
-    decay, erase, written = decay or decays(block.alpha), block.erase, block.write
+def _delta_block(block: Rows, state: Tensor, read: Read) -> tuple[Tensor | None, Tensor]:
+    decay, erase, written = decays(block.alpha), block.erase, block.write
     before = decay.before() if erase is not None or read == "before" else decay
     if erase is not None:
         forgotten = per_row(erase * before.start, block.rows).unsqueeze(-1) * (block.key @ state)

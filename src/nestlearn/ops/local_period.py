@@ -6,8 +6,8 @@ period and collects what its next write needs, in products of matrices with a ro
     E = eta (M(K) - V)      slope of W_outer = E^T H      slope of W_inner = D^T K,  D = E W_outer s'(W_inner K)
     curvature = sum eta ||h||^2
 
-`nestlearn.memory` says the same in single operations. Written by hand, their slopes need a third of the passes over
-memory. A graph of the slopes themselves, for derivatives of higher order, is made from the single operations again.
+`nestlearn.memory` says the same in single operations. Written by hand, their slopes need fewer passes over memory.
+A graph of the slopes themselves, for derivatives of higher order, is made from the single operations again.
 """
 
 from collections.abc import Callable
@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import silu
+
+from nestlearn.ops.second_order import composed_slopes
 
 __all__ = ["local_period"]
 
@@ -61,16 +63,9 @@ class _LocalPeriod(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
-        given = _composed_slopes if torch.is_grad_enabled() else _slopes
-        return *given(ctx, *slopes), None
-
-
-def _composed_slopes(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
-    """The slopes with a graph of their own."""
-    arguments = ctx.saved_tensors[:5]
-    wanted = [x for x, needs in zip(arguments, ctx.needs_input_grad, strict=False) if needs]
-    found = iter(torch.autograd.grad(ctx.composed(*arguments), wanted, slopes, create_graph=True, allow_unused=True))
-    return tuple(next(found) if needs else None for needs in ctx.needs_input_grad[:5])
+        if torch.is_grad_enabled():
+            return *composed_slopes(ctx.composed, ctx.saved_tensors[:5], ctx.needs_input_grad[:5], slopes), None
+        return *_slopes(ctx, *slopes), None
 
 
 def _slopes(ctx: Any, d_answer: Tensor, d_inner: Tensor, d_outer: Tensor, d_curvature: Tensor) -> tuple[Tensor, ...]:
