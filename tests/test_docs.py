@@ -13,6 +13,7 @@ from pages import ROOT, SOURCE, blocks, ids, resolve, rows, section, text
 from torch.utils.flop_counter import FlopCounterMode
 
 import nestlearn as nl
+from nestlearn.optim.settings import COMMON
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PICTURES = ROOT / "docs" / "images"
@@ -68,10 +69,9 @@ def test_every_argument_of_an_optimizer_is_documented_with_its_default(name):
 def test_the_keywords_that_all_share_are_documented_with_their_defaults():
     table = rows(section(text("docs/optimizers.md"), "What all of them share"))[1:]
     given = {row[0].strip("`"): row[1].strip("`") for row in table}
-    defaults = nl.optim.GradientDescent([torch.zeros(1)]).defaults
-    # The other two are no settings of a group.
+    # Two are no settings of a group.
     expected = {"elementwise": "None", "compile": "False"}
-    expected |= {name: repr(value) for name, value in defaults.items() if name != "lr"}
+    expected |= {name: repr(value) for name, value in COMMON.items()}
     assert given == expected
 
 
@@ -134,8 +134,10 @@ def test_costs_are_what_the_page_says(name, settings, said, size, flop):
 # ------------------------------------------------------------------------------------------------- examples and links
 
 
-# The tour is run by tests/docs/test_generated.py, which draws its pictures from what the examples compute.
-EXAMPLES = [page for page in PAGES if "```python" in page.read_text(encoding="utf-8") and page.name != "tour.md"]
+# The tour is run by tests/docs/test_generated.py, which draws its pictures from what the examples compute, the page
+# of hosts by tests/hosts/test_page.py, as it needs their packages.
+OWN_TEST = {"tour.md", "hosts.md"}
+EXAMPLES = [page for page in PAGES if "```python" in page.read_text(encoding="utf-8") and page.name not in OWN_TEST]
 
 
 @pytest.mark.parametrize("page", EXAMPLES, ids=lambda page: page.name)

@@ -65,10 +65,7 @@ class _ByHand:
             elementwise_lr=spec.elementwise_lr,
         )
         self.groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
-        self.names = [[n for n in ("lr", "elementwise_lr") if group.get(n) is not None] for group in self.groups]
-        self.rates = [
-            {name: group[name] for name in names} for group, names in zip(self.groups, self.names, strict=True)
-        ]
+        self.rates = [group["lr"] for group in self.groups]
         self.batches = self.task.batches(spec.seed)
         self.taken = 0
 
@@ -77,9 +74,8 @@ class _ByHand:
         for _ in range(steps):
             batch = next(self.batches)
             factor = 1.0 - self.taken / self.spec.steps
-            for group, rates in zip(self.groups, self.rates, strict=True):
-                for name, rate in rates.items():
-                    group[name] = rate * factor
+            for group, rate in zip(self.groups, self.rates, strict=True):
+                group["lr"] = rate * factor
             for optimizer in optimizers:
                 optimizer.zero_grad()
             task.loss(model, batch).backward()

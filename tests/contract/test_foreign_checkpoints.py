@@ -81,7 +81,8 @@ def test_a_missing_memory_is_refused(member: Member) -> None:
 
 @pytest.mark.parametrize(**PLAIN)
 def test_an_unknown_memory_is_refused(member: Member) -> None:
-    refuses(member, lambda checkpoint: checkpoint["state"][0].update(stray=torch.zeros(3)), FIRST, "stray")
+    stray = {"stray.model.value": torch.zeros(3)}
+    refuses(member, lambda checkpoint: checkpoint["state"][0].update(stray), FIRST, "stray.model.value")
 
 
 @pytest.mark.parametrize(**REMEMBERING)

@@ -94,3 +94,86 @@ def test_a_loaded_state_goes_on_compiled(fresh_dynamo: Any) -> None:
     moved: list[Tensor] = [second.state[p]["momentum.model.value"] for p in resumed]
     for ours, theirs in zip(moved, (optimizer.state[p]["momentum.model.value"] for p in straight), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7)
+
+
+RULES: dict[str, tuple[type, dict[str, Any]]] = {
+    **CASES,
+    "GradientDescent": (nl.optim.GradientDescent, {}),
+    "DeltaMomentum": (nl.optim.DeltaMomentum, {}),
+    "PreconditionedMomentum": (nl.optim.PreconditionedMomentum, {}),
+    "Muon": (nl.optim.Muon, {}),
+}
+
+
+@pytest.mark.parametrize("case", RULES)
+def test_whatever_a_scheduler_changes_is_no_new_compilation(case: str, fresh_dynamo: Any) -> None:
+    """lr, decay, betas or momentum, the learning rate of single entries: all move at every step."""
+    cls, settings = RULES[case]
+    eager, compiled = lines(), lines()
+    pair = cls(eager, elementwise_lr=0.02, **settings), cls(compiled, compile=True, elementwise_lr=0.02, **settings)
+    generator, counts = torch.Generator().manual_seed(1), []
+    for step in range(6):
+        for one, two in zip(eager, compiled, strict=True):
+            one.grad = two.grad = torch.randn(one.shape, generator=generator)
+        for optimizer in pair:
+            group = optimizer.param_groups[0]
+            group["lr"], group["weight_decay"] = 0.01 / (1 + step), 0.1 * (step % 2)
+            if "betas" in group:
+                group["betas"] = (0.95 - 0.02 * step, 0.999)
+            else:
+                group["momentum"] = 0.95 - 0.02 * step
+            optimizer.step()
+        counts.append(graphs(fresh_dynamo))
+    assert counts[0] >= 1, "nothing was compiled"
+    assert counts[-1] == counts[0], f"compiled again after the first step: {counts}"
+    for one, two in zip(eager, compiled, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-6)
+
+
+def lines() -> list[nn.Parameter]:
+    """Two vectors that every optimizer gives to its element-wise rule, and a small one."""
+    generator = torch.Generator().manual_seed(0)
+    return [nn.Parameter(torch.randn(size, generator=generator)) for size in (SMALL, SMALL + 3, 7)]
+
+
+def test_a_kernel_rests_where_a_parameter_has_no_gradient(fresh_dynamo: Any) -> None:
+    eager, compiled = lines(), lines()
+    one, two = nl.optim.Adam(eager, lr=0.01), nl.optim.Adam(compiled, lr=0.01, compile=True)
+    generator, counts = torch.Generator().manual_seed(1), []
+    for absent in (None, 0, 1, None, 0, None):
+        for place, (a, b) in enumerate(zip(eager, compiled, strict=True)):
+            a.grad = b.grad = None if place == absent else torch.randn(a.shape, generator=generator)
+        one.step()
+        two.step()
+        counts.append(graphs(fresh_dynamo))
+    assert counts[-1] == counts[0] == 1
+    for a, b in zip(eager, compiled, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+class Mixture(nl.optim.Optimizer):
+    """A rule that takes its setting as a number only: torch.lerp wants one, or a tensor of the same type."""
+
+    def __init__(self, params: Any, lr: float = 0.1, *, share: float = 0.5, **common: Any) -> None:
+        super().__init__(params, lr, {"share": share}, **common)
+
+    def element_rule(self, group: dict[str, Any]) -> nl.memory.Rule:
+        box = nl.memory.average_box("momentum", 0.9)
+        return nl.memory.Consult(
+            memories=lambda shape: (box,),
+            combine=lambda scene: torch.lerp(scene.gradient, scene.answers["momentum"], group["share"]),
+        )
+
+
+def test_a_rule_that_takes_numbers_only_is_compiled_for_them(fresh_dynamo: Any) -> None:
+    eager, compiled = lines(), lines()
+    pair = Mixture(eager), Mixture(compiled, compile=True)
+    for share in (0.5, 0.25):
+        for one, two in zip(eager, compiled, strict=True):
+            one.grad = two.grad = torch.ones_like(one)
+        for optimizer in pair:
+            optimizer.param_groups[0]["share"] = share
+            optimizer.step()
+    assert graphs(fresh_dynamo) >= 1
+    for one, two in zip(eager, compiled, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-6)

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import nestlearn as nl
-from nestlearn.memory import GradientDescent
 from nestlearn.optim import lanes
-from nestlearn.optim.lanes import Entry, Lane, flatten, make_lanes, matrix_shape, memory_dtype, unflatten
+from nestlearn.optim.lanes import flatten, matrix_shape, memory_dtype, unflatten
+from nestlearn.optim.stacks import Stack
 
 SHAPES = [(4, 6), (6, 4), (4, 6), (5,), (), (4, 6), (3, 2, 2), (1, 7), (0,), (2, 3, 2, 2)]
 MAKERS: dict[str, Callable[[Iterable[Tensor]], torch.optim.Optimizer]] = {
@@ -131,14 +131,15 @@ def test_state_written_in_place_by_somebody_else_is_noticed() -> None:
     torch.testing.assert_close(weight.detach(), torch.full((3,), -6.0, dtype=torch.float64))
 
 
-# ------------------------------------------------------------------------------------------------ one lane
+# ------------------------------------------------------------------------------------------------ one stack
 
 
-def bound_lane(flat: bool, shapes: list[tuple[int, ...]]) -> tuple[Lane, dict[Tensor, dict[str, Tensor]]]:
+def bound_stack(flat: bool, shapes: list[tuple[int, ...]]) -> tuple[Stack, dict[Tensor, dict[str, Any]]]:
     weights = parameters(shapes)
-    states = {w: {"step": torch.tensor(1.0), "a.value": draw(*w.shape), "pending": draw(*w.shape)} for w in weights}
-    lane = Lane(GradientDescent(), list(weights), flat, True)
-    return lane, states
+    states = {w: {"step": torch.tensor(1.0), "a.value": draw(*w.shape), "mine": draw(3)} for w in weights}
+    stack = Stack(list(weights), ["a.value"], flat=flat)
+    stack.bind(states)
+    return stack, states
 
 
 @pytest.mark.parametrize(
@@ -150,55 +151,136 @@ def bound_lane(flat: bool, shapes: list[tuple[int, ...]]) -> tuple[Lane, dict[Te
         (False, [(2, 3)], (1, 2, 3)),
     ],
 )
-def test_binding_stacks_states_and_leaves_views_of_the_stack(
+def test_binding_stacks_memories_and_leaves_views_of_the_stack(
     flat: bool, shapes: list[tuple[int, ...]], shape: tuple[int, ...]
 ) -> None:
-    lane, states = bound_lane(flat, shapes)
+    weights = parameters(shapes)
+    states: dict[Tensor, dict[str, Any]] = {
+        w: {"step": torch.tensor(1.0), "a.value": draw(*w.shape), "mine": draw(3)} for w in weights
+    }
     before = {weight: {name: t.clone() for name, t in values.items()} for weight, values in states.items()}
-    untouched = [(values["step"], values["pending"]) for values in states.values()]
-    lane.bind(states)
-    assert lane.bound(states)
-    assert list(lane.buffers) == ["a.value"]  # the step count and what is pending belong to the adapter
-    assert lane.buffers["a.value"].shape == shape
+    untouched = [(values["step"], values["mine"]) for values in states.values()]
+    stack = Stack(list(weights), ["a.value"], flat=flat)
+    stack.bind(states)
+    assert all(stack.holds(place, states) for place in range(len(weights)))
+    assert list(stack.buffers) == ["a.value"]  # the step count is the adapter's, other entries are other people's
+    assert stack.buffers["a.value"].shape == shape
     for weight, values in states.items():
         assert all(torch.equal(values[name], tensor) for name, tensor in before[weight].items())
     assert all(
-        values["step"] is old[0] and values["pending"] is old[1]
+        values["step"] is old[0] and values["mine"] is old[1]
         for values, old in zip(states.values(), untouched, strict=True)
     )
-    lane.buffers["a.value"].fill_(3.0)
+    stack.buffers["a.value"].fill_(3.0)
     assert all(bool((values["a.value"] == 3).all()) for values in states.values())
 
 
-@pytest.mark.parametrize("change", ["replaced", "removed"])
-def test_a_lane_knows_when_it_is_no_longer_bound(change: str) -> None:
-    lane, states = bound_lane(True, [(4,), (2, 3)])
-    lane.bind(states)
-    last = lane.parameters[1]
+@pytest.mark.parametrize("change", ["replaced", "removed", "other storage", "state gone"])
+def test_a_stack_knows_whose_state_is_no_longer_its_own(change: str) -> None:
+    stack, states = bound_stack(True, [(4,), (2, 3)])
+    last = stack.parameters[1]
     if change == "replaced":
         states[last]["a.value"] = states[last]["a.value"].clone()
-    else:
+    elif change == "removed":
         del states[last]["a.value"]
-    assert not lane.bound(states)
+    elif change == "other storage":
+        states[last]["a.value"].data = states[last]["a.value"].clone()
+    else:
+        del states[last]
+    assert [stack.holds(place, states) for place in (0, 1)] == [True, False]
+
+
+@pytest.mark.parametrize("flat", [True, False])
+@pytest.mark.parametrize("places", [[0, 1, 2, 3, 4], [1, 2], [4], [0, 2, 3], [0, 2, 4]])
+def test_some_members_are_taken_and_put_back(flat: bool, places: list[int]) -> None:
+    stack, states = bound_stack(flat, [(2, 3)] * 5)
+    expected = [states[stack.parameters[place]]["a.value"].clone() for place in range(5)]
+    taken = stack.take(places)
+    pieces = taken["a.value"].view(len(places), 2, 3)
+    for piece, place in zip(pieces, places, strict=True):
+        assert torch.equal(piece, expected[place])
+    neighbours = len(places) == places[-1] - places[0] + 1
+    whole = stack.buffers["a.value"].untyped_storage().data_ptr()
+    assert (taken["a.value"].untyped_storage().data_ptr() == whole) == neighbours, "neighbours are not copied"
+    taken["a.value"] += 1
+    stack.put(places, taken)
+    for place, parameter in enumerate(stack.parameters):
+        assert torch.equal(states[parameter]["a.value"], expected[place] + (place in places))
+
+
+def test_who_leaves_a_stack_does_not_keep_it_alive() -> None:
+    stack, states = bound_stack(False, [(2, 3)] * 3)
+    stays, leaves, foreign = stack.parameters
+    own = states[foreign]["a.value"] = draw(2, 3)
+    held = states[leaves]["a.value"].clone()
+    stack.release(states, {id(stays): None})
+    assert states[leaves]["a.value"].untyped_storage().nbytes() == held.nbytes
+    assert torch.equal(states[leaves]["a.value"], held)
+    assert states[foreign]["a.value"] is own
+
+
+# ------------------------------------------------------------------------------------------------ many lanes
+
+
+def lanes_of(optimizer: nl.optim.Optimizer, weights: list[nn.Parameter]) -> list[list[int]]:
+    """The lanes of the latest step, as places in ``weights``."""
+    places = {id(weight): place for place, weight in enumerate(weights)}
+    lanes = optimizer._plans[0]._lanes
+    return sorted([places[id(parameter)] for parameter in lane.parameters] for lane in lanes)
+
+
+def step(optimizer: torch.optim.Optimizer, weights: list[nn.Parameter], absent: set[int] = frozenset()) -> None:
+    for place, weight in enumerate(weights):
+        weight.grad = None if place in absent else torch.ones_like(weight)
+    optimizer.step()
 
 
 def test_lanes_hold_what_is_alike() -> None:
-    rule, other = GradientDescent(), GradientDescent()
-    weights = parameters([(4, 6), (4, 6), (6, 4), (5,), (3, 2), (2, 2)])
-    large = nn.Parameter(torch.zeros(lanes.SMALL, dtype=torch.float64))
-    half = nn.Parameter(torch.zeros(5, dtype=torch.bfloat16))
-    late = nn.Parameter(torch.zeros(5, dtype=torch.float64))
-    entries = [Entry(weight, rule, False, True) for weight in weights[:3]]
-    entries += [Entry(weight, rule, True, True) for weight in (*weights[3:5], large, half, late)]
-    entries += [Entry(weights[5], other, True, True)]
-    states = {entry.parameter: {"step": torch.tensor(1.0)} for entry in entries}
-    states[late]["step"] += 1
-    made = make_lanes(entries, states, reads_weights=False)
-    groups = [[id(parameter) for parameter in lane.parameters] for lane in made]
-    expected = [weights[:2], [weights[2]], weights[3:5], [large], [half], [late], [weights[5]]]
-    assert groups == [[id(parameter) for parameter in group] for group in expected]
-    assert [lane.alone for lane in made] == [False, False, False, True, False, False, False]
-    assert [lane.step for lane in made] == [1, 1, 1, 1, 1, 2, 1]
+    weights = parameters([(4, 6), (4, 6), (6, 4), (5,), (3, 1), (2, 2)])
+    weights.append(nn.Parameter(torch.zeros(lanes.SMALL, dtype=torch.float64)))
+    weights.append(nn.Parameter(torch.zeros(5, dtype=torch.bfloat16)))
+    optimizer = nl.optim.Muon(weights, elementwise=[weights[5]])
+    step(optimizer, weights)
+    assert lanes_of(optimizer, weights) == [[0, 1], [2], [3, 4, 5], [6], [7]]
+
+
+def test_unequal_step_counts_share_a_lane_where_the_rule_does_the_same() -> None:
+    weights = parameters([(4, 6)] * 4)
+    plain, paced = nl.optim.Muon(weights), nl.optim.M3(weights, slow_period=3)
+    for absent in ({1}, {1, 2}, set()):
+        step(plain, weights, absent)
+        step(paced, weights, absent)
+    assert lanes_of(plain, weights) == [[0, 1, 2, 3]]
+    assert lanes_of(paced, weights) == [[0, 3], [1, 2]], "the slow memory is written at the third step of 0 and 3 alone"
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_step_over_a_subset_makes_no_new_stacks(name: str) -> None:
+    weights = parameters([(4, 6)] * 6)
+    optimizer = MAKERS[name](weights)
+    step(optimizer, weights)
+    places = [tensor.data_ptr() for tensor in stored(optimizer)]
+    for absent in ({0}, {1, 3}, {0, 1, 2, 3, 4}, set()):
+        step(optimizer, weights, absent)
+    assert places
+    assert [tensor.data_ptr() for tensor in stored(optimizer)] == places
+
+
+def stored(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """What is remembered, in order."""
+    return [tensor for state in optimizer.state.values() for name, tensor in sorted(state.items()) if name != "step"]
+
+
+def test_what_a_rule_needs_and_the_state_lacks_is_an_error() -> None:
+    weight = nn.Parameter(torch.ones(2, 3))
+    optimizer = nl.optim.Adam([weight])
+    step(optimizer, [weight])
+    del optimizer.state[weight]["momentum.model.value"]
+    with pytest.raises(RuntimeError, match=r"momentum\.model\.value.*missing.*clear\(\)"):
+        step(optimizer, [weight])
+    optimizer.state[weight].clear()
+    step(optimizer, [weight])
+    assert int(optimizer.state[weight]["step"]) == 1
 
 
 # ------------------------------------------------------------------------------------------- plain helpers

@@ -84,7 +84,7 @@ def _system(optimizer: Optimizer, part: _Part) -> NestedSystem:
         type(optimizer).__name__,
         sort_into_levels([_weights(part), *map(_together, found.values())]),
         notes=("a step needs a closure that keeps the graph of the loss",) if optimizer.needs_graph else (),
-        settings=tuple({name: float(group[name]) for name in sorted(used)} for group in groups),
+        settings=tuple({name: _number(optimizer, group, name) for name in sorted(used)} for group in groups),
         where={"u": _gradient(part)},
         covers=covered(parameters),
         bookkeeping=bookkeeping,
@@ -178,6 +178,11 @@ def _weights(part: _Part) -> Memory:
         retention=part.retention,
         update="" if type(part.rule) is GradientDescent else _update(part.rule) or "the rule's update",
     )
+
+
+def _number(optimizer: Optimizer, group: dict[str, Any], name: str) -> float:
+    """A setting as it is in force now."""
+    return float(optimizer.rate(group, own=False) if name == "elementwise_lr" else group[name])
 
 
 def _gradient(part: _Part) -> str:

@@ -18,6 +18,7 @@ from torch import Tensor
 from nestlearn.memory.models import Constant, Model, Parameters
 from nestlearn.memory.objectives import L2, Objective
 from nestlearn.memory.rules import Context, GradientDescent, Rule, Scalar, State, apply_update
+from nestlearn.memory.times import Times, happens_at
 
 __all__ = ["AssociativeMemory"]
 
@@ -83,7 +84,7 @@ class AssociativeMemory:
         key: Tensor,
         value: Tensor,
         *,
-        time: int | Tensor | None = None,
+        time: int | Times | Tensor | None = None,
         lr: Scalar | None = None,
         retention: Scalar | None = None,
         observations: dict[str, Tensor] | None = None,
@@ -147,7 +148,7 @@ class AssociativeMemory:
         if time is None:
             raise ValueError(f"a memory with period {self.period} needs to know the time: pass write(..., time=step)")
         pending = {name: total + gradients[name] for name, total in state["pending"].items()}
-        due = (time + 1) % self.period == 0
+        due = happens_at(time, lambda time: (time + 1) % self.period == 0)
         if isinstance(due, bool) and not due:
             return {**state, "pending": pending}
         # A nested rule counts its own writes, not the keys that were collected for them.

@@ -48,6 +48,6 @@ def bias_corrected(retention: float) -> Callable[[Tensor, Scene], Tensor]:
     """A read-out that divides an exponential average, started at zero, by the weight its values have received."""
 
     def readout(answer: Tensor, scene: Scene) -> Tensor:
-        return answer / (1 - retention ** (scene.time + 1))  # type: ignore[operator]
+        return answer / scene.number(lambda time: 1 - retention ** (time + 1))
 
     return readout

@@ -15,7 +15,7 @@ between levels here is direct reading (M5); states are plain tensors, so back-pr
 initial states are the caller's to use.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +24,8 @@ from torch import Tensor
 
 from nestlearn.memory.associative import AssociativeMemory
 from nestlearn.memory.models import Parameters
-from nestlearn.memory.rules import Context, Rule, Scalar, State
+from nestlearn.memory.rules import Context, Rule, Scalar, State, always
+from nestlearn.memory.times import Times, happens_at, number_at, numbers_at
 
 __all__ = ["Consult", "Consulted", "Scene", "the_gradient"]
 
@@ -40,12 +41,16 @@ class Scene:
 
     gradient: Tensor
     parameter: Tensor | None = None
-    time: int | Tensor | None = None
+    time: int | Times | Tensor | None = None
     observations: Mapping[str, Any] = field(default_factory=dict)
     scalars: Mapping[str, Scalar] = field(default_factory=dict)
     inplace: bool = False
     answers: dict[str, Tensor] = field(default_factory=dict)
     known: dict[str, Tensor] = field(default_factory=dict)
+
+    def number(self, at: Callable[[Any], Any]) -> Any:
+        """``at(time)``; where memories of the batch have been written unequally often, one number for each of them."""
+        return number_at(self.time, at)
 
     def once(self, name: str, compute: Callable[["Scene"], Tensor]) -> Tensor:
         """``compute(scene)``, remembered under ``name`` until the write is over."""
@@ -70,6 +75,7 @@ class Consulted:
         key, value: what it is written with.
         query: what it is asked; None asks the key it was just shown.
         readout: a pure function of (answer, scene) applied after the read, such as bias correction or Newton-Schulz.
+            Numbers that depend on the time it takes from ``scene.number``.
         fresh: True reads the memory after its write (as [S] 5.3 prints), False before it.
         every: the memory is shown a pair only at every ``every``-th write of the parameter; between, it is only asked.
             This is how an expensive value is computed rarely while the memory carries it.
@@ -112,6 +118,21 @@ class Consulted:
             state["surprise"] = gradient.new_zeros(batch_shape)
         return state
 
+    def schedule(self, shape: torch.Size) -> Callable[[int], Hashable]:
+        """``Rule.schedule`` of what happens here, for gradients of ``shape``."""
+        model, every, period = self.memory.model, self.every, self.memory.period
+        tensors = model.init(tuple(shape if model.per_entry else shape[:-2]), device="meta").values()
+        inner = [self.memory.rule.schedule(tensor.shape) for tensor in tensors]
+        if every == period == 1 and all(each is always for each in inner):
+            return always
+
+        def happens(time: int) -> Hashable:
+            shown, writes = time % every == 0, time // every
+            written = shown and (writes + 1) % period == 0
+            return shown, written, tuple(each(writes // period) for each in inner) if written else ()
+
+        return happens
+
     def consult(self, state: State, scene: Scene) -> tuple[Tensor, State]:
         """Show the memory its pair, ask it, and return (answer, state)."""
         written = state
@@ -138,20 +159,20 @@ class Consulted:
             written["answer"] = answer
         return answer, written
 
-    def _changes(self, time: int | Tensor | None) -> bool:
+    def _changes(self, time: int | Times | Tensor | None) -> bool:
         if self.every > 1:
             return self._happens(time, self.every, first=True)
         return self._happens(time, self.memory.period, first=False)
 
-    def _happens(self, time: int | Tensor | None, every: int, *, first: bool) -> bool:
+    def _happens(self, time: int | Times | Tensor | None, every: int, *, first: bool) -> bool:
         """Whether what happens once in ``every`` writes happens at this one: at the first of them, or at the last."""
         if every == 1:
             return True
-        if not isinstance(time, int):
+        if not isinstance(time, int | Times):
             raise ValueError(
                 f"memory {self.name!r} acts once in {every} writes and needs the time as an int, got {time!r}"
             )
-        return time % every == 0 if first else (time + 1) % every == 0
+        return happens_at(time, lambda time: (time if first else time + 1) % every == 0)
 
 
 @dataclass(frozen=True)
@@ -174,7 +195,13 @@ class Consult(Rule):
     update_is: str = ""
 
     def scalars(self, time: Any) -> Mapping[str, Scalar]:
-        return self.scalars_at(time)
+        return numbers_at(time, self.scalars_at)
+
+    def schedule(self, shape: torch.Size) -> Callable[[int], Hashable]:
+        members = [member.schedule(shape) for member in self.memories(shape)]
+        if all(happens is always for happens in members):
+            return always
+        return lambda time: tuple(happens(time) for happens in members)
 
     def init(self, parameters: Parameters, generator: torch.Generator | None = None) -> State:
         return {

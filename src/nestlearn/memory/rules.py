@@ -10,7 +10,7 @@ are numbers, or tensors over the batch of memories [*B]; a write may override th
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from nestlearn.memory.models import Model, Parameters
+from nestlearn.memory.times import Times
 
 __all__ = [
     "Context",
@@ -26,7 +27,9 @@ __all__ = [
     "LeastSquares",
     "Rule",
     "State",
+    "always",
     "apply_update",
+    "in_words",
 ]
 
 State = dict[str, Any]
@@ -40,8 +43,9 @@ class Context:
     """What a rule may see of the write that it serves, besides the gradients.
 
     ``model``, ``parameters``, ``key`` and ``value`` are those of the memory being written (None for weights whose
-    layer the caller does not know); ``time`` counts the earlier writes of this memory; ``lr`` is the length of the
-    step to come, and ``observations`` are tensors that a caller measured outside of the memory, such as the covariance
+    layer the caller does not know); ``time`` counts the earlier writes of this memory (``Times``: of each one in the
+    batch, see ``Rule.schedule``); ``lr`` is the length of the step to come, and ``observations`` are
+    tensors that a caller measured outside of the memory, such as the covariance
     of a layer's inputs. ``scalars`` is what the rule itself said at this time (``Rule.scalars``), if a caller asked it
     before, else None; ``inplace`` lets memories overwrite the state that they are given. ``at`` are the parameters at
     which the gradients were taken, where these are older than ``parameters`` (S6), else None.
@@ -51,7 +55,7 @@ class Context:
     parameters: Parameters | None = None
     key: Tensor | None = None
     value: Tensor | None = None
-    time: int | Tensor | None = None
+    time: int | Times | Tensor | None = None
     lr: Scalar = 1.0
     observations: Mapping[str, Any] = field(default_factory=dict)
     scalars: Mapping[str, Scalar] | None = None
@@ -80,14 +84,30 @@ class Rule(ABC):
         """Numbers that depend on the time alone; a caller that writes in pieces asks for them once."""
         return {}
 
+    def schedule(self, shape: torch.Size) -> Callable[[int], Hashable]:
+        """What happens at a time, for tensors of ``shape``: any value that is equal where the rule does the same.
+
+        Parameters with equal values are written in one batch, with ``context.time`` a ``Times`` if their times differ.
+        By default no two times are the same, so that a rule may look at the time in any way.
+        """
+        return lambda time: time
+
     @abstractmethod
     def update(self, state: State, gradients: Parameters, context: Context) -> tuple[Parameters, State]:
         """(updates, state): updates point uphill and have the shapes of ``gradients``."""
 
 
+def always(time: int) -> Hashable:
+    """The schedule of a rule that does the same at every write."""
+    return None
+
+
 @dataclass(frozen=True)
 class GradientDescent(Rule):
     """The update is the gradient: theta <- retention theta - lr dL/dtheta (M3, O1)."""
+
+    def schedule(self, shape: torch.Size) -> Callable[[int], Hashable]:
+        return always
 
     def update(self, state: State, gradients: Parameters, context: Context) -> tuple[Parameters, State]:
         return gradients, state
@@ -105,6 +125,9 @@ class DeltaGradientDescent(Rule):
 
     implicit: bool = False
     mean: bool = False
+
+    def schedule(self, shape: torch.Size) -> Callable[[int], Hashable]:
+        return always
 
     def update(self, state: State, gradients: Parameters, context: Context) -> tuple[Parameters, State]:
         if context.model is None or context.parameters is None or context.key is None:
@@ -140,6 +163,9 @@ class LeastSquares(Rule):
 
     reads_gradients: ClassVar[bool] = False
 
+    def schedule(self, shape: torch.Size) -> Callable[[int], Hashable]:
+        return always
+
     def init(self, parameters: Parameters, generator: torch.Generator | None = None) -> State:
         weight = parameters["weight"]
         gram = weight.new_zeros((*weight.shape[:-2], weight.shape[-1], weight.shape[-1]))
@@ -164,6 +190,11 @@ def apply_update(parameter: Tensor, update: Tensor, lr: Scalar, retention: Scala
     if isinstance(lr, Tensor):
         return kept - spread(lr, update) * update
     return torch.sub(kept, update, alpha=lr)
+
+
+def in_words(number: Scalar) -> str:
+    """Twelve digits of a number. Inside a compiled kernel settings are tensors, and nobody reads the words there."""
+    return "..." if isinstance(number, Tensor) else f"{number:.12g}"
 
 
 def spread(coefficient: Scalar, tensor: Tensor) -> Scalar:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from nestlearn.memory.boxes import average_box
 from nestlearn.memory.nesting import Consult, Scene
-from nestlearn.memory.rules import Rule
+from nestlearn.memory.rules import Rule, in_words
 from nestlearn.optim.optimizer import Common, Optimizer, Params
 
 __all__ = ["Adam", "adam_rule"]
@@ -30,7 +30,8 @@ def adam_rule(betas: tuple[float, float], eps: float) -> Rule:
         average_box("momentum", first),
         average_box("second_moment", second, value=lambda scene: scene.gradient.square(), value_is="u^2"),
     )
-    update_is = f"momentum / (1 - {first:.12g}^t) / (sqrt(second_moment / (1 - {second:.12g}^t)) + {eps:.12g})"
+    said = [in_words(number) for number in (first, second, eps)]
+    update_is = "momentum / (1 - {}^t) / (sqrt(second_moment / (1 - {}^t)) + {})".format(*said)
     return Consult(memories=lambda shape: memories, combine=combine, scalars_at=corrections, update_is=update_is)
 
 

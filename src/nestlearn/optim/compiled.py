@@ -1,71 +1,155 @@
 """Large element-wise lanes in one compiled kernel: every tensor is read once and written once a step."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 from torch import Tensor
 
 from nestlearn.memory.rules import Context
-from nestlearn.optim.lanes import Lane, Scalar, States, as_real, memory_dtype, step_weights
+from nestlearn.optim.lanes import Lane, Scalar, as_real, flatten, memory_dtype, remember, step_weights
 
-__all__ = ["CompiledLanes", "compile_lanes"]
+if TYPE_CHECKING:
+    from nestlearn.optim.optimizer import Optimizer
+
+__all__ = ["CompiledLanes", "Written", "compile_lanes"]
 
 CHUNK = 16
 """Lanes in one kernel. More save calls (a tenth of a millisecond each) and cost compilation time."""
 
 
 class CompiledLanes:
-    """Lanes of one rule, dtype and step count, each of a single contiguous parameter, that one kernel writes."""
+    """Lanes of one rule and dtype, each of a single contiguous parameter, that one kernel writes.
 
-    def __init__(self, lanes: list[Lane]) -> None:
+    What a scheduler may change enters the kernel as tensors: lr, decay and all that depends on the time, and every
+    number among the settings of the rule. So it is compiled once. (A rule of one's own that cannot take tensors for its
+    settings is compiled anew when they change.)
+
+    Args:
+        lanes: what it writes.
+        optimizer, group: whose lanes they are.
+    """
+
+    def __init__(self, lanes: list[Lane], optimizer: "Optimizer", group: dict[str, Any]) -> None:
+        self.ids = [id(lane.parameters[0]) for lane in lanes]
         self.lanes = lanes
         self.own_lr = lanes[0].own_lr
-        self.parameters = [lane.parameters[0] for lane in lanes]
+        self._make_rule = optimizer.element_rule
+        self._settings = optimizer.rule_settings(group)
+        self._tensors = self._takes_tensors()
         self._kernel: Callable[..., None] = torch.compile(self._write, dynamic=False)
 
-    def bound(self, states: States) -> bool:
-        """Whether ``states`` still holds the lanes' own tensors."""
-        return all(lane.bound(states) for lane in self.lanes)
+    @property
+    def parameters(self) -> list[Tensor]:
+        """The parameters that it writes."""
+        return [lane.parameters[0] for lane in self.lanes]
+
+    def follow(self, lanes: list[Lane], settings: Mapping[str, Any]) -> None:
+        """Take over the lanes of this step and what the settings are now."""
+        self.lanes, self._settings = lanes, dict(settings)
 
     def write(
-        self, gradients: list[Tensor], observations: dict[str, Tensor], time: int, lr: Scalar, retention: Scalar
+        self,
+        gradients: list[Tensor],
+        observations: Mapping[str, Tensor],
+        times: Sequence[int],
+        lr: Scalar,
+        retention: Scalar,
     ) -> None:
         """One write of every parameter; element-wise rules observe nothing but gradients."""
         lines = [as_real(parameter.detach()).view(-1) for parameter in self.parameters]
-        numbers = {"lr": lr, "retention": retention, **self.lanes[0].rule.scalars(time)}
-        # As tensors, these change from step to step without a new compilation.
-        dtype = memory_dtype(lines[0])
-        as_tensors = {name: torch.as_tensor(number, dtype=dtype) for name, number in numbers.items()}
         flat = [gradient.reshape(-1) for gradient in gradients]
-        self._kernel(lines, flat, [lane.buffers for lane in self.lanes], torch.tensor(time, dtype=dtype), as_tensors)
+        buffers = [lane.stack.take(lane.places) for lane in self.lanes]
+        found = [self.lanes[0].rule.scalars(time) for time in times]
+        # As tensors, these change from step to step without a new compilation.
+        numbers = [torch.as_tensor(number, dtype=torch.float64) for number in (lr, retention)]
+        each = torch.tensor([[time, *scalars.values()] for time, scalars in zip(times, found, strict=True)])
+        each = each.double().to(lines[0].device, non_blocking=True)
+        settings = _as_tensors(self._settings) if self._tensors else self._settings
+        self._kernel(lines, flat, buffers, numbers, each, [*found[0]], settings)
 
     def _write(
         self,
         lines: list[Tensor],
         gradients: list[Tensor],
         buffers: list[dict[str, Tensor]],
-        time: Any,
-        numbers: dict[str, Tensor],
+        numbers: list[Tensor],
+        each: Tensor,
+        names: list[str],
+        settings: dict[str, Any],
     ) -> None:
-        context = Context(time=time, lr=numbers["lr"], scalars=numbers)
-        for lane, line, gradient, held in zip(self.lanes, lines, gradients, buffers, strict=True):
-            update = lane.remember(gradient.to(memory_dtype(line)), held, context)
-            step_weights([line], [update], numbers["lr"], numbers["retention"])
+        lr, retention = numbers
+        # Made here, so that whatever the rule computes from its settings is computed by the kernel.
+        rule = self._make_rule(settings)
+        for place, (line, gradient, held) in enumerate(zip(lines, gradients, buffers, strict=True)):
+            time, *scalars = each[place].unbind(0)
+            context = Context(time=time, lr=lr, scalars=dict(zip(names, scalars, strict=True)))
+            update = remember(rule, gradient.to(memory_dtype(line)), held, context)
+            step_weights([line], [update], lr, retention)
+
+    def _takes_tensors(self) -> bool:
+        """Whether the rule works on settings that are tensors; one that does not is compiled for their numbers."""
+        line = torch.zeros(1)
+        try:
+            rule = self._make_rule(_as_tensors(self._settings))
+            buffers = flatten(rule.init({"weight": line}).get("weight", {}))
+            remember(rule, line, buffers, Context(time=0, scalars=rule.scalars(0)))
+        except (RuntimeError, TypeError, ValueError):
+            return False
+        return True
 
 
-def compile_lanes(lanes: list[Lane]) -> list[Lane | CompiledLanes]:
-    """Lanes with those that one kernel can write together put together."""
+Written = list[tuple[Lane | CompiledLanes, list[int]]]
+"""Lanes, and which parameters of a step each of them writes."""
+
+
+def compile_lanes(
+    optimizer: "Optimizer",
+    group: dict[str, Any],
+    written: Written,
+    made: list[CompiledLanes],
+) -> Written:
+    """The lanes of a step with those put together that one kernel writes.
+
+    A kernel is made for the large lanes of the first step. One that is not needed whole, as some of its parameters
+    have no gradient, rests: those that have one are written by their own lanes, with the same result.
+
+    Args:
+        optimizer, group: whose lanes they are.
+        written: lanes, and which parameters of the step each of them writes.
+        made: the kernels so far; new ones are appended.
+    """
+    settings = optimizer.rule_settings(group)
+    large = {id(lane.parameters[0]): (lane, order) for lane, order in written if _compilable(lane)}
+    present = {id(parameter) for parameter in group["params"]}
+    made[:] = [kernel for kernel in made if present.issuperset(kernel.ids)]
+    covered = {number for kernel in made for number in kernel.ids}
     kinds: dict[Any, list[Lane]] = {}
-    rest: list[Lane | CompiledLanes] = []
-    for lane in lanes:
-        parameter = lane.parameters[0]
-        if lane.alone and parameter.is_contiguous():
-            kinds.setdefault((id(lane.rule), lane.own_lr, parameter.dtype, parameter.device, lane.step), []).append(
-                lane
-            )
-        else:
-            rest.append(lane)
+    for number, (lane, _) in large.items():
+        if number not in covered:
+            kinds.setdefault((lane.own_lr, lane.parameters[0].dtype, lane.parameters[0].device), []).append(lane)
     for alike in kinds.values():
-        rest += [CompiledLanes(alike[start : start + CHUNK]) for start in range(0, len(alike), CHUNK)]
-    return rest
+        chunks = [alike[start : start + CHUNK] for start in range(0, len(alike), CHUNK)]
+        made += [CompiledLanes(chunk, optimizer, group) for chunk in chunks]
+    found: Written = [each for each in written if not _compilable(each[0])]
+    for kernel in made:
+        pairs = [large[number] for number in kernel.ids if number in large]
+        if len(pairs) == len(kernel.ids):
+            kernel.follow([lane for lane, _ in pairs], settings)
+            found.append((kernel, [order[0] for _, order in pairs]))
+        else:
+            found += pairs
+    return found
+
+
+def _compilable(lane: Lane | CompiledLanes) -> TypeGuard[Lane]:
+    return isinstance(lane, Lane) and lane.alone and lane.parameters[0].is_contiguous()
+
+
+def _as_tensors(value: Any) -> Any:
+    """A setting with its numbers as 0-D tensors, which a kernel reads at each call."""
+    if isinstance(value, dict):
+        return {name: _as_tensors(item) for name, item in value.items()}
+    if isinstance(value, tuple | list):
+        return tuple(_as_tensors(item) for item in value)
+    return torch.tensor(value, dtype=torch.float64) if isinstance(value, float) else value

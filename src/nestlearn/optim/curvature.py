@@ -81,8 +81,7 @@ def _signs(optimizer: "Optimizer", parameters: list[Tensor]) -> list[Tensor]:
     """Random signs, drawn from the step counts and so from the optimizer's state: a resumed run draws the same."""
     signs = []
     for place, parameter in enumerate(parameters):
-        steps = int(optimizer.state[parameter]["step"]) if optimizer.state[parameter] else 0
-        generator = torch.Generator(parameter.device).manual_seed((steps << 20) + place)
+        generator = torch.Generator(parameter.device).manual_seed((optimizer.taken(parameter) << 20) + place)
         draw = torch.randint(0, 2, parameter.shape, generator=generator, device=parameter.device)
         signs.append(draw.to(parameter.dtype) * 2 - 1)
     return signs

@@ -1,4 +1,4 @@
-"""Momentum as an MLP that is trained online, and the same for Adam's second moment (O5, O6, O8, [S] 5)."""
+"""Momentum as an MLP that is trained online (O5, O6, [S] 5.3)."""
 
 from dataclasses import dataclass
 from typing import Any, Unpack
@@ -14,6 +14,7 @@ from nestlearn.memory.rules import Rule
 from nestlearn.ops.matrix import newton_schulz
 from nestlearn.optim import curvature
 from nestlearn.optim.adam import adam_rule
+from nestlearn.optim.checks import one_process
 from nestlearn.optim.lanes import matrix_shape, memory_dtype, unflatten
 from nestlearn.optim.muon import update_scale
 from nestlearn.optim.optimizer import Common, Params
@@ -131,6 +132,7 @@ class DeepMomentum(TargetedOptimizer):
         found = super().observe(loss)
         quadratic = [g for g in self.param_groups if g["objective"] == "quadratic" and g["memory"]]
         if quadratic:
+            one_process(self, "curvature", "Train in one process, or take another objective, such as 'l2'.")
             idle = loss is None and all(float(group["lr"]) == 0 for group in self.param_groups)
             found["curvature_product"] = self._curvature_products(quadratic, loss, idle)
         return found
@@ -145,7 +147,10 @@ class DeepMomentum(TargetedOptimizer):
                     continue
                 gradient = parameter.grad.reshape(matrix_shape(parameter)).to(memory_dtype(parameter))
                 gradient = -gradient if group["maximize"] else gradient
-                state = unflatten(self.state[parameter] or self.fresh_state(parameter, group))["momentum"]
+                held = self.state[parameter]
+                held = held if "step" in held else self.fresh_state(parameter, group)
+                own = {name: leaf for name, leaf in held.items() if str(name).startswith("momentum.")}
+                state = unflatten(own)["momentum"]
                 memory = _row_memory(group).consulted("momentum", gradient.shape, key=_key, value=_key).memory
                 rows = memory.read(state, unit(as_rows(gradient)))
                 signs.append(-1 if group["maximize"] else 1)

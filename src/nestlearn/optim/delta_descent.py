@@ -1,12 +1,14 @@
 """The delta rule for the weights themselves (O12, [NL] 54-57)."""
 
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Unpack
 
+import torch
 from torch import Tensor, nn
 
 from nestlearn.memory.models import Parameters
-from nestlearn.memory.rules import Context, GradientDescent, Rule, State
+from nestlearn.memory.rules import Context, GradientDescent, Rule, State, always
 from nestlearn.optim.layered import LayeredOptimizer, require_model
 from nestlearn.optim.optimizer import Common, Params
 
@@ -48,6 +50,9 @@ class DeltaGradientDescent(LayeredOptimizer):
 @dataclass(frozen=True)
 class _LayerDelta(Rule):
     """(u + W A) / (1 + lr tr A): core's implicit DeltaGradientDescent, from the covariance instead of the keys."""
+
+    def schedule(self, shape: torch.Size) -> Callable[[int], Hashable]:
+        return always
 
     update_is: ClassVar[str] = "(u + W A) / (1 + lr tr A); A the covariance of the layer's inputs"
 

@@ -4,21 +4,23 @@ A *matrix lane* stacks parameters of one shape [B, n, m], so that B matrices cos
 joins small parameters of an element-wise rule, whatever their shapes, end to end; a large one has a lane of its own,
 which is walked in blocks that stay in a processor's cache.
 
-The truth is ``state[parameter]``, a flat dictionary of tensors with dotted names. A lane holds the stacked tensors of
-which those are views, and notices when somebody (``load_state_dict``, a distributed checkpoint) has put other tensors
-there.
+A lane is made of those members of a stack that are written now. They may have been written unequally often before, as
+long as the rule does the same at these times (``Rule.schedule``).
 """
 
-from collections.abc import MutableMapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from nestlearn.memory.rules import Context, Rule, State
+from nestlearn.memory.rules import Context, Rule, State, always
+from nestlearn.memory.times import Times
+from nestlearn.optim.stacks import Stack
 
-__all__ = ["Entry", "Lane", "as_real", "flatten", "make_lanes", "matrix_shape", "memory_dtype", "unflatten"]
+__all__ = ["Entry", "Lane", "as_real", "flatten", "matrix_shape", "memory_dtype", "unflatten"]
 
 SMALL = 1 << 14
 """Parameters of an element-wise rule with fewer elements share a flat lane: copying is cheaper than visiting them."""
@@ -30,7 +32,6 @@ MATRIX_BLOCK = 1 << 20
 """Entries of equal matrices written at once on a CPU; beyond that a batch saves no time and leaves the cache."""
 
 Scalar = float | Tensor
-States = MutableMapping[Tensor, dict[str, Tensor]]
 
 
 class Entry(NamedTuple):
@@ -44,126 +45,126 @@ class Entry(NamedTuple):
 
 @dataclass
 class Lane:
-    """Parameters written together, their rule, and the stacked state behind ``state[parameter]``.
+    """Members of a stack that are written together, and the rule that writes them.
 
-    ``step`` is the step count of its parameters when the lane was made.
+    Args:
+        rule: what writes them.
+        stack: where their memories lie.
+        places: which members of the stack they are, in its order.
+        own_lr: whether their lr is the named rule's.
+        reads_weights: whether the rule looks at the weights themselves.
+        schedule: of the rule, for matrices of this shape.
     """
 
     rule: Rule
-    parameters: list[Tensor]
-    flat: bool
+    stack: Stack
+    places: Sequence[int]
     own_lr: bool
-    step: int = 0
     reads_weights: bool = False
-    buffers: dict[str, Tensor] = field(default_factory=dict)
-    views: list[dict[str, Tensor]] = field(default_factory=list)
+    schedule: Callable[[int], Hashable] = always
 
-    @property
-    def alone(self) -> bool:
-        """Whether this is the lane of one large parameter of an element-wise rule."""
-        return self.flat and self.parameters[0].numel() >= SMALL
+    def __post_init__(self) -> None:
+        self.flat = self.stack.flat
+        self.parameters = [self.stack.parameters[place] for place in self.places]
+        self.alone = self.flat and self.parameters[0].numel() >= SMALL
 
-    def bound(self, states: States) -> bool:
-        """Whether ``states`` still holds this lane's own views."""
-        return all(
-            all(states[parameter].get(name) is view for name, view in views.items())
-            for parameter, views in zip(self.parameters, self.views, strict=True)
-        )
-
-    def bind(self, states: States) -> None:
-        """Stack the parameters' states and put views of the stack in their place."""
-        self.views = [{} for _ in self.parameters]
-        for name in [name for name in states[self.parameters[0]] if _is_memory(name)]:
-            leaves = [states[parameter][name] for parameter in self.parameters]
-            if self.flat:
-                buffer = torch.cat([leaf.reshape(-1) for leaf in leaves]) if len(leaves) > 1 else leaves[0].reshape(-1)
-                pieces = buffer.split([leaf.numel() for leaf in leaves])
-                own = [piece.view(leaf.shape) for piece, leaf in zip(pieces, leaves, strict=True)]
-            else:
-                buffer = _stack(leaves)
-                own = list(buffer.unbind(0))
-            self.buffers[name] = buffer
-            for parameter, views, view in zip(self.parameters, self.views, own, strict=True):
-                states[parameter][name] = views[name] = view
+    def together(self, times: Sequence[int]) -> bool:
+        """Whether the rule does the same to all members when they have been written so often before."""
+        return self.schedule is always or len({self.schedule(time) for time in set(times)}) == 1
 
     def write(
-        self, gradients: list[Tensor], observations: dict[str, Tensor], time: int, lr: Scalar, retention: Scalar
+        self,
+        gradients: list[Tensor],
+        observations: Mapping[str, Tensor],
+        times: Sequence[int],
+        lr: Scalar,
+        retention: Scalar,
     ) -> None:
-        """One write of every parameter of the lane: memories first, then the weights."""
+        """One write of every parameter of the lane: memories first, then the weights.
+
+        Args:
+            gradients: shaped like the parameters.
+            observations: what the rule needs besides, stacked [B, ...].
+            times: how often each parameter was written before.
+            lr, retention: of the weights.
+        """
         weights = [as_real(parameter.detach()) for parameter in self.parameters]
-        context = Context(time=time, lr=lr, observations=observations, scalars=self.rule.scalars(time))
         if not self.flat:
-            self._write_matrices(weights, gradients, context, retention)
-        elif not self.alone:
-            joined = torch.cat([gradient.reshape(-1) for gradient in gradients]).to(memory_dtype(weights[0]))
-            update = self.remember(joined, self.buffers, context)
-            step_weights(weights, list(update.split([weight.numel() for weight in weights])), lr, retention)
+            self._write_matrices(weights, gradients, observations, times, lr, retention)
+        elif self.alone:
+            self._write_large(weights[0], gradients[0].reshape(-1), times[0], lr, retention)
         else:
-            self._write_large(weights[0], gradients[0].reshape(-1), context, retention)
+            sizes = [weight.numel() for weight in weights]
+            joined = torch.cat([gradient.reshape(-1) for gradient in gradients]).to(memory_dtype(weights[0]))
+            context = self._context(times, lr, partial(_over_entries, joined, sizes))
+            update = self._remember(joined, self.places, context)
+            step_weights(weights, list(update.split(sizes)), lr, retention)
+
+    def _context(self, times: Sequence[int], lr: Scalar, spread: Any) -> Context:
+        time = Times.of(times, spread)
+        return Context(time=time, lr=lr, scalars=self.rule.scalars(time))
 
     def _write_matrices(
-        self, weights: list[Tensor], gradients: list[Tensor], context: Context, retention: Scalar
+        self,
+        weights: list[Tensor],
+        gradients: list[Tensor],
+        observations: Mapping[str, Tensor],
+        times: Sequence[int],
+        lr: Scalar,
+        retention: Scalar,
     ) -> None:
         shape, dtype = matrix_shape(weights[0]), memory_dtype(weights[0])
         count = max(1, MATRIX_BLOCK // weights[0].numel()) if weights[0].device.type == "cpu" else len(weights)
         for start in range(0, len(weights), count):
             part = slice(start, start + count)
+            gradient = _stack([gradient.reshape(shape) for gradient in gradients[part]]).to(dtype)
+            context = self._context(times[part], lr, partial(_over_matrices, gradient))
+            context = replace(context, observations={name: values[part] for name, values in observations.items()})
             if self.reads_weights:
                 stacked = _stack([weight.reshape(shape) for weight in weights[part]]).to(dtype)
                 context = replace(context, parameters={"weight": stacked})
-            seen = {name: values[part] for name, values in context.observations.items()}
-            buffers = {name: buffer[part] for name, buffer in self.buffers.items()}
-            gradient = _stack([gradient.reshape(shape) for gradient in gradients[part]]).to(dtype)
-            update = self.remember(gradient, buffers, replace(context, observations=seen))
-            step_weights(weights[part], list(update.unbind(0)), context.lr, retention)
+            update = self._remember(gradient, self.places[part], context)
+            step_weights(weights[part], list(update.unbind(0)), lr, retention)
 
-    def _write_large(self, weight: Tensor, gradient: Tensor, context: Context, retention: Scalar) -> None:
+    def _write_large(self, weight: Tensor, gradient: Tensor, time: int, lr: Scalar, retention: Scalar) -> None:
         line = weight.view(-1) if weight.is_contiguous() else weight.reshape(-1)
         size = BLOCK if weight.device.type == "cpu" else weight.numel()
+        context = self._context([time], lr, None)
+        held = self.stack.take(self.places)
         for start in range(0, weight.numel(), size):
             block = slice(start, start + size)
-            buffers = {name: buffer[block] for name, buffer in self.buffers.items()}
-            update = self.remember(gradient[block].to(memory_dtype(weight)), buffers, context)
-            step_weights([line[block]], [update], context.lr, retention)
+            buffers = {name: buffer[block] for name, buffer in held.items()}
+            update = remember(self.rule, gradient[block].to(memory_dtype(weight)), buffers, context)
+            step_weights([line[block]], [update], lr, retention)
         if not weight.is_contiguous():
             weight.copy_(line.view(weight.shape))
 
-    def remember(self, gradient: Tensor, buffers: dict[str, Tensor], context: Context) -> Tensor:
-        """Let the rule write its memories into ``buffers``; return its update."""
-        context = replace(context, inplace=True)
-        updates, written = self.rule.update({"weight": unflatten(buffers)}, {"weight": gradient}, context)
-        for name, tensor in flatten(written.get("weight", {})).items():
-            if tensor is not buffers[name]:
-                buffers[name].copy_(tensor)
-        return updates["weight"]
+    def _remember(self, gradient: Tensor, places: Sequence[int], context: Context) -> Tensor:
+        buffers = self.stack.take(places)
+        update = remember(self.rule, gradient, buffers, context)
+        self.stack.put(places, buffers)
+        return update
 
 
-def make_lanes(entries: list[Entry], states: States, *, reads_weights: bool) -> list[Lane]:
-    """Group entries into lanes, parameters of a lane having taken equally many steps, and bind them to ``states``."""
-    groups: dict[Any, list[Entry]] = {}
-    for entry in entries:
-        parameter = entry.parameter
-        kind: tuple[Any, ...] = (id(entry.rule), entry.flat, entry.own_lr, parameter.dtype, parameter.device)
-        kind = (*kind, int(states[parameter]["step"]))
-        if not entry.flat:
-            kind = (*kind, matrix_shape(parameter))
-        elif parameter.numel() >= SMALL:
-            kind = (*kind, id(parameter))
-        groups.setdefault(kind, []).append(entry)
-    lanes = [
-        Lane(
-            group[0].rule,
-            [entry.parameter for entry in group],
-            group[0].flat,
-            group[0].own_lr,
-            int(states[group[0].parameter]["step"]),
-            reads_weights=reads_weights,
-        )
-        for group in groups.values()
-    ]
-    for lane in lanes:
-        lane.bind(states)
-    return lanes
+def remember(rule: Rule, gradient: Tensor, buffers: dict[str, Tensor], context: Context) -> Tensor:
+    """Let a rule write its memories into ``buffers``; return its update."""
+    context = replace(context, inplace=True)
+    updates, written = rule.update({"weight": unflatten(buffers)}, {"weight": gradient}, context)
+    for name, tensor in flatten(written.get("weight", {})).items():
+        if tensor is not buffers[name]:
+            buffers[name].copy_(tensor)
+    return updates["weight"]
+
+
+def _over_entries(like: Tensor, sizes: list[int], numbers: Sequence[float]) -> Tensor:
+    """One number a parameter, repeated for each of its entries: [entries]."""
+    each = torch.tensor(numbers, dtype=like.dtype).to(like.device, non_blocking=True)
+    return each.repeat_interleave(torch.tensor(sizes, device=like.device), output_size=sum(sizes))
+
+
+def _over_matrices(like: Tensor, numbers: Sequence[float]) -> Tensor:
+    """One number a matrix: [B, 1, 1]."""
+    return torch.tensor(numbers, dtype=like.dtype).to(like.device, non_blocking=True)[:, None, None]
 
 
 def step_weights(weights: list[Tensor], updates: list[Tensor], lr: Scalar, retention: Scalar) -> None:
@@ -218,11 +219,6 @@ def unflatten(flat: dict[str, Tensor]) -> State:
             place = place.setdefault(part, {})
         place[last] = value
     return nested
-
-
-def _is_memory(name: str) -> bool:
-    """Whether a state belongs to a rule; the step count and what waits for the end of a period are the adapter's."""
-    return name != "step" and not name.startswith("pending")
 
 
 def _stack(tensors: list[Tensor]) -> Tensor:

@@ -5,6 +5,7 @@ came through, A = mean of x x^T [in, in] and B = mean of delta delta^T [out, out
 the linear layer that its patches see.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,9 @@ __all__ = ["LayerRecorder"]
 
 LAYERS = (nn.Linear, nn.Conv2d)
 
+Sums = tuple[Tensor, Tensor | None, int]
+"""Sums of x x^T [in, in] and of delta delta^T [out, out] (None where they are not wanted) over so many rows."""
+
 
 class LayerRecorder:
     """Records the layers of ``model`` whose weights are in ``weights``.
@@ -25,25 +29,41 @@ class LayerRecorder:
         weights: parameters to record for.
         errors: record error signals (B) too.
         rows: at most so many of a batch's rows are used, evenly spaced; None uses all.
+        wanted: weight -> whether the coming step looks at what its layer sees. It is asked in each backward pass.
     """
 
-    def __init__(self, model: nn.Module, weights: list[Tensor], *, errors: bool, rows: int | None) -> None:
-        self.active = True
+    def __init__(
+        self,
+        model: nn.Module,
+        weights: list[Tensor],
+        *,
+        errors: bool,
+        rows: int | None,
+        wanted: Callable[[Tensor], bool] = lambda weight: True,
+    ) -> None:
+        self._wanted = wanted
         self._errors = errors
         self._rows = rows
-        self._sums: dict[Tensor, tuple[Tensor, Tensor | None, int]] = {}
-        wanted = {id(weight) for weight in weights}
-        layers = [
+        # By layer: a weight may be replaced, by one that has grown say, and is then still what its layer multiplies.
+        self._sums: dict[nn.Module, Sums] = {}
+        owned = {id(weight) for weight in weights}
+        self._layers: list[Any] = [
             layer
             for layer in model.modules()
-            if isinstance(layer, LAYERS) and id(layer.weight) in wanted and getattr(layer, "groups", 1) == 1
+            if isinstance(layer, LAYERS) and id(layer.weight) in owned and getattr(layer, "groups", 1) == 1
         ]
-        self.weights = {layer.weight for layer in layers}
-        self._handles = [layer.register_forward_hook(self._forward) for layer in layers]
+        self._handles = [layer.register_forward_hook(self._forward) for layer in self._layers]
 
-    def take(self, weight: Tensor) -> tuple[Tensor, Tensor | None, int] | None:
-        """Sums of x x^T and delta delta^T of a weight since the last ``drop``, and the number of rows; None if none."""
-        return self._sums.get(weight)
+    def watched(self) -> set[Tensor]:
+        """The weights of the layers, as they are now."""
+        return {layer.weight for layer in self._layers}
+
+    def recorded(self) -> dict[Tensor, Sums]:
+        """Weight -> sums of x x^T and delta delta^T since the last ``drop``, and the number of rows."""
+        found: dict[Tensor, Sums] = {}
+        for layer, sums in self._sums.items():
+            found[layer.weight] = _add(found.get(layer.weight), sums)  # type: ignore[index, arg-type]
+        return found
 
     def drop(self) -> None:
         """Forget what was recorded: a step has used it, or its gradients were dropped."""
@@ -64,34 +84,38 @@ class LayerRecorder:
     def _silent() -> "LayerRecorder":
         """What a copied model carries instead of a recorder: a copy's optimizer brings its own."""
         silent = LayerRecorder.__new__(LayerRecorder)
-        silent.active, silent._handles, silent._sums = False, [], {}
+        silent._wanted = lambda weight: False
+        silent._handles, silent._layers, silent._sums = [], [], {}
         return silent
 
     def _forward(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        if self.active and torch.is_grad_enabled() and output.requires_grad:
+        if torch.is_grad_enabled() and output.requires_grad:
             output.register_hook(partial(self._backward, layer, inputs[0].detach()))
 
     @torch.no_grad()
     def _backward(self, layer: Any, inputs: Tensor, error: Tensor) -> None:
-        if not self.active:
+        if not self._wanted(layer.weight):
             return
         if isinstance(layer, nn.Conv2d):
             patches = F.unfold(inputs, layer.kernel_size, layer.dilation, _padding(layer), layer.stride)
             inputs, error = patches.mT, error.flatten(2).mT
         keys, errors = self._sample(inputs), self._sample(error)
-        found_inputs, rows = keys.mT @ keys, keys.shape[0]
-        found_errors = errors.mT @ errors if self._errors else None
-        earlier = self._sums.get(layer.weight)
-        if earlier is not None:  # a layer used twice, or gradients that accumulate
-            found_inputs, rows = found_inputs + earlier[0], rows + earlier[2]
-            found_errors = None if found_errors is None or earlier[1] is None else found_errors + earlier[1]
-        self._sums[layer.weight] = (found_inputs, found_errors, rows)
+        sums = keys.mT @ keys, errors.mT @ errors if self._errors else None, keys.shape[0]
+        # A layer used twice, or gradients that accumulate.
+        self._sums[layer] = _add(self._sums.get(layer), sums)
 
     def _sample(self, tensor: Tensor) -> Tensor:
         rows = tensor.reshape(-1, tensor.shape[-1])
         if self._rows is not None and rows.shape[0] > self._rows:
             rows = rows[:: rows.shape[0] // self._rows]
         return rows.to(torch.promote_types(rows.dtype, torch.float32))
+
+
+def _add(earlier: Sums | None, sums: Sums) -> Sums:
+    if earlier is None:
+        return sums
+    errors = None if sums[1] is None or earlier[1] is None else sums[1] + earlier[1]
+    return sums[0] + earlier[0], errors, sums[2] + earlier[2]
 
 
 def _padding(layer: nn.Conv2d) -> tuple[int, ...]:

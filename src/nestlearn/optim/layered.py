@@ -1,7 +1,7 @@
 """What optimizers share that look at what layers see: recording it, and boxes of covariances (O12, O15, O19)."""
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Unpack
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from nestlearn.memory.boxes import average_box
 from nestlearn.memory.nesting import Consulted, Scene
-from nestlearn.optim.checks import describe
+from nestlearn.optim.checks import describe, one_process
 from nestlearn.optim.lanes import matrix_shape, memory_dtype
 from nestlearn.optim.layer_inputs import LayerRecorder
 from nestlearn.optim.optimizer import Common, Optimizer, Params
@@ -40,6 +40,7 @@ class LayeredOptimizer(Optimizer):
             )
         self._model = model
         self._recorder: LayerRecorder | None = None
+        self._groups_of: dict[int, dict[str, Any]] = {}
         super().__init__(params, lr, settings, **common)
         self._watch()
 
@@ -59,6 +60,12 @@ class LayeredOptimizer(Optimizer):
     def observe(self, loss: Any) -> dict[str, dict[Tensor, Tensor]]:
         if self._recorder is None:
             return {}
+        if any(self._observes(group) for group in self.param_groups):
+            one_process(
+                self,
+                "layers",
+                "Train in one process, or take SecantMomentum without model=, or Muon: they read gradients alone.",
+            )
         found: dict[str, dict[Tensor, Tensor]] = {"inputs": {}}
         if self.records_errors:
             found["errors"] = {}
@@ -72,7 +79,7 @@ class LayeredOptimizer(Optimizer):
         self, parameter: Tensor, group: dict[str, Any], device: torch.device | str | None = None
     ) -> dict[str, Tensor]:
         state = super().fresh_state(parameter, group, device)
-        if self._recorder is not None and group["period"] > 1 and not self._entry(group, parameter).flat:
+        if self._recorder is not None and group["period"] > 1 and not self.entry(parameter, group).flat:
             inputs, errors, _ = _nothing(parameter, device)
             state["pending_inputs"], state["pending_rows"] = inputs, torch.zeros((), dtype=torch.float32)
             if self.records_errors:
@@ -83,17 +90,17 @@ class LayeredOptimizer(Optimizer):
         """(weight, its group, its sums) of every matrix that has a gradient."""
         idle = all(float(group["lr"]) == 0 for group in self.param_groups)
         recorded = []
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None or self._entry(group, parameter).flat:
-                    continue
-                sums = self._recorder.take(parameter)  # type: ignore[union-attr]
-                if sums is None and not idle and self._measures(parameter, group):
-                    raise RuntimeError(
-                        f"{describe(self, parameter)}: its layer's inputs were not recorded since the last step. Run "
-                        "the forward and backward passes through the model that was given as model=."
-                    )
-                recorded.append((parameter, group, sums or _nothing(parameter)))
+        known = self._recorder.recorded()  # type: ignore[union-attr]
+        for group, parameter in self._matrices():
+            if parameter.grad is None:
+                continue
+            sums = known.get(parameter)
+            if sums is None and not idle and self._measures(parameter, group):
+                raise RuntimeError(
+                    f"{describe(self, parameter)}: its layer's inputs were not recorded since the last step. Run "
+                    "the forward and backward passes through the model that was given as model=."
+                )
+            recorded.append((parameter, group, sums or _nothing(parameter)))
         return recorded
 
     def _collected(self, parameter: Tensor, group: dict[str, Any], sums: Any) -> Any:
@@ -115,7 +122,7 @@ class LayeredOptimizer(Optimizer):
         loss = super().step(closure)
         if self._recorder is not None:
             self._recorder.drop()
-        self._arm()
+        self._groups_of = {}
         return loss
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -123,36 +130,50 @@ class LayeredOptimizer(Optimizer):
         if self._recorder is not None:
             self._recorder.drop()
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        super().load_state_dict(state_dict)
-        self._arm()
-
-    def _arm(self) -> None:
-        """Let the hooks record only if the coming step looks at what they record."""
-        if self._recorder is not None:
-            self._recorder.active = any(
-                self._measures(parameter, group)
-                for group in self.param_groups
-                for parameter in group["params"]
-                if not self._entry(group, parameter).flat
-            )
+    def _wants(self, weight: Tensor) -> bool:
+        """Whether the coming step looks at what the layer of this weight sees."""
+        if not self._groups_of:  # made once a step
+            self._groups_of = {id(parameter): group for group, parameter in self._matrices()}
+        group = self._groups_of.get(id(weight))
+        return group is not None and self._measures(weight, group)
 
     def _measures(self, parameter: Tensor, group: dict[str, Any]) -> bool:
         """Whether the coming write of a parameter looks at its layer; gradients that wait for it count as well."""
-        steps = int(self.state[parameter]["step"]) if self.state[parameter] else 0
-        return (steps // group["period"]) % self.renews(group) == 0
+        return (self.taken(parameter) // group["period"]) % self.renews(group) == 0
+
+    def _matrices(self) -> Iterator[tuple[dict[str, Any], Tensor]]:
+        """(group, parameter) of all that the optimizer's own rule writes."""
+        for group in self.param_groups:
+            rules = self.rules(group)
+            for parameter in group["params"]:
+                if not self.entry_of(parameter, rules).flat:
+                    yield group, parameter
+
+    def _observes(self, group: dict[str, Any]) -> bool:
+        """Whether a rule of this group looks at what layers see; the control without a memory does not."""
+        return bool(group.get("memory", True))
 
     def _watch(self) -> None:
         """Put hooks on the layers of every matrix that this optimizer's own rule writes."""
         if self._model is None:
             return
-        wanted = [p for group in self.param_groups for p in group["params"] if not self._entry(group, p).flat]
+        wanted = [parameter for _, parameter in self._matrices()]
         if self._recorder is not None:
             self._recorder.remove()
-        self._recorder = LayerRecorder(self._model, wanted, errors=self.records_errors, rows=self.rows)
+        self._groups_of = {}
+        # The model holds the hooks: they must not keep the optimizer.
+        wants = weakref.WeakMethod(self._wants)
+        self._recorder = LayerRecorder(
+            self._model,
+            wanted,
+            errors=self.records_errors,
+            rows=self.rows,
+            wanted=lambda weight: (ask := wants()) is not None and ask(weight),
+        )
         weakref.finalize(self, self._recorder.remove)
+        watched = self._recorder.watched()
         for parameter in wanted:
-            if parameter not in self._recorder.weights:
+            if parameter not in watched:
                 raise ValueError(
                     f"{type(self).__name__}: {describe(self, parameter)} is no weight of an nn.Linear or nn.Conv2d of "
                     "model=, so its inputs cannot be read. Name it in elementwise= (embeddings, say), or pass the "

@@ -1,5 +1,6 @@
 """Gradient descent and the momenta: from no memory to one that is addressed by its key (O1-O4, O10, O11)."""
 
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, Unpack
 
@@ -12,7 +13,7 @@ from nestlearn.memory.boxes import sum_box
 from nestlearn.memory.models import Constant, Parameters
 from nestlearn.memory.nesting import Consult, Consulted, Scene, the_gradient
 from nestlearn.memory.objectives import dot_product
-from nestlearn.memory.rules import Context, Rule, State
+from nestlearn.memory.rules import Context, Rule, State, always, in_words
 from nestlearn.memory.rules import GradientDescent as GradientStep
 from nestlearn.ops.matrix import newton_schulz
 from nestlearn.optim.adam import adam_rule
@@ -178,6 +179,9 @@ class ForgetAlongKey(Rule):
     literal: bool = False
     matrix: bool = True
 
+    def schedule(self, shape: torch.Size) -> Callable[[int], Hashable]:
+        return always
+
     @property
     def update_is(self) -> str:
         """The update in words, k being the key."""
@@ -214,7 +218,7 @@ def _momentum_rule(group: dict[str, Any], value: Any, readout: Any) -> Rule:
     retention, nesterov = group["retention"], group["nesterov"]
     value_is = "u" if value is the_gradient else "phi(u)"
     memories = (sum_box("momentum", retention, value=value, value_is=value_is),)
-    update_is = f"{value_is} + {retention:.12g} * momentum" if nesterov else "momentum"
+    update_is = f"{value_is} + {in_words(retention)} * momentum" if nesterov else "momentum"
 
     def combine(scene: Scene) -> Tensor:
         answer = scene.answers["momentum"]

@@ -1,5 +1,6 @@
 """Momentum read through an orthogonalisation: Muon, with one or two speeds of memory (O10, O14, O18)."""
 
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Unpack
 
@@ -12,7 +13,7 @@ from nestlearn.memory.boxes import average_box, bias_corrected, sum_box
 from nestlearn.memory.models import Matrix, Parameters
 from nestlearn.memory.nesting import Consult, Consulted, Scene
 from nestlearn.memory.objectives import orthogonality
-from nestlearn.memory.rules import Context, Rule, State
+from nestlearn.memory.rules import Context, Rule, State, always
 from nestlearn.ops.matrix import newton_schulz
 from nestlearn.ops.preconditioner import initial_preconditioner, preconditioner_step
 from nestlearn.optim.adam import adam_rule
@@ -241,6 +242,10 @@ class _PreconditionerStep(Rule):
     """R <- R (15/8 I - 10/8 A + 3/8 A^2) with A = R S R^T, turned towards symmetry: O18's write."""
 
     reads_gradients: ClassVar[bool] = False
+
+    def schedule(self, shape: torch.Size) -> Callable[[int], Hashable]:
+        return always
+
     update_is: ClassVar[str] = "M - (15/8 I - 10/8 A + 3/8 A^2) M, A = M S M^T"
 
     def update(self, state: State, gradients: Parameters, context: Context) -> tuple[Parameters, State]:

@@ -9,47 +9,29 @@ and keeps what rules remember in ``state[parameter]`` as plain tensors. Subclass
 which rule everything else gets.
 """
 
-from collections.abc import Callable, Iterable
-from typing import Any, TypedDict, Unpack
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nestlearn.memory.rules import Rule
 from nestlearn.optim import checks
-from nestlearn.optim.compiled import CompiledLanes, compile_lanes
-from nestlearn.optim.lanes import Entry, Lane, as_real, flatten, make_lanes, matrix_shape, memory_dtype
+from nestlearn.optim.compiled import CompiledLanes
+from nestlearn.optim.elementwise import Choice
+from nestlearn.optim.lanes import Entry, Lane, Scalar, as_real, flatten, matrix_shape, memory_dtype
+from nestlearn.optim.nonfinite import LetIn, check_gradients
+from nestlearn.optim.persistence import check_checkpoint, check_state, restore
+from nestlearn.optim.plan import Plan
+from nestlearn.optim.settings import COMMON, Common, Settings, default_of, refuse_unknown
 
 __all__ = ["Common", "Optimizer", "Params"]
 
 Params = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
 Observations = dict[str, dict[Tensor, Tensor]]
-Elementwise = Iterable[Tensor | nn.Module | str] | Callable[[str, Tensor], bool]
 
-
-class Common(TypedDict, total=False):
-    """Keywords that every optimizer takes.
-
-    Keys:
-        weight_decay: decoupled, as in AdamW: weights shrink by ``lr * weight_decay`` a step (default 0).
-        maximize: climb instead of descend (default False).
-        period: C of C4. Gradients of ``period`` steps are summed and written together (default 1).
-        elementwise: matrices (embeddings, heads) that the element-wise rule should have, not the matrix rule:
-            parameters, modules, or shell patterns of parameter names; or a function (name, parameter) -> bool.
-        elementwise_lr: learning rate of the element-wise rule; None (default) means ``lr``.
-        nonfinite: "raise" (default) stops with FloatingPointError at NaN or infinite gradients, before anything is
-            written; "ignore" skips the check, which costs one read of the gradients and, on an accelerator, one
-            synchronisation.
-        compile: torch.compile the element-wise rules (default False).
-    """
-
-    weight_decay: float
-    maximize: bool
-    period: int
-    elementwise: Elementwise | None
-    elementwise_lr: float | None
-    nonfinite: str
-    compile: bool
+_NO_SETTINGS_OF_RULES = {*COMMON, "lr", "elementwise_base", "momentum", "differentiable"}
+"""Entries of ``defaults`` that no rule is made from; torch itself adds the last one to every optimizer."""
 
 
 class Optimizer(torch.optim.Optimizer):
@@ -64,31 +46,23 @@ class Optimizer(torch.optim.Optimizer):
     reads_weights = False
     """Whether the matrix rule looks at the weights themselves."""
 
-    # Both are caches: what they hold is made anew from the groups and the state when it is missing.
-    _plans: dict[int, tuple[list[int], Any, list[Any]]]
+    # Both follow from the groups, the parameters and the state, and may be forgotten at any time.
+    _plans: dict[int, Plan]
     _made: list[tuple[dict[str, Any], tuple[Rule | None, Rule]]]
 
     def __init__(self, params: Params, lr: float | Tensor, settings: dict[str, Any], **common: Unpack[Common]) -> None:
-        unknown = set(common) - set(Common.__annotations__)
-        if unknown:
-            raise TypeError(f"{type(self).__name__}() got an unexpected keyword argument {sorted(unknown)[0]!r}")
-        elementwise = common.pop("elementwise", None)
-        self._compile = common.pop("compile", False)
-        defaults = {
-            "lr": lr,
-            "weight_decay": 0.0,
-            "maximize": False,
-            "period": 1,
-            "elementwise_lr": None,
-            "nonfinite": "raise",
-            **settings,
-            **common,
-        }
-        self._elementwise: list[Tensor] = []
-        self._wanted = elementwise if elementwise is None or callable(elementwise) else list(elementwise)
-        self._forget_plans()
-        super().__init__(params, defaults)
-        checks.all_selected(self, self._wanted)
+        known = {*settings, *Common.__annotations__, "lr"}
+        refuse_unknown(type(self).__name__, set(common) - known, known)
+        self.compiles = common.pop("compile", False)
+        self._choice = Choice(type(self).__name__, common.pop("elementwise", None))
+        self._let_in = LetIn()
+        self._forget()
+        defaults = {"lr": lr, **COMMON, "elementwise_base": None, **settings, **common}
+        if not {"retention", "betas"} & set(settings):
+            # torch's cyclic schedulers want a momentum to write; where nothing is remembered, nobody reads it.
+            defaults["momentum"] = 0.0
+        super().__init__(params, Settings(defaults))
+        self._choice.check(self.param_groups)
 
     def matrix_rule(self, group: dict[str, Any]) -> Rule | None:
         """The rule for matrices; None gives them the element-wise rule."""
@@ -117,7 +91,8 @@ class Optimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        checks.gradients(self)
+        self._own_groups()
+        check_gradients(self, self._let_in)
         observations = self.observe(loss)
         for index, group in enumerate(self.param_groups):
             self._advance(index, group, observations)
@@ -126,12 +101,17 @@ class Optimizer(torch.optim.Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; settings that it does not name take the optimizer's defaults."""
         before = len(self.param_groups)
-        super().add_param_group(param_group)
+        given = Settings.of(param_group, self.defaults) if isinstance(param_group, dict) else param_group
+        super().add_param_group(given)
+        group = self.param_groups[-1]
         try:
-            checks.group(self, self.param_groups[-1])
-            self._mark_elementwise(self.param_groups[-1])
+            checks.settings(self, group)
+            self._complete(given)
+            self._choice.add(group)
+            checks.whole_matrices(self, group)
         except Exception:
             del self.param_groups[before:]
+            self._choice.forget(before)
             raise
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -143,7 +123,7 @@ class Optimizer(torch.optim.Optimizer):
         seen: dict[str, Any] = {}
 
         def look(_: Any, given: dict[str, Any]) -> None:
-            checks.checkpoint(self, given)
+            check_checkpoint(self, given)
             seen.update(given)
 
         # Registered last, this hook sees the dictionary that earlier hooks made of the given one.
@@ -151,23 +131,27 @@ class Optimizer(torch.optim.Optimizer):
         old_state, old_groups = self.state, self.param_groups
         try:
             super().load_state_dict(state_dict)
-            self._restore_precision(seen)
+            restore(self, seen)
             for group in self.param_groups:
-                checks.group(self, group)
-            checks.state(self)
+                checks.settings(self, group)
+            check_state(self)
         except Exception:
-            super().__setstate__({"state": old_state, "param_groups": old_groups})
+            self.state, self.param_groups = old_state, old_groups
             raise
         finally:
             handle.remove()
-            self._forget_plans()
+            self._forget()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_elementwise": self._elementwise, "_wanted": None, "_compile": self._compile}
+        return {**super().__getstate__(), "compiles": self.compiles, "_chosen": self._choice.saved()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._forget_plans()
+        if "_choice" not in self.__dict__:  # a copy or an unpickled optimizer, not a loaded state
+            self._choice = Choice.restored(type(self).__name__, self.__dict__.pop("_chosen"), self.param_groups)
+            self._let_in = LetIn()
+        self._own_groups()
+        self._forget()
 
     @property
     def surprise(self) -> dict[str, Tensor]:
@@ -175,7 +159,7 @@ class Optimizer(torch.optim.Optimizer):
         found: dict[str, list[Tensor]] = {}
         for values in self.state.values():
             for name, tensor in values.items():
-                if name.rpartition(".")[2] == "surprise":
+                if isinstance(name, str) and name.endswith(".surprise"):
                     found.setdefault(name.rpartition(".")[0], []).append(tensor.mean())
         return {name: torch.stack(tensors).mean() for name, tensors in found.items()}
 
@@ -183,7 +167,7 @@ class Optimizer(torch.optim.Optimizer):
         self, parameter: Tensor, group: dict[str, Any], device: torch.device | str | None = None
     ) -> dict[str, Tensor]:
         """What ``state[parameter]`` holds before the first write; on device "meta" only its names and shapes."""
-        entry = self._entry(group, parameter)
+        entry = self.entry(parameter, group)
         real = as_real(parameter.detach())
         shape = tuple(real.shape) if entry.flat else matrix_shape(real)
         like = torch.zeros(shape, dtype=memory_dtype(real), device=device or real.device)
@@ -202,116 +186,138 @@ class Optimizer(torch.optim.Optimizer):
             state["pending"] = torch.zeros(real.shape, dtype=like.dtype, device=like.device)
         return {"step": torch.zeros((), dtype=torch.float32), **state}
 
-    def initialised(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
-        """``state[parameter]``, made if there is none yet."""
-        if not self.state[parameter]:
-            self.state[parameter] = self.fresh_state(parameter, group)
-        return self.state[parameter]
+    def layout(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, torch.Size]:
+        """The memories behind a parameter's rule: name in the state -> shape."""
+        fresh = self.fresh_state(parameter, group, device="meta")
+        return {name: leaf.shape for name, leaf in fresh.items() if name != "step" and not name.startswith("pending")}
+
+    def initialised(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Any]:
+        """``state[parameter]``, with what this optimizer keeps there; entries of others are left alone."""
+        state = self.state[parameter]
+        if "step" not in state:
+            fresh = self.fresh_state(parameter, group)
+            left = sorted(set(fresh) & set(state))
+            if left:
+                raise RuntimeError(
+                    f"{type(self).__name__}: {checks.describe(self, parameter)}: the state holds {left} but no 'step'; "
+                    "clear it (optimizer.state[parameter].clear()) to start anew, or load a checkpoint"
+                )
+            state.update(fresh)
+        elif not isinstance(state["step"], Tensor):
+            state["step"] = torch.tensor(float(state["step"]), dtype=torch.float32)
+        if group["period"] > 1 and "pending" not in state:  # the period has changed since
+            fresh = self.fresh_state(parameter, group)
+            state.update({name: leaf for name, leaf in fresh.items() if name.startswith("pending")})
+        return state
+
+    def taken(self, parameter: Tensor) -> int:
+        """How many steps a parameter has taken."""
+        state = self.state.get(parameter)
+        return int(state["step"]) if state and "step" in state else 0
 
     def entry(self, parameter: Tensor, group: dict[str, Any]) -> Entry:
         """The rule that writes a parameter, and how: what a description of the optimizer is read from."""
-        return self._entry(group, parameter)
+        return self.entry_of(parameter, self.rules(group))
+
+    def entry_of(self, parameter: Tensor, rules: tuple[Rule | None, Rule]) -> Entry:
+        """The same when the rules of its group are known."""
+        matrix_rule, element_rule = rules
+        matrix = parameter.ndim > 1 and min(matrix_shape(parameter)) >= self.smallest_side
+        own = matrix and parameter not in self._choice
+        if own and matrix_rule is not None and not parameter.is_complex():
+            return Entry(parameter, matrix_rule, False, True)
+        return Entry(parameter, element_rule, True, own and matrix_rule is None)
+
+    def is_elementwise(self, parameter: Tensor) -> bool:
+        """Whether a parameter follows the element-wise rule by choice."""
+        return parameter in self._choice
+
+    def rate(self, group: Mapping[str, Any], *, own: bool) -> Scalar:
+        """The learning rate in force: the named rule's own, or that of the element-wise rule, in proportion to it."""
+        lr, other, base = group["lr"], group["elementwise_lr"], group["elementwise_base"]
+        lr = lr.reshape(()) if isinstance(lr, Tensor) else lr
+        if own or other is None:
+            return lr
+        return other * (lr / base) if base else other
+
+    def rule_settings(self, group: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings of a group that its rules are made from; lr and decay are not theirs."""
+        return {name: group[name] for name in self.defaults if name not in _NO_SETTINGS_OF_RULES}
+
+    def rules(self, group: Mapping[str, Any]) -> tuple[Rule | None, Rule]:
+        """(matrix rule, element rule), made anew only when a setting has changed."""
+        settings = self.rule_settings(group)
+        for known, rules in reversed(self._made):
+            if known == settings:
+                return rules
+        rules = (self.matrix_rule(dict(group)), self.element_rule(dict(group)))
+        self._made = [*self._made[-len(self.param_groups) - 7 :], (settings, rules)]
+        return rules
 
     def _advance(self, index: int, group: dict[str, Any], observations: Observations) -> None:
         """Step the parameters of one group that have a gradient."""
         parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
         if not parameters:
             return
-        for parameter in parameters:
-            self.initialised(parameter, group)
-        torch._foreach_add_([self.state[parameter]["step"] for parameter in parameters], 1)
+        states = [self.initialised(parameter, group) for parameter in parameters]
+        torch._foreach_add_([state["step"] for state in states], 1)
+        steps = [int(state["step"]) for state in states]
         period = group["period"]
+        gradients = [as_real(parameter.grad) for parameter in parameters]
         if period > 1:
-            for parameter in parameters:
-                self.state[parameter]["pending"].add_(as_real(parameter.grad))
-            parameters = [parameter for parameter in parameters if int(self.state[parameter]["step"]) % period == 0]
+            for state, gradient in zip(states, gradients, strict=True):
+                state["pending"].add_(gradient)
+            due = [number for number, step in enumerate(steps) if step % period == 0]
+            parameters = [parameters[number] for number in due]
+            steps = [steps[number] for number in due]
+            gradients = [states[number]["pending"] for number in due]
             if not parameters:
                 return
-        for lane in self._lanes(index, group, parameters):
-            self._write(lane, group, observations)
+        times = [step // period - 1 for step in steps]
+        plan = self._plans.setdefault(index, Plan())
+        for lane, order in plan.lanes(self, group, parameters, times):
+            own = [gradients[number] for number in order]
+            self._write(lane, group, own, observations, [times[number] for number in order])
         if period > 1:
-            torch._foreach_zero_([self.state[parameter]["pending"] for parameter in parameters])
+            torch._foreach_zero_(gradients)
 
-    def _write(self, lane: Lane | CompiledLanes, group: dict[str, Any], observations: Observations) -> None:
-        parameters = lane.parameters
-        period = group["period"]
-        if period > 1:
-            gradients = [self.state[parameter]["pending"] for parameter in parameters]
-        else:
-            gradients = [as_real(parameter.grad) for parameter in parameters]  # type: ignore[arg-type]
+    def _write(
+        self,
+        lane: Lane | CompiledLanes,
+        group: dict[str, Any],
+        gradients: list[Tensor],
+        observations: Observations,
+        times: Sequence[int],
+    ) -> None:
         if group["maximize"]:
             gradients = list(torch._foreach_neg(gradients))
-        lr = group["lr"] if lane.own_lr or group["elementwise_lr"] is None else group["elementwise_lr"]
-        lr = lr.reshape(()) if isinstance(lr, Tensor) else lr
+        lr = self.rate(group, own=lane.own_lr)
         retention = 1 - lr * group["weight_decay"] if group["weight_decay"] else 1.0
+        parameters = lane.parameters
         seen = {
             name: torch.stack([values[parameter] for parameter in parameters])
             for name, values in observations.items()
             if parameters[0] in values
         }
-        time = int(self.state[parameters[0]]["step"]) // period - 1
-        lane.write(gradients, seen, time, lr, retention)
+        lane.write(gradients, seen, times, lr, retention)
 
-    def _lanes(self, index: int, group: dict[str, Any], parameters: list[Tensor]) -> list[Any]:
-        """The lanes of these parameters: those of the last step if nothing has changed since."""
-        rules = self._rules(group)
-        ids = [id(parameter) for parameter in parameters]
-        plan = self._plans.get(index)
-        if plan is not None and plan[0] == ids and plan[1] is rules and all(lane.bound(self.state) for lane in plan[2]):
-            return plan[2]
-        entries = [self._entry(group, parameter) for parameter in parameters]
-        lanes: list[Any] = make_lanes(entries, self.state, reads_weights=self.reads_weights)
-        if self._compile:
-            lanes = compile_lanes(lanes)
-        self._plans[index] = (ids, rules, lanes)
-        return lanes
+    def _own_groups(self) -> None:
+        """Notice groups that somebody has put in the place of ours, and parameters in the place of others."""
+        for index, group in enumerate(self.param_groups):
+            if not isinstance(group, Settings):
+                self.param_groups[index] = self._complete(Settings.of(group, self.defaults))
+        self._choice.follow(self.param_groups)
 
-    def _entry(self, group: dict[str, Any], parameter: Tensor) -> Entry:
-        matrix_rule, element_rule = self._rules(group)
-        real = not parameter.is_complex()
-        matrix = real and parameter.ndim > 1 and min(matrix_shape(parameter)) >= self.smallest_side
-        own = matrix and id(parameter) not in self._elementwise_ids
-        if own and matrix_rule is not None:
-            return Entry(parameter, matrix_rule, False, True)
-        return Entry(parameter, element_rule, True, own or not real)
+    def _complete(self, group: Settings) -> Settings:
+        """A group with all settings: one that whoever wrote it did not know yet has its default."""
+        for name in self.defaults:
+            if name not in group and name != "differentiable":
+                group[name] = default_of(self, name)
+        if group["elementwise_base"] is None:
+            # Where a scheduler has moved lr since, it says in initial_lr where it began.
+            group["elementwise_base"] = float(group.get("initial_lr", group["lr"]))
+        return group
 
-    def _rules(self, group: dict[str, Any]) -> tuple[Rule | None, Rule]:
-        """(matrix rule, element rule), made anew only when a setting has changed; lr and decay are not theirs."""
-        settings = {name: value for name, value in group.items() if name not in _NOT_THE_RULES}
-        for known, rules in self._made:
-            if known == settings:
-                return rules
-        rules = (self.matrix_rule(group), self.element_rule(group))
-        self._made = [*self._made[-63:], (settings, rules)]
-        return rules
-
-    def _mark_elementwise(self, group: dict[str, Any]) -> None:
-        self._elementwise += checks.select(self, group, self._wanted)
-        self._elementwise_ids = {id(parameter) for parameter in self._elementwise}
-
-    def _restore_precision(self, loaded: dict[str, Any]) -> None:
-        """torch casts a loaded state to the parameter's dtype: put the memories back as they were saved."""
-        saved_ids = [number for group in loaded["param_groups"] for number in group["params"]]
-        parameters = [parameter for group in self.param_groups for parameter in group["params"]]
-        for number, parameter in zip(saved_ids, parameters, strict=True):
-            for name, tensor in loaded["state"].get(number, {}).items():
-                if isinstance(tensor, Tensor):
-                    device = tensor.device if name in ("step", "pending_rows") else parameter.device
-                    self.state[parameter][name] = tensor.detach().to(device, copy=True)
-
-    def _forget_plans(self) -> None:
+    def _forget(self) -> None:
         self._plans = {}
         self._made = []
-        self._elementwise_ids = {id(parameter) for parameter in self._elementwise}
-
-
-_NOT_THE_RULES = {
-    "params",
-    "param_names",
-    "lr",
-    "weight_decay",
-    "elementwise_lr",
-    "maximize",
-    "nonfinite",
-    "initial_lr",
-}

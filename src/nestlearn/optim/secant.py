@@ -85,8 +85,8 @@ class SecantMomentum(LayeredOptimizer):
     ) -> None:
         settings = {
             "retention": retention,
-            "rho": (1.0 if model is None else 0.5) if rho is None else rho,
-            "keys": ("kronecker" if model is None else "all") if keys is None else keys,
+            "rho": rho,
+            "keys": keys,
             "nesterov": nesterov,
             "memory_retention": memory_retention,
             "covariance_retention": covariance_retention,
@@ -99,7 +99,7 @@ class SecantMomentum(LayeredOptimizer):
         super().__init__(params, lr, settings, model, **common)
 
     def check_group(self, group: dict[str, Any]) -> None:
-        choice("keys", group["keys"], KEYS)
+        choice("keys", self._resolved(group)["keys"], KEYS)
 
     def renews(self, group: dict[str, Any]) -> int:
         return group["refresh"]
@@ -107,7 +107,14 @@ class SecantMomentum(LayeredOptimizer):
     def element_rule(self, group: dict[str, Any]) -> Rule:
         return adam_rule((0.9, 0.999), 1e-8)
 
+    def _resolved(self, group: dict[str, Any]) -> dict[str, Any]:
+        """The settings with what None stands for; A and B of layers deserve more keys, and less trust in each."""
+        rho, keys = (1.0, "kronecker") if self._model is None else (0.5, "all")
+        asked = {"rho": group["rho"], "keys": group["keys"]}
+        return group | {"rho": rho, "keys": keys} | {name: value for name, value in asked.items() if value is not None}
+
     def matrix_rule(self, group: dict[str, Any]) -> Rule:
+        group = self._resolved(group)
         retention, rho, nesterov = group["retention"], group["rho"], group["nesterov"]
         watched = self._model is not None
 
@@ -137,16 +144,17 @@ def _past(name: str, retention: float, value: Any = the_gradient, value_is: str 
     """An average as it was before this write: what the present gradient and weights are compared with."""
 
     def readout(answer: Tensor, scene: Scene) -> Tensor:
-        return answer / (1 - retention**scene.time) if scene.time else answer
+        return answer / scene.number(lambda time: 1 - retention**time if time else 1.0)
 
     readout_is = f"M / (1 - {retention:g}^(t - 1))"
     return average_box(name, retention, value, readout=readout, fresh=False, value_is=value_is, readout_is=readout_is)
 
 
-def _share_of_past(scene: Scene, retention: float) -> float:
+def _share_of_past(scene: Scene, retention: float) -> Any:
     """What weight the past average has in the bias-corrected average that includes the present."""
-    steps: int = scene.time  # type: ignore[assignment]
-    return retention * (1 - retention**steps) / (1 - retention ** (steps + 1)) if retention < 1 else 1.0
+    if retention >= 1:
+        return 1.0
+    return scene.number(lambda time: retention * (1 - retention**time) / (1 - retention ** (time + 1)))
 
 
 def _covariances(shape: torch.Size, group: dict[str, Any], watched: bool) -> tuple[Consulted, ...]:
@@ -192,9 +200,9 @@ def _secant(group: dict[str, Any]) -> Consulted:
 
 def _transforms(scene: Scene, names: tuple[str, ...]) -> Tensor:
     """D and its products with A and B, each as long as D: [*B, out * in, number of keys]."""
-    if not scene.time:  # nothing to compare with yet
-        return scene.gradient.new_zeros((*scene.gradient.shape[:-2], scene.gradient[0].numel(), len(names)))
-    moved: Tensor = scene.parameter - scene.answers["weights"]  # type: ignore[operator]
+    # At the first write there is nothing to compare with yet.
+    started = scene.number(lambda time: float(time > 0))
+    moved: Tensor = started * (scene.parameter - scene.answers["weights"])  # type: ignore[operator]
     length = torch.linalg.matrix_norm(moved, keepdim=True)
     found = []
     for name in names:

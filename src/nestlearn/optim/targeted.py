@@ -5,6 +5,7 @@ from typing import Any, Unpack
 from torch import Tensor
 
 from nestlearn.optim import curvature
+from nestlearn.optim.checks import one_process
 from nestlearn.optim.optimizer import Common, Optimizer, Params
 from nestlearn.targets import GaussNewton, SecondMoment, Target, make_target
 
@@ -45,6 +46,11 @@ class TargetedOptimizer(Optimizer):
 
     def observe(self, loss: Any) -> dict[str, dict[Tensor, Tensor]]:
         """Measure the curvature for the parameters whose target is due for it."""
+        if all(self.target(group).observation is None for group in self.param_groups):
+            return {}
+        one_process(
+            self, "curvature", "Train in one process, or take a target that needs the gradient alone: 'second_moment'."
+        )
         wanted: dict[Target, list[Tensor]] = {}
         for group in self.param_groups:
             target = self.target(group)
@@ -56,9 +62,8 @@ class TargetedOptimizer(Optimizer):
         return curvature.measure(self, wanted, loss, idle=idle)
 
     def _due(self, parameter: Tensor, group: dict[str, Any]) -> bool:
-        steps = int(self.state[parameter]["step"]) if self.state[parameter] else 0
-        writes, rest = divmod(steps + 1, group["period"])
-        matrix = not self._entry(group, parameter).flat
+        writes, rest = divmod(self.taken(parameter) + 1, group["period"])
+        matrix = not self.entry(parameter, group).flat
         return matrix and rest == 0 and (writes - 1) % group["target_period"] == 0
 
     def _named(self, target: str | Target) -> str:

@@ -49,7 +49,9 @@ class HessianDiagonal(Target):
                 "curvature",
                 self.retention,
                 value=lambda scene: scene.observations[self.observation],
-                readout=lambda answer, scene: answer / (1 - self.retention ** (scene.time // self.period + 1)),
+                readout=lambda answer, scene: (
+                    answer / scene.number(lambda time: 1 - self.retention ** (time // self.period + 1))
+                ),
                 every=self.period,
                 value_is=self.measured_is,
                 readout_is=f"M / (1 - {self.retention:g}^writes)",

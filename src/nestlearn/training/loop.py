@@ -80,11 +80,9 @@ class Training:
         self._stepper = Stepper(self.task, self.model, self.optimizers, self.clock)
         self._factor = make_schedule(spec.schedule, spec.warmup, spec.steps)
         self._base = [
-            (optimizer, index, name, group[name])
+            (optimizer, index, group["lr"])
             for optimizer in self.optimizers
             for index, group in enumerate(optimizer.param_groups)
-            for name in ("lr", "elementwise_lr")
-            if group.get(name) is not None
         ]
         self._recent: list[float] = []  # losses since the last row
         self._unread: list[Tensor] = []  # those of them that are still on the device
@@ -119,8 +117,8 @@ class Training:
                 return self.step()
         batch = next(self._batches)
         factor = self._factor(self.steps_taken)
-        for group, name, rate in self._rates:
-            group[name] = rate * factor
+        for group, rate in self._rates:
+            group["lr"] = rate * factor
         self.steps_taken = step = self.steps_taken + 1
         try:
             self._unread.append(self._stepper.take(batch))
@@ -244,7 +242,7 @@ class Training:
         """Point at the coming batch and at the groups as they are now: loading an optimizer's state replaces them."""
         self.steps_taken = self._steps_read = step
         self._batches = self.task.batches(self.spec.seed, start=step)
-        self._rates = [(optimizer.param_groups[index], name, rate) for optimizer, index, name, rate in self._base]
+        self._rates = [(optimizer.param_groups[index], rate) for optimizer, index, rate in self._base]
 
 
 def train(spec: RunSpec, should_stop: Callable[[], bool] = lambda: False) -> RunResult:

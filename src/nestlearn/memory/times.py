@@ -1,0 +1,74 @@
+"""How often memories of a batch have been written before, where that differs from one to the other."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+__all__ = ["Times", "happens_at", "number_at", "numbers_at"]
+
+
+@dataclass(frozen=True)
+class Times:
+    """One count a memory of the batch, in the place of the one count that they would share.
+
+    Rules use a time in two ways. What *happens* at a time (a memory with a period is written, a factor renewed) is the
+    same for the whole batch: whoever batches sees to it (``Rule.schedule``). *Numbers* such as bias corrections may
+    differ, and are spread over the batch.
+
+    Args:
+        each: how often each was written before.
+        spread: puts one number a memory into a tensor that multiplies the batch's gradients.
+    """
+
+    each: tuple[int, ...]
+    spread: Callable[[Sequence[float]], Tensor]
+
+    @staticmethod
+    def of(each: Sequence[int], spread: Callable[[Sequence[float]], Tensor]) -> "int | Times":
+        """A plain number where all counts are equal."""
+        return each[0] if len(set(each)) == 1 else Times(tuple(each), spread)
+
+    def __add__(self, more: int) -> "int | Times":
+        return Times.of([time + more for time in self.each], self.spread)
+
+    def __floordiv__(self, every: int) -> "int | Times":
+        return Times.of([time // every for time in self.each], self.spread)
+
+    def __bool__(self) -> bool:
+        if 0 in self.each:
+            raise TypeError(f"some memories of the batch were written before and some were not ({self.each}): {_USE}")
+        return True
+
+    def __rpow__(self, base: float) -> float:
+        raise TypeError(f"the memories of the batch have been written {self.each} times: {_USE}")
+
+
+_USE = "a function of the time is scene.number(lambda time: ...), which gives each memory its own number"
+
+
+def number_at(time: Any, number: Callable[[Any], Any]) -> Any:
+    """``number(time)``; for times that differ, the number of each, spread over the batch."""
+    return time.spread([number(each) for each in time.each]) if isinstance(time, Times) else number(time)
+
+
+def happens_at(time: Any, test: Callable[[Any], Any]) -> Any:
+    """``test(time)``, whether something happens at a time; the same for all memories of a batch."""
+    if not isinstance(time, Times):
+        return test(time)
+    found = {bool(test(each)) for each in time.each}
+    if len(found) > 1:
+        raise ValueError(
+            f"memories that have been written {sorted(set(time.each))} times differ in what happens now: they cannot "
+            "be written in one batch"
+        )
+    return found.pop()
+
+
+def numbers_at(time: Any, numbers: Callable[[Any], Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The same for several numbers with names."""
+    if not isinstance(time, Times):
+        return numbers(time)
+    found = [numbers(each) for each in time.each]
+    return {name: time.spread([each[name] for each in found]) for name in found[0]}

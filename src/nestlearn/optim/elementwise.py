@@ -1,0 +1,166 @@
+"""Which parameters follow the element-wise rule by choice, whatever becomes of the parameter objects.
+
+A choice is made when a group is added. Later a parameter may be replaced (a table that grows, points that are pruned):
+the new one keeps what was chosen for its name, or for its place in the group.
+"""
+
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+from torch import Tensor, nn
+
+from nestlearn.errors import did_you_mean
+
+__all__ = ["Choice"]
+
+
+class _Seen:
+    """The parameters of a group as they were last looked at, and which of them were chosen."""
+
+    def __init__(self, parameters: Sequence[Tensor], names: Sequence[str], chosen: list[bool]) -> None:
+        self.references = [weakref.ref(parameter) for parameter in parameters]
+        self.names = list(names)
+        self.chosen = chosen
+
+    def holds(self, parameters: Sequence[Tensor]) -> bool:
+        """Whether these are the same objects in the same places."""
+        if len(parameters) != len(self.references):
+            return False
+        return all(known() is parameter for known, parameter in zip(self.references, parameters, strict=True))
+
+
+class Choice:
+    """The choice of element-wise parameters over all groups of an optimizer.
+
+    Args:
+        who: name of the optimizer, for errors.
+        wanted: what ``elementwise=`` was given.
+    """
+
+    def __init__(self, who: str, wanted: Any) -> None:
+        self._who = who
+        self._wanted = wanted if wanted is None or callable(wanted) else list(wanted)
+        self._seen: list[_Seen] = []
+        self._ids: set[int] = set()
+
+    def __contains__(self, parameter: Tensor) -> bool:
+        return id(parameter) in self._ids
+
+    def add(self, group: Mapping[str, Any]) -> None:
+        """Choose among the parameters of a new group."""
+        names = _names(group)
+        if self._looks_at_names and not names and group["params"]:
+            raise ValueError(
+                f"{self._who}: elementwise looks at parameter names, so pass model.named_parameters() instead of "
+                "model.parameters()"
+            )
+        self._seen.append(_Seen(group["params"], names, self._select(group["params"], names)))
+        self._collect()
+
+    def forget(self, group: int) -> None:
+        """Take back the choice in this group and later ones, which could not be added."""
+        del self._seen[group:]
+        self._collect()
+
+    def follow(self, groups: Sequence[Mapping[str, Any]]) -> None:
+        """Notice parameters that were replaced, added or taken away since."""
+        if self._wanted is None and not self._ids:
+            return
+        if len(groups) == len(self._seen) and all(
+            seen.holds(group["params"]) for seen, group in zip(self._seen, groups, strict=True)
+        ):
+            return
+        known = [*self._seen, *(_Seen([], [], []) for _ in groups)]
+        self._seen = [self._again(seen, group) for seen, group in zip(known, groups, strict=False)]
+        self._collect()
+
+    def check(self, groups: Sequence[Mapping[str, Any]]) -> None:
+        """Raise ValueError if something that ``elementwise`` names is not among the parameters."""
+        if self._wanted is None or callable(self._wanted):
+            return
+        names = [name for group in groups for name in _names(group)]
+        owned = {id(parameter) for group in groups for parameter in group["params"]}
+        for item in self._wanted:
+            if isinstance(item, str):
+                if not any(fnmatchcase(name, item) for name in names):
+                    raise ValueError(
+                        f"{self._who}: elementwise pattern {item!r} matches no parameter name; "
+                        f"the names are {', '.join(names)}.{did_you_mean(item, names)}"
+                    )
+            elif not any(id(tensor) in owned for tensor in _tensors(item)):
+                raise ValueError(
+                    f"{self._who}: elementwise names a {type(item).__name__} of which no parameter was given to the "
+                    "optimizer"
+                )
+
+    def saved(self) -> list[list[bool]]:
+        """What was chosen, place by place: all that a pickle needs."""
+        return [list(seen.chosen) for seen in self._seen]
+
+    @staticmethod
+    def restored(who: str, saved: list[list[bool]], groups: Sequence[Mapping[str, Any]]) -> "Choice":
+        """The choice over the groups of an unpickled optimizer."""
+        choice = Choice(who, None)
+        pairs = zip(groups, saved, strict=True)
+        choice._seen = [_Seen(group["params"], _names(group), list(chosen)) for group, chosen in pairs]
+        choice._collect()
+        return choice
+
+    @property
+    def _looks_at_names(self) -> bool:
+        return callable(self._wanted) or any(isinstance(item, str) for item in self._wanted or ())
+
+    def _again(self, seen: _Seen, group: Mapping[str, Any]) -> _Seen:
+        parameters, names = group["params"], _names(group)
+        objects = {id(known()): chosen for known, chosen in zip(seen.references, seen.chosen, strict=True)}
+        named = dict(zip(seen.names, seen.chosen, strict=False))
+        selected = self._select(parameters, names)
+        chosen = []
+        for place, parameter in enumerate(parameters):
+            if id(parameter) in objects:
+                chosen.append(objects[id(parameter)])
+            elif names and names[place] in named:
+                chosen.append(named[names[place]])
+            else:
+                chosen.append(selected[place] or (not names and place < len(seen.chosen) and seen.chosen[place]))
+        return _Seen(parameters, names, chosen)
+
+    def _select(self, parameters: Sequence[Tensor], names: Sequence[str]) -> list[bool]:
+        """Which of these parameters ``elementwise`` names; without names, only by object."""
+        if self._wanted is None or (callable(self._wanted) and not names):
+            return [False] * len(parameters)
+        if callable(self._wanted):
+            test: Callable[[str, Tensor], bool] = self._wanted
+            return [bool(test(name, parameter)) for name, parameter in zip(names, parameters, strict=True)]
+        objects = {id(tensor) for item in self._wanted for tensor in _tensors(item)}
+        patterns = [item for item in self._wanted if isinstance(item, str)] if names else []
+        return [
+            id(parameter) in objects or any(fnmatchcase(names[place], pattern) for pattern in patterns)
+            for place, parameter in enumerate(parameters)
+        ]
+
+    def _collect(self) -> None:
+        self._ids = {
+            id(known())
+            for seen in self._seen
+            for known, chosen in zip(seen.references, seen.chosen, strict=True)
+            if chosen and known() is not None
+        }
+
+
+def _names(group: Mapping[str, Any]) -> Sequence[str]:
+    """The names of a group's parameters; none where they are not known for every one of them."""
+    names = group.get("param_names") or ()
+    return names if len(names) == len(group["params"]) else ()
+
+
+def _tensors(item: Any) -> list[Tensor]:
+    if isinstance(item, nn.Module):
+        return list(item.parameters())
+    if isinstance(item, Tensor):
+        return [item]
+    if isinstance(item, str):
+        return []
+    raise TypeError(f"elementwise takes parameters, modules, name patterns or a function; got {type(item).__name__}")

@@ -1,0 +1,120 @@
+"""NaN and infinite gradients: stopped before anything is written, or let in and said once.
+
+Whatever enters an average stays in it: one such gradient is the end of a memory, and a scaler's skipped step is not.
+"""
+
+import warnings
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from nestlearn.optim.checks import describe
+from nestlearn.optim.lanes import as_real
+
+if TYPE_CHECKING:
+    from nestlearn.optim.optimizer import Optimizer
+
+__all__ = ["LetIn", "check_gradients"]
+
+
+def check_gradients(optimizer: "Optimizer", let_in: "LetIn") -> None:
+    """Raise before anything is written if a gradient is sparse, or has no finite norm where the group says "raise".
+
+    Args:
+        optimizer: whose gradients are looked at.
+        let_in: is shown the gradients of the groups that say "ignore".
+
+    Raises:
+        TypeError: a sparse gradient.
+        FloatingPointError: NaN, infinity, or entries whose squares overflow, naming the parameter.
+    """
+    watched: list[tuple[Tensor, Tensor]] = []
+    ignored: list[Tensor] = []
+    for candidate in optimizer.param_groups:
+        for parameter in candidate["params"]:
+            if parameter.grad is None:
+                continue
+            if parameter.grad.is_sparse:
+                raise TypeError(
+                    f"{describe(optimizer, parameter)} has a sparse gradient, and memories are dense: "
+                    "use sparse=False in its embedding, or give it to torch.optim.SparseAdam"
+                )
+            if parameter.numel():
+                gradient = as_real(parameter.grad)
+                if candidate["nonfinite"] == "raise":
+                    watched.append((parameter, gradient))
+                else:
+                    ignored.append(gradient)
+    if watched and not _all_finite([gradient for _, gradient in watched]):
+        for parameter, gradient in watched:
+            _refuse(optimizer, parameter, gradient)
+    if ignored:
+        let_in.look(ignored)
+
+
+class LetIn:
+    """Warns once when non-finite gradients enter memories, in groups that say ``nonfinite="ignore"``.
+
+    On a CPU at the step itself. An accelerator is not waited for: what it finds is read at a later step.
+    """
+
+    def __init__(self) -> None:
+        self._said = False
+        self._asked: list[tuple[Tensor, torch.Event]] = []
+
+    def look(self, gradients: list[Tensor]) -> None:
+        """Look at the gradients of a step that is about to be taken."""
+        if self._said or gradients[0].is_meta or (gradients[0].is_cuda and torch.cuda.is_current_stream_capturing()):
+            return
+        known = [flag for flag, event in self._asked if event.query()]
+        self._asked = [(flag, event) for flag, event in self._asked if not event.query()]
+        if not self._asked or gradients[0].device.type == "cpu":
+            for flag in _finite_flags(gradients):
+                if flag.device.type == "cpu":
+                    known.append(flag)
+                else:
+                    event = torch.Event(flag.device)
+                    there = torch.empty((), dtype=torch.bool, pin_memory=True).copy_(flag, non_blocking=True)
+                    event.record()
+                    self._asked.append((there, event))
+        if not all(known):
+            self._said = True
+            warnings.warn(
+                "gradients that are not finite enter the memories of the optimizer, as nonfinite='ignore' allows; "
+                "what is in a memory stays there: load a checkpoint from before, or clear optimizer.state",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+
+def _refuse(optimizer: "Optimizer", parameter: Tensor, gradient: Tensor) -> None:
+    if _all_finite([gradient]):
+        return
+    bad = int((~torch.isfinite(gradient)).sum())
+    what = f"{bad} of {gradient.numel()} gradient entries are NaN or infinite"
+    if not bad:
+        peak = float(gradient.abs().max())
+        what = f"the squared gradient overflows {gradient.dtype}, its largest entry is {peak:.3g}"
+    raise FloatingPointError(
+        f"{describe(optimizer, parameter)}: {what}. Nothing was written. Lower lr, clip gradients, use a "
+        "GradScaler with float16, or pass nonfinite='ignore'."
+    )
+
+
+def _all_finite(gradients: list[Tensor]) -> bool:
+    """Whether every gradient has a finite norm, so that second moments can hold its square."""
+    return all(map(bool, _finite_flags(gradients)))
+
+
+def _finite_flags(gradients: list[Tensor]) -> list[Tensor]:
+    """One 0-D flag a device and dtype: whether its gradients have norms that can be squared."""
+    alike: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
+    for tensor in gradients:
+        alike.setdefault((tensor.device, tensor.dtype), []).append(tensor)
+    flags = []
+    for (_, dtype), group in alike.items():
+        # One read of the gradients, in the precision that their squares will have.
+        norms = torch._foreach_norm(group, 2, dtype=torch.promote_types(dtype, torch.float32))
+        flags.append(torch.isfinite(torch.stack(norms).square()).all())
+    return flags

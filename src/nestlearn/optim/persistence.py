@@ -1,0 +1,111 @@
+"""What an optimizer loads: whether a checkpoint fits, and states as they were saved.
+
+torch's rules hold: a checkpoint may be loaded any number of times, what others keep in a state or in a group stays
+theirs, and a setting that a checkpoint does not know yet has its default.
+"""
+
+import copy
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from nestlearn.optim.checks import describe
+from nestlearn.optim.settings import COMMON
+
+if TYPE_CHECKING:
+    from nestlearn.optim.optimizer import Optimizer
+
+__all__ = ["check_checkpoint", "check_state", "restore"]
+
+_MEMORY = re.compile(r"\.(model|rule|pending)\.|\.(surprise|answer)$|^pending(_|$)")
+"""How the names of memories read: "momentum.model.value", "pending". Any other name is somebody else's."""
+
+_ON_CPU = ("step", "pending_rows")
+"""Counts, which stay where they were saved."""
+
+
+def check_checkpoint(optimizer: "Optimizer", given: Mapping[str, Any]) -> None:
+    """Raise ValueError if a state dictionary is not one of ours at all.
+
+    Every checkpoint of ours names most of the settings that all optimizers here share, whenever it was written.
+    """
+    who = f"{type(optimizer).__name__}.load_state_dict"
+    missing = {"state", "param_groups"} - set(given)
+    if missing:
+        raise ValueError(
+            f"{who}: expected the result of state_dict(); {sorted(missing)} missing, got keys {sorted(given)}"
+        )
+    ours = set(COMMON) - {"weight_decay", "maximize"}
+    for number, settings in enumerate(given["param_groups"]):
+        if ours.isdisjoint(settings):
+            first = next(iter(settings.get("params", [])), None)
+            own = optimizer.param_groups[min(number, len(optimizer.param_groups) - 1)]["params"]
+            where = describe(optimizer, own[0]) if own else "nothing"
+            raise ValueError(
+                f"{who}: group {number} has none of the settings {sorted(ours)}: the checkpoint is from another "
+                f"optimizer. It holds {sorted(map(str, given['state'].get(first, {})))} for {where}."
+            )
+
+
+def restore(optimizer: "Optimizer", saved: Mapping[str, Any]) -> None:
+    """Put states as they were saved: torch casts what it loads to the parameter's dtype, and memories are wider."""
+    numbers = [number for group in saved["param_groups"] for number in group["params"]]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for number, parameter in zip(numbers, parameters, strict=True):
+        if number not in saved["state"]:
+            continue
+        state = optimizer.state[parameter]
+        for name, value in saved["state"][number].items():
+            state[name] = _as_saved(value, None if name in _ON_CPU else parameter.device)
+        # Before torch 1.12 counts were plain numbers.
+        if isinstance(state.get("step"), int | float):
+            state["step"] = torch.tensor(float(state["step"]), dtype=torch.float32)
+
+
+def _as_saved(value: Any, device: torch.device | None) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().to(value.device if device is None else device, copy=True)
+    if isinstance(value, dict):
+        return {name: _as_saved(item, device) for name, item in value.items()}
+    return copy.deepcopy(value)
+
+
+def check_state(optimizer: "Optimizer") -> None:
+    """Raise ValueError if what a parameter's memories hold is not what this optimizer would have made for it."""
+    for settings in optimizer.param_groups:
+        layouts: dict[Any, dict[str, torch.Size]] = {}
+        for parameter in settings["params"]:
+            found = optimizer.state.get(parameter, {})
+            own = {name for name in found if isinstance(name, str) and (name == "step" or _MEMORY.search(name))}
+            if not own:
+                continue
+            alike = (parameter.shape, parameter.dtype, optimizer.entry(parameter, settings).flat)
+            if alike not in layouts:
+                fresh = optimizer.fresh_state(parameter, settings, device="meta")
+                layouts[alike] = {name: tensor.shape for name, tensor in fresh.items()}
+            _compare(optimizer, parameter, {name: found[name] for name in own}, layouts[alike])
+
+
+def _compare(
+    optimizer: "Optimizer", parameter: Tensor, found: Mapping[str, Any], expected: Mapping[str, torch.Size]
+) -> None:
+    if set(found) != set(expected):
+        raise ValueError(
+            f"{_where(optimizer, parameter)}: the state has keys {sorted(found)}, expected {sorted(expected)}. It was "
+            "saved by another optimizer or with other settings."
+        )
+    for name, shape in expected.items():
+        value = found[name]
+        got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        if got != tuple(shape):
+            raise ValueError(
+                f"{_where(optimizer, parameter)}: state {name!r} has shape {got}, expected {tuple(shape)}. It was "
+                "saved for another model."
+            )
+
+
+def _where(optimizer: "Optimizer", parameter: Tensor) -> str:
+    return f"{type(optimizer).__name__}.load_state_dict: {describe(optimizer, parameter)}"

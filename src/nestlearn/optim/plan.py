@@ -1,0 +1,211 @@
+"""A plan: what the steps of one parameter group are derived from, and the only place that keeps anything derived.
+
+It sorts the parameters that are written into lanes and keeps the stacks of their memories. All of it follows from the
+group, the parameters and ``state``; a plan compares these with what it has seen before it is used, so forgetting one
+costs time and changes nothing.
+"""
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from nestlearn.memory.rules import Rule
+from nestlearn.optim.checks import describe
+from nestlearn.optim.compiled import CompiledLanes, Written, compile_lanes
+from nestlearn.optim.lanes import SMALL, Lane, matrix_shape
+from nestlearn.optim.settings import structure
+from nestlearn.optim.stacks import Stack
+
+if TYPE_CHECKING:
+    from nestlearn.optim.optimizer import Optimizer
+
+__all__ = ["Plan"]
+
+Rules = tuple[Rule | None, Rule]
+"""The rule for matrices, if they have one of their own, and the rule for everything else."""
+
+
+class _Kind(NamedTuple):
+    """What parameters have in common whose memories lie in one stack."""
+
+    flat: bool
+    own_lr: bool
+    dtype: torch.dtype
+    device: torch.device
+    form: Any
+    """The shape of a matrix; of entries None, or the parameter's own id if there are many."""
+
+
+class Plan:
+    """The lanes and stacks of one parameter group of an optimizer."""
+
+    def __init__(self) -> None:
+        self._stacks: dict[_Kind, Stack] = {}
+        self._homes: dict[int, _Kind] = {}
+        self._seen: list[Any] = []
+        self._rules: Rules | None = None
+        self._lanes: list[Lane] = []
+        self._order: list[list[int]] = []
+        self._form: dict[str, Any] = {}
+        self._schedules: dict[_Kind, tuple[Rule, Callable[[int], Hashable]]] = {}
+        self._compiled: list[CompiledLanes] = []
+
+    def lanes(
+        self, optimizer: "Optimizer", group: dict[str, Any], parameters: list[Tensor], times: Sequence[int]
+    ) -> Written:
+        """Lanes that together write ``parameters``, and which of them each lane writes, by place in the list.
+
+        Args:
+            optimizer: whose group it is.
+            group: the group.
+            parameters: those that are written now; all have a state.
+            times: how often each was written before.
+        """
+        rules = optimizer.rules(group)
+        seen = [(id(p), p.dtype, p.device, p.shape) for p in parameters]
+        if rules is not self._rules:
+            self._notice_settings(optimizer, group)
+        if rules is not self._rules or self._seen != seen or not self._hold(optimizer, times):
+            self._arrange(optimizer, group, rules, parameters, times)
+            self._seen, self._rules = seen, rules
+        written: Written = list(zip(self._lanes, self._order, strict=True))
+        return compile_lanes(optimizer, group, written, self._compiled) if optimizer.compiles else written
+
+    def _hold(self, optimizer: "Optimizer", times: Sequence[int]) -> bool:
+        """Whether the lanes of the last step still stand for the state."""
+        return all(
+            lane.together([times[number] for number in order])
+            and all(lane.stack.holds(place, optimizer.state) for place in lane.places)
+            for lane, order in zip(self._lanes, self._order, strict=True)
+        )
+
+    def _notice_settings(self, optimizer: "Optimizer", group: dict[str, Any]) -> None:
+        """Forget everything when a setting has changed that decides what is remembered."""
+        form = structure(optimizer.rule_settings(group))
+        if form != self._form:
+            for stack in self._stacks.values():
+                stack.release(optimizer.state, {})
+            self._stacks, self._homes, self._schedules, self._compiled = {}, {}, {}, []
+            self._form = form
+
+    def _arrange(
+        self,
+        optimizer: "Optimizer",
+        group: dict[str, Any],
+        rules: Rules,
+        parameters: list[Tensor],
+        times: Sequence[int],
+    ) -> None:
+        kinds = [_kind(optimizer, parameter, rules) for parameter in parameters]
+        self._restack(optimizer, group, rules, self._stale(optimizer, group, parameters, kinds))
+        grouped: dict[_Kind, list[int]] = {}
+        for number, kind in enumerate(kinds):
+            grouped.setdefault(kind, []).append(number)
+        self._lanes, self._order = [], []
+        for kind, numbers in grouped.items():
+            self._lane(optimizer, rules, kind, parameters, numbers, times)
+
+    def _lane(
+        self,
+        optimizer: "Optimizer",
+        rules: Rules,
+        kind: _Kind,
+        parameters: list[Tensor],
+        numbers: list[int],
+        times: Sequence[int],
+    ) -> None:
+        """Make the lanes of the parameters of one kind: one, unless their times do not go together."""
+        stack = self._stacks[kind]
+        rule = rules[1] if kind.flat else rules[0]
+        assert rule is not None, "an entry that is not flat has a matrix rule"
+        schedule = self._schedule(rule, kind)
+        happens = {time: schedule(time) for time in {times[number] for number in numbers}}
+        alike: dict[Hashable, list[int]] = {}
+        for number in numbers:
+            alike.setdefault(happens[times[number]], []).append(number)
+        for members in alike.values():
+            members.sort(key=lambda number: stack.places[id(parameters[number])])
+            places = [stack.places[id(parameters[number])] for number in members]
+            self._lanes.append(Lane(rule, stack, places, kind.own_lr, optimizer.reads_weights, schedule))
+            self._order.append(members)
+
+    def _schedule(self, rule: Rule, kind: _Kind) -> Callable[[int], Hashable]:
+        known = self._schedules.get(kind)
+        if known is None or known[0] is not rule:
+            shape = torch.Size([1]) if kind.flat else torch.Size(kind.form)
+            known = self._schedules[kind] = rule, rule.schedule(shape)
+        return known[1]
+
+    def _stale(
+        self, optimizer: "Optimizer", group: dict[str, Any], parameters: list[Tensor], kinds: list[_Kind]
+    ) -> set[_Kind]:
+        """The kinds whose stacks are not there, or do not hold what they should."""
+        stale = set()
+        for parameter, kind in zip(parameters, kinds, strict=True):
+            stack, home = self._stacks.get(kind), self._homes.get(id(parameter))
+            if home is not None and home != kind:
+                stale.add(home)
+            place = None if stack is None else stack.places.get(id(parameter))
+            if stack is None or place is None or not stack.holds(place, optimizer.state):
+                stale.add(kind)
+        present = {id(parameter) for parameter in group["params"]}
+        stale |= {kind for kind, stack in self._stacks.items() if not present.issuperset(stack.places)}
+        return stale
+
+    def _restack(self, optimizer: "Optimizer", group: dict[str, Any], rules: Rules, stale: set[_Kind]) -> None:
+        """Make the stacks of these kinds anew, over all parameters of the group that have a state."""
+        if not stale:
+            return
+        members: dict[_Kind, list[Tensor]] = {}
+        for parameter in group["params"]:
+            if "step" in optimizer.state.get(parameter, ()):
+                kind = _kind(optimizer, parameter, rules)
+                if kind in stale:
+                    members.setdefault(kind, []).append(parameter)
+        old = {kind: self._stacks.pop(kind) for kind in stale if kind in self._stacks}
+        for kind, alike in members.items():
+            names = _fitting(optimizer, group, alike)
+            stack = self._stacks[kind] = Stack(alike, names, flat=kind.flat)
+            stack.bind(optimizer.state)
+            self._homes.update({id(parameter): kind for parameter in alike})
+        present = {id(parameter) for parameter in group["params"]}
+        self._homes = {number: kind for number, kind in self._homes.items() if number in present}
+        kept = {id(parameter): None for alike in members.values() for parameter in alike}
+        for stack in old.values():
+            stack.release(optimizer.state, kept)
+
+
+def _kind(optimizer: "Optimizer", parameter: Tensor, rules: Rules) -> _Kind:
+    entry = optimizer.entry_of(parameter, rules)
+    if not entry.flat:
+        form: Any = matrix_shape(parameter)
+    else:
+        form = id(parameter) if parameter.numel() >= SMALL else None
+    return _Kind(entry.flat, entry.own_lr, parameter.dtype, parameter.device, form)
+
+
+def _fitting(optimizer: "Optimizer", group: dict[str, Any], parameters: Sequence[Tensor]) -> list[str]:
+    """The names of the memories of parameters of one kind, when the state holds all of them in the right shape.
+
+    Raises:
+        RuntimeError: naming the parameter, what its state lacks or holds in another shape, and the remedy.
+    """
+    layouts: dict[torch.Size, dict[str, torch.Size]] = {}
+    names: list[str] = []
+    for parameter in parameters:
+        if parameter.shape not in layouts:
+            layouts[parameter.shape] = optimizer.layout(parameter, group)
+        layout, state = layouts[parameter.shape], optimizer.state[parameter]
+        names = list(layout)
+        for name, shape in layout.items():
+            leaf = state.get(name)
+            if not isinstance(leaf, Tensor) or leaf.shape != shape:
+                got = f"has shape {tuple(leaf.shape)}" if isinstance(leaf, Tensor) else f"is {type(leaf).__name__}"
+                raise RuntimeError(
+                    f"{type(optimizer).__name__}: {describe(optimizer, parameter)}: state {name!r} "
+                    f"{'is missing' if name not in state else got}, expected shape {tuple(shape)}. Where settings or "
+                    "the parameter's shape have changed, start anew: optimizer.state[parameter].clear()"
+                )
+    return names

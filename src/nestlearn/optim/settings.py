@@ -1,0 +1,166 @@
+"""The settings of an optimizer: the keywords that all share, groups that hold them, and names used elsewhere.
+
+A parameter group is a dictionary, as in ``torch.optim``. What torch calls ``momentum`` is called ``retention`` here,
+since it is the share of a memory that is kept; torch's cyclic schedulers write ``group["momentum"]``, so a group
+answers to both names.
+"""
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypedDict
+
+from torch import Tensor, nn
+
+from nestlearn.errors import did_you_mean
+
+__all__ = ["COMMON", "Common", "Elementwise", "Settings", "default_of", "refuse_unknown", "structure"]
+
+Elementwise = Iterable[Tensor | nn.Module | str] | Callable[[str, Tensor], bool]
+
+
+class Common(TypedDict, total=False):
+    """Keywords that every optimizer takes.
+
+    Keys:
+        weight_decay: decoupled, as in AdamW: weights shrink by ``lr * weight_decay`` a step (default 0).
+        maximize: climb instead of descend (default False).
+        period: C of C4. Gradients of ``period`` steps are summed and written together (default 1).
+        elementwise: matrices (embeddings, heads) that the element-wise rule should have, not the matrix rule:
+            parameters, modules, or shell patterns of parameter names; or a function (name, parameter) -> bool.
+        elementwise_lr: learning rate of the element-wise rule while ``lr`` is what it was when the group was made; it
+            follows ``lr`` in proportion, under a scheduler say. None (default) means ``lr``.
+        nonfinite: "raise" (default) stops with FloatingPointError at NaN or infinite gradients, before anything is
+            written, which costs one read of the gradients and, on an accelerator, one synchronisation; "ignore" lets
+            them in and warns once, on an accelerator one step later.
+        compile: torch.compile the element-wise rules (default False).
+    """
+
+    weight_decay: float
+    maximize: bool
+    period: int
+    elementwise: Elementwise | None
+    elementwise_lr: float | None
+    nonfinite: str
+    compile: bool
+
+
+COMMON: Mapping[str, Any] = {
+    "weight_decay": 0.0,
+    "maximize": False,
+    "period": 1,
+    "elementwise_lr": None,
+    "nonfinite": "raise",
+}
+"""The shared keywords that are settings of a group, with their defaults."""
+
+
+class Settings(dict[str, Any]):
+    """A parameter group, or the defaults of one, that answers to ``momentum`` where it holds a ``retention``.
+
+    One value is kept, whoever writes it last, and saved as ``retention``. Where there are ``betas``, torch's schedulers
+    write those, and ``momentum`` is nobody's name.
+    """
+
+    @staticmethod
+    def of(values: dict[str, Any], defaults: Mapping[str, Any]) -> "Settings":
+        """``values`` as settings; a momentum among them is the retention that ``defaults`` have."""
+        settings = Settings(values)
+        if dict.__contains__(settings, "momentum") and "retention" in defaults and "betas" not in defaults:
+            settings["retention"] = dict.pop(settings, "momentum")
+        return settings
+
+    def _name(self, name: Any) -> Any:
+        alias = name == "momentum" and dict.__contains__(self, "retention") and not dict.__contains__(self, "betas")
+        return "retention" if alias else name
+
+    def __getitem__(self, name: str) -> Any:
+        return dict.__getitem__(self, self._name(name))
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        dict.__setitem__(self, self._name(name), value)
+
+    def __contains__(self, name: object) -> bool:
+        return dict.__contains__(self, self._name(name))
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return dict.get(self, self._name(name), default)
+
+    def setdefault(self, name: str, default: Any = None) -> Any:
+        return dict.setdefault(self, self._name(name), default)
+
+    def update(self, *others: Any, **more: Any) -> None:
+        for name, value in dict(*others, **more).items():
+            self[name] = value
+
+
+def default_of(optimizer: Any, name: str) -> Any:
+    """What a setting is when nobody names it: the default of the class, else what this optimizer was made with."""
+    if name in COMMON:
+        return COMMON[name]
+    parameter = inspect.signature(type(optimizer).__init__).parameters.get(name)
+    if parameter is None or parameter.default is inspect.Parameter.empty:
+        return optimizer.defaults[name]
+    return parameter.default
+
+
+def structure(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a rule's settings decides which memories it has and what it computes: all but the size of numbers."""
+    return {name: _form(value) for name, value in settings.items()}
+
+
+def _form(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return tuple(_form(item) for item in value)
+    # A number of zero may leave out a memory, so zero is a form of its own.
+    return (float, bool(value == 0)) if isinstance(value, float) else value
+
+
+_CALLED_HERE = {
+    "momentum": ("betas", "retention"),
+    "betas": ("retention",),
+    "beta": ("betas", "retention"),
+    "beta1": ("betas", "retention"),
+    "beta2": ("betas", "second_retention"),
+    "alpha": ("retention",),
+    "dampening": ("retention",),
+    "momentum_decay": ("retention",),
+    "shampoo_beta": ("covariance_retention",),
+    "ns_steps": ("steps",),
+    "ns_coefficients": ("steps",),
+    "adjust_lr_fn": ("scale",),
+    "precondition_frequency": ("refresh", "target_period"),
+    "update_freq": ("refresh", "target_period"),
+    "learning_rate": ("lr",),
+    "wd": ("weight_decay",),
+    "decoupled_weight_decay": ("weight_decay",),
+    "lambd": ("weight_decay",),
+}
+"""Names that other optimizers use, and what the same is called here, the first that an optimizer has."""
+
+_NOT_NEEDED = {
+    "foreach": "parameters of one shape are written in one batch anyway",
+    "fused": "compile=True is what fuses the element-wise rules here",
+    "capturable": "step counts stay on the CPU",
+    "differentiable": "a step is no part of a graph; nl.memory has writes that are",
+    "amsgrad": "there is no such memory here",
+}
+
+
+def refuse_unknown(who: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Raise TypeError for a keyword that an optimizer does not have, with the name used here.
+
+    Args:
+        who: name of the optimizer.
+        given: keywords that nobody has taken.
+        known: the keywords that it has.
+    """
+    known = sorted(known)
+    for name in sorted(given):
+        here = next((word for word in _CALLED_HERE.get(name, ()) if word in known), None)
+        if here is not None:
+            hint = f": it is called {here} here"
+        elif name in _NOT_NEEDED:
+            hint = f": {_NOT_NEEDED[name]}, leave it out"
+        else:
+            hint = f".{did_you_mean(name, known)}"
+        raise TypeError(f"{who}() got an unexpected keyword argument {name!r}{hint}")
