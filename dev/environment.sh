@@ -1,6 +1,7 @@
 # Sourced by dev/test and dev/demo. `prepare_environment` changes to the root of the checkout and leaves a working
 # .venv there: made from a Python >= 3.11, with the versions of dev/constraints.txt and nestlearn itself as an editable
 # install. It costs nothing when neither pyproject.toml nor the constraints changed since the last time.
+# `prepare_environment hosts` adds the extra of that name, which the environment then keeps.
 
 say() { printf '%s\n' "$*" >&2; }
 
@@ -43,6 +44,7 @@ make_environment() {
     fi
 }
 
+# Takes the extras, separated by commas.
 install_packages() {
     local pip=(.venv/bin/python -m pip --disable-pip-version-check install --no-input -c dev/constraints.txt)
     say "Installing the packages of dev/constraints.txt into .venv (a few minutes the first time)"
@@ -50,16 +52,20 @@ install_packages() {
     "${pip[@]}" "$(grep '^torch==' dev/constraints.txt)"
     # The build tool comes from the constraints too, hence no build isolation.
     "${pip[@]}" hatchling editables
-    "${pip[@]}" --no-build-isolation -e '.[cli,cluster,search,dev]'
+    "${pip[@]}" --no-build-isolation -e ".[$1]"
 }
 
 prepare_environment() {
     cd "$(dirname "${BASH_SOURCE[0]}")/.."
     # Packages from outside would hide the pinned ones.
     unset PYTHONPATH PYTHONHOME
+    # The second line of a stamp has the extras: what was added once is renewed with the rest, whoever asks.
+    local wanted extras=cli,cluster,search,dev
+    if [[ "${1:-}" == hosts ]] || sed -n 2p .venv/stamp 2>/dev/null | grep -q hosts; then
+        extras+=,hosts
+    fi
     # Where the checkout lies is part of the stamp, since an environment can not be moved.
-    local wanted
-    wanted="$(printf '%s\n' "$PWD"; cat pyproject.toml dev/constraints.txt)"
+    wanted="$(printf '%s\n' "$PWD" "$extras"; cat pyproject.toml dev/constraints.txt)"
     if ! .venv/bin/python -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then
         make_environment
     elif [[ -f .venv/stamp && "$(cat .venv/stamp)" == "$wanted" ]]; then
@@ -68,6 +74,6 @@ prepare_environment() {
         make_environment
     fi
     rm -f .venv/stamp
-    install_packages
+    install_packages "$extras"
     printf '%s\n' "$wanted" >.venv/stamp
 }
