@@ -1,5 +1,6 @@
 """What is optimised: sets of parameter shapes like those of real models, with gradients that take turns."""
 
+import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -41,17 +42,23 @@ WORKLOADS = {
         Workload("4 of 1024x1024", [(1024, 1024)] * 4),
         Workload("block of width 1024", [(1024, 1024)] * 4 + [(4096, 1024), (1024, 4096)]),
         Workload("24 of 256x256, 8 of 256x1024", [(256, 256)] * 24 + [(256, 1024), (1024, 256)] * 4),
+        Workload("32 layers of 128x128", [(128, 128), (128,)] * 32),
+        Workload("24 of 32x32", [(32, 32)] * 24),
     )
 }
 
 
-def plain(workload: Workload, build: Build, device: str) -> tuple[Unit, torch.optim.Optimizer]:
-    """Steps on fresh parameters; two sets of random gradients take turns, and swapping them is not timed."""
+def plain(workload: Workload, build: Build, device: str, absent: float = 0.0) -> tuple[Unit, torch.optim.Optimizer]:
+    """Steps on fresh parameters; two sets of random gradients take turns, and swapping them is not timed.
+
+    At every step another random share ``absent`` of the parameters has no gradient.
+    """
     generator = torch.Generator().manual_seed(0)
 
     def draw(scale: float) -> list[Tensor]:
         return [(scale * torch.randn(shape, generator=generator)).to(device) for shape in workload.shapes]
 
+    chance = random.Random(0)
     parameters = [nn.Parameter(tensor) for tensor in draw(0.02)]
     gradients = [draw(1e-2), draw(1e-2)]
     optimizer = build(parameters)
@@ -59,7 +66,7 @@ def plain(workload: Workload, build: Build, device: str) -> tuple[Unit, torch.op
     def prepare() -> None:
         gradients.reverse()
         for parameter, gradient in zip(parameters, gradients[0], strict=True):
-            parameter.grad = gradient
+            parameter.grad = None if chance.random() < absent else gradient
 
     return Unit(optimizer.step, prepare), optimizer
 

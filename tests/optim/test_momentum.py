@@ -31,14 +31,18 @@ def walk(optimizer: torch.optim.Optimizer, weight: nn.Parameter, gradients: Tens
 
 
 def check(
-    cls: type, settings: dict[str, Any], update: Callable[[Tensor, dict[str, Any]], Tensor], shape: tuple[int, ...]
+    cls: type,
+    settings: dict[str, Any],
+    update: Callable[[Tensor, dict[str, Any]], Tensor],
+    shape: tuple[int, ...],
+    tolerance: float = 1e-10,
 ) -> None:
     weight, gradients = nn.Parameter(draw(*shape)), draw(STEPS, *shape)
     expected, state = weight.detach().clone(), {}
     path = walk(cls([weight], lr=0.1, **settings), weight, gradients)
     for found, gradient in zip(path, gradients, strict=True):
         expected = expected - 0.1 * update(gradient, state)
-        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
 
 
 # ------------------------------------------------------------------------------------------ delta momentum
@@ -146,7 +150,9 @@ def test_targets_come_by_name_or_as_they_are(target: Any) -> None:
         state["m"] = 0.8 * state.get("m", torch.zeros_like(u)) + root(state["l"]) @ u @ root(state["r"])
         return state["m"]
 
-    check(nl.optim.PreconditionedMomentum, {"retention": 0.8, "target": target, "target_period": 4}, update, (3, 5))
+    arguments = {"retention": 0.8, "target": target, "target_period": 4}
+    # Along directions that no gradient had yet a ridge of 1e-6 leaves a million times the rounding of the processor.
+    check(nl.optim.PreconditionedMomentum, arguments, update, (3, 5), tolerance=1e-8)
 
 
 def test_a_forecast_cannot_precondition() -> None:

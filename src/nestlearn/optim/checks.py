@@ -52,19 +52,20 @@ def settings(optimizer: "Optimizer", group: Mapping[str, Any]) -> None:
     optimizer.check_group(dict(group))
 
 
-def whole_matrices(optimizer: "Optimizer", group: Mapping[str, Any]) -> None:
+def whole_matrices(optimizer: "Optimizer") -> None:
     """Raise ValueError if a rule for matrices is given shards in which FSDP1 hides them: they are vectors.
 
     Without an error a matrix rule would be the element-wise rule under its own name. Vectors that were named in
     ``elementwise`` are what somebody wanted.
     """
-    if optimizer.rules(group)[0] is None:
+    flattened = [
+        (group, parameter) for group in optimizer.param_groups for parameter in group["params"] if _flattened(parameter)
+    ]
+    # With ShardingStrategy.NO_SHARD and use_orig_params=True matrices stay what they are, and vectors were vectors.
+    if any(parameter.ndim > 1 for _, parameter in flattened):
         return
-    flattened = [parameter for parameter in group["params"] if _flattened(parameter)]
-    if any(parameter.ndim > 1 for parameter in flattened):  # ShardingStrategy.NO_SHARD with use_orig_params=True
-        return
-    for parameter in flattened:
-        if not optimizer.is_elementwise(parameter):
+    for group, parameter in flattened:
+        if optimizer.rules(group)[0] is not None and not optimizer.is_elementwise(parameter):
             raise ValueError(
                 f"{type(optimizer).__name__}: {describe(optimizer, parameter)} is a flat shard of "
                 "FullyShardedDataParallel, which hides the matrices that this optimizer's rule is for. Use "

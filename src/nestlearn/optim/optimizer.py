@@ -63,6 +63,7 @@ class Optimizer(torch.optim.Optimizer):
             defaults["momentum"] = 0.0
         super().__init__(params, Settings(defaults))
         self._choice.check(self.param_groups)
+        checks.whole_matrices(self)
 
     def matrix_rule(self, group: dict[str, Any]) -> Rule | None:
         """The rule for matrices; None gives them the element-wise rule."""
@@ -108,7 +109,6 @@ class Optimizer(torch.optim.Optimizer):
             checks.settings(self, group)
             self._complete(given)
             self._choice.add(group)
-            checks.whole_matrices(self, group)
         except Exception:
             del self.param_groups[before:]
             self._choice.forget(before)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from nestlearn.memory.rules import Rule
-from nestlearn.optim.checks import describe
+from nestlearn.optim.checks import describe, whole_matrices
 from nestlearn.optim.compiled import CompiledLanes, Written, compile_lanes
 from nestlearn.optim.lanes import SMALL, Lane, matrix_shape
 from nestlearn.optim.settings import structure
@@ -98,6 +98,7 @@ class Plan:
         parameters: list[Tensor],
         times: Sequence[int],
     ) -> None:
+        whole_matrices(optimizer)  # a model may be wrapped after its optimizer was made
         kinds = [_kind(optimizer, parameter, rules) for parameter in parameters]
         self._restack(optimizer, group, rules, self._stale(optimizer, group, parameters, kinds))
         grouped: dict[_Kind, list[int]] = {}
