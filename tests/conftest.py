@@ -12,6 +12,12 @@ settings.register_profile("local", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
+# What the terminal is like that the tests were started from must not matter, to child processes neither. It is
+# forgotten here and not in a fixture, as typer looks when it is imported.
+TERMINAL = ("COLUMNS", "LINES", "TERMINAL_WIDTH", "FORCE_COLOR", "NO_COLOR", "PY_COLORS", "GITHUB_ACTIONS")
+for variable in (*TERMINAL, "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+    os.environ.pop(variable, None)
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the slow tests last (the sort is stable), so that a plain mistake shows within seconds."""

@@ -75,7 +75,8 @@ def _inspect(optimizer: str) -> tuple[float, float, int, dict[str, Any]]:
     )
     if weights < 10**9:
         raise SystemExit(f"expected a billion parameters, found {weights:,}")
-    return seconds, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024, {**found, "parameters": weights}
+    peak = used.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return seconds, used.ru_utime + used.ru_stime, peak, {**found, "parameters": weights}
 
 
 def _parts(system: dict[str, Any]) -> list[dict[str, Any]]:

@@ -45,6 +45,7 @@ def isolated(function: Callable[..., Any], *arguments: Any, seconds: int = 120) 
 def _start(seconds: int) -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # of other libraries, about what is measured here anyway
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # which may have been ignored at the start
     signal.alarm(seconds)  # ends the process, whatever it is doing
 
 

@@ -4,7 +4,11 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
 
-__all__ = ["choice", "did_you_mean"]
+__all__ = ["VariableError", "choice", "did_you_mean"]
+
+
+class VariableError(ValueError):
+    """An environment variable has a value that it cannot have."""
 
 
 def choice(what: str, given: Any, known: Iterable[str]) -> None:

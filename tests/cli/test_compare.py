@@ -77,7 +77,7 @@ class References(HTMLParser):
 
 
 def test_the_report_is_one_file_without_any_network_reference(finished) -> None:
-    page = (finished[0] / "report.html").read_text()
+    page = (finished[0] / "report.html").read_text(encoding="utf-8")
     namespaces = {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink", "http://www.w3.org/1999/xhtml"}
     assert set(re.findall(r"https?://[^\s\"'<>)]+", page)) <= namespaces
     parser = References()
@@ -205,7 +205,7 @@ def test_pictures_are_files_that_stand_alone(finished, tmp_path) -> None:
     written = sorted((tmp_path / "pictures").glob("*.svg"))
     assert tmp_path / "pictures" / "digits-ranking.svg" in written
     for path in written:
-        picture = path.read_text()
+        picture = path.read_text(encoding="utf-8")
         assert str(path) in result.output.replace("\n", "")
         ElementTree.fromstring(picture)
         used = set(re.findall(r"var\((--[a-z0-9]+)\)", picture))

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,6 +26,7 @@ TINY = [
     *("--seeds", "0..1", "--checkpoint-every", "20"),
 ]
 STEPS = 120
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def call(*arguments: object) -> Result:
@@ -32,8 +34,13 @@ def call(*arguments: object) -> Result:
 
 
 def process(*arguments: object) -> subprocess.Popen:
-    """``nestlearn train`` in a process of its own, as a shell starts it."""
-    program = "from nestlearn.cli.main import main; import sys; sys.argv[0] = 'nestlearn'; main()"
+    """``nestlearn train`` in a process of its own, as a shell starts it in front: what is started in the background of
+    a script ignores SIGINT, and so would its children.
+    """
+    program = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from nestlearn.cli.main import main; import sys; sys.argv[0] = 'nestlearn'; main()"
+    )
     environment = {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [sys.executable, "-c", program, "train", *map(str, arguments)],
@@ -126,19 +133,38 @@ def after(rows: int, act) -> object:
     return show
 
 
+@contextmanager
+def handled(*handlers: object) -> Iterator[None]:
+    """A block with these handlers of SIGINT and SIGTERM, whatever the tests were started with."""
+    before = [signal.signal(number, handler) for number, handler in zip(SIGNALS, handlers, strict=True)]
+    try:
+        yield
+    finally:
+        for number, handler in zip(SIGNALS, before, strict=True):
+            signal.signal(number, handler)
+
+
+@pytest.fixture
+def in_front() -> Iterator[None]:
+    with handled(signal.default_int_handler, signal.SIG_DFL):
+        yield
+
+
+@pytest.mark.usefixtures("in_front")
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_signal_ends_the_step_and_the_run_with_status_130(whole, tmp_path, monkeypatch, number: int) -> None:
-    folder, handlers = tmp_path / "run", [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
+    folder, handlers = tmp_path / "run", [signal.getsignal(one) for one in SIGNALS]
     with monkeypatch.context() as patched:
         patched.setattr(train_job, "show_training", after(30, lambda: signal.raise_signal(number)))
         result = call(*TINY, "--steps", STEPS, "--out", folder)
     assert result.exit_code == 130 and f"continue with: nestlearn train --resume {folder}" in result.output
-    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert [signal.getsignal(one) for one in SIGNALS] == handlers
     assert Checkpoints(folder / "checkpoints", "seed0").newest()[0]["training"]["steps_taken"] == 30
     assert call("--resume", folder).exit_code == 0
     assert differences(left_behind(whole[0]), left_behind(folder), ignore=TIMES) == []
 
 
+@pytest.mark.usefixtures("in_front")
 def test_a_second_interrupt_does_not_wait(tmp_path, monkeypatch) -> None:
     def twice() -> None:
         # To this thread: of a signal to the process another thread may be told, and later.
@@ -149,6 +175,25 @@ def test_a_second_interrupt_does_not_wait(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(train_job, "show_training", after(5, twice))
     result = call(*TINY, "--steps", STEPS, "--out", tmp_path / "run")
     assert result.exit_code not in (0, 2) and Checkpoints(tmp_path / "run" / "checkpoints", "seed0").paths()
+
+
+def test_an_interrupt_that_is_ignored_at_the_start_stays_so_and_sigterm_still_ends_the_run(
+    whole, tmp_path, monkeypatch
+):
+    def both() -> None:
+        signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+        signal.raise_signal(signal.SIGTERM)
+
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patched, handled(signal.SIG_IGN, signal.SIG_DFL):
+        patched.setattr(train_job, "show_training", after(3, lambda: signal.raise_signal(signal.SIGINT)))
+        result = call(*TINY, "--steps", STEPS, "--out", folder)
+        assert result.exit_code == 0, result.output
+        assert differences(left_behind(whole[0]), left_behind(folder), ignore=TIMES) == []
+        patched.setattr(train_job, "show_training", after(3, both))
+        result = call(*TINY, "--steps", STEPS, "--out", tmp_path / "other")
+        assert result.exit_code == 130 and "continue with:" in result.output
 
 
 def test_an_error_of_the_task_itself_keeps_its_traceback(tmp_path, monkeypatch) -> None:

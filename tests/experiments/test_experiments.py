@@ -26,16 +26,16 @@ def test_every_folder_is_an_experiment_with_all_its_files() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_recorded_full_size_is_as_expected(name: str) -> None:
-    record = json.loads((HOME / name / "results" / "full.json").read_text())
+    record = json.loads((HOME / name / "results" / "full.json").read_text(encoding="utf-8"))
     assert complaints(record["figures"], expected(HOME / name, "full")) == []
     assert record["environment"]["torch"] and (HOME / name / "results" / "full.md").stat().st_size > 200
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_readme_shows_the_command_and_the_recorded_table(name: str) -> None:
-    page = (HOME / name / "README.md").read_text()
+    page = (HOME / name / "README.md").read_text(encoding="utf-8")
     assert f"python -m experiments.{name.replace('/', '.')} " in page
-    rows = re.findall(r"^\| .*", (HOME / name / "results" / "full.md").read_text(), re.MULTILINE)
+    rows = re.findall(r"^\| .*", (HOME / name / "results" / "full.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert rows and all(row in page for row in rows), f"{name}: README.md is not of the recorded run"
 
 

@@ -3,7 +3,9 @@
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
+from nestlearn.device import meta_stands_for
 from nestlearn.ops.matrix import (
     FOUR_STEP_COEFFICIENTS,
     MUON_COEFFICIENTS,
@@ -53,6 +55,18 @@ def test_newton_schulz_equals_the_polynomial_of_the_singular_values(shape, coeff
     torch.testing.assert_close(
         newton_schulz(matrix, coefficients=coefficients), by_svd(matrix, coefficients), rtol=1e-10, atol=1e-10
     )
+
+
+@pytest.mark.parametrize("shape", [(5, 9), (3, 9, 5), (600, 600), (2, 600, 520), (520, 1200)], ids=str)
+def test_on_meta_newton_schulz_takes_the_products_of_the_device_that_it_stands_for(shape: tuple[int, ...]) -> None:
+    def flops(device: str, dtype: torch.dtype) -> int:
+        with FlopCounterMode(display=False) as counter:
+            newton_schulz(torch.zeros(shape, device=device), dtype=dtype)
+        return counter.get_total_flops()
+
+    for dtype in (torch.float32, torch.bfloat16):
+        with meta_stands_for("cpu"):
+            assert flops("meta", dtype) == flops("cpu", dtype)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 7])

@@ -111,7 +111,7 @@ class Opened:
 def test_it_is_legible_whole_and_silent(browser: Browser, report: Path, scheme: str, width: int) -> None:
     with Opened(browser, report, scheme, width) as opened:
         opened.unfold()
-        found = opened.page.evaluate((Path(__file__).parent / "legibility.js").read_text())
+        found = opened.page.evaluate((Path(__file__).parent / "legibility.js").read_text(encoding="utf-8"))
         assert (found["paper"] < 0.1) == (scheme == "dark")
         assert len(found["words"]) > 100 and len(found["lines"]) > 5
         assert [word for word in found["words"] if word[1] < 4.5] == []

@@ -24,7 +24,7 @@ def files_in(page: str) -> dict[str, str]:
 def page(made_up: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> str:
     path, notes = write_report(made_up.path)
     assert notes == []
-    return path.read_text()
+    return path.read_text(encoding="utf-8")
 
 
 def words(page: str) -> str:
@@ -85,7 +85,7 @@ def test_the_curves_inside_hold_every_point(page: str, made_up: RunFolder, rows:
 def test_without_systems_it_says_so(folder: RunFolder) -> None:
     (folder.path / "systems.json").unlink()
     path, notes = write_report(folder.path)
-    assert "systems.json" in notes[0] and "The level score" not in words(path.read_text())
+    assert "systems.json" in notes[0] and "The level score" not in words(path.read_text(encoding="utf-8"))
 
 
 def test_a_folder_of_one_run(folder: RunFolder, results: dict, rows: list[dict]) -> None:
@@ -95,7 +95,7 @@ def test_a_folder_of_one_run(folder: RunFolder, results: dict, rows: list[dict])
     shared = {"baseline": results["baseline"], "muon": results["muon"], "warnings": []}
     folder.results.write_text(json.dumps({**shared, "tasks": {"digits": [alone]}}))
     folder.config.write_text("kind: train\n")
-    page = words(write_report(folder.path)[0].read_text())
+    page = words(write_report(folder.path)[0].read_text(encoding="utf-8"))
     assert "DeepMomentum, and what its memories did" in page and "The level score" in page
     assert not [words for words in ("vs AdamW", "Lowest test loss", "How the settings were chosen") if words in page]
 
@@ -103,7 +103,7 @@ def test_a_folder_of_one_run(folder: RunFolder, results: dict, rows: list[dict])
 def test_names_of_others_cannot_break_the_page(folder: RunFolder, results: dict) -> None:
     text = json.dumps(results).replace('"Momentum"', '"<b>mine</b>:\\"x\\", y"')
     folder.results.write_text(text)
-    page = write_report(folder.path)[0].read_text()
+    page = write_report(folder.path)[0].read_text(encoding="utf-8")
     assert "<b>mine</b>" not in page
     for svg in re.findall(r"<svg class=\"plot\".*?</svg></svg>|<svg class=\"plot\".*?</svg>", page, flags=re.DOTALL):
         assert "<b>" not in svg
@@ -115,8 +115,8 @@ def test_the_main_pictures_as_files(made_up: RunFolder, rows: list[dict], tmp_pa
     assert names[:3] == ["digits-ranking.svg", "digits-steps.svg", "digits-seconds.svg"]
     assert set(names[3:]) == {f"digits-score-{row['name']}.svg" for row in rows if not row["control"]}
     for path in written:
-        assert ElementTree.fromstring(path.read_text()).tag == "{http://www.w3.org/2000/svg}svg"
-        assert "prefers-color-scheme: dark" in path.read_text()
+        assert ElementTree.fromstring(path.read_text(encoding="utf-8")).tag == "{http://www.w3.org/2000/svg}svg"
+        assert "prefers-color-scheme: dark" in path.read_text(encoding="utf-8")
 
 
 def test_systems_describe_every_optimizer_as_it_was_trained(made_up: RunFolder, rows: list[dict]) -> None:

@@ -2,7 +2,10 @@
 
 import os
 import warnings
+from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
+from socket import socket
 
 import pytest
 
@@ -46,10 +49,20 @@ def test_an_unreachable_cluster_is_a_clear_error(monkeypatch) -> None:
         pass
 
 
+@contextmanager
+def another_dask() -> Iterator[None]:
+    """A block in which the port that Dask prefers is taken on this machine, by us or somebody else."""
+    with socket() as taken:
+        with suppress(OSError):
+            taken.bind(("", 8787))
+            taken.listen()
+        yield
+
+
 @pytest.mark.slow
 def test_processes_and_a_dask_cluster_give_the_numbers_of_a_serial_sweep(tmp_path) -> None:
     truth = numbers(sweep(tmp_path / "serial", "serial"))
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), another_dask():
         warnings.simplefilter("error")
         assert numbers(sweep(tmp_path / "dask", "dask")) == truth
     assert numbers(sweep(tmp_path / "processes", "processes")) == truth

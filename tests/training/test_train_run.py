@@ -66,6 +66,7 @@ def test_the_folder_holds_what_the_documentation_says(whole) -> None:
     assert [record["seed"] for record in metrics if record["kind"] == "run"] == [0, 1]
     facts = json.loads((whole / "environment.json").read_text())
     assert facts["threads_per_worker"] == 1 and facts["reused_runs"] == 0 and facts["seconds"] > 0
+    assert facts["products"] in ("float32", "bfloat16")
 
 
 def test_the_row_of_the_results_has_the_figures_of_the_runs(whole) -> None:

@@ -11,6 +11,8 @@ from typing import Annotated
 
 import typer
 
+from nestlearn.cli.completion import DEVICES, DTYPES, one_of
+
 __all__ = ["inspect"]
 
 
@@ -33,13 +35,22 @@ def inspect(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="One setting, as in optimizer.hidden=32 or task.dim=64."),
     ] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, float64 or bfloat16.")] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="Where training would run: auto, cpu or cuda. [default: cpu]", autocompletion=one_of(DEVICES)
+        ),
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="float32, float64 or bfloat16. [default: float32]", autocompletion=one_of(DTYPES)),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     svg: Annotated[Path | None, typer.Option(help="Also write a picture of the nesting there.")] = None,
 ) -> None:
     """Show levels, memories, bytes and FLOPs of a training before it starts; nothing is allocated or trained."""
     from nestlearn.cli.inspect_job import inspect_job
 
-    given = {"task": task, "optimizer": optimizer, "dtype": dtype}
+    given = {"task": task, "optimizer": optimizer, "device": device, "dtype": dtype}
     given = {name: value for name, value in given.items() if value is not None}
     raise typer.Exit(inspect_job(given, model, config, assignments or [], as_json=as_json, svg=svg))

@@ -1,5 +1,6 @@
 """What ``nestlearn inspect`` does with its options: builds model and optimizer on the meta device, where tensors have
-shapes and no memory, describes them, and counts the FLOPs of a step by taking one there.
+shapes and no memory, describes them, and counts the FLOPs of a step by taking one there, as the device of the training
+would take it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nestlearn.describe import NestedSystem, describe
 from nestlearn.describe.table import of_a_sequence, readable_bytes
+from nestlearn.device import meta_stands_for
 from nestlearn.tasks import DataFileError, Task, make_task
 from nestlearn.training import options
 from nestlearn.training.optimizers import find_optimizer
@@ -114,7 +116,8 @@ def inspect_training(settings: TrainSettings, model: str | None = None) -> Inspe
     system = describe(*optimizers, network)
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     adamw = describe(torch.optim.AdamW(trained)).state_bytes
-    backward, step, steps, unknown = _flops(network, optimizers, loss, _steps(system))
+    with meta_stands_for(settings.device):
+        backward, step, steps, unknown = _flops(network, optimizers, loss, _steps(system))
     return Inspection(system, system.state_bytes, adamw, backward, step, steps, unknown)
 
 

@@ -16,6 +16,8 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from nestlearn.errors import VariableError
+
 if TYPE_CHECKING:
     from typer import Typer
 
@@ -53,6 +55,8 @@ def main() -> None:
         if (error.name or "").partition(".")[0] not in EXTRAS:
             raise
         sys.exit(f'the command line needs {error.name}, which is not installed: pip install "nestlearn[cli]"')
+    except VariableError as error:
+        sys.exit(f"error: {error}")
 
 
 def _empty(**settings: Any) -> Typer:

@@ -121,17 +121,21 @@ def _about(training: Training) -> str:
 
 @contextmanager
 def _interrupts() -> Iterator[Callable[[], bool]]:
-    """Yield whether SIGINT or SIGTERM has come; the step in progress is finished first. A second one acts at once."""
+    """Yield whether SIGINT or SIGTERM has come; the step in progress is finished first. A second one acts at once.
+
+    One that is ignored already stays so: what a script starts in the background is not meant by the Ctrl-C that ends
+    the script.
+    """
     came: list[int] = []
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in signals}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: handler for number, handler in handlers.items() if handler != signal.SIG_IGN}
 
     def note(number: int, frame: FrameType | None) -> None:
         came.append(number)
         for one, handler in before.items():
             signal.signal(one, handler)
 
-    for number in signals:
+    for number in before:
         signal.signal(number, note)
     try:
         yield lambda: bool(came)

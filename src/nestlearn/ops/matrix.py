@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nestlearn.device import device_of
 from nestlearn.precision import product_dtype
 
 __all__ = [
@@ -62,7 +63,7 @@ def newton_schulz(
         eps: smallest Frobenius norm a matrix is divided by. A matrix whose norm is far below eps is taken for rounding
             noise and comes back small; 0 makes the result independent of scale.
         dtype: dtype of the products. None takes bfloat16 where the device multiplies it natively (GPUs, x86 CPUs with
-            AVX512-BF16), else float32; float64 stays float64.
+            AVX512-BF16), else float32, unless `nestlearn.precision.products` chooses; float64 stays float64.
 
     Returns:
         `[*batch, n, m]` in the dtype of `matrix`. A zero matrix stays zero; NaN or infinity spreads over its matrix.
@@ -89,7 +90,7 @@ def newton_schulz(
 def _group(stack: Tensor) -> int:
     """How many matrices run together: all, or on a CPU as many as stay in its cache."""
     count, *shape = stack.shape
-    if stack.device.type != "cpu":
+    if device_of(stack).type != "cpu":
         return count
     return 1 if min(shape) >= 2 * BLOCK else min(count, max(1, (1 << 19) // (shape[0] * shape[1])))
 
@@ -157,7 +158,7 @@ def _symmetric_product(
     In four blocks this takes 5/8 of the multiplications; only single large matrices on a CPU are worth it.
     """
     side = out.shape[-1]
-    if out.device.type != "cpu" or side < 2 * BLOCK or len(out) > 1:
+    if device_of(out).type != "cpu" or side < 2 * BLOCK or len(out) > 1:
         if add is None:
             torch.bmm(left, right, out=out)
         else:

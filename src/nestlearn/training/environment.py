@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from nestlearn.precision import product_dtype
+
 __all__ = ["environment"]
 
 
@@ -36,6 +38,7 @@ def environment(device: str, workers: int) -> dict[str, Any]:
         "processor": _processor(),
         "cores": os.cpu_count(),
         "device": torch.cuda.get_device_name() if device.startswith("cuda") else device,
+        "products": str(product_dtype(torch.empty(0, device=device))).removeprefix("torch."),
         "workers": workers,
         "threads_per_worker": 1,
     }

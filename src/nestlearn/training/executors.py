@@ -121,7 +121,8 @@ def _dask(workers: int, address: str | None) -> Iterator[Pool]:
                 threads_per_worker=1,
                 host="127.0.0.1",
                 scheduler_port=0,
-                dashboard_address=None,
+                # No dashboard, and any port for what else it serves: its own choice may be taken on this machine.
+                scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
                 silence_logs=logging.ERROR,
             )
         client = Client(local or address, timeout=PATIENCE, set_as_default=False)
