@@ -4,9 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
-__all__ = ["Times", "happens_at", "number_at", "numbers_at"]
+__all__ = ["Times", "happens_at", "number_at", "numbers_at", "refuse_capture"]
 
 
 @dataclass(frozen=True)
@@ -45,16 +46,30 @@ class Times:
         raise TypeError(f"the memories of the batch have been written {self.each} times: {_USE}")
 
 
+def refuse_capture(time: Any) -> None:
+    """Raise RuntimeError while a CUDA graph is captured, unless the time is a tensor that the graph can follow."""
+    if isinstance(time, Tensor) or torch.compiler.is_compiling() or not torch.cuda.is_available():
+        return
+    if torch.cuda.is_current_stream_capturing():
+        raise RuntimeError(
+            "a CUDA graph is being captured, and this rule depends on how often it has written (a bias correction, "
+            "say), which Python counts: replays would repeat the captured step. Capture the forward and backward pass "
+            "alone and call optimizer.step() after the replay"
+        )
+
+
 _USE = "a function of the time is scene.number(lambda time: ...), which gives each memory its own number"
 
 
 def number_at(time: Any, number: Callable[[Any], Any]) -> Any:
     """``number(time)``; for times that differ, the number of each, spread over the batch."""
+    refuse_capture(time)
     return time.spread([number(each) for each in time.each]) if isinstance(time, Times) else number(time)
 
 
 def happens_at(time: Any, test: Callable[[Any], Any]) -> Any:
     """``test(time)``, whether something happens at a time; the same for all memories of a batch."""
+    refuse_capture(time)
     if not isinstance(time, Times):
         return test(time)
     found = {bool(test(each)) for each in time.each}
@@ -69,6 +84,9 @@ def happens_at(time: Any, test: Callable[[Any], Any]) -> Any:
 def numbers_at(time: Any, numbers: Callable[[Any], Mapping[str, Any]]) -> Mapping[str, Any]:
     """The same for several numbers with names."""
     if not isinstance(time, Times):
-        return numbers(time)
+        known = numbers(time)
+        if known:
+            refuse_capture(time)
+        return known
     found = [numbers(each) for each in time.each]
     return {name: time.spread([each[name] for each in found]) for name in found[0]}

@@ -4,6 +4,9 @@ Its convention is S <- exp(g) S, then S <- S + beta k (v - S^T k)^T, in half pre
 a S - a beta k (S^T k)^T + beta k v^T, so erasing b and writing w are beta = b / a and v = w / beta.
 """
 
+import re
+from functools import lru_cache
+from importlib.metadata import version
 from importlib.util import find_spec
 
 import torch
@@ -18,7 +21,18 @@ _FLOOR = 1e-4
 def is_fused(key: Tensor) -> bool:
     """Whether tensors like this one go to the kernel of `fla-core`: bfloat16 or float16 on a CUDA device."""
     half = key.dtype in (torch.bfloat16, torch.float16)
-    return half and key.device.type == "cuda" and find_spec("fla") is not None
+    return half and key.device.type == "cuda" and find_spec("fla") is not None and _has_slopes(key.device)
+
+
+@lru_cache(maxsize=16)
+def _has_slopes(device: torch.device) -> bool:
+    """Whether the kernel can be differentiated: on Hopper, triton 3.4 to 3.7.0 compile it to wrong results, and
+    `fla-core` refuses (its issue 640) unless tilelang is there.
+    """
+    if torch.cuda.get_device_capability(device)[0] != 9 or find_spec("tilelang") is not None:
+        return True
+    numbers = re.findall(r"\d+", version("triton"))[:3]
+    return not (3, 4, 0) <= tuple(map(int, numbers)) < (3, 7, 1)
 
 
 def fused_delta_rule(

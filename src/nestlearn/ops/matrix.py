@@ -244,21 +244,21 @@ def cholesky_whitener(matrix: Tensor, damping: float = 1e-3) -> Tensor:
         `[*batch, n, n]` in the dtype of `matrix`; the identity where A is zero.
 
     Raises:
-        ValueError: for matrices that are not square, negative damping, or a matrix that is not positive definite after
-            damping (NaN included).
+        ValueError: for matrices that are not square, negative damping, or, on a CPU, a matrix that is not positive
+            definite after damping (NaN included). An accelerator is not waited for: its answer is NaN there.
     """
     _require_square(matrix, "cholesky_whitener")
     a, scale = _unit_scale(matrix, damping, "cholesky_whitener")
     identity = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
     empty = (a == 0).all(-1).all(-1)[..., None, None]
     a = a + torch.where(empty, torch.ones_like(a[..., :1, :1]), torch.full_like(a[..., :1, :1], damping)) * identity
-    try:
-        factor = torch.linalg.cholesky(a)
-    except torch.linalg.LinAlgError as error:
+    factor, failed = torch.linalg.cholesky_ex(a)
+    if a.device.type == "cpu" and bool((failed != 0).any()):
         raise ValueError(
             f"cholesky_whitener: expected a positive semi-definite matrix, but A + {damping} * mean diagonal * I "
             "is not positive definite; raise damping or pass a matrix without negative eigenvalues or NaN."
-        ) from error
+        )
+    factor = factor.masked_fill((failed != 0)[..., None, None], float("nan"))
     inverse = torch.linalg.solve_triangular(factor, identity.expand_as(a), upper=False)
     return (inverse / scale.sqrt()).to(matrix.dtype)
 

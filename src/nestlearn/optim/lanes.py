@@ -159,7 +159,8 @@ def remember(rule: Rule, gradient: Tensor, buffers: dict[str, Tensor], context: 
 def _over_entries(like: Tensor, sizes: list[int], numbers: Sequence[float]) -> Tensor:
     """One number a parameter, repeated for each of its entries: [entries]."""
     each = torch.tensor(numbers, dtype=like.dtype).to(like.device, non_blocking=True)
-    return each.repeat_interleave(torch.tensor(sizes, device=like.device), output_size=sum(sizes))
+    counts = torch.tensor(sizes).to(like.device, non_blocking=True)
+    return each.repeat_interleave(counts, output_size=sum(sizes))
 
 
 def _over_matrices(like: Tensor, numbers: Sequence[float]) -> Tensor:

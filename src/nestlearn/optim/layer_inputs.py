@@ -27,9 +27,9 @@ class LayerRecorder:
     Args:
         model: searched for ``nn.Linear`` and ``nn.Conv2d`` (one group).
         weights: parameters to record for.
-        errors: record error signals (B) too.
         rows: at most so many of a batch's rows are used, evenly spaced; None uses all.
-        wanted: weight -> whether the coming step looks at what its layer sees. It is asked in each backward pass.
+        wanted: weight -> what the coming step looks at: nothing, "inputs" (A), or "errors" (B) too. It is asked in each
+            backward pass.
     """
 
     def __init__(
@@ -37,12 +37,10 @@ class LayerRecorder:
         model: nn.Module,
         weights: list[Tensor],
         *,
-        errors: bool,
         rows: int | None,
-        wanted: Callable[[Tensor], bool] = lambda weight: True,
+        wanted: Callable[[Tensor], tuple[str, ...]] = lambda weight: ("inputs", "errors"),
     ) -> None:
         self._wanted = wanted
-        self._errors = errors
         self._rows = rows
         # By layer: a weight may be replaced, by one that has grown say, and is then still what its layer multiplies.
         self._sums: dict[nn.Module, Sums] = {}
@@ -84,7 +82,7 @@ class LayerRecorder:
     def _silent() -> "LayerRecorder":
         """What a copied model carries instead of a recorder: a copy's optimizer brings its own."""
         silent = LayerRecorder.__new__(LayerRecorder)
-        silent._wanted = lambda weight: False
+        silent._wanted = lambda weight: ()
         silent._handles, silent._layers, silent._sums = [], [], {}
         return silent
 
@@ -94,13 +92,14 @@ class LayerRecorder:
 
     @torch.no_grad()
     def _backward(self, layer: Any, inputs: Tensor, error: Tensor) -> None:
-        if not self._wanted(layer.weight):
+        wanted = self._wanted(layer.weight)
+        if not wanted:
             return
         if isinstance(layer, nn.Conv2d):
             patches = F.unfold(inputs, layer.kernel_size, layer.dilation, _padding(layer), layer.stride)
             inputs, error = patches.mT, error.flatten(2).mT
         keys, errors = self._sample(inputs), self._sample(error)
-        sums = keys.mT @ keys, errors.mT @ errors if self._errors else None, keys.shape[0]
+        sums = keys.mT @ keys, errors.mT @ errors if "errors" in wanted else None, keys.shape[0]
         # A layer used twice, or gradients that accumulate.
         self._sums[layer] = _add(self._sums.get(layer), sums)
 

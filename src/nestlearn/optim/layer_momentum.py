@@ -69,7 +69,6 @@ class LayerMomentum(LayeredOptimizer):
             "refresh": refresh,
             "memory": memory,
         }
-        self.records_errors = sides == "both"
         super().__init__(params, lr, settings, model, **common)
 
     def check_group(self, group: dict[str, Any]) -> None:
@@ -77,6 +76,9 @@ class LayerMomentum(LayeredOptimizer):
         choice("readout", group["readout"], ("identity", "newton_schulz"))
         if group["readout"] == "identity" and group["sides"] == "both":
             raise ValueError("readout='identity' is the regression on inputs alone: pass sides='input' with it")
+
+    def records(self, group: dict[str, Any]) -> tuple[str, ...]:
+        return ("inputs", "errors") if group["sides"] == "both" else ("inputs",)
 
     def renews(self, group: dict[str, Any]) -> int:
         return group["refresh"]

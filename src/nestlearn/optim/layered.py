@@ -20,7 +20,6 @@ __all__ = ["LayeredOptimizer", "layer_box", "require_model"]
 class LayeredOptimizer(Optimizer):
     """Base of optimizers that record inputs ("inputs", A) and error signals ("errors", B) of layers of ``model``."""
 
-    records_errors = False
     rows: int | None = None
     """At most so many rows of a batch enter A and B; None takes all."""
 
@@ -57,6 +56,10 @@ class LayeredOptimizer(Optimizer):
         """Every how many writes the covariances of a group are measured."""
         return 1
 
+    def records(self, group: dict[str, Any]) -> tuple[str, ...]:
+        """What is recorded of the layers of a group: "inputs", and "errors" where its rule looks at them."""
+        return ("inputs",)
+
     def observe(self, loss: Any) -> dict[str, dict[Tensor, Tensor]]:
         if self._recorder is None:
             return {}
@@ -66,13 +69,11 @@ class LayeredOptimizer(Optimizer):
                 "layers",
                 "Train in one process, or take SecantMomentum without model=, or Muon: they read gradients alone.",
             )
-        found: dict[str, dict[Tensor, Tensor]] = {"inputs": {}}
-        if self.records_errors:
-            found["errors"] = {}
+        found: dict[str, dict[Tensor, Tensor]] = {"inputs": {}, "errors": {}}
         for parameter, group, sums in self._recorded():
-            sums = self._collected(parameter, group, sums)
-            for name, total in zip(found, sums, strict=False):
-                found[name][parameter] = (total / max(int(sums[2]), 1)).to(memory_dtype(parameter))
+            *totals, rows = self._collected(parameter, group, sums)
+            for name, total in zip(self.records(group), totals, strict=False):
+                found[name][parameter] = (total / max(int(rows), 1)).to(memory_dtype(parameter))
         return found
 
     def fresh_state(
@@ -82,7 +83,7 @@ class LayeredOptimizer(Optimizer):
         if self._recorder is not None and group["period"] > 1 and not self.entry(parameter, group).flat:
             inputs, errors, _ = _nothing(parameter, device)
             state["pending_inputs"], state["pending_rows"] = inputs, torch.zeros((), dtype=torch.float32)
-            if self.records_errors:
+            if "errors" in self.records(group):
                 state["pending_errors"] = errors
         return state
 
@@ -130,12 +131,12 @@ class LayeredOptimizer(Optimizer):
         if self._recorder is not None:
             self._recorder.drop()
 
-    def _wants(self, weight: Tensor) -> bool:
-        """Whether the coming step looks at what the layer of this weight sees."""
+    def _wants(self, weight: Tensor) -> tuple[str, ...]:
+        """What the coming step looks at of what the layer of this weight sees."""
         if not self._groups_of:  # made once a step
             self._groups_of = {id(parameter): group for group, parameter in self._matrices()}
         group = self._groups_of.get(id(weight))
-        return group is not None and self._measures(weight, group)
+        return self.records(group) if group is not None and self._measures(weight, group) else ()
 
     def _measures(self, parameter: Tensor, group: dict[str, Any]) -> bool:
         """Whether the coming write of a parameter looks at its layer; gradients that wait for it count as well."""
@@ -166,9 +167,8 @@ class LayeredOptimizer(Optimizer):
         self._recorder = LayerRecorder(
             self._model,
             wanted,
-            errors=self.records_errors,
             rows=self.rows,
-            wanted=lambda weight: (ask := wants()) is not None and ask(weight),
+            wanted=lambda weight: () if (ask := wants()) is None else ask(weight),
         )
         weakref.finalize(self, self._recorder.remove)
         watched = self._recorder.watched()
@@ -181,8 +181,7 @@ class LayeredOptimizer(Optimizer):
                 )
 
     def __getstate__(self) -> dict[str, Any]:
-        own = {name: getattr(self, name) for name in ("records_errors", "smallest_side")}
-        return {**super().__getstate__(), **own, "_model": self._model}
+        return {**super().__getstate__(), "smallest_side": self.smallest_side, "_model": self._model}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

@@ -61,23 +61,13 @@ class LetIn:
 
     def __init__(self) -> None:
         self._said = False
-        self._asked: list[tuple[Tensor, torch.Event]] = []
+        self._elsewhere: dict[torch.device, _SoFar] = {}
 
     def look(self, gradients: list[Tensor]) -> None:
         """Look at the gradients of a step that is about to be taken."""
         if self._said or gradients[0].is_meta or (gradients[0].is_cuda and torch.cuda.is_current_stream_capturing()):
             return
-        known = [flag for flag, event in self._asked if event.query()]
-        self._asked = [(flag, event) for flag, event in self._asked if not event.query()]
-        if not self._asked or gradients[0].device.type == "cpu":
-            for flag in _finite_flags(gradients):
-                if flag.device.type == "cpu":
-                    known.append(flag)
-                else:
-                    event = torch.Event(flag.device)
-                    there = torch.empty((), dtype=torch.bool, pin_memory=True).copy_(flag, non_blocking=True)
-                    event.record()
-                    self._asked.append((there, event))
+        known = [self._known(flag) for flag in _finite_flags(gradients)]  # all of them, each has a memory
         if not all(known):
             self._said = True
             warnings.warn(
@@ -86,6 +76,33 @@ class LetIn:
                 RuntimeWarning,
                 stacklevel=2,
             )
+
+    def _known(self, flag: Tensor) -> bool:
+        """What is known of a 0-D flag, or of those before it, without waiting."""
+        if flag.device.type == "cpu":
+            return bool(flag)
+        if flag.device not in self._elsewhere:
+            self._elsewhere[flag.device] = _SoFar(flag.device)
+        return self._elsewhere[flag.device].add(flag)
+
+
+class _SoFar:
+    """Whether all flags on an accelerator have been true so far, as it was when it was last read."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._all = torch.ones((), dtype=torch.bool, device=device)
+        self._read = torch.ones((), dtype=torch.bool, pin_memory=True)
+        self._copied = torch.Event(device)
+
+    def add(self, flag: Tensor) -> bool:
+        """Add a flag; return what was true when the last copy that has arrived was sent."""
+        self._all.logical_and_(flag)
+        if not self._copied.query():
+            return True
+        known = bool(self._read)
+        self._read.copy_(self._all, non_blocking=True)
+        self._copied.record()
+        return known
 
 
 def _refuse(optimizer: "Optimizer", parameter: Tensor, gradient: Tensor) -> None:

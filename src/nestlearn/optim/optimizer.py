@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from nestlearn.memory.rules import Rule
+from nestlearn.memory.times import refuse_capture
 from nestlearn.optim import checks
 from nestlearn.optim.compiled import CompiledLanes
 from nestlearn.optim.elementwise import Choice
@@ -265,6 +266,7 @@ class Optimizer(torch.optim.Optimizer):
         period = group["period"]
         gradients = [as_real(parameter.grad) for parameter in parameters]
         if period > 1:
+            refuse_capture(steps)
             for state, gradient in zip(states, gradients, strict=True):
                 state["pending"].add_(gradient)
             due = [number for number, step in enumerate(steps) if step % period == 0]

@@ -62,7 +62,6 @@ class SecantMomentum(LayeredOptimizer):
     """
 
     reads_weights = True
-    records_errors = True
     rows = 128
 
     def __init__(
@@ -100,6 +99,9 @@ class SecantMomentum(LayeredOptimizer):
 
     def check_group(self, group: dict[str, Any]) -> None:
         choice("keys", self._resolved(group)["keys"], KEYS)
+
+    def records(self, group: dict[str, Any]) -> tuple[str, ...]:
+        return ("inputs", "errors")
 
     def renews(self, group: dict[str, Any]) -> int:
         return group["refresh"]

@@ -19,16 +19,18 @@ def random_features(matrix: Tensor, seed: int = 0) -> Tensor:
     Omega is fixed, [2 d, d] with entries of variance 1 / d, drawn once from ``seed``. Going back through the same
     Omega keeps <u, phi(u)> >= 0, so that phi(u) still points uphill, and a zero gradient has zero features.
     """
-    omega = _frequencies(matrix.shape[-1], seed).to(matrix)
+    omega = _frequencies(matrix.shape[-1], seed, matrix.dtype, matrix.device)
     scale = matrix.square().mean((-2, -1), keepdim=True).sqrt()
     rows = matrix / torch.where(scale > 0, scale, torch.ones_like(scale))
     return torch.tanh(rows @ omega.mT) @ omega / 2
 
 
 @lru_cache(maxsize=32)
-def _frequencies(size: int, seed: int) -> Tensor:
+def _frequencies(size: int, seed: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Omega; drawn on the CPU, so that it is the same on every device, and kept where it is used."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(2 * size, size, generator=generator, dtype=torch.float64) / size**0.5
+    omega = torch.randn(2 * size, size, generator=generator, dtype=torch.float64) / size**0.5
+    return omega.to(device, dtype)
 
 
 @dataclass(frozen=True)
