@@ -38,7 +38,8 @@ def _command(device: str) -> list[str]:
         chosen += ["--ignore", str(SUITE / "test_torch_conformance.py")]
     if find_spec("xdist") is not None and device.startswith("cuda"):
         chosen += ["-n", str(max(2, (os.cpu_count() or 2) - 2))]
-    plain = ["-q", "-p", "no:cacheprovider", "-p", "no:benchmark", "-m", "not slow", "--color=no", "--tb=line", "-o", "addopts="]
+    without = ["-p", "no:cacheprovider", "-p", "no:benchmark"]
+    plain = ["-q", *without, "-m", "not slow", "--color=no", "--tb=line", "-o", "addopts="]
     return [sys.executable, "-m", "pytest", *plain, "--import-mode=importlib", *chosen]
 
 

@@ -252,15 +252,23 @@ def cholesky_whitener(matrix: Tensor, damping: float = 1e-3) -> Tensor:
     identity = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
     empty = (a == 0).all(-1).all(-1)[..., None, None]
     a = a + torch.where(empty, torch.ones_like(a[..., :1, :1]), torch.full_like(a[..., :1, :1], damping)) * identity
-    factor, failed = torch.linalg.cholesky_ex(a)
-    if a.device.type == "cpu" and bool((failed != 0).any()):
+    try:
+        factor = _cholesky(a)
+    except torch.linalg.LinAlgError as error:
         raise ValueError(
             f"cholesky_whitener: expected a positive semi-definite matrix, but A + {damping} * mean diagonal * I "
             "is not positive definite; raise damping or pass a matrix without negative eigenvalues or NaN."
-        )
-    factor = factor.masked_fill((failed != 0)[..., None, None], float("nan"))
+        ) from error
     inverse = torch.linalg.solve_triangular(factor, identity.expand_as(a), upper=False)
     return (inverse / scale.sqrt()).to(matrix.dtype)
+
+
+def _cholesky(matrix: Tensor) -> Tensor:
+    """The Cholesky factor; where there is none an error on a CPU, and NaN on an accelerator, which it does not ask."""
+    if matrix.device.type == "cpu":
+        return torch.linalg.cholesky(matrix)
+    factor, failed = torch.linalg.cholesky_ex(matrix)
+    return factor.masked_fill((failed != 0)[..., None, None], float("nan"))
 
 
 def orthogonality_error(matrix: Tensor) -> Tensor:
