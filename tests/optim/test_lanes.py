@@ -137,7 +137,7 @@ def test_state_written_in_place_by_somebody_else_is_noticed() -> None:
 def bound_stack(flat: bool, shapes: list[tuple[int, ...]]) -> tuple[Stack, dict[Tensor, dict[str, Any]]]:
     weights = parameters(shapes)
     states = {w: {"step": torch.tensor(1.0), "a.value": draw(*w.shape), "mine": draw(3)} for w in weights}
-    stack = Stack(list(weights), ["a.value"], flat=flat)
+    stack = Stack(list(weights), {"a.value": torch.float64}, flat=flat)
     stack.bind(states)
     return stack, states
 
@@ -160,7 +160,7 @@ def test_binding_stacks_memories_and_leaves_views_of_the_stack(
     }
     before = {weight: {name: t.clone() for name, t in values.items()} for weight, values in states.items()}
     untouched = [(values["step"], values["mine"]) for values in states.values()]
-    stack = Stack(list(weights), ["a.value"], flat=flat)
+    stack = Stack(list(weights), {"a.value": torch.float64}, flat=flat)
     stack.bind(states)
     assert all(stack.holds(place, states) for place in range(len(weights)))
     assert list(stack.buffers) == ["a.value"]  # the step count is the adapter's, other entries are other people's
@@ -269,6 +269,34 @@ def test_a_step_over_a_subset_makes_no_new_stacks(name: str) -> None:
 def stored(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     """What is remembered, in order."""
     return [tensor for state in optimizer.state.values() for name, tensor in sorted(state.items()) if name != "step"]
+
+
+def test_a_memory_has_its_own_precision_whatever_is_put_there() -> None:
+    """Somebody halves one state, and the model becomes a double: neither changes what is remembered of the others."""
+    weights = [nn.Parameter(torch.ones(2, 3)) for _ in range(3)]
+    optimizer = nl.optim.Muon(weights)
+    step(optimizer, weights)
+    optimizer.state[weights[1]]["momentum.model.value"] = optimizer.state[weights[1]]["momentum.model.value"].double()
+    step(optimizer, weights)
+    assert {tensor.dtype for tensor in stored(optimizer)} == {torch.float32}
+    for weight in weights:
+        weight.data = weight.data.double()
+        weight.grad = None
+    step(optimizer, weights)
+    assert {tensor.dtype for tensor in stored(optimizer)} == {torch.float64}
+    assert [int(optimizer.state[weight]["step"]) for weight in weights] == [3, 3, 3]
+
+
+def test_a_state_that_was_put_away_stays_there_until_it_is_needed() -> None:
+    """What belongs to a frozen layer may lie elsewhere; others are not kept from training by it."""
+    weights = [nn.Parameter(torch.ones(2, 3)) for _ in range(3)]
+    optimizer = nl.optim.Muon(weights)
+    step(optimizer, weights)
+    away = optimizer.state[weights[1]]["momentum.model.value"] = torch.empty(2, 3, device="meta")
+    step(optimizer, weights, {1})
+    optimizer.state[weights[0]]["momentum.model.value"] = torch.zeros(2, 3)  # the stack has to be made anew
+    step(optimizer, weights, {1})
+    assert optimizer.state[weights[1]]["momentum.model.value"] is away
 
 
 def test_what_a_rule_needs_and_the_state_lacks_is_an_error() -> None:

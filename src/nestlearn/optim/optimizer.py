@@ -187,10 +187,10 @@ class Optimizer(torch.optim.Optimizer):
             state["pending"] = torch.zeros(real.shape, dtype=like.dtype, device=like.device)
         return {"step": torch.zeros((), dtype=torch.float32), **state}
 
-    def layout(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, torch.Size]:
-        """The memories behind a parameter's rule: name in the state -> shape."""
+    def layout(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
+        """The memories behind a parameter's rule by their names in the state, as tensors without data."""
         fresh = self.fresh_state(parameter, group, device="meta")
-        return {name: leaf.shape for name, leaf in fresh.items() if name != "step" and not name.startswith("pending")}
+        return {name: leaf for name, leaf in fresh.items() if name != "step" and not name.startswith("pending")}
 
     def initialised(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Any]:
         """``state[parameter]``, with what this optimizer keeps there; entries of others are left alone."""

@@ -5,7 +5,7 @@ group, the parameters and ``state``; a plan compares these with what it has seen
 costs time and changes nothing.
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -100,7 +100,9 @@ class Plan:
     ) -> None:
         whole_matrices(optimizer)  # a model may be wrapped after its optimizer was made
         kinds = [_kind(optimizer, parameter, rules) for parameter in parameters]
-        self._restack(optimizer, group, rules, self._stale(optimizer, group, parameters, kinds))
+        stale = self._stale(optimizer, group, parameters, kinds)
+        if stale:
+            self._restack(optimizer, group, rules, stale, {id(parameter) for parameter in parameters})
         grouped: dict[_Kind, list[int]] = {}
         for number, kind in enumerate(kinds):
             grouped.setdefault(kind, []).append(number)
@@ -155,20 +157,34 @@ class Plan:
         stale |= {kind for kind, stack in self._stacks.items() if not present.issuperset(stack.places)}
         return stale
 
-    def _restack(self, optimizer: "Optimizer", group: dict[str, Any], rules: Rules, stale: set[_Kind]) -> None:
-        """Make the stacks of these kinds anew, over all parameters of the group that have a state."""
-        if not stale:
-            return
+    def _restack(
+        self, optimizer: "Optimizer", group: dict[str, Any], rules: Rules, stale: set[_Kind], written: set[int]
+    ) -> None:
+        """Make the stacks of these kinds anew, over the parameters of the group that have a state.
+
+        Those that are not ``written`` now, and have a state that does not fit (put away on another device, say), stay
+        out.
+        """
         members: dict[_Kind, list[Tensor]] = {}
+        layouts: dict[Any, dict[str, Tensor]] = {}
         for parameter in group["params"]:
-            if "step" in optimizer.state.get(parameter, ()):
-                kind = _kind(optimizer, parameter, rules)
-                if kind in stale:
-                    members.setdefault(kind, []).append(parameter)
+            if "step" not in optimizer.state.get(parameter, ()):
+                continue
+            kind = _kind(optimizer, parameter, rules)
+            if kind not in stale:
+                continue
+            if (kind, parameter.shape) not in layouts:
+                layouts[kind, parameter.shape] = optimizer.layout(parameter, group)
+            misfit = _misfit(optimizer, parameter, layouts[kind, parameter.shape], written)
+            if misfit and id(parameter) in written:
+                raise RuntimeError(misfit)
+            if not misfit:
+                members.setdefault(kind, []).append(parameter)
         old = {kind: self._stacks.pop(kind) for kind in stale if kind in self._stacks}
         for kind, alike in members.items():
-            names = _fitting(optimizer, group, alike)
-            stack = self._stacks[kind] = Stack(alike, names, flat=kind.flat)
+            layout = layouts[kind, alike[0].shape]
+            dtypes = {name: leaf.dtype for name, leaf in layout.items()}
+            stack = self._stacks[kind] = Stack(alike, dtypes, flat=kind.flat)
             stack.bind(optimizer.state)
             self._homes.update({id(parameter): kind for parameter in alike})
         present = {id(parameter) for parameter in group["params"]}
@@ -187,26 +203,22 @@ def _kind(optimizer: "Optimizer", parameter: Tensor, rules: Rules) -> _Kind:
     return _Kind(entry.flat, entry.own_lr, parameter.dtype, parameter.device, form)
 
 
-def _fitting(optimizer: "Optimizer", group: dict[str, Any], parameters: Sequence[Tensor]) -> list[str]:
-    """The names of the memories of parameters of one kind, when the state holds all of them in the right shape.
+def _misfit(optimizer: "Optimizer", parameter: Tensor, layout: Mapping[str, Tensor], written: set[int]) -> str:
+    """What a state lacks of the memories that a rule needs, or holds in another shape, and the remedy; "" if nothing.
 
-    Raises:
-        RuntimeError: naming the parameter, what its state lacks or holds in another shape, and the remedy.
+    Of a parameter that is written now the device does not count: its state follows it there.
     """
-    layouts: dict[torch.Size, dict[str, torch.Size]] = {}
-    names: list[str] = []
-    for parameter in parameters:
-        if parameter.shape not in layouts:
-            layouts[parameter.shape] = optimizer.layout(parameter, group)
-        layout, state = layouts[parameter.shape], optimizer.state[parameter]
-        names = list(layout)
-        for name, shape in layout.items():
-            leaf = state.get(name)
-            if not isinstance(leaf, Tensor) or leaf.shape != shape:
-                got = f"has shape {tuple(leaf.shape)}" if isinstance(leaf, Tensor) else f"is {type(leaf).__name__}"
-                raise RuntimeError(
-                    f"{type(optimizer).__name__}: {describe(optimizer, parameter)}: state {name!r} "
-                    f"{'is missing' if name not in state else got}, expected shape {tuple(shape)}. Where settings or "
-                    "the parameter's shape have changed, start anew: optimizer.state[parameter].clear()"
-                )
-    return names
+    state = optimizer.state[parameter]
+    for name, expected in layout.items():
+        leaf = state.get(name)
+        if isinstance(leaf, Tensor) and leaf.shape == expected.shape:
+            if leaf.device == parameter.device or id(parameter) in written:
+                continue
+            return f"state {name!r} is on {leaf.device}"
+        got = f"has shape {tuple(leaf.shape)}" if isinstance(leaf, Tensor) else f"is {type(leaf).__name__}"
+        return (
+            f"{type(optimizer).__name__}: {describe(optimizer, parameter)}: state {name!r} "
+            f"{got if name in state else 'is missing'}, expected shape {tuple(expected.shape)}. Where settings or the "
+            "parameter's shape have changed, start anew: optimizer.state[parameter].clear()"
+        )
+    return ""

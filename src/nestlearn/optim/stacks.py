@@ -7,7 +7,7 @@ A stack holds every parameter of its kind that has a state, whether it has a gra
 those of the state.
 """
 
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -24,16 +24,16 @@ class Stack:
 
     Args:
         parameters: the members, in order.
-        names: what the rule remembers of each of them, by the names that it has in the state.
+        dtypes: of what the rule remembers of each of them, by its names in the state.
         flat: joined end to end, whatever their shapes; else all of one shape.
     """
 
-    def __init__(self, parameters: Sequence[Tensor], names: Iterable[str], *, flat: bool) -> None:
+    def __init__(self, parameters: Sequence[Tensor], dtypes: Mapping[str, torch.dtype], *, flat: bool) -> None:
         self.parameters = list(parameters)
         self.flat = flat
         self.buffers: dict[str, Tensor] = {}
         self.places = {id(parameter): place for place, parameter in enumerate(self.parameters)}
-        self._names = list(names)
+        self._dtypes = dict(dtypes)
         self._views: list[dict[str, tuple[Tensor, int]]] = [{} for _ in self.parameters]
         sizes = [parameter.numel() * (2 if parameter.is_complex() else 1) for parameter in self.parameters]
         self._offsets = [0]
@@ -49,9 +49,12 @@ class Stack:
         )
 
     def bind(self, states: States) -> None:
-        """Stack what the states of the members hold, and put views of the stack in their place."""
-        for name in self._names:
-            leaves = [states[parameter][name] for parameter in self.parameters]
+        """Stack what the states of the members hold, and put views of the stack in their place.
+
+        Memories have their own precision, and lie where their parameter does.
+        """
+        for name, dtype in self._dtypes.items():
+            leaves = [states[parameter][name].to(parameter.device, dtype) for parameter in self.parameters]
             if self.flat:
                 buffer = torch.cat([leaf.reshape(-1) for leaf in leaves]) if len(leaves) > 1 else leaves[0].reshape(-1)
                 pieces = buffer.split([leaf.numel() for leaf in leaves])
