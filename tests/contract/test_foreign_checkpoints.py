@@ -80,9 +80,17 @@ def test_a_missing_memory_is_refused(member: Member) -> None:
 
 
 @pytest.mark.parametrize(**PLAIN)
-def test_an_unknown_memory_is_refused(member: Member) -> None:
-    stray = {"stray.model.value": torch.zeros(3)}
-    refuses(member, lambda checkpoint: checkpoint["state"][0].update(stray), FIRST, "stray.model.value")
+def test_the_checkpoint_of_another_class_is_refused(member: Member) -> None:
+    """Its groups have none of the settings of this class; entries alone may be somebody else's."""
+    optimizer = member.build(network(torch.float32))
+    own = set(optimizer.rule_settings(optimizer.param_groups[0]))
+
+    def corrupt(checkpoint: dict[str, Any]) -> None:
+        for name in own:
+            del checkpoint["param_groups"][0][name]
+
+    if own:  # a class without settings remembers nothing
+        refuses(member, corrupt, FIRST, "another optimizer")
 
 
 @pytest.mark.parametrize(**REMEMBERING)

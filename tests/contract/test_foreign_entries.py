@@ -139,16 +139,21 @@ def test_an_entry_of_others_alone_is_loaded(member: Member) -> None:
 
 
 @pytest.mark.parametrize(**over(CLASSES))
-def test_a_memory_of_ours_that_is_unknown_is_refused(member: Member) -> None:
-    """A key that looks like a memory tells that the checkpoint is another optimizer's."""
+def test_an_entry_may_be_called_as_ours_are(member: Member) -> None:
+    """Whose an entry is tells what this optimizer would make, not how it reads."""
     module, optimizer = run(member, None)
+    twin, reference = run(member, None)
+    notes = {name: torch.full((3,), 2.0) for name in ("teacher.model.value", "x.answer", "pending_average")}
     saved = copy.deepcopy(optimizer.state_dict())
-    saved["state"][0]["x.model.value"] = torch.zeros(3)
-    before = snapshot(optimizer)
-    with pytest.raises(ValueError, match=r"x\.model\.value"):
-        optimizer.load_state_dict(saved)
-    assert_equal(snapshot(optimizer), before)
-    advance(member, optimizer, regression(module, [5]))
+    saved["state"][0].update(notes)
+    optimizer.load_state_dict(saved)
+    reference.load_state_dict(copy.deepcopy(reference.state_dict()))
+    for one, loss in ((optimizer, module), (reference, twin)):
+        advance(member, one, regression(loss, [5]))
+    expected, found = snapshot(reference), snapshot(optimizer)
+    assert_equal({name: found[name] for name in expected}, expected)
+    state = optimizer.state[next(module.parameters())]
+    assert all(torch.equal(state[name], note) for name, note in notes.items())
 
 
 @pytest.mark.parametrize("when", ["made", "later"])

@@ -4,10 +4,9 @@ A choice is made when a group is added. Later a parameter may be replaced (a tab
 the new one keeps what was chosen for its name, or for its place in the group.
 """
 
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -16,19 +15,17 @@ from nestlearn.errors import did_you_mean
 __all__ = ["Choice"]
 
 
-class _Seen:
+class _Seen(NamedTuple):
     """The parameters of a group as they were last looked at, and which of them were chosen."""
 
-    def __init__(self, parameters: Sequence[Tensor], names: Sequence[str], chosen: list[bool]) -> None:
-        self.references = [weakref.ref(parameter) for parameter in parameters]
-        self.names = list(names)
-        self.chosen = chosen
+    parameters: list[Tensor]
+    names: list[str]
+    chosen: list[bool]
 
     def holds(self, parameters: Sequence[Tensor]) -> bool:
         """Whether these are the same objects in the same places."""
-        if len(parameters) != len(self.references):
-            return False
-        return all(known() is parameter for known, parameter in zip(self.references, parameters, strict=True))
+        same = len(parameters) == len(self.parameters)
+        return same and all(own is other for own, other in zip(self.parameters, parameters, strict=True))
 
 
 class Choice:
@@ -50,13 +47,16 @@ class Choice:
 
     def add(self, group: Mapping[str, Any]) -> None:
         """Choose among the parameters of a new group."""
+        if not self._chooses:  # nothing to remember, and nothing to keep alive
+            self._seen.append(_Seen([], [], []))
+            return
         names = _names(group)
         if self._looks_at_names and not names and group["params"]:
             raise ValueError(
                 f"{self._who}: elementwise looks at parameter names, so pass model.named_parameters() instead of "
                 "model.parameters()"
             )
-        self._seen.append(_Seen(group["params"], names, self._select(group["params"], names)))
+        self._seen.append(_Seen(list(group["params"]), list(names), self._select(group["params"], names)))
         self._collect()
 
     def forget(self, group: int) -> None:
@@ -66,14 +66,24 @@ class Choice:
 
     def follow(self, groups: Sequence[Mapping[str, Any]]) -> None:
         """Notice parameters that were replaced, added or taken away since."""
-        if self._wanted is None and not self._ids:
+        if not self._chooses:
             return
         if len(groups) == len(self._seen) and all(
             seen.holds(group["params"]) for seen, group in zip(self._seen, groups, strict=True)
         ):
             return
-        known = [*self._seen, *(_Seen([], [], []) for _ in groups)]
-        self._seen = [self._again(seen, group) for seen, group in zip(known, groups, strict=False)]
+        objects: dict[int, bool] = {}
+        names: dict[str, bool] = {}
+        for seen in self._seen:
+            objects.update({id(own): chosen for own, chosen in zip(seen.parameters, seen.chosen, strict=True)})
+            names.update(zip(seen.names, seen.chosen, strict=False))
+        here = {id(parameter) for group in groups for parameter in group["params"]}
+        gone = [
+            [chosen and id(own) not in here for own, chosen in zip(seen.parameters, seen.chosen, strict=True)]
+            for seen in self._seen
+        ]
+        places = [*gone, *([] for _ in groups)]
+        self._seen = [self._again(group, objects, names, own) for group, own in zip(groups, places, strict=False)]
         self._collect()
 
     def check(self, groups: Sequence[Mapping[str, Any]]) -> None:
@@ -95,37 +105,50 @@ class Choice:
                     "optimizer"
                 )
 
-    def saved(self) -> list[list[bool]]:
-        """What was chosen, place by place: all that a pickle needs."""
-        return [list(seen.chosen) for seen in self._seen]
+    def saved(self) -> dict[str, Any]:
+        """What a pickle needs: the patterns, and what was chosen, place by place. Functions and objects stay behind."""
+        patterns = [] if callable(self._wanted) else [item for item in self._wanted or () if isinstance(item, str)]
+        return {"patterns": patterns or None, "chosen": [list(seen.chosen) for seen in self._seen]}
 
     @staticmethod
-    def restored(who: str, saved: list[list[bool]], groups: Sequence[Mapping[str, Any]]) -> "Choice":
+    def restored(who: str, saved: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> "Choice":
         """The choice over the groups of an unpickled optimizer."""
-        choice = Choice(who, None)
-        pairs = zip(groups, saved, strict=True)
-        choice._seen = [_Seen(group["params"], _names(group), list(chosen)) for group, chosen in pairs]
+        choice = Choice(who, saved["patterns"])
+        choice._seen = [
+            _Seen(list(group["params"]), list(_names(group)), list(chosen)) if chosen else _Seen([], [], [])
+            for group, chosen in zip(groups, saved["chosen"], strict=True)
+        ]
         choice._collect()
         return choice
+
+    @property
+    def _chooses(self) -> bool:
+        return self._wanted is not None or bool(self._ids)
 
     @property
     def _looks_at_names(self) -> bool:
         return callable(self._wanted) or any(isinstance(item, str) for item in self._wanted or ())
 
-    def _again(self, seen: _Seen, group: Mapping[str, Any]) -> _Seen:
+    def _again(
+        self, group: Mapping[str, Any], objects: Mapping[int, bool], named: Mapping[str, bool], places: Sequence[bool]
+    ) -> _Seen:
+        """The choice in a group that has changed.
+
+        Args:
+            group: as it is now.
+            objects, named: what was chosen before in any group, by id and by name.
+            places: which places of this group held a chosen parameter that is no longer anywhere.
+        """
         parameters, names = group["params"], _names(group)
-        objects = {id(known()): chosen for known, chosen in zip(seen.references, seen.chosen, strict=True)}
-        named = dict(zip(seen.names, seen.chosen, strict=False))
-        selected = self._select(parameters, names)
-        chosen = []
+        selected, chosen = self._select(parameters, names), []
         for place, parameter in enumerate(parameters):
             if id(parameter) in objects:
                 chosen.append(objects[id(parameter)])
             elif names and names[place] in named:
                 chosen.append(named[names[place]])
             else:
-                chosen.append(selected[place] or (not names and place < len(seen.chosen) and seen.chosen[place]))
-        return _Seen(parameters, names, chosen)
+                chosen.append(selected[place] or (place < len(places) and places[place]))
+        return _Seen(list(parameters), list(names), chosen)
 
     def _select(self, parameters: Sequence[Tensor], names: Sequence[str]) -> list[bool]:
         """Which of these parameters ``elementwise`` names; without names, only by object."""
@@ -143,10 +166,7 @@ class Choice:
 
     def _collect(self) -> None:
         self._ids = {
-            id(known())
-            for seen in self._seen
-            for known, chosen in zip(seen.references, seen.chosen, strict=True)
-            if chosen and known() is not None
+            id(own) for seen in self._seen for own, chosen in zip(seen.parameters, seen.chosen, strict=True) if chosen
         }
 
 

@@ -133,9 +133,10 @@ class LayeredOptimizer(Optimizer):
 
     def _wants(self, weight: Tensor) -> tuple[str, ...]:
         """What the coming step looks at of what the layer of this weight sees."""
-        if not self._groups_of:  # made once a step
-            self._groups_of = {id(parameter): group for group, parameter in self._matrices()}
         group = self._groups_of.get(id(weight))
+        if group is None or all(group is not other for other in self.param_groups):
+            self._groups_of = {id(parameter): group for group, parameter in self._matrices()}
+            group = self._groups_of.get(id(weight))
         return self.records(group) if group is not None and self._measures(weight, group) else ()
 
     def _measures(self, parameter: Tensor, group: dict[str, Any]) -> bool:

@@ -9,7 +9,9 @@ and keeps what rules remember in ``state[parameter]`` as plain tensors. Subclass
 which rule everything else gets.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Unpack
 
 import torch
@@ -25,14 +27,15 @@ from nestlearn.optim.nonfinite import LetIn, check_gradients
 from nestlearn.optim.persistence import check_checkpoint, check_state, restore
 from nestlearn.optim.plan import Plan
 from nestlearn.optim.settings import COMMON, Common, Settings, default_of, refuse_unknown
+from nestlearn.optim.stacks import alone
 
 __all__ = ["Common", "Optimizer", "Params"]
 
 Params = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
 Observations = dict[str, dict[Tensor, Tensor]]
 
-_NO_SETTINGS_OF_RULES = {*COMMON, "lr", "elementwise_base", "momentum", "differentiable"}
-"""Entries of ``defaults`` that no rule is made from; torch itself adds the last one to every optimizer."""
+_NO_SETTINGS_OF_RULES = {*COMMON, "lr", "elementwise_base", "momentum"}
+"""Settings that no rule is made from."""
 
 
 class Optimizer(torch.optim.Optimizer):
@@ -62,6 +65,8 @@ class Optimizer(torch.optim.Optimizer):
         if not {"retention", "betas"} & set(settings):
             # torch's cyclic schedulers want a momentum to write; where nothing is remembered, nobody reads it.
             defaults["momentum"] = 0.0
+        # torch adds names of its own to ``defaults`` later.
+        self._declared = tuple(defaults)
         super().__init__(params, Settings(defaults))
         self._choice.check(self.param_groups)
         checks.whole_matrices(self)
@@ -108,7 +113,7 @@ class Optimizer(torch.optim.Optimizer):
         group = self.param_groups[-1]
         try:
             checks.settings(self, group)
-            self._complete(given)
+            self._complete(given, self.defaults.__getitem__)
             self._choice.add(group)
         except Exception:
             del self.param_groups[before:]
@@ -144,14 +149,29 @@ class Optimizer(torch.optim.Optimizer):
             self._forget()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "compiles": self.compiles, "_chosen": self._choice.saved()}
+        # In a plain pickle each view of a stack would carry the whole of it.
+        state: defaultdict[Any, Any] = defaultdict(dict)
+        for parameter, held in self.state.items():
+            if isinstance(held, dict):
+                held = {name: alone(value) if isinstance(value, Tensor) else value for name, value in held.items()}
+            state[parameter] = held
+        own = {"compiles": self.compiles, "_declared": self._declared, "_chosen": self._choice.saved()}
+        return {**super().__getstate__(), "state": state, **own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         if "_choice" not in self.__dict__:  # a copy or an unpickled optimizer, not a loaded state
+            if "_chosen" not in self.__dict__:
+                raise ValueError(
+                    f"this {type(self).__name__} was pickled by an earlier version of nestlearn: make a new one, and "
+                    "load a state_dict"
+                )
             self._choice = Choice.restored(type(self).__name__, self.__dict__.pop("_chosen"), self.param_groups)
             self._let_in = LetIn()
-        self._own_groups()
+        for index, group in enumerate(self.param_groups):
+            if not isinstance(group, Settings):  # loaded: a setting that the checkpoint does not know has its default
+                group = Settings.of(group, self.defaults)
+                self.param_groups[index] = self._complete(group, partial(default_of, self))
         self._forget()
 
     @property
@@ -159,7 +179,7 @@ class Optimizer(torch.optim.Optimizer):
         """The latest surprise of each memory that records it, averaged over parameters: memory name -> 0-D tensor."""
         found: dict[str, list[Tensor]] = {}
         for values in self.state.values():
-            for name, tensor in values.items():
+            for name, tensor in values.items() if isinstance(values, dict) else ():
                 if isinstance(name, str) and name.endswith(".surprise"):
                     found.setdefault(name.rpartition(".")[0], []).append(tensor.mean())
         return {name: torch.stack(tensors).mean() for name, tensors in found.items()}
@@ -243,7 +263,9 @@ class Optimizer(torch.optim.Optimizer):
 
     def rule_settings(self, group: Mapping[str, Any]) -> dict[str, Any]:
         """The settings of a group that its rules are made from; lr and decay are not theirs."""
-        return {name: group[name] for name in self.defaults if name not in _NO_SETTINGS_OF_RULES}
+        found = {name: group[name] for name in self._declared if name not in _NO_SETTINGS_OF_RULES}
+        # A list may be changed in place, and would be compared with itself.
+        return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
 
     def rules(self, group: Mapping[str, Any]) -> tuple[Rule | None, Rule]:
         """(matrix rule, element rule), made anew only when a setting has changed."""
@@ -251,7 +273,9 @@ class Optimizer(torch.optim.Optimizer):
         for known, rules in reversed(self._made):
             if known == settings:
                 return rules
-        rules = (self.matrix_rule(dict(group)), self.element_rule(dict(group)))
+        # Rules keep what they are made from: not the parameters, which may be replaced.
+        given = {name: value for name, value in group.items() if name not in ("params", "param_names")}
+        rules = (self.matrix_rule(given), self.element_rule(given))
         self._made = [*self._made[-len(self.param_groups) - 7 :], (settings, rules)]
         return rules
 
@@ -269,6 +293,9 @@ class Optimizer(torch.optim.Optimizer):
             refuse_capture(steps)
             for state, gradient in zip(states, gradients, strict=True):
                 state["pending"].add_(gradient)
+        else:
+            gradients = [_with_waiting(state, gradient) for state, gradient in zip(states, gradients, strict=True)]
+        if period > 1:
             due = [number for number, step in enumerate(steps) if step % period == 0]
             parameters = [parameters[number] for number in due]
             steps = [steps[number] for number in due]
@@ -304,17 +331,20 @@ class Optimizer(torch.optim.Optimizer):
         lane.write(gradients, seen, times, lr, retention)
 
     def _own_groups(self) -> None:
-        """Notice groups that somebody has put in the place of ours, and parameters in the place of others."""
+        """Notice groups that somebody has put in the place of ours or taken away, and replaced parameters."""
         for index, group in enumerate(self.param_groups):
             if not isinstance(group, Settings):
-                self.param_groups[index] = self._complete(Settings.of(group, self.defaults))
+                group = Settings.of(group, self.defaults)
+                self.param_groups[index] = self._complete(group, self.defaults.__getitem__)
+        for index in [index for index in self._plans if index >= len(self.param_groups)]:
+            self._plans.pop(index).release(self)
         self._choice.follow(self.param_groups)
 
-    def _complete(self, group: Settings) -> Settings:
-        """A group with all settings: one that whoever wrote it did not know yet has its default."""
-        for name in self.defaults:
-            if name not in group and name != "differentiable":
-                group[name] = default_of(self, name)
+    def _complete(self, group: Settings, default: Callable[[str], Any]) -> Settings:
+        """A group with all settings; those that it lacks come from ``default``."""
+        for name in self._declared:
+            if name not in group:
+                group[name] = default(name)
         if group["elementwise_base"] is None:
             # Where a scheduler has moved lr since, it says in initial_lr where it began.
             group["elementwise_base"] = float(group.get("initial_lr", group["lr"]))
@@ -323,3 +353,13 @@ class Optimizer(torch.optim.Optimizer):
     def _forget(self) -> None:
         self._plans = {}
         self._made = []
+
+
+def _with_waiting(state: dict[str, Any], gradient: Tensor) -> Tensor:
+    """A gradient and those that have waited for the end of a period, where there is none any more."""
+    if "pending" not in state:
+        return gradient
+    waiting = state.pop("pending")
+    for name in ("pending_inputs", "pending_errors", "pending_rows"):
+        state.pop(name, None)
+    return waiting + gradient

@@ -5,7 +5,6 @@ theirs, and a setting that a checkpoint does not know yet has its default.
 """
 
 import copy
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -20,17 +19,14 @@ if TYPE_CHECKING:
 
 __all__ = ["check_checkpoint", "check_state", "restore"]
 
-_MEMORY = re.compile(r"\.(model|rule|pending)\.|\.(surprise|answer)$|^pending(_|$)")
-"""How the names of memories read: "momentum.model.value", "pending". Any other name is somebody else's."""
-
 _ON_CPU = ("step", "pending_rows")
 """Counts, which stay where they were saved."""
 
 
 def check_checkpoint(optimizer: "Optimizer", given: Mapping[str, Any]) -> None:
-    """Raise ValueError if a state dictionary is not one of ours at all.
+    """Raise ValueError if a state dictionary is not one of this kind of optimizer at all.
 
-    Every checkpoint of ours names most of the settings that all optimizers here share, whenever it was written.
+    A checkpoint of ours names settings that all optimizers here share, and some of those that the class has.
     """
     who = f"{type(optimizer).__name__}.load_state_dict"
     missing = {"state", "param_groups"} - set(given)
@@ -38,16 +34,18 @@ def check_checkpoint(optimizer: "Optimizer", given: Mapping[str, Any]) -> None:
         raise ValueError(
             f"{who}: expected the result of state_dict(); {sorted(missing)} missing, got keys {sorted(given)}"
         )
-    ours = set(COMMON) - {"weight_decay", "maximize"}
+    shared = set(COMMON) - {"weight_decay", "maximize"}
+    own = set(optimizer.rule_settings(optimizer.param_groups[0]))
     for number, settings in enumerate(given["param_groups"]):
-        if ours.isdisjoint(settings):
-            first = next(iter(settings.get("params", [])), None)
-            own = optimizer.param_groups[min(number, len(optimizer.param_groups) - 1)]["params"]
-            where = describe(optimizer, own[0]) if own else "nothing"
-            raise ValueError(
-                f"{who}: group {number} has none of the settings {sorted(ours)}: the checkpoint is from another "
-                f"optimizer. It holds {sorted(map(str, given['state'].get(first, {})))} for {where}."
-            )
+        for wanted in filter(None, (shared, own)):
+            if wanted.isdisjoint(settings):
+                first = next(iter(settings.get("params", [])), None)
+                parameters = optimizer.param_groups[min(number, len(optimizer.param_groups) - 1)]["params"]
+                where = describe(optimizer, parameters[0]) if parameters else "nothing"
+                raise ValueError(
+                    f"{who}: group {number} has none of the settings {sorted(wanted)}: the checkpoint is from another "
+                    f"optimizer. It holds {sorted(map(str, given['state'].get(first, {})))} for {where}."
+                )
 
 
 def restore(optimizer: "Optimizer", saved: Mapping[str, Any]) -> None:
@@ -60,9 +58,12 @@ def restore(optimizer: "Optimizer", saved: Mapping[str, Any]) -> None:
         state = optimizer.state[parameter]
         for name, value in saved["state"][number].items():
             state[name] = _as_saved(value, None if name in _ON_CPU else parameter.device)
-        # Before torch 1.12 counts were plain numbers.
-        if isinstance(state.get("step"), int | float):
-            state["step"] = torch.tensor(float(state["step"]), dtype=torch.float32)
+        # Others count in plain numbers, as torch did before 1.12, or in tensors of one element.
+        step = state.get("step")
+        if isinstance(step, int | float):
+            state["step"] = torch.tensor(float(step), dtype=torch.float32)
+        elif isinstance(step, Tensor) and step.numel() == 1:
+            state["step"] = step.reshape(())
 
 
 def _as_saved(value: Any, device: torch.device | None) -> Any:
@@ -74,28 +75,31 @@ def _as_saved(value: Any, device: torch.device | None) -> Any:
 
 
 def check_state(optimizer: "Optimizer") -> None:
-    """Raise ValueError if what a parameter's memories hold is not what this optimizer would have made for it."""
+    """Raise ValueError if a parameter's memories are not what this optimizer would have made for it.
+
+    What else a state holds is somebody else's, or was left by other settings.
+    """
     for settings in optimizer.param_groups:
         layouts: dict[Any, dict[str, torch.Size]] = {}
         for parameter in settings["params"]:
             found = optimizer.state.get(parameter, {})
-            own = {name for name in found if isinstance(name, str) and (name == "step" or _MEMORY.search(name))}
-            if not own:
+            if not found:
                 continue
             alike = (parameter.shape, parameter.dtype, optimizer.entry(parameter, settings).flat)
             if alike not in layouts:
                 fresh = optimizer.fresh_state(parameter, settings, device="meta")
                 layouts[alike] = {name: tensor.shape for name, tensor in fresh.items()}
-            _compare(optimizer, parameter, {name: found[name] for name in own}, layouts[alike])
+            if not found.keys().isdisjoint(layouts[alike]):
+                _compare(optimizer, parameter, found, layouts[alike])
 
 
 def _compare(
     optimizer: "Optimizer", parameter: Tensor, found: Mapping[str, Any], expected: Mapping[str, torch.Size]
 ) -> None:
-    if set(found) != set(expected):
+    if not set(expected) <= set(found):
         raise ValueError(
-            f"{_where(optimizer, parameter)}: the state has keys {sorted(found)}, expected {sorted(expected)}. It was "
-            "saved by another optimizer or with other settings."
+            f"{_where(optimizer, parameter)}: the state has keys {sorted(map(str, found))}, expected "
+            f"{sorted(expected)}. It was saved by another optimizer or with other settings."
         )
     for name, shape in expected.items():
         value = found[name]

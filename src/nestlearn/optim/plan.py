@@ -1,4 +1,4 @@
-"""A plan: what the steps of one parameter group are derived from, and the only place that keeps anything derived.
+"""A plan: what the steps of one parameter group are derived from.
 
 It sorts the parameters that are written into lanes and keeps the stacks of their memories. All of it follows from the
 group, the parameters and ``state``; a plan compares these with what it has seen before it is used, so forgetting one
@@ -44,6 +44,7 @@ class Plan:
     def __init__(self) -> None:
         self._stacks: dict[_Kind, Stack] = {}
         self._homes: dict[int, _Kind] = {}
+        self._members: list[int] = []
         self._seen: list[Any] = []
         self._rules: Rules | None = None
         self._lanes: list[Lane] = []
@@ -64,10 +65,14 @@ class Plan:
             times: how often each was written before.
         """
         rules = optimizer.rules(group)
+        # Those that have a state, whether they are written now or not: what leaves takes its part of a stack with it.
+        members = [id(parameter) for parameter in group["params"] if "step" in optimizer.state.get(parameter, ())]
         seen = [(id(p), p.dtype, p.device, p.shape) for p in parameters]
         if rules is not self._rules:
             self._notice_settings(optimizer, group)
-        if rules is not self._rules or self._seen != seen or not self._hold(optimizer, times):
+        known = rules is self._rules and self._seen == seen and self._members == members
+        if not known or not self._hold(optimizer, times):
+            self._members = members
             self._arrange(optimizer, group, rules, parameters, times)
             self._seen, self._rules = seen, rules
         written: Written = list(zip(self._lanes, self._order, strict=True))
@@ -85,10 +90,15 @@ class Plan:
         """Forget everything when a setting has changed that decides what is remembered."""
         form = structure(optimizer.rule_settings(group))
         if form != self._form:
-            for stack in self._stacks.values():
-                stack.release(optimizer.state, {})
-            self._stacks, self._homes, self._schedules, self._compiled = {}, {}, {}, []
+            self.release(optimizer)
+            self._homes, self._schedules, self._compiled = {}, {}, []
             self._form = form
+
+    def release(self, optimizer: "Optimizer") -> None:
+        """Give up all stacks: what they hold becomes tensors of their own in the state."""
+        for stack in self._stacks.values():
+            stack.release(optimizer.state, {})
+        self._stacks = {}
 
     def _arrange(
         self,
@@ -98,10 +108,10 @@ class Plan:
         parameters: list[Tensor],
         times: Sequence[int],
     ) -> None:
-        whole_matrices(optimizer)  # a model may be wrapped after its optimizer was made
         kinds = [_kind(optimizer, parameter, rules) for parameter in parameters]
-        stale = self._stale(optimizer, group, parameters, kinds)
+        stale = self._stale(optimizer, parameters, kinds)
         if stale:
+            whole_matrices(optimizer)  # a model may be wrapped after its optimizer was made
             self._restack(optimizer, group, rules, stale, {id(parameter) for parameter in parameters})
         grouped: dict[_Kind, list[int]] = {}
         for number, kind in enumerate(kinds):
@@ -141,9 +151,7 @@ class Plan:
             known = self._schedules[kind] = rule, rule.schedule(shape)
         return known[1]
 
-    def _stale(
-        self, optimizer: "Optimizer", group: dict[str, Any], parameters: list[Tensor], kinds: list[_Kind]
-    ) -> set[_Kind]:
+    def _stale(self, optimizer: "Optimizer", parameters: list[Tensor], kinds: list[_Kind]) -> set[_Kind]:
         """The kinds whose stacks are not there, or do not hold what they should."""
         stale = set()
         for parameter, kind in zip(parameters, kinds, strict=True):
@@ -153,7 +161,7 @@ class Plan:
             place = None if stack is None else stack.places.get(id(parameter))
             if stack is None or place is None or not stack.holds(place, optimizer.state):
                 stale.add(kind)
-        present = {id(parameter) for parameter in group["params"]}
+        present = set(self._members)
         stale |= {kind for kind, stack in self._stacks.items() if not present.issuperset(stack.places)}
         return stale
 
@@ -187,8 +195,7 @@ class Plan:
             stack = self._stacks[kind] = Stack(alike, dtypes, flat=kind.flat)
             stack.bind(optimizer.state)
             self._homes.update({id(parameter): kind for parameter in alike})
-        present = {id(parameter) for parameter in group["params"]}
-        self._homes = {number: kind for number, kind in self._homes.items() if number in present}
+        self._homes = {number: self._homes[number] for number in self._members if number in self._homes}
         kept = {id(parameter): None for alike in members.values() for parameter in alike}
         for stack in old.values():
             stack.release(optimizer.state, kept)

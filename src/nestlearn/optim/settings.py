@@ -88,13 +88,23 @@ class Settings(dict[str, Any]):
     def setdefault(self, name: str, default: Any = None) -> Any:
         return dict.setdefault(self, self._name(name), default)
 
+    def pop(self, name: str, *default: Any) -> Any:
+        return dict.pop(self, self._name(name), *default)
+
+    def __delitem__(self, name: str) -> None:
+        dict.__delitem__(self, self._name(name))
+
+    def __ior__(self, other: Any) -> "Settings":  # type: ignore[override, misc]
+        self.update(other)
+        return self
+
     def update(self, *others: Any, **more: Any) -> None:
         for name, value in dict(*others, **more).items():
             self[name] = value
 
 
 def default_of(optimizer: Any, name: str) -> Any:
-    """What a setting is when nobody names it: the default of the class, else what this optimizer was made with."""
+    """What a setting was before it existed: the default of the class, else what this optimizer was made with."""
     if name in COMMON:
         return COMMON[name]
     parameter = inspect.signature(type(optimizer).__init__).parameters.get(name)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Stack", "States"]
+__all__ = ["Stack", "States", "alone"]
 
 States = MutableMapping[Tensor, dict[str, Any]]
 
@@ -56,11 +56,12 @@ class Stack:
         for name, dtype in self._dtypes.items():
             leaves = [states[parameter][name].to(parameter.device, dtype) for parameter in self.parameters]
             if self.flat:
-                buffer = torch.cat([leaf.reshape(-1) for leaf in leaves]) if len(leaves) > 1 else leaves[0].reshape(-1)
+                flat = [leaf.reshape(-1) for leaf in leaves]
+                buffer = torch.cat(flat) if len(flat) > 1 else alone(flat[0])
                 pieces = buffer.split([leaf.numel() for leaf in leaves])
                 own = [piece.view(leaf.shape) for piece, leaf in zip(pieces, leaves, strict=True)]
             else:
-                buffer = torch.stack(leaves) if len(leaves) > 1 else leaves[0].unsqueeze(0)
+                buffer = torch.stack(leaves) if len(leaves) > 1 else alone(leaves[0]).unsqueeze(0)
                 own = list(buffer.unbind(0))
             self.buffers[name] = buffer
             for parameter, views, view in zip(self.parameters, self._views, own, strict=True):
@@ -100,3 +101,8 @@ class Stack:
             slice(self._offsets[places[start]], self._offsets[places[stop - 1] + 1])
             for start, stop in zip(starts, stops, strict=True)
         ]
+
+
+def alone(tensor: Tensor) -> Tensor:
+    """The tensor, with a storage of its own if it is a part of a larger one."""
+    return tensor.clone() if tensor.untyped_storage().nbytes() > tensor.nbytes else tensor

@@ -1,0 +1,218 @@
+"""What people do to an optimizer between steps: drop parameters, move groups, change the pace, convert the model."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import pickle
+import weakref
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import nestlearn as nl
+
+from .members import COLLECTING, Member, over
+from .problems import advance, assert_equal, network, regression, snapshot
+from .selections import CLASSES
+
+OPEN_CLASSES = over(member for member in CLASSES if not member.closure and not member.model)
+
+
+def layers(count: int = 8) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(*(nn.Linear(8, 8, bias=False) for _ in range(count)))
+
+
+def train(module: nn.Module, optimizer: torch.optim.Optimizer, steps: int = 2) -> None:
+    for _ in range(steps):
+        optimizer.zero_grad()
+        module(torch.ones(4, 8)).square().mean().backward()
+        optimizer.step()
+
+
+def held(optimizer: torch.optim.Optimizer) -> tuple[int, int]:
+    """Bytes of all storages behind the state, and of its tensors."""
+    tensors = [leaf for state in optimizer.state.values() for leaf in state.values() if isinstance(leaf, Tensor)]
+    storages = {leaf.untyped_storage().data_ptr(): leaf.untyped_storage().nbytes() for leaf in tensors}
+    return sum(storages.values()), sum(leaf.nbytes for leaf in tensors)
+
+
+@pytest.mark.parametrize("how", ["state deleted", "group shortened", "group popped"])
+@pytest.mark.parametrize(**OPEN_CLASSES)
+def test_what_is_dropped_is_freed(member: Member, how: str) -> None:
+    module = layers()
+    weights = list(module.parameters())
+    split = [{"params": weights[:1]}, {"params": weights[1:]}] if how == "group popped" else None
+    optimizer = member.build(module, split)
+    train(module, optimizer)
+    for weight in weights[1:]:
+        weight.requires_grad_(False)
+        weight.grad = None
+        del optimizer.state[weight]
+    if how == "group shortened":
+        optimizer.param_groups[0]["params"] = weights[:1]
+    elif how == "group popped":
+        optimizer.param_groups.pop()
+    train(module, optimizer)
+    storages, tensors = held(optimizer)
+    assert storages <= 1.1 * tensors
+    if how != "state deleted":
+        gone = weakref.ref(weights[3])
+        del weights, weight, split, module[3:]
+        gc.collect()
+        assert gone() is None
+
+
+@pytest.mark.parametrize(**OPEN_CLASSES)
+def test_a_plain_pickle_is_as_large_as_the_state(member: Member) -> None:
+    module = layers(16)
+    optimizer = member.build(module)
+    train(module, optimizer)
+    many = len(pickle.dumps(optimizer))
+    few = layers(4)
+    small = member.build(few)
+    train(few, small)
+    assert many <= 4.4 * len(pickle.dumps(small))
+    for twin in (copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))):
+        storages, tensors = held(twin)
+        assert storages <= 1.1 * tensors
+
+
+@pytest.mark.parametrize(**COLLECTING)
+def test_a_shorter_period_takes_what_waits_along(member: Member) -> None:
+    """Two gradients wait when the period ends for good: they are written with the next, and nothing is left of them."""
+    module = network(torch.float64)
+    optimizer = member.build(module, period=3)
+    advance(member, optimizer, regression(module, range(5)))
+    before = [parameter.detach().clone() for parameter in module.parameters()]
+    optimizer.param_groups[0]["period"] = 1
+    advance(member, optimizer, regression(module, range(5, 6)))
+    assert all(not torch.equal(p, old) for p, old in zip(module.parameters(), before, strict=True))
+    assert not [name for state in optimizer.state.values() for name in state if name.startswith("pending")]
+    fresh = network(torch.float64, seed=9)
+    fresh.load_state_dict(module.state_dict())
+    other = member.build(fresh)
+    other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    advance(member, optimizer, regression(module, range(6, 8)))
+    advance(member, other, regression(fresh, range(6, 8)))
+    assert_equal(snapshot(other), snapshot(optimizer))
+
+
+@pytest.mark.parametrize(
+    "change", [{"memory": False}, {"levels": 1}, {"skip_retention": 0.0}], ids=lambda change: next(iter(change))
+)
+def test_what_other_settings_left_behind_is_loaded(change: dict[str, Any]) -> None:
+    module = layers(2)
+    optimizer = nl.optim.DeepMomentum(module.parameters(), hidden=4, levels=2)
+    train(module, optimizer)
+    optimizer.param_groups[0].update(change)
+    train(module, optimizer)
+    optimizer.load_state_dict(optimizer.state_dict())
+    train(module, optimizer)
+
+
+def test_the_choice_follows_parameters_from_group_to_group() -> None:
+    table, weight, other = (nn.Parameter(torch.ones(4, 3)) for _ in range(3))
+    optimizer = nl.optim.Muon([{"params": [table]}, {"params": [weight]}, {"params": [other]}], elementwise=[table])
+
+    def step() -> None:
+        for parameter in (table, weight, other):
+            parameter.grad = torch.ones(4, 3)
+        optimizer.step()
+
+    def chosen() -> list[bool]:
+        return [optimizer.is_elementwise(parameter) for parameter in (table, weight, other)]
+
+    step()
+    optimizer.param_groups.reverse()
+    step()
+    assert chosen() == [True, False, False]
+    optimizer.param_groups[0]["params"] += optimizer.param_groups.pop()["params"]  # the table joins the first group
+    step()
+    assert chosen() == [True, False, False]
+    optimizer.param_groups[0]["params"] = [p for p in optimizer.param_groups[0]["params"] if p is not table]
+    step()
+    assert chosen() == [False, False, False]
+
+
+@pytest.mark.parametrize("way", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))], ids=["copy", "pickle"])
+def test_a_copy_goes_on_choosing_by_name(way: Any) -> None:
+    first, second = nn.Parameter(torch.ones(4, 3)), nn.Parameter(torch.ones(4, 3))
+    twin = way(nl.optim.Muon([("0.table", first)], elementwise=["0.*"]))
+    twin.add_param_group({"params": [("0.more", second)]})
+    assert twin.is_elementwise(second)
+
+
+@pytest.mark.parametrize(**OPEN_CLASSES)
+def test_a_model_may_swap_its_parameters(member: Member) -> None:
+    """torch swaps tensors that nobody has weak references to."""
+    module = layers(2)
+    optimizer = member.build(module)
+    train(module, optimizer)
+    torch.__future__.set_swap_module_params_on_conversion(True)
+    try:
+        module.double()
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(False)
+    assert next(module.parameters()).dtype == torch.float64
+
+
+@pytest.mark.parametrize("change", ["replaced", "loaded", "plain group"])
+def test_layers_are_recorded_whatever_changes_after_a_backward_pass_without_a_step(change: str) -> None:
+    module = nn.Sequential(nn.Linear(6, 5, bias=False))
+    optimizer = nl.optim.LayerMomentum(module.parameters(), model=module, refresh=3)
+    inputs = torch.ones(4, 6)
+
+    def backward() -> None:
+        optimizer.zero_grad()
+        module(inputs).square().mean().backward()
+
+    for _ in range(2):
+        backward()
+        optimizer.step()
+    backward()
+    if change == "replaced":
+        module[0].weight = optimizer.param_groups[0]["params"][0] = nn.Parameter(torch.ones(5, 6))
+    elif change == "loaded":
+        saved = optimizer.state_dict()
+        saved["param_groups"][0]["refresh"] = 1
+        optimizer.load_state_dict(saved)
+    else:
+        optimizer.param_groups[0] = {**optimizer.param_groups[0], "refresh": 1}
+    backward()
+    optimizer.step()
+
+
+def test_betas_in_a_list_may_be_changed_in_place() -> None:
+    weights = [nn.Parameter(torch.ones(3)) for _ in range(2)]
+    pair = [nl.optim.Adam([weight], lr=0.1, betas=[0.9, 0.999]) for weight in weights]  # type: ignore[arg-type]
+    for number in range(3):
+        for optimizer, weight in zip(pair, weights, strict=True):
+            weight.grad = torch.full((3,), 1.0 + number)
+            optimizer.step()
+        pair[0].param_groups[0]["betas"][0] = 0.2
+        pair[1].param_groups[0]["betas"] = [0.2, 0.999]
+    assert torch.equal(*(weight.detach() for weight in weights))
+
+
+def test_a_group_that_is_appended_by_hand_has_the_settings_of_the_optimizer() -> None:
+    one, two = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3))
+    optimizer = nl.optim.Adam([one], lr=0.3, betas=(0.5, 0.7), weight_decay=0.1)
+    optimizer.param_groups.append({"params": [two]})
+    one.grad = two.grad = torch.ones(3)
+    optimizer.step()
+    assert torch.equal(one, two)
+    assert optimizer.param_groups[1]["betas"] == (0.5, 0.7)
+
+
+def test_every_way_to_write_a_momentum_reaches_the_retention() -> None:
+    group = nl.optim.Muon([nn.Parameter(torch.ones(2, 2))]).param_groups[0]
+    group |= {"momentum": 0.5}
+    assert group["retention"] == group["momentum"] == 0.5
+    assert dict.keys(group) >= {"retention"}
+    assert "momentum" not in list(group)
+    assert group.pop("momentum") == 0.5
+    assert "retention" not in group
