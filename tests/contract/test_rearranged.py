@@ -216,3 +216,114 @@ def test_every_way_to_write_a_momentum_reaches_the_retention() -> None:
     assert "momentum" not in list(group)
     assert group.pop("momentum") == 0.5
     assert "retention" not in group
+
+
+@pytest.mark.parametrize("change", ["popped", "appended", "refused"])
+@pytest.mark.parametrize("chosen", [False, True])
+def test_a_copy_knows_of_changed_groups(change: str, chosen: bool) -> None:
+    one, two, three = (nn.Parameter(torch.ones(4, 3)) for _ in range(3))
+    optimizer = nl.optim.Muon([{"params": [one]}, {"params": [two]}], elementwise=[one] if chosen else None)
+    if change == "popped":
+        optimizer.param_groups.pop(0)
+    elif change == "appended":
+        optimizer.param_groups.append({**optimizer.param_groups[0], "params": [three]})
+    else:
+        with pytest.raises(ValueError, match="period"):
+            optimizer.add_param_group({"params": [three], "period": 0})
+    twin = pickle.loads(pickle.dumps(copy.deepcopy(optimizer)))
+    for group in twin.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.ones(4, 3)
+    twin.step()
+    assert [len(group["params"]) for group in twin.param_groups] == [len(g["params"]) for g in optimizer.param_groups]
+
+
+@pytest.mark.parametrize(**OPEN_CLASSES)
+def test_hooks_after_a_load_see_what_was_loaded(member: Member) -> None:
+    module = layers(2).bfloat16()
+    optimizer = member.build(module)
+    train(module.float(), optimizer, 0)
+    module.bfloat16()
+    for parameter in module.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    saved = copy.deepcopy(optimizer.state_dict())
+
+    def clear(loaded: torch.optim.Optimizer) -> None:
+        for state in loaded.state.values():
+            for leaf in state.values():
+                assert leaf.dtype == torch.float32
+                leaf.zero_()
+
+    optimizer.register_load_state_dict_post_hook(clear)
+    optimizer.load_state_dict(saved)
+    assert all(not leaf.any() for state in optimizer.state.values() for leaf in state.values())
+
+
+@pytest.mark.parametrize(**OPEN_CLASSES)
+def test_one_tensor_of_a_state_takes_no_other_along(member: Member) -> None:
+    """Into a file, a copy, a plain pickle of the state dictionary."""
+    sizes = []
+    for count in (2, 16):
+        module = layers(count)
+        optimizer = member.build(module)
+        train(module, optimizer)
+        state = optimizer.state[module[0].weight]
+        assert all(leaf.untyped_storage().nbytes() == leaf.nbytes for leaf in state.values())
+        sizes.append(len(pickle.dumps(optimizer.state_dict())))
+    assert sizes[1] <= 8.5 * sizes[0]
+
+
+def test_small_parameters_that_change_their_shapes_are_noticed() -> None:
+    one, two = nn.Parameter(torch.zeros(4)), nn.Parameter(torch.zeros(6))
+    optimizer = nl.optim.Adam([("one", one), ("two", two)], lr=0.1)
+    one.grad, two.grad = torch.ones(4), torch.ones(6)
+    optimizer.step()
+    one.data, two.data = torch.zeros(6), torch.zeros(4)
+    one.grad, two.grad = torch.ones(6), torch.ones(4)
+    with pytest.raises(RuntimeError, match=r"parameter one with shape \(6,\).*has shape \(4,\)"):
+        optimizer.step()
+
+
+def test_a_rate_that_begins_at_zero_is_followed_from_the_first_other_one() -> None:
+    matrix, vector = nn.Parameter(torch.ones(4, 3)), nn.Parameter(torch.ones(3))
+    optimizer = nl.optim.Muon([matrix, vector], lr=0.0, elementwise_lr=0.003)
+    moved = []
+    for lr in (0.0, 0.01, 0.005, 0.0):
+        optimizer.param_groups[0]["lr"] = lr
+        before = vector.detach().clone()
+        matrix.grad, vector.grad = torch.ones(4, 3), torch.ones(3)
+        optimizer.step()
+        moved.append(float((before - vector.detach()).abs().max()))
+    torch.testing.assert_close(torch.tensor(moved), torch.tensor([0.0, 0.003, 0.0015, 0.0]), rtol=1e-4, atol=1e-7)
+
+
+def test_settings_in_tensors_may_be_changed_in_place() -> None:
+    weights = [nn.Parameter(torch.ones(3)) for _ in range(2)]
+    beta = torch.tensor(0.9, dtype=torch.float64)
+    pair = [nl.optim.Adam([weights[0]], betas=(beta, 0.999)), nl.optim.Adam([weights[1]], betas=(0.9, 0.999))]
+    for number in range(3):
+        for optimizer, weight in zip(pair, weights, strict=True):
+            weight.grad = torch.full((3,), 1.0 + number)
+            optimizer.step()
+        beta.fill_(0.2)
+        pair[1].param_groups[0]["betas"] = (0.2, 0.999)
+    assert torch.equal(*(weight.detach() for weight in weights))
+
+
+def test_a_longer_period_may_be_saved_before_it_begins() -> None:
+    module = layers(2)
+    optimizer = nl.optim.Adam(module.parameters())
+    train(module, optimizer)
+    optimizer.param_groups[0]["period"] = 2
+    optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    train(module, optimizer)
+
+
+def test_a_layer_may_join_by_hand() -> None:
+    module = nn.Sequential(nn.Linear(6, 5, bias=False), nn.Linear(5, 4, bias=False))
+    optimizer = nl.optim.LayerMomentum(module[0].parameters(), model=module)
+    optimizer.param_groups[0]["params"].append(module[1].weight)
+    module(torch.ones(3, 6)).square().mean().backward()
+    optimizer.step()
+    assert "inputs.model.value" in optimizer.state[module[1].weight]

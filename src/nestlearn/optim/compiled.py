@@ -63,8 +63,8 @@ class CompiledLanes:
         found = [self.lanes[0].rule.scalars(time) for time in times]
         # As tensors, these change from step to step without a new compilation.
         numbers = [torch.as_tensor(number, dtype=torch.float64) for number in (lr, retention)]
-        each = torch.tensor([[time, *scalars.values()] for time, scalars in zip(times, found, strict=True)])
-        each = each.double().to(lines[0].device, non_blocking=True)
+        table = [[time, *scalars.values()] for time, scalars in zip(times, found, strict=True)]
+        each = torch.tensor(table, dtype=torch.float64).to(lines[0].device, non_blocking=True)
         settings = _as_tensors(self._settings) if self._tensors else self._settings
         self._kernel(lines, flat, buffers, numbers, each, [*found[0]], settings)
 

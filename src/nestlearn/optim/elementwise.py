@@ -67,6 +67,7 @@ class Choice:
     def follow(self, groups: Sequence[Mapping[str, Any]]) -> None:
         """Notice parameters that were replaced, added or taken away since."""
         if not self._chooses:
+            self._seen = [_Seen([], [], []) for _ in groups]
             return
         if len(groups) == len(self._seen) and all(
             seen.holds(group["params"]) for seen, group in zip(self._seen, groups, strict=True)

@@ -22,20 +22,18 @@ Sums = tuple[Tensor, Tensor | None, int]
 
 
 class LayerRecorder:
-    """Records the layers of ``model`` whose weights are in ``weights``.
+    """Records what layers of ``model`` see.
 
     Args:
         model: searched for ``nn.Linear`` and ``nn.Conv2d`` (one group).
-        weights: parameters to record for.
         rows: at most so many of a batch's rows are used, evenly spaced; None uses all.
         wanted: weight -> what the coming step looks at: nothing, "inputs" (A), or "errors" (B) too. It is asked in each
-            backward pass.
+            backward pass, so that weights may come, go and be replaced.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        weights: list[Tensor],
         *,
         rows: int | None,
         wanted: Callable[[Tensor], tuple[str, ...]] = lambda weight: ("inputs", "errors"),
@@ -44,11 +42,8 @@ class LayerRecorder:
         self._rows = rows
         # By layer: a weight may be replaced, by one that has grown say, and is then still what its layer multiplies.
         self._sums: dict[nn.Module, Sums] = {}
-        owned = {id(weight) for weight in weights}
         self._layers: list[Any] = [
-            layer
-            for layer in model.modules()
-            if isinstance(layer, LAYERS) and id(layer.weight) in owned and getattr(layer, "groups", 1) == 1
+            layer for layer in model.modules() if isinstance(layer, LAYERS) and getattr(layer, "groups", 1) == 1
         ]
         self._handles = [layer.register_forward_hook(self._forward) for layer in self._layers]
 
@@ -86,8 +81,8 @@ class LayerRecorder:
         silent._handles, silent._layers, silent._sums = [], [], {}
         return silent
 
-    def _forward(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        if torch.is_grad_enabled() and output.requires_grad:
+    def _forward(self, layer: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if torch.is_grad_enabled() and output.requires_grad and layer.weight.requires_grad:
             output.register_hook(partial(self._backward, layer, inputs[0].detach()))
 
     @torch.no_grad()

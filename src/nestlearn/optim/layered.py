@@ -50,6 +50,7 @@ class LayeredOptimizer(Optimizer):
                 self._watch()
             except ValueError:
                 del self.param_groups[-1]
+                self._choice.forget(len(self.param_groups))
                 raise
 
     def renews(self, group: dict[str, Any]) -> int:
@@ -156,24 +157,19 @@ class LayeredOptimizer(Optimizer):
         return bool(group.get("memory", True))
 
     def _watch(self) -> None:
-        """Put hooks on the layers of every matrix that this optimizer's own rule writes."""
+        """Put hooks on the layers of the model, if there are none yet, and look for every matrix among them."""
         if self._model is None:
             return
-        wanted = [parameter for _, parameter in self._matrices()]
-        if self._recorder is not None:
-            self._recorder.remove()
         self._groups_of = {}
-        # The model holds the hooks: they must not keep the optimizer.
-        wants = weakref.WeakMethod(self._wants)
-        self._recorder = LayerRecorder(
-            self._model,
-            wanted,
-            rows=self.rows,
-            wanted=lambda weight: () if (ask := wants()) is None else ask(weight),
-        )
-        weakref.finalize(self, self._recorder.remove)
+        if self._recorder is None:
+            # The model holds the hooks: they must not keep the optimizer.
+            wants = weakref.WeakMethod(self._wants)
+            self._recorder = LayerRecorder(
+                self._model, rows=self.rows, wanted=lambda weight: () if (ask := wants()) is None else ask(weight)
+            )
+            weakref.finalize(self, self._recorder.remove)
         watched = self._recorder.watched()
-        for parameter in wanted:
+        for _, parameter in self._matrices():
             if parameter not in watched:
                 raise ValueError(
                     f"{type(self).__name__}: {describe(self, parameter)} is no weight of an nn.Linear or nn.Conv2d of "

@@ -9,7 +9,6 @@ and keeps what rules remember in ``state[parameter]`` as plain tensors. Subclass
 which rule everything else gets.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Unpack
@@ -27,7 +26,6 @@ from nestlearn.optim.nonfinite import LetIn, check_gradients
 from nestlearn.optim.persistence import check_checkpoint, check_state, restore
 from nestlearn.optim.plan import Plan
 from nestlearn.optim.settings import COMMON, Common, Settings, default_of, refuse_unknown
-from nestlearn.optim.stacks import alone
 
 __all__ = ["Common", "Optimizer", "Params"]
 
@@ -49,6 +47,9 @@ class Optimizer(torch.optim.Optimizer):
 
     reads_weights = False
     """Whether the matrix rule looks at the weights themselves."""
+
+    # The checkpoint that is being loaded.
+    _loading: Mapping[str, Any] | None = None
 
     # Both follow from the groups, the parameters and the state, and may be forgotten at any time.
     _plans: dict[int, Plan]
@@ -126,37 +127,28 @@ class Optimizer(torch.optim.Optimizer):
         Raises:
             ValueError: if the state does not fit this optimizer and its parameters. Nothing has changed then.
         """
-        seen: dict[str, Any] = {}
 
         def look(_: Any, given: dict[str, Any]) -> None:
             check_checkpoint(self, given)
-            seen.update(given)
+            self._loading = given
 
         # Registered last, this hook sees the dictionary that earlier hooks made of the given one.
         handle = self.register_load_state_dict_pre_hook(look)
         old_state, old_groups = self.state, self.param_groups
         try:
             super().load_state_dict(state_dict)
-            restore(self, seen)
-            for group in self.param_groups:
-                checks.settings(self, group)
-            check_state(self)
-        except Exception:
+        except BaseException:
             self.state, self.param_groups = old_state, old_groups
             raise
         finally:
             handle.remove()
+            self._loading = None
             self._forget()
 
     def __getstate__(self) -> dict[str, Any]:
-        # In a plain pickle each view of a stack would carry the whole of it.
-        state: defaultdict[Any, Any] = defaultdict(dict)
-        for parameter, held in self.state.items():
-            if isinstance(held, dict):
-                held = {name: alone(value) if isinstance(value, Tensor) else value for name, value in held.items()}
-            state[parameter] = held
+        self._own_groups()
         own = {"compiles": self.compiles, "_declared": self._declared, "_chosen": self._choice.saved()}
-        return {**super().__getstate__(), "state": state, **own}
+        return {**super().__getstate__(), **own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -172,6 +164,11 @@ class Optimizer(torch.optim.Optimizer):
             if not isinstance(group, Settings):  # loaded: a setting that the checkpoint does not know has its default
                 group = Settings.of(group, self.defaults)
                 self.param_groups[index] = self._complete(group, partial(default_of, self))
+        if self._loading is not None:  # before the hooks that torch calls after a load
+            restore(self, self._loading)
+            for group in self.param_groups:
+                checks.settings(self, group)
+            check_state(self)
         self._forget()
 
     @property
@@ -259,13 +256,12 @@ class Optimizer(torch.optim.Optimizer):
         lr = lr.reshape(()) if isinstance(lr, Tensor) else lr
         if own or other is None:
             return lr
-        return other * (lr / base) if base else other
+        return other * (lr / base) if base else other * 0.0
 
     def rule_settings(self, group: Mapping[str, Any]) -> dict[str, Any]:
         """The settings of a group that its rules are made from; lr and decay are not theirs."""
         found = {name: group[name] for name in self._declared if name not in _NO_SETTINGS_OF_RULES}
-        # A list may be changed in place, and would be compared with itself.
-        return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
+        return {name: _snapshot(value) for name, value in found.items()}
 
     def rules(self, group: Mapping[str, Any]) -> tuple[Rule | None, Rule]:
         """(matrix rule, element rule), made anew only when a setting has changed."""
@@ -276,6 +272,7 @@ class Optimizer(torch.optim.Optimizer):
         # Rules keep what they are made from: not the parameters, which may be replaced.
         given = {name: value for name, value in group.items() if name not in ("params", "param_names")}
         rules = (self.matrix_rule(given), self.element_rule(given))
+        # One for each group, and a few of before: a setting that cycles comes back.
         self._made = [*self._made[-len(self.param_groups) - 7 :], (settings, rules)]
         return rules
 
@@ -336,6 +333,9 @@ class Optimizer(torch.optim.Optimizer):
             if not isinstance(group, Settings):
                 group = Settings.of(group, self.defaults)
                 self.param_groups[index] = self._complete(group, self.defaults.__getitem__)
+            group = self.param_groups[index]
+            if not group["elementwise_base"]:  # made with lr 0: the first rate that is another is what counts
+                group["elementwise_base"] = float(group["lr"])
         for index in [index for index in self._plans if index >= len(self.param_groups)]:
             self._plans.pop(index).release(self)
         self._choice.follow(self.param_groups)
@@ -363,3 +363,10 @@ def _with_waiting(state: dict[str, Any], gradient: Tensor) -> Tensor:
     for name in ("pending_inputs", "pending_errors", "pending_rows"):
         state.pop(name, None)
     return waiting + gradient
+
+
+def _snapshot(value: Any) -> Any:
+    """A setting as it is now: lists and tensors may be changed in place, and would be compared with themselves."""
+    if isinstance(value, list | tuple):
+        return tuple(_snapshot(item) for item in value)
+    return float(value) if isinstance(value, Tensor) else value

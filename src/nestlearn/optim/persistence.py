@@ -96,6 +96,8 @@ def check_state(optimizer: "Optimizer") -> None:
 def _compare(
     optimizer: "Optimizer", parameter: Tensor, found: Mapping[str, Any], expected: Mapping[str, torch.Size]
 ) -> None:
+    # What waits for the end of a period is not there yet where the period has just been made longer.
+    expected = {name: shape for name, shape in expected.items() if name in found or not name.startswith("pending")}
     if not set(expected) <= set(found):
         raise ValueError(
             f"{_where(optimizer, parameter)}: the state has keys {sorted(map(str, found))}, expected "

@@ -132,17 +132,14 @@ _CALLED_HERE = {
     "beta1": ("betas", "retention"),
     "beta2": ("betas", "second_retention"),
     "alpha": ("retention",),
-    "dampening": ("retention",),
     "momentum_decay": ("retention",),
     "shampoo_beta": ("covariance_retention",),
     "ns_steps": ("steps",),
-    "ns_coefficients": ("steps",),
     "adjust_lr_fn": ("scale",),
     "precondition_frequency": ("refresh", "target_period"),
     "update_freq": ("refresh", "target_period"),
     "learning_rate": ("lr",),
     "wd": ("weight_decay",),
-    "decoupled_weight_decay": ("weight_decay",),
     "lambd": ("weight_decay",),
 }
 """Names that other optimizers use, and what the same is called here, the first that an optimizer has."""
@@ -153,6 +150,11 @@ _NOT_NEEDED = {
     "capturable": "step counts stay on the CPU",
     "differentiable": "a step is no part of a graph; nl.memory has writes that are",
     "amsgrad": "there is no such memory here",
+    "dampening": "averages here weigh a new gradient with 1 - retention, sums with 1",
+    "ns_coefficients": "Newton-Schulz has its own",
+    "decoupled_weight_decay": "decay is always decoupled",
+    "momentum": "nothing is remembered here",
+    "betas": "nothing is remembered here",
 }
 
 

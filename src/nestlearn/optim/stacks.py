@@ -1,7 +1,7 @@
 """Stacks: the memories of parameters that are alike, one behind the other, so that one operation writes them all.
 
 The truth is ``state[parameter]``, a flat dictionary of tensors with dotted names. What it holds of a stacked memory is
-a view of the stack. Somebody may put another tensor there (``load_state_dict``, a distributed checkpoint, a program
+a part of the stack's. Somebody may put another tensor there (``load_state_dict``, a distributed checkpoint, a program
 that prunes), or give the tensor another storage: a stack notices before it is used, and is made anew from the state.
 A stack holds every parameter of its kind that has a state, whether it has a gradient now or not, so its bytes are
 those of the state.
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Stack", "States", "alone"]
+__all__ = ["Stack", "States"]
 
 States = MutableMapping[Tensor, dict[str, Any]]
 
@@ -34,6 +34,7 @@ class Stack:
         self.buffers: dict[str, Tensor] = {}
         self.places = {id(parameter): place for place, parameter in enumerate(self.parameters)}
         self._dtypes = dict(dtypes)
+        self._shapes = [parameter.shape for parameter in self.parameters]
         self._views: list[dict[str, tuple[Tensor, int]]] = [{} for _ in self.parameters]
         sizes = [parameter.numel() * (2 if parameter.is_complex() else 1) for parameter in self.parameters]
         self._offsets = [0]
@@ -41,9 +42,9 @@ class Stack:
             self._offsets.append(self._offsets[-1] + size)
 
     def holds(self, place: int, states: States) -> bool:
-        """Whether the state of a member is still a view of this stack."""
+        """Whether a member is what it was, and its state still lies in this stack."""
         state = states.get(self.parameters[place], {})
-        return all(
+        return self.parameters[place].shape == self._shapes[place] and all(
             state.get(name) is view and view.data_ptr() == address
             for name, (view, address) in self._views[place].items()
         )
@@ -57,12 +58,12 @@ class Stack:
             leaves = [states[parameter][name].to(parameter.device, dtype) for parameter in self.parameters]
             if self.flat:
                 flat = [leaf.reshape(-1) for leaf in leaves]
-                buffer = torch.cat(flat) if len(flat) > 1 else alone(flat[0])
+                buffer = torch.cat(flat) if len(flat) > 1 else _alone(flat[0])
                 pieces = buffer.split([leaf.numel() for leaf in leaves])
-                own = [piece.view(leaf.shape) for piece, leaf in zip(pieces, leaves, strict=True)]
+                own = [_piece(part.view(leaf.shape)) for part, leaf in zip(pieces, leaves, strict=True)]
             else:
-                buffer = torch.stack(leaves) if len(leaves) > 1 else alone(leaves[0]).unsqueeze(0)
-                own = list(buffer.unbind(0))
+                buffer = torch.stack(leaves) if len(leaves) > 1 else _alone(leaves[0]).unsqueeze(0)
+                own = [_piece(part) for part in buffer.unbind(0)]
             self.buffers[name] = buffer
             for parameter, views, view in zip(self.parameters, self._views, own, strict=True):
                 states[parameter][name] = view
@@ -103,6 +104,13 @@ class Stack:
         ]
 
 
-def alone(tensor: Tensor) -> Tensor:
+def _piece(view: Tensor) -> Tensor:
+    """The same memory under a storage of its own size: what saves or copies one tensor then takes no other along."""
+    whole = view.untyped_storage().nbytes() == view.nbytes
+    can = view.device.type in ("cpu", "cuda") and view.numel() > 0
+    return torch.from_dlpack(view) if can and not whole else view
+
+
+def _alone(tensor: Tensor) -> Tensor:
     """The tensor, with a storage of its own if it is a part of a larger one."""
     return tensor.clone() if tensor.untyped_storage().nbytes() > tensor.nbytes else tensor
