@@ -369,4 +369,4 @@ def _snapshot(value: Any) -> Any:
     """A setting as it is now: lists and tensors may be changed in place, and would be compared with themselves."""
     if isinstance(value, list | tuple):
         return tuple(_snapshot(item) for item in value)
-    return float(value) if isinstance(value, Tensor) else value
+    return float(value) if isinstance(value, Tensor) and value.numel() == 1 else value
