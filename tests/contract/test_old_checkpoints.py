@@ -153,7 +153,7 @@ def test_a_setting_that_did_not_exist_yet_has_its_default(archive: Path, name: s
         del checkpoint["param_groups"][number][setting]
         pair = fresh(member, run)
         wanted = layout(member, number, setting, standard[setting])
-        if any(not new.items() <= old.items() for new, old in zip(wanted, held, strict=True)):
+        if wanted is None or any(not new.items() <= old.items() for new, old in zip(wanted, held, strict=True)):
             with pytest.raises(ValueError, match=r"load_state_dict|readout|objective"):
                 pair[1].load_state_dict(checkpoint)
             continue
