@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,33 +9,9 @@ import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.optim.timing import Unit
+from benchmarks.optim.timing import Unit, seconds
 
-__all__ = ["kernels", "memory", "seconds", "settled", "turns"]
-
-
-def seconds(unit: Unit, device: str, runs: int = 1) -> float:
-    """Of so many runs, each begun when the device has nothing else to do; preparing is not counted."""
-    if not device.startswith("cuda"):
-        return sum(_cpu_seconds(unit) for _ in range(runs))
-    events = []
-    for _ in range(runs):
-        unit.prepare()
-        torch.cuda.synchronize()
-        start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        start.record()
-        unit.run()
-        stop.record()
-        events.append((start, stop))
-    torch.cuda.synchronize()
-    return sum(start.elapsed_time(stop) for start, stop in events) / 1e3
-
-
-def _cpu_seconds(unit: Unit) -> float:
-    unit.prepare()
-    start = time.process_time()
-    unit.run()
-    return time.process_time() - start
+__all__ = ["kernels", "memory", "settled", "turns"]
 
 
 def turns(units: Mapping[str, Unit], device: str, rounds: int, runs: int) -> dict[str, list[float]]:

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import nestlearn as nl
-from benchmarks.gpu.clock import kernels, seconds, settled
+from benchmarks.gpu.clock import kernels, settled
 from benchmarks.gpu.machine import peak
-from benchmarks.optim.timing import Unit
+from benchmarks.optim.timing import Unit, seconds
 from nestlearn.models import MODELS, LanguageModel
 
 __all__ = ["decode", "fused", "profiled", "train", "train_compiled"]

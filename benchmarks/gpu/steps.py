@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 import nestlearn as nl
-from benchmarks.gpu.clock import kernels, memory, seconds, turns
+from benchmarks.gpu.clock import kernels, memory, turns
 from benchmarks.gpu.problem import difference
-from benchmarks.optim.timing import Unit
+from benchmarks.optim.timing import Unit, seconds
 from benchmarks.optim.workloads import WORKLOADS, state_bytes
 
 __all__ = ["Bench", "row"]

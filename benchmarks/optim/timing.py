@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-__all__ = ["Measurement", "Unit", "interleave", "settle_allocator"]
+__all__ = ["Measurement", "Unit", "interleave", "seconds", "settle_allocator"]
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,10 @@ def interleave(
         warm: runs of the reference before the clock counts; one is enough for what takes many seconds.
     """
     for _ in range(cycle + (warm > 1)):  # first runs allocate state and compile
-        _seconds(ours, device, 1)
-    fastest = min(_seconds(reference, device, 1) for _ in range(warm))
+        seconds(ours, device, 1)
+    fastest = min(seconds(reference, device, 1) for _ in range(warm))
     runs = cycle * max(1, round(target_ms / 1e3 / max(fastest, 1e-6) / cycle))
-    pairs = [(_seconds(ours, device, runs), _seconds(reference, device, runs)) for _ in range(rounds)]
+    pairs = [(seconds(ours, device, runs), seconds(reference, device, runs)) for _ in range(rounds)]
     return Measurement(
         ratios=[a / b for a, b in pairs],
         ours_ms=1e3 / runs * statistics.median(a for a, _ in pairs),
@@ -79,7 +79,8 @@ def interleave(
     )
 
 
-def _seconds(unit: Unit, device: str, runs: int) -> float:
+def seconds(unit: Unit, device: str, runs: int = 1) -> float:
+    """Of so many runs, each begun when the device has nothing else to do; preparing is not counted."""
     return _cuda_seconds(unit, runs) if device.startswith("cuda") else _cpu_seconds(unit, runs)
 
 

@@ -213,7 +213,7 @@ def test_who_leaves_a_stack_does_not_keep_it_alive() -> None:
     stays, leaves, foreign = stack.parameters
     own = states[foreign]["a.value"] = draw(2, 3)
     held = states[leaves]["a.value"].clone()
-    stack.release(states, {id(stays): None})
+    stack.release(states, {id(stays)})
     assert states[leaves]["a.value"].untyped_storage().nbytes() == held.nbytes
     assert torch.equal(states[leaves]["a.value"], held)
     assert states[foreign]["a.value"] is own

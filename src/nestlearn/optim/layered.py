@@ -39,7 +39,8 @@ class LayeredOptimizer(Optimizer):
             )
         self._model = model
         self._recorder: LayerRecorder | None = None
-        self._groups_of: dict[int, dict[str, Any]] = {}
+        self._groups_of: dict[int, dict[str, Any] | None] = {}
+        self._grouped: list[tuple[int, int]] = []
         super().__init__(params, lr, settings, **common)
         self._watch()
 
@@ -129,15 +130,19 @@ class LayeredOptimizer(Optimizer):
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         super().zero_grad(set_to_none)
+        self._groups_of = {}
         if self._recorder is not None:
             self._recorder.drop()
 
     def _wants(self, weight: Tensor) -> tuple[str, ...]:
         """What the coming step looks at of what the layer of this weight sees."""
-        group = self._groups_of.get(id(weight))
-        if group is None or all(group is not other for other in self.param_groups):
-            self._groups_of = {id(parameter): group for group, parameter in self._matrices()}
-            group = self._groups_of.get(id(weight))
+        grouped = [(id(group), len(group["params"])) for group in self.param_groups]
+        if grouped != self._grouped:
+            self._groups_of, self._grouped = {}, grouped
+        if id(weight) not in self._groups_of:
+            self._groups_of.update({id(parameter): group for group, parameter in self._matrices()})
+            self._groups_of.setdefault(id(weight), None)  # somebody else's: not looked for again in this step
+        group = self._groups_of[id(weight)]
         return self.records(group) if group is not None and self._measures(weight, group) else ()
 
     def _measures(self, parameter: Tensor, group: dict[str, Any]) -> bool:
@@ -160,7 +165,7 @@ class LayeredOptimizer(Optimizer):
         """Put hooks on the layers of the model, if there are none yet, and look for every matrix among them."""
         if self._model is None:
             return
-        self._groups_of = {}
+        self._groups_of, self._grouped = {}, []
         if self._recorder is None:
             # The model holds the hooks: they must not keep the optimizer.
             wants = weakref.WeakMethod(self._wants)

@@ -97,7 +97,7 @@ class Plan:
     def release(self, optimizer: "Optimizer") -> None:
         """Give up all stacks: what they hold becomes tensors of their own in the state."""
         for stack in self._stacks.values():
-            stack.release(optimizer.state, {})
+            stack.release(optimizer.state)
         self._stacks = {}
 
     def _arrange(
@@ -196,7 +196,7 @@ class Plan:
             stack.bind(optimizer.state)
             self._homes.update({id(parameter): kind for parameter in alike})
         self._homes = {number: self._homes[number] for number in self._members if number in self._homes}
-        kept = {id(parameter): None for alike in members.values() for parameter in alike}
+        kept = {id(parameter) for alike in members.values() for parameter in alike}
         for stack in old.values():
             stack.release(optimizer.state, kept)
 

@@ -7,7 +7,7 @@ A stack holds every parameter of its kind that has a state, whether it has a gra
 those of the state.
 """
 
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Container, Mapping, MutableMapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -69,8 +69,8 @@ class Stack:
                 states[parameter][name] = view
                 views[name] = (view, view.data_ptr())
 
-    def release(self, states: States, kept: Mapping[int, Any]) -> None:
-        """Give those of the members that are not ``kept`` a copy of their own: a view would keep the whole stack."""
+    def release(self, states: States, kept: Container[int] = ()) -> None:
+        """Give the members whose ids are not ``kept`` a copy of their own: a view would keep the whole stack."""
         for parameter, views in zip(self.parameters, self._views, strict=True):
             if id(parameter) not in kept and parameter in states:
                 state = states[parameter]
