@@ -6,8 +6,19 @@ import nestlearn.lazy  # noqa: F401  # finds every name below at its first use
 from nestlearn.version import __version__
 
 if TYPE_CHECKING:
-    from nestlearn import layers, memory, models, ops, optim, targets
+    from nestlearn import layers, memory, models, ops, optim, rules, targets
     from nestlearn.describe import describe
     from nestlearn.memory import AssociativeMemory
 
-__all__ = ["AssociativeMemory", "__version__", "describe", "layers", "memory", "models", "ops", "optim", "targets"]
+__all__ = [
+    "AssociativeMemory",
+    "__version__",
+    "describe",
+    "layers",
+    "memory",
+    "models",
+    "ops",
+    "optim",
+    "rules",
+    "targets",
+]

@@ -11,7 +11,7 @@ from typing import Any
 
 __all__ = ["FOLDERS", "HOMES"]
 
-FOLDERS = ("layers", "memory", "models", "ops", "optim", "targets")
+FOLDERS = ("layers", "memory", "models", "ops", "optim", "rules", "targets")
 """Folders that ``import nestlearn as nl`` promises as ``nl.memory`` and so on."""
 
 HOMES = {"AssociativeMemory": "nestlearn.memory", "describe": "nestlearn.describe"}

@@ -361,7 +361,7 @@ def test_a_copied_optimizer_watches_its_own_model() -> None:
     layer, x = linear(), draw(6, IN)
     optimizer = watched(layer)
     double = copy.deepcopy(optimizer)
-    model = double._model
+    model = double.model
     assert model is not layer
     weight = double.param_groups[0]["params"][0]
     assert weight is model.weight

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import nestlearn as nl
 from nestlearn.memory import Context
-from nestlearn.optim.momentum import ForgetAlongKey
+from nestlearn.rules.forget import ForgetAlongKey
 
 STEPS = 20
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import nestlearn as nl
-from nestlearn.optim.muon import update_scale
+from nestlearn.rules.shape import update_scale
 
 SHAPES = [(3, 5), (5, 3), (4, 4)]
 

@@ -16,7 +16,7 @@ from nestlearn.describe.parameters import covered, outermost, tensor_bytes, writ
 from nestlearn.describe.system import WEIGHTS, Memory, NestedSystem, inner_name, sort_into_levels
 from nestlearn.describe.words import model_words, number_words, rule_words
 from nestlearn.memory.models import Constant
-from nestlearn.memory.nesting import Consult, Consulted, Scene, the_gradient
+from nestlearn.memory.nesting import Consult, Consulted
 from nestlearn.memory.rules import GradientDescent, Rule
 from nestlearn.optim.lanes import matrix_shape
 from nestlearn.optim.optimizer import Optimizer
@@ -200,14 +200,14 @@ def _memory(member: Consulted, above: str, period: int) -> Memory:
         period=period * max(member.every, memory.period),
         model=model_words(memory.model),
         objective=memory.objective.name,
-        key="none" if ignores else _said(member.key, member.key_is),
-        value=_said(member.value, member.value_is),
+        key="none" if ignores else _said(member.key),
+        value=_said(member.value),
         rule=rule_words(memory.rule),
         lr=number_words(memory.rule.lr),
         retention=number_words(memory.rule.retention),
         update=_update(memory.rule),
-        query="" if member.query in (None, member.key) else member.query_is or UNSAID,
-        readout="" if member.readout is None else member.readout_is or "a function of M",
+        query="" if member.query in (None, member.key) else _said(member.query),
+        readout="" if member.readout is None else _said(member.readout, "a function of M"),
         fresh=member.fresh,
         consulted_by=above,
         holds="entry" if memory.model.per_entry else "map",
@@ -216,12 +216,13 @@ def _memory(member: Consulted, above: str, period: int) -> Memory:
     )
 
 
-def _said(function: Callable[[Scene], Tensor], words: str) -> str:
-    """A function of a scene in words; whoever wrote it may have left them out."""
-    return words or ("u" if function is the_gradient else UNSAID)
+def _said(function: Callable[..., Tensor], unsaid: str = UNSAID) -> str:
+    """A function in words; whoever wrote it may have left them out."""
+    return getattr(function, "words", unsaid)
 
 
 def _update(rule: Rule) -> str:
     """What a rule makes of its memories, in words."""
-    words: str = getattr(rule, "update_is", "")
-    return words or ("a combination of their answers" if isinstance(rule, Consult) else "")
+    if isinstance(rule, Consult):
+        return _said(rule.combine, "a combination of their answers")
+    return getattr(rule, "update_is", "")

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from nestlearn.memory.models import MLP, Constant, Matrix, Model
 from nestlearn.memory.momentum import InnerMomentum
+from nestlearn.memory.nesting import Consult
 from nestlearn.memory.rules import Rule
 
 __all__ = ["model_words", "number_words", "rule_words"]
@@ -32,7 +33,7 @@ def rule_words(rule: Rule) -> str:
     if isinstance(rule, InnerMomentum):
         return f"{rule_words(rule.rule)} through momentum"
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(rule).__name__.lstrip("_")).lower()
-    if hasattr(rule, "update_is"):
+    if hasattr(rule, "update_is") or isinstance(rule, Consult):
         return words
     own = {item.name: getattr(rule, item.name) for item in fields(rule) if item.name not in ("lr", "retention")}
     said = [name if value is True else f"{name} {value}" for name, value in own.items() if value is not False]

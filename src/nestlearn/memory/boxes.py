@@ -6,9 +6,9 @@ from torch import Tensor
 
 from nestlearn.memory.associative import AssociativeMemory
 from nestlearn.memory.models import Constant
-from nestlearn.memory.nesting import Consulted, Scene, the_gradient
+from nestlearn.memory.nesting import Consulted, Said, Scene, the_gradient
 from nestlearn.memory.objectives import dot_product, l2
-from nestlearn.memory.rules import GradientDescent
+from nestlearn.memory.rules import GradientDescent, in_words
 
 __all__ = ["average_box", "bias_corrected", "sum_box"]
 
@@ -44,10 +44,10 @@ def average_box(
     return Consulted(name, memory, value=value, **options)  # type: ignore[arg-type]
 
 
-def bias_corrected(retention: float) -> Callable[[Tensor, Scene], Tensor]:
+def bias_corrected(retention: float) -> Said:
     """A read-out that divides an exponential average, started at zero, by the weight its values have received."""
 
     def readout(answer: Tensor, scene: Scene) -> Tensor:
         return answer / scene.number(lambda time: 1 - retention ** (time + 1))
 
-    return readout
+    return Said(f"M / (1 - {in_words(retention)}^t)", readout)

@@ -27,7 +27,23 @@ from nestlearn.memory.models import Parameters
 from nestlearn.memory.rules import Context, Rule, Scalar, State, always
 from nestlearn.memory.times import Times, happens_at, number_at, numbers_at
 
-__all__ = ["Consult", "Consulted", "Scene", "the_gradient"]
+__all__ = ["Consult", "Consulted", "Said", "Scene", "the_gradient"]
+
+
+@dataclass(frozen=True)
+class Said:
+    """A function and what it computes in words, which descriptions print and, where the words are an expression,
+    execute: ``nestlearn.describe`` has the language.
+
+    Words speak of u, the gradient, M, the answer of the memory that is read, W, the weights, t, the write from one,
+    and of other memories by their names.
+    """
+
+    words: str
+    function: Callable[..., Tensor]
+
+    def __call__(self, *arguments: Any) -> Tensor:
+        return self.function(*arguments)
 
 
 @dataclass(frozen=True)
@@ -45,23 +61,23 @@ class Scene:
     observations: Mapping[str, Any] = field(default_factory=dict)
     scalars: Mapping[str, Scalar] = field(default_factory=dict)
     inplace: bool = False
+    lr: Scalar = 1.0
     answers: dict[str, Tensor] = field(default_factory=dict)
-    known: dict[str, Tensor] = field(default_factory=dict)
+    known: dict[Hashable, Tensor] = field(default_factory=dict)
 
     def number(self, at: Callable[[Any], Any]) -> Any:
         """``at(time)``; where memories of the batch have been written unequally often, one number for each of them."""
         return number_at(self.time, at)
 
-    def once(self, name: str, compute: Callable[["Scene"], Tensor]) -> Tensor:
+    def once(self, name: Hashable, compute: Callable[["Scene"], Tensor]) -> Tensor:
         """``compute(scene)``, remembered under ``name`` until the write is over."""
         if name not in self.known:
             self.known[name] = compute(self)
         return self.known[name]
 
 
-def the_gradient(scene: Scene) -> Tensor:
-    """The key, and often the value, of an optimizer's memory: the gradient itself."""
-    return scene.gradient
+the_gradient = Said("u", lambda scene: scene.gradient)
+"""The key, and often the value, of an optimizer's memory: the gradient itself."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +99,9 @@ class Consulted:
             memories; the function makes the first answer from a gradient of the right shape (``torch.zeros_like``,
             say).
         track: store the surprise of the latest write as ``surprise``.
-        key_is, value_is, query_is, readout_is: the functions of these names in words, for descriptions: u is the
-            gradient, M the memory's answer, P a target. The gradient itself needs no words.
+
+    Functions that are ``Said`` have words for descriptions; any other callable does as well and is described as a
+    function of the scene.
     """
 
     name: str
@@ -97,10 +114,6 @@ class Consulted:
     every: int = 1
     keep_answer: Callable[[Tensor], Tensor] | None = None
     track: bool = False
-    key_is: str = ""
-    value_is: str = ""
-    query_is: str = ""
-    readout_is: str = ""
 
     def __post_init__(self) -> None:
         if self.every < 1:
@@ -184,7 +197,6 @@ class Consult(Rule):
             sees the answers of the earlier ones.
         combine: scene with all answers -> update, shaped like the gradient and pointing uphill.
         scalars_at: numbers that depend on the time alone, such as bias corrections, computed once a write.
-        update_is: the combination in words, over u and the names of the memories; what is said after "; " explains.
 
     State: ``{parameter name: {memory name: memory state}}``.
     """
@@ -192,7 +204,6 @@ class Consult(Rule):
     memories: Callable[[torch.Size], tuple[Consulted, ...]] = lambda shape: ()
     combine: Callable[[Scene], Tensor] = the_gradient
     scalars_at: Callable[[Any], Mapping[str, Scalar]] = lambda time: {}
-    update_is: str = ""
 
     def scalars(self, time: Any) -> Mapping[str, Scalar]:
         return numbers_at(time, self.scalars_at)
@@ -215,7 +226,7 @@ class Consult(Rule):
         scalars = self.scalars(context.time) if context.scalars is None else context.scalars
         for name, gradient in gradients.items():
             parameter = None if context.parameters is None else context.parameters[name]
-            scene = Scene(gradient, parameter, context.time, context.observations, scalars, context.inplace)
+            scene = Scene(gradient, parameter, context.time, context.observations, scalars, context.inplace, context.lr)
             written[name] = {}
             for member in self.memories(gradient.shape):
                 answer, written[name][member.name] = member.consult(state[name][member.name], scene)

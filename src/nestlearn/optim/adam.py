@@ -4,35 +4,10 @@ from typing import Any, Unpack
 
 from torch import Tensor
 
-from nestlearn.memory.boxes import average_box
-from nestlearn.memory.nesting import Consult, Scene
-from nestlearn.memory.rules import Rule, in_words
 from nestlearn.optim.optimizer import Common, Optimizer, Params
+from nestlearn.rules import Link, adam
 
-__all__ = ["Adam", "adam_rule"]
-
-
-def adam_rule(betas: tuple[float, float], eps: float) -> Rule:
-    """The weights' rule consults a box for the gradient and a box for its square (O7)."""
-    first, second = betas
-
-    def corrections(time: int) -> dict[str, float]:
-        steps = time + 1
-        correct_first, correct_second = 1 - first**steps, 1 - second**steps
-        return {"share": correct_first / correct_second**0.5, "eps": eps * correct_first}
-
-    def combine(scene: Scene) -> Tensor:
-        # m / c1 / (sqrt(v / c2) + eps) with both bias corrections moved into the denominator: one pass less.
-        scale = scene.answers["second_moment"].sqrt().mul_(scene.scalars["share"]).add_(scene.scalars["eps"])
-        return scene.answers["momentum"] / scale
-
-    memories = (
-        average_box("momentum", first),
-        average_box("second_moment", second, value=lambda scene: scene.gradient.square(), value_is="u^2"),
-    )
-    said = [in_words(number) for number in (first, second, eps)]
-    update_is = "momentum / (1 - {}^t) / (sqrt(second_moment / (1 - {}^t)) + {})".format(*said)
-    return Consult(memories=lambda shape: memories, combine=combine, scalars_at=corrections, update_is=update_is)
+__all__ = ["Adam", "check_betas"]
 
 
 class Adam(Optimizer):
@@ -71,8 +46,8 @@ class Adam(Optimizer):
     ) -> None:
         super().__init__(params, lr, {"betas": betas, "eps": eps}, **common)
 
-    def element_rule(self, group: dict[str, Any]) -> Rule:
-        return adam_rule(tuple(group["betas"]), group["eps"])
+    def element_rule(self, group: dict[str, Any]) -> Link:
+        return adam(tuple(group["betas"]), group["eps"])
 
     def check_group(self, group: dict[str, Any]) -> None:
         check_betas(group["betas"])

@@ -65,7 +65,7 @@ def whole_matrices(optimizer: "Optimizer") -> None:
     if any(parameter.ndim > 1 for _, parameter in flattened):
         return
     for group, parameter in flattened:
-        if optimizer.rules(group)[0] is not None and not optimizer.is_elementwise(parameter):
+        if optimizer.rules(group).for_matrices is not None and not optimizer.is_elementwise(parameter):
             raise ValueError(
                 f"{type(optimizer).__name__}: {describe(optimizer, parameter)} is a flat shard of "
                 "FullyShardedDataParallel, which hides the matrices that this optimizer's rule is for. Use "

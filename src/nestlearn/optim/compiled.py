@@ -8,6 +8,7 @@ from torch import Tensor
 
 from nestlearn.memory.rules import Context
 from nestlearn.optim.lanes import Lane, Scalar, as_real, flatten, memory_dtype, remember, step_weights
+from nestlearn.rules import as_rule
 
 if TYPE_CHECKING:
     from nestlearn.optim.optimizer import Optimizer
@@ -80,7 +81,7 @@ class CompiledLanes:
     ) -> None:
         lr, retention = numbers
         # Made here, so that whatever the rule computes from its settings is computed by the kernel.
-        rule = self._make_rule(settings)
+        rule = as_rule(self._make_rule(settings))
         for place, (line, gradient, held) in enumerate(zip(lines, gradients, buffers, strict=True)):
             time, *scalars = each[place].unbind(0)
             context = Context(time=time, lr=lr, scalars=dict(zip(names, scalars, strict=True)))
@@ -91,7 +92,7 @@ class CompiledLanes:
         """Whether the rule works on settings that are tensors; one that does not is compiled for their numbers."""
         line = torch.zeros(1)
         try:
-            rule = self._make_rule(_as_tensors(self._settings))
+            rule = as_rule(self._make_rule(_as_tensors(self._settings)))
             buffers = flatten(rule.init({"weight": line}).get("weight", {}))
             remember(rule, line, buffers, Context(time=0, scalars=rule.scalars(0)))
         except (RuntimeError, TypeError, ValueError):

@@ -5,13 +5,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from nestlearn.optim.lanes import matrix_shape, memory_dtype
+from nestlearn.memory.nesting import Consult, Scene
+from nestlearn.optim.checks import one_process
+from nestlearn.optim.lanes import matrix_shape, memory_dtype, unflatten
+from nestlearn.rules import Link
+from nestlearn.rules.shape import from_rows
 from nestlearn.targets import GaussNewton, Target
 
 if TYPE_CHECKING:
     from nestlearn.optim.optimizer import Optimizer
 
-__all__ = ["HOW", "hessian_product", "measure"]
+__all__ = ["HOW", "hessian_product", "observe"]
 
 HOW = (
     "Curvature needs the loss with its graph. Call optimizer.step(closure) with\n"
@@ -25,27 +29,79 @@ HOW = (
 Observations = dict[str, dict[Tensor, Tensor]]
 
 
-def measure(
-    optimizer: "Optimizer", wanted: dict[Target, list[Tensor]], loss: Any, *, idle: bool = False
-) -> Observations:
-    """What each target needs for its parameters: observation name -> parameter -> [out, in].
+def observe(optimizer: "Optimizer", loss: Any) -> Observations:
+    """The curvature that rules look at and that is due: observation name -> parameter -> [out, in].
 
-    ``idle`` marks a step that cannot move anything (all learning rates zero), with which distributed checkpoints make
-    states; it is given zeros instead of an error when there is no graph.
+    A step that cannot move anything (all learning rates zero), with which distributed checkpoints make states, gets
+    zeros instead of an error when there is no graph.
     """
     found: Observations = {}
+    wanted: dict[Target, list[Tensor]] = {}
+    asked: dict[Tensor, tuple[Tensor, int]] = {}
+    for group in optimizer.param_groups:
+        links = [
+            link for link in optimizer.links(group) if link.observed is not None or "curvature_product" in link.reads
+        ]
+        if links:
+            one_process(optimizer, "curvature", "Train in one process, or take a target or an objective without it.")
+        for link in links:
+            due = [parameter for parameter in group["params"] if _due(optimizer, parameter, group, link)]
+            if link.observed is not None:
+                wanted.setdefault(link.observed, []).extend(due)
+            else:
+                asked.update({parameter: _answer(optimizer, parameter, group, link) for parameter in due})
+    idle = loss is None and all(float(group["lr"]) == 0 for group in optimizer.param_groups)
     for target, parameters in wanted.items():
-        if idle and loss is None:
-            diagonals = [torch.zeros_like(parameter) for parameter in parameters]
-        elif isinstance(target, GaussNewton):
-            diagonals = _gauss_newton(target, parameters)
+        if parameters:
+            diagonals = _diagonals(optimizer, target, parameters, loss, idle)
+            found.setdefault(str(target.observation), {}).update(_as_matrices(parameters, diagonals))
+    if asked:
+        answers, signs = [answer for answer, _ in asked.values()], [sign for _, sign in asked.values()]
+        if idle:
+            products = [torch.zeros_like(answer) for answer in answers]
         else:
-            signs = _signs(optimizer, parameters)
-            diagonals = [z * h for z, h in zip(signs, hessian_product(loss, parameters, signs), strict=True)]
-        place = found.setdefault(str(target.observation), {})
-        for parameter, diagonal in zip(parameters, diagonals, strict=True):
-            place[parameter] = diagonal.reshape(matrix_shape(parameter)).to(memory_dtype(parameter))
+            products = hessian_product(loss, list(asked), answers)
+        signed = [sign * product for sign, product in zip(signs, products, strict=True)]
+        found["curvature_product"] = _as_matrices(list(asked), signed)
     return found
+
+
+def _due(optimizer: "Optimizer", parameter: Tensor, group: dict[str, Any], link: Link) -> bool:
+    """Whether the coming step writes a matrix with a measurement."""
+    if parameter.grad is None or optimizer.entry(parameter, group).flat:
+        return False
+    writes, rest = divmod(optimizer.taken(parameter) + 1, group["period"])
+    return rest == 0 and any((writes - 1) % every == 0 for every in link.reads.values())
+
+
+def _answer(optimizer: "Optimizer", parameter: Tensor, group: dict[str, Any], link: Link) -> tuple[Tensor, int]:
+    """What the memory of O16 answers to this gradient before it is written, and the sign that loss and u differ by."""
+    gradient = parameter.grad.reshape(matrix_shape(parameter)).to(memory_dtype(parameter))  # type: ignore[union-attr]
+    sign = -1 if group["maximize"] else 1
+    held = optimizer.state[parameter]
+    held = held if "step" in held else optimizer.fresh_state(parameter, group)
+    state = unflatten({name: leaf for name, leaf in held.items() if str(name).startswith(f"{link.label}.")})
+    rule = optimizer.entry(parameter, group).rule
+    assert isinstance(rule, Consult), "a rule with this link consults its memory"
+    (member,) = (each for each in rule.memories(gradient.shape) if each.name == link.label)
+    rows = member.memory.read(state[link.label], member.key(Scene(sign * gradient)))
+    return from_rows(rows, gradient.shape).reshape(parameter.shape).to(parameter.dtype), sign
+
+
+def _as_matrices(parameters: list[Tensor], found: list[Tensor]) -> dict[Tensor, Tensor]:
+    return {
+        parameter: each.reshape(matrix_shape(parameter)).to(memory_dtype(parameter))
+        for parameter, each in zip(parameters, found, strict=True)
+    }
+
+
+def _diagonals(optimizer: "Optimizer", target: Target, parameters: list[Tensor], loss: Any, idle: bool) -> list[Tensor]:
+    if idle:
+        return [torch.zeros_like(parameter) for parameter in parameters]
+    if isinstance(target, GaussNewton):
+        return _gauss_newton(target, parameters)
+    signs = _signs(optimizer, parameters)
+    return [z * h for z, h in zip(signs, hessian_product(loss, parameters, signs), strict=True)]
 
 
 def hessian_product(loss: Any, parameters: list[Tensor], vectors: list[Tensor]) -> list[Tensor]:

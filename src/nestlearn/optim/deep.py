@@ -1,28 +1,28 @@
 """Momentum as an MLP that is trained online (O5, O6, [S] 5.3)."""
 
-from dataclasses import dataclass
 from typing import Any, Unpack
 
-import torch
 from torch import Tensor
 
 from nestlearn.errors import choice
-from nestlearn.memory.boxes import average_box, sum_box
-from nestlearn.memory.nesting import Consult, Consulted, Scene
-from nestlearn.memory.objectives import Objective, Quadratic, dot_product, hypergradient, l2
-from nestlearn.memory.rules import Rule
-from nestlearn.ops.matrix import newton_schulz
-from nestlearn.optim import curvature
-from nestlearn.optim.adam import adam_rule
-from nestlearn.optim.checks import one_process
-from nestlearn.optim.lanes import matrix_shape, memory_dtype, unflatten
-from nestlearn.optim.muon import update_scale
 from nestlearn.optim.optimizer import Common, Params
-from nestlearn.optim.rows import RowMemory, as_rows, from_rows, unit
 from nestlearn.optim.targeted import TargetedOptimizer
+from nestlearn.rules import (
+    Link,
+    adam,
+    average,
+    chain,
+    deep,
+    gradient,
+    keep_length,
+    newton,
+    orthogonal,
+    scale,
+    unit_rows,
+)
 from nestlearn.targets import Target
 
-__all__ = ["DeepMomentum"]
+__all__ = ["DeepMomentum", "written_by"]
 
 OBJECTIVES = ("dot_product", "hypergradient", "l2", "quadratic")
 
@@ -107,194 +107,44 @@ class DeepMomentum(TargetedOptimizer):
         if group["objective"] in ("dot_product", "hypergradient") and group["retention"] >= 1:
             raise ValueError(f"objective {group['objective']!r} has no minimum: retention must be below 1, got 1")
 
-    @property
-    def needs_graph(self) -> bool:
-        quadratic = any(group["objective"] == "quadratic" and group["memory"] for group in self.param_groups)
-        return quadratic or super().needs_graph
+    def element_rule(self, group: dict[str, Any]) -> Link:
+        return adam()
 
-    def element_rule(self, group: dict[str, Any]) -> Rule:
-        return adam_rule((0.9, 0.999), 1e-8)
-
-    def matrix_rule(self, group: dict[str, Any]) -> Rule:
+    def matrix_rule(self, group: dict[str, Any]) -> Link:
+        readout = orthogonal() if group["readout"] == "newton_schulz" else scale("rows")
+        quadratic, kept = group["objective"] == "quadratic", group["skip_retention"]
+        late = group["objective"] == "hypergradient" or self.target(group).delayed
         if not group["memory"]:
-            return Consult(
-                memories=lambda shape: _skip_memories(group),
-                combine=lambda scene: _read_out(_skip(scene, group), scene, group),
-                update_is=_update_words(group, self.target(group)),
-            )
-        return Consult(
-            memories=lambda shape: _memories(shape, group, self.target(group)),
-            combine=lambda scene: _read_out(_skip(scene, group) + scene.answers["momentum"], scene, group),
-            update_is=_update_words(group, self.target(group)),
+            skip = average(kept, name="skip") if kept and not quadratic else gradient()
+            return chain(skip, unit_rows(), readout)
+        memory = {
+            "hidden": group["hidden"],
+            "inner_lr": group["inner_lr"],
+            "retention": group["retention"],
+            "model": "mlp" if group["memory"] is True else group["memory"],
+            "written_by": written_by(group, group["levels"]),
+            "period": group["target_period"],
+            "name": "momentum",
+        }
+        if quadratic:
+            return chain(newton(**memory), *((readout,) if group["readout"] == "newton_schulz" else ()))
+        beside = average(kept, name="past_skip" if late else "skip") if kept else None
+        return chain(
+            deep(objective=group["objective"], target=self.target(group), beside=beside, **memory),
+            readout,
         )
 
-    def observe(self, loss: Any) -> dict[str, dict[Tensor, Tensor]]:
-        found = super().observe(loss)
-        quadratic = [g for g in self.param_groups if g["objective"] == "quadratic" and g["memory"]]
-        if quadratic:
-            one_process(self, "curvature", "Train in one process, or take another objective, such as 'l2'.")
-            idle = loss is None and all(float(group["lr"]) == 0 for group in self.param_groups)
-            found["curvature_product"] = self._curvature_products(quadratic, loss, idle)
-        return found
 
-    def _curvature_products(self, groups: list[dict[str, Any]], loss: Any, idle: bool) -> dict[Tensor, Tensor]:
-        """H d for the answer d that each memory gives to this gradient before it is written; one product for all."""
-        answers: dict[Tensor, Tensor] = {}
-        signs: list[int] = []
-        for group in groups:
-            for parameter in group["params"]:
-                if parameter.grad is None or not self._due(parameter, group):
-                    continue
-                gradient = parameter.grad.reshape(matrix_shape(parameter)).to(memory_dtype(parameter))
-                gradient = -gradient if group["maximize"] else gradient
-                held = self.state[parameter]
-                held = held if "step" in held else self.fresh_state(parameter, group)
-                own = {name: leaf for name, leaf in held.items() if str(name).startswith("momentum.")}
-                state = unflatten(own)["momentum"]
-                memory = _row_memory(group).consulted("momentum", gradient.shape, key=_key, value=_key).memory
-                rows = memory.read(state, unit(as_rows(gradient)))
-                signs.append(-1 if group["maximize"] else 1)
-                answers[parameter] = from_rows(rows, gradient.shape).reshape(parameter.shape).to(parameter.dtype)
-        if not answers:
-            return {}
-        if idle:
-            products = [torch.zeros_like(parameter) for parameter in answers]
-        else:
-            products = curvature.hessian_product(loss, list(answers), list(answers.values()))
-        return {
-            parameter: sign * product.reshape(matrix_shape(parameter)).to(memory_dtype(parameter))
-            for parameter, product, sign in zip(answers, products, signs, strict=True)
-        }
-
-
-@dataclass(frozen=True)
-class _MeasuredQuadratic(Quadratic):
-    """O16 when H d was measured beforehand: the value holds (-u, H d) side by side."""
-
-    def loss(self, answer: Tensor, value: Tensor) -> Tensor:
-        slope, product = value.chunk(2, -1)
-        return answer * slope + 0.5 * answer * product
-
-    def error(self, answer: Tensor, value: Tensor) -> Tensor:
-        slope, product = value.chunk(2, -1)
-        return slope + product
-
-
-_OBJECTIVES: dict[str, Objective] = {
-    "dot_product": dot_product,
-    "hypergradient": hypergradient,
-    "l2": l2,
-    "quadratic": _MeasuredQuadratic(),
-}
-
-
-def _row_memory(group: dict[str, Any]) -> RowMemory:
-    return RowMemory(
-        model="mlp" if group["memory"] is True else group["memory"],
+def written_by(group: dict[str, Any], levels: int) -> Link | None:
+    """What writes a memory of so many levels: another memory on the rows of its gradients, or gradient descent."""
+    if levels == 1:
+        return None
+    inner = deep(
         hidden=group["hidden"],
         inner_lr=group["inner_lr"],
         retention=group["retention"],
-        objective=_OBJECTIVES[group["objective"]],
-        levels=group["levels"],
-        every=group["target_period"],
-        residual=group["objective"] == "quadratic",
+        model="mlp" if group.get("memory", True) is True else group["memory"],
+        written_by=written_by(group, levels - 1),
+        name="momentum",
     )
-
-
-def _memories(shape: torch.Size, group: dict[str, Any], target: Target) -> tuple[Consulted, ...]:
-    """What the weights' rule consults, in order: target, skip path, last gradient, deep memory."""
-    deep, kind = _row_memory(group), group["objective"]
-    if kind == "quadratic":
-        return (deep.consulted("momentum", shape, key=_key, value=_quadratic_value, value_is="rows of -u, H M(u)"),)
-    found = target.memories(shape) if kind in ("l2", "dot_product") else ()
-    delayed = kind == "hypergradient" or target.delayed
-    found = (*found, *_skip_memories(group, fresh=not delayed))
-    if delayed:
-        found = (*found, sum_box("previous", 0.0, fresh=False))
-    key = _previous_key if delayed else _key
-
-    def value(scene: Scene) -> Tensor:
-        if kind == "hypergradient":
-            return -_key(scene)  # the answer is subtracted from the weights
-        wanted = unit(as_rows(target(scene)))
-        if kind == "dot_product":
-            return wanted
-        # What the MLP has to add to the skip path as it was when the key was seen.
-        return wanted - (_past_skip(scene, group) if delayed else _skip(scene, group))
-
-    key_is, query_is = ("rows of previous", "rows of u") if delayed else ("rows of u", "")
-    words = {"key_is": key_is, "value_is": _value_words(group, target), "query_is": query_is}
-    return (*found, deep.consulted("momentum", shape, key=key, value=value, query=_key, **words))
-
-
-def _value_words(group: dict[str, Any], target: Target) -> str:
-    if group["objective"] == "hypergradient":
-        return "rows of -u"
-    wanted = f"rows of {target.value_is}"
-    # A value that comes late is compared with the skip path as it was when the key was seen.
-    return wanted if group["objective"] == "dot_product" else f"{wanted} - {_skip_words(group, target.delayed)}"
-
-
-def _skip_words(group: dict[str, Any], delayed: bool) -> str:
-    with_box, without = ("past_skip", "previous") if delayed else ("skip", "u")
-    return with_box if group["skip_retention"] else without
-
-
-def _update_words(group: dict[str, Any], target: Target) -> str:
-    """The update in words; the skip path includes this gradient."""
-    late = group["objective"] == "hypergradient" or target.delayed
-    skip = "past_skip with u" if late and group["memory"] and group["skip_retention"] else _skip_words(group, False)
-    quadratic = group["memory"] and group["objective"] == "quadratic"
-    answer = "momentum" if quadratic else f"{skip} + momentum" if group["memory"] else skip
-    if group["readout"] == "newton_schulz":
-        return f"0.2 sqrt(max(out, in)) NS({answer})"
-    return answer if quadratic else f"0.2 sqrt(d) ({answer})"
-
-
-def _skip_memories(group: dict[str, Any], *, fresh: bool = True) -> tuple[Consulted, ...]:
-    linear = group["skip_retention"] and group["objective"] != "quadratic"
-    name = "skip" if fresh else "past_skip"
-    return (average_box(name, group["skip_retention"], fresh=fresh),) if linear else ()
-
-
-def _key(scene: Scene) -> Tensor:
-    return scene.once("key", lambda scene: unit(as_rows(scene.gradient)))
-
-
-def _previous_key(scene: Scene) -> Tensor:
-    return unit(as_rows(scene.answers["previous"]))
-
-
-def _skip(scene: Scene, group: dict[str, Any]) -> Tensor:
-    """What a memory that knows nothing answers; a residual memory has it in its own answer."""
-    if group["objective"] == "quadratic" and group["memory"]:
-        return torch.zeros_like(as_rows(scene.gradient))
-    if "skip" in scene.answers:
-        return scene.once("skip", lambda scene: unit(as_rows(scene.answers["skip"])))
-    if "past_skip" in scene.answers:
-        share = group["skip_retention"]
-        return unit(as_rows(torch.lerp(scene.gradient, scene.answers["past_skip"], share)))
-    return _key(scene)
-
-
-def _past_skip(scene: Scene, group: dict[str, Any]) -> Tensor:
-    """The skip path before this gradient."""
-    return unit(as_rows(scene.answers["past_skip"])) if "past_skip" in scene.answers else _previous_key(scene)
-
-
-def _quadratic_value(scene: Scene) -> Tensor:
-    """(-u, H d), u of unit length as the key is."""
-    return torch.cat([-_key(scene), as_rows(scene.observations["curvature_product"])], -1)
-
-
-def _read_out(rows: Tensor, scene: Scene, group: dict[str, Any]) -> Tensor:
-    answer = from_rows(rows, scene.gradient.shape)
-    if group["objective"] == "quadratic" and group["memory"]:
-        # The memory was asked about a gradient of unit length: give its answer the gradient's own length.
-        rows_of_gradient = as_rows(scene.gradient)
-        answer = answer * (torch.linalg.matrix_norm(rows_of_gradient, keepdim=True) / rows.shape[-2] ** 0.5)
-        return answer if group["readout"] == "identity" else newton_schulz(answer) * update_scale(answer.shape, "rms")
-    if group["readout"] == "newton_schulz":
-        return newton_schulz(answer).mul_(update_scale(answer.shape, "rms"))
-    # Rows of unit length have entries of mean square 1 / d; Adam's updates have about 0.2 squared.
-    return answer * (0.2 * rows.shape[-1] ** 0.5)
+    return chain(inner, keep_length())

@@ -2,23 +2,16 @@
 
 from typing import Any, Unpack
 
-import torch
 from torch import Tensor, nn
 
 from nestlearn.errors import choice
-from nestlearn.memory.boxes import average_box
-from nestlearn.memory.nesting import Consult, Consulted, Scene
-from nestlearn.memory.rules import Rule, solve_ridge
-from nestlearn.ops.matrix import cholesky_whitener, newton_schulz
-from nestlearn.optim.adam import adam_rule
-from nestlearn.optim.layered import LayeredOptimizer, layer_box, require_model
-from nestlearn.optim.muon import update_scale
-from nestlearn.optim.optimizer import Common, Params
+from nestlearn.optim.optimizer import Common, Optimizer, Params
+from nestlearn.rules import Link, adam, average, chain, orthogonal, regress, scale, whiten, within
 
 __all__ = ["LayerMomentum"]
 
 
-class LayerMomentum(LayeredOptimizer):
+class LayerMomentum(Optimizer):
     """Momentum whitened by what the layer sees: keys are inputs x, values are error signals, objective l2 (O15, [NL]
     37).
 
@@ -44,6 +37,9 @@ class LayerMomentum(LayeredOptimizer):
         **common: see ``nestlearn.optim.optimizer.Common``.
     """
 
+    # The control without covariances is for the same parameters.
+    smallest_side = 1
+
     def __init__(
         self,
         params: Params,
@@ -59,7 +55,6 @@ class LayerMomentum(LayeredOptimizer):
         memory: bool = True,
         **common: Unpack[Common],
     ) -> None:
-        require_model(model, type(self).__name__)
         settings = {
             "retention": retention,
             "covariance_retention": covariance_retention,
@@ -69,7 +64,7 @@ class LayerMomentum(LayeredOptimizer):
             "refresh": refresh,
             "memory": memory,
         }
-        super().__init__(params, lr, settings, model, **common)
+        super().__init__(params, lr, settings, model=model, **common)
 
     def check_group(self, group: dict[str, Any]) -> None:
         choice("sides", group["sides"], ("input", "both"))
@@ -77,52 +72,17 @@ class LayerMomentum(LayeredOptimizer):
         if group["readout"] == "identity" and group["sides"] == "both":
             raise ValueError("readout='identity' is the regression on inputs alone: pass sides='input' with it")
 
-    def records(self, group: dict[str, Any]) -> tuple[str, ...]:
-        return ("inputs", "errors") if group["sides"] == "both" else ("inputs",)
+    def element_rule(self, group: dict[str, Any]) -> Link:
+        return adam()
 
-    def renews(self, group: dict[str, Any]) -> int:
-        return group["refresh"]
-
-    def element_rule(self, group: dict[str, Any]) -> Rule:
-        return adam_rule((0.9, 0.999), 1e-8)
-
-    def matrix_rule(self, group: dict[str, Any]) -> Rule:
-        momentum = average_box("momentum", group["retention"])
-        both, damping = group["sides"] == "both", group["damping"]
-
-        def whitener(covariance: Tensor, scene: Scene) -> Tensor:
-            return cholesky_whitener(covariance, damping)
-
-        def memories(shape: torch.Size) -> tuple[Consulted, ...]:
-            if not group["memory"]:
-                return (momentum,)
-            readout = whitener if group["readout"] == "newton_schulz" else None
-            inputs = layer_box("inputs", shape[-1], group, readout)
-            return (momentum, inputs, layer_box("errors", shape[-2], group, readout)) if both else (momentum, inputs)
-
-        def combine(scene: Scene) -> Tensor:
-            matrix = scene.answers["momentum"]
-            inputs, errors = scene.answers.get("inputs"), scene.answers.get("errors")
-            if group["readout"] == "identity":
-                return matrix if inputs is None else solve_ridge(inputs, matrix, damping)
-            matrix = matrix if inputs is None else matrix @ inputs.mT
-            matrix = newton_schulz(matrix if errors is None else errors @ matrix)
-            matrix = matrix if errors is None else errors.mT @ matrix
-            matrix = matrix if inputs is None else matrix @ inputs
-            # Whitening changes the length of the update; an orthogonal matrix has Frobenius norm sqrt(smaller side).
-            length = min(matrix.shape[-2:]) ** 0.5
-            matrix = matrix * (length / torch.linalg.matrix_norm(matrix, keepdim=True).clamp_min(1e-30))
-            return matrix * update_scale(matrix.shape, "rms")
-
-        return Consult(memories=memories, combine=combine, update_is=_words(group))
-
-
-def _words(group: dict[str, Any]) -> str:
-    """The update in words: "inputs" and "errors" are the whiteners that these memories answer with."""
-    if group["readout"] == "identity":
-        return f"momentum (inputs + {group['damping']:g} I)^-1" if group["memory"] else "momentum"
-    if not group["memory"]:
-        return "0.2 sqrt(max(out, in)) NS(momentum)"
-    if group["sides"] == "input":
-        return "0.2 sqrt(max(out, in)) NS(momentum inputs^T) inputs; length kept"
-    return "0.2 sqrt(max(out, in)) errors^T NS(errors momentum inputs^T) inputs; length kept"
+    def matrix_rule(self, group: dict[str, Any]) -> Link:
+        momentum = average(group["retention"], name="momentum")
+        seen = {name: group[name] for name in ("damping", "refresh")}
+        kept = group["covariance_retention"]
+        if group["readout"] == "identity":
+            return chain(momentum, regress(kept, **seen)) if group["memory"] else momentum
+        if not group["memory"]:
+            return chain(momentum, orthogonal(normed=True))
+        sides = "both" if group["sides"] == "both" else "inputs"
+        basis = whiten(kept, sides=sides, of="layers", **seen)
+        return chain(momentum, within(basis, orthogonal(scale="none")), scale())

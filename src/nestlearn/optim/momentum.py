@@ -1,25 +1,25 @@
 """Gradient descent and the momenta: from no memory to one that is addressed by its key (O1-O4, O10, O11)."""
 
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass
 from typing import Any, Unpack
 
-import torch
 from torch import Tensor
 
 from nestlearn.errors import choice
-from nestlearn.memory.associative import AssociativeMemory
-from nestlearn.memory.boxes import sum_box
-from nestlearn.memory.models import Constant, Parameters
-from nestlearn.memory.nesting import Consult, Consulted, Scene, the_gradient
-from nestlearn.memory.objectives import dot_product
-from nestlearn.memory.rules import Context, Rule, State, always, in_words
-from nestlearn.memory.rules import GradientDescent as GradientStep
-from nestlearn.ops.matrix import newton_schulz
-from nestlearn.optim.adam import adam_rule
 from nestlearn.optim.optimizer import Common, Optimizer, Params
 from nestlearn.optim.targeted import TargetedOptimizer
-from nestlearn.targets import Target, random_features
+from nestlearn.rules import (
+    Link,
+    adam,
+    chain,
+    delta,
+    delta_entries,
+    features,
+    gradient,
+    orthogonal,
+    precondition,
+)
+from nestlearn.rules import sum as summed
+from nestlearn.targets import Target
 
 __all__ = ["DeltaMomentum", "GradientDescent", "Momentum", "PreconditionedMomentum"]
 
@@ -36,8 +36,8 @@ class GradientDescent(Optimizer):
     def __init__(self, params: Params, lr: float | Tensor = 0.1, **common: Unpack[Common]) -> None:
         super().__init__(params, lr, {}, **common)
 
-    def element_rule(self, group: dict[str, Any]) -> Rule:
-        return GradientStep()
+    def element_rule(self, group: dict[str, Any]) -> Link:
+        return gradient()
 
 
 class Momentum(Optimizer):
@@ -75,16 +75,17 @@ class Momentum(Optimizer):
         if group["feature_map"] is not None:
             choice("feature_map", group["feature_map"], ("random_features",))
 
-    def matrix_rule(self, group: dict[str, Any]) -> Rule | None:
-        if group["readout"] == "identity" and group["feature_map"] is None:
-            return None
-        value = the_gradient if group["feature_map"] is None else _features
-        return _momentum_rule(group, value, newton_schulz if group["readout"] == "newton_schulz" else None)
+    def matrix_rule(self, group: dict[str, Any]) -> Link | None:
+        before = () if group["feature_map"] is None else (features(),)
+        after = (orthogonal(scale="none"),) if group["readout"] == "newton_schulz" else ()
+        return chain(*before, _momentum(group), *after) if before or after else None
 
-    def element_rule(self, group: dict[str, Any]) -> Rule:
-        if self.matrix_rule(group) is None:
-            return _momentum_rule(group, the_gradient, None)
-        return adam_rule((0.9, 0.999), 1e-8)
+    def element_rule(self, group: dict[str, Any]) -> Link:
+        return _momentum(group) if self.matrix_rule(group) is None else adam()
+
+
+def _momentum(group: dict[str, Any]) -> Link:
+    return summed(group["retention"], group["nesterov"], name="momentum")
 
 
 class PreconditionedMomentum(TargetedOptimizer):
@@ -118,12 +119,15 @@ class PreconditionedMomentum(TargetedOptimizer):
         if self.target(group).delayed:
             raise ValueError(f"target {group['target']!r} is known one step late, so it cannot precondition this step")
 
-    def matrix_rule(self, group: dict[str, Any]) -> Rule | None:
+    def matrix_rule(self, group: dict[str, Any]) -> Link | None:
         target = self.target(group)
-        return None if target.elementwise else _preconditioned_rule(group, target)
+        return None if target.elementwise else self._rule(group, target)
 
-    def element_rule(self, group: dict[str, Any]) -> Rule:
-        return _preconditioned_rule(group, self.element_target(group))
+    def element_rule(self, group: dict[str, Any]) -> Link:
+        return self._rule(group, self.element_target(group))
+
+    def _rule(self, group: dict[str, Any], target: Target) -> Link:
+        return chain(precondition(target), summed(group["retention"], name="momentum"))
 
 
 class DeltaMomentum(Optimizer):
@@ -145,8 +149,6 @@ class DeltaMomentum(Optimizer):
         **common: see ``nestlearn.optim.optimizer.Common``.
     """
 
-    smallest_side = 1
-
     def __init__(
         self,
         params: Params,
@@ -160,84 +162,8 @@ class DeltaMomentum(Optimizer):
         settings = {"retention": retention, "inner_lr": inner_lr, "literal": literal}
         super().__init__(params, lr, settings, **common)
 
-    def matrix_rule(self, group: dict[str, Any]) -> Rule | None:
-        return _delta_rule(group, matrix=True)
+    def matrix_rule(self, group: dict[str, Any]) -> Link | None:
+        return delta(group["retention"], group["inner_lr"], group["literal"], name="momentum")
 
-    def element_rule(self, group: dict[str, Any]) -> Rule:
-        return _delta_rule(group, matrix=False)
-
-
-@dataclass(frozen=True)
-class ForgetAlongKey(Rule):
-    """theta <- retention theta - gradient - inner_lr theta k^T k: O4's write of the momentum.
-
-    The memory is stored like the gradient and written whole, so its model is a box; what makes it linear is this rule,
-    which reads the rows of the gradient as keys.
-    """
-
-    inner_lr: float = 0.5
-    literal: bool = False
-    matrix: bool = True
-
-    def schedule(self, shape: torch.Size) -> Callable[[int], Hashable]:
-        return always
-
-    @property
-    def update_is(self) -> str:
-        """The update in words, k being the key."""
-        forgotten = "k^T k" if self.matrix else "k^2" if self.literal else f"k^2 / (1 + {self.inner_lr:g} k^2)"
-        return f"-value + {self.inner_lr:g} M {forgotten}"
-
-    def update(self, state: State, gradients: Parameters, context: Context) -> tuple[Parameters, State]:
-        if context.parameters is None or context.key is None:
-            raise ValueError("forgetting along a key needs the memory's parameters and key: the write must pass them")
-        memory, key = context.parameters["value"], context.key
-        if self.matrix:
-            norm = torch.linalg.matrix_norm(key, keepdim=True)
-            rows = key if self.literal else key / torch.where(norm > 0, norm, torch.ones_like(norm))
-            tall = rows.shape[-2] > rows.shape[-1]
-            forgotten = memory @ (rows.mT @ rows) if tall else (memory @ rows.mT) @ rows
-        else:
-            energy = key.square()
-            forgotten = memory * (energy if self.literal else energy / (1 + self.inner_lr * energy))
-        return {"value": gradients["value"] + self.inner_lr * forgotten}, state
-
-
-def _delta_rule(group: dict[str, Any], *, matrix: bool) -> Rule:
-    write = ForgetAlongKey(
-        retention=group["retention"], inner_lr=group["inner_lr"], literal=group["literal"], matrix=matrix
-    )
-    key_is = "u" if not matrix else "rows of u" if group["literal"] else "rows of u / ||u||"
-    memories = (Consulted("momentum", AssociativeMemory(Constant(), dot_product, write), key_is=key_is),)
-    return Consult(
-        memories=lambda shape: memories, combine=lambda scene: scene.answers["momentum"], update_is="momentum"
-    )
-
-
-def _momentum_rule(group: dict[str, Any], value: Any, readout: Any) -> Rule:
-    retention, nesterov = group["retention"], group["nesterov"]
-    value_is = "u" if value is the_gradient else "phi(u)"
-    memories = (sum_box("momentum", retention, value=value, value_is=value_is),)
-    update_is = f"{value_is} + {in_words(retention)} * momentum" if nesterov else "momentum"
-
-    def combine(scene: Scene) -> Tensor:
-        answer = scene.answers["momentum"]
-        if nesterov:
-            answer = value(scene) + retention * answer
-        return answer if readout is None else readout(answer)
-
-    update_is = update_is if readout is None else f"NS({update_is})"
-    return Consult(memories=lambda shape: memories, combine=combine, update_is=update_is)
-
-
-def _preconditioned_rule(group: dict[str, Any], target: Target) -> Rule:
-    momentum = sum_box("momentum", group["retention"], value=target, value_is=target.value_is)
-    return Consult(
-        memories=lambda shape: (*target.memories(shape), momentum),
-        combine=lambda scene: scene.answers["momentum"],
-        update_is="momentum",
-    )
-
-
-def _features(scene: Scene) -> Tensor:
-    return random_features(scene.gradient)
+    def element_rule(self, group: dict[str, Any]) -> Link:
+        return delta_entries(group["retention"], group["inner_lr"], group["literal"], name="momentum")

@@ -14,18 +14,21 @@ from functools import partial
 from typing import Any, Unpack
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nestlearn.memory.rules import Rule
 from nestlearn.memory.times import refuse_capture
-from nestlearn.optim import checks
+from nestlearn.optim import checks, curvature
 from nestlearn.optim.compiled import CompiledLanes
+from nestlearn.optim.composed import Rules, check_places, default_settings, overridden
 from nestlearn.optim.elementwise import Choice
 from nestlearn.optim.lanes import Entry, Lane, Scalar, as_real, flatten, matrix_shape, memory_dtype
+from nestlearn.optim.layers import LAYERS, Layers
 from nestlearn.optim.nonfinite import LetIn, check_gradients
 from nestlearn.optim.persistence import check_checkpoint, check_state, restore
 from nestlearn.optim.plan import Plan
 from nestlearn.optim.settings import COMMON, Common, Settings, default_of, refuse_unknown
+from nestlearn.rules import Link, adam, gradient
 
 __all__ = ["Common", "Optimizer", "Params"]
 
@@ -37,25 +40,63 @@ _NO_SETTINGS_OF_RULES = {*COMMON, "lr", "elementwise_base", "momentum"}
 
 
 class Optimizer(torch.optim.Optimizer):
-    """Base of every optimizer in ``nestlearn.optim``; see ``Common`` for the keywords they share.
+    """Any rule as a ``torch.optim`` optimizer: one for matrices, one for everything else.
 
-    Subclasses implement ``matrix_rule`` and ``element_rule`` from the settings of a parameter group.
+    Args:
+        params: parameters, named parameters or groups of them. A group may have settings of its own: those below, and
+            those of the rules by their paths, ``"matrix.average.retention"`` say, or by the end of one that no other
+            path has.
+        lr: learning rate.
+        settings: of subclasses, which make their rules from them: see ``matrix_rule``.
+        matrix: the rule for matrices; None gives them the other one.
+        element: the rule for everything else, which acts on every entry alone. None is Adam beside a rule for matrices,
+            and gradient descent without one.
+        model: the module whose layers are watched; rules that look at layers need it.
+        **common: see ``Common``.
+
+    Example:
+        >>> import nestlearn as nl
+        >>> model = torch.nn.Linear(4, 3)
+        >>> rule = nl.rules.chain(nl.rules.average(0.7, nesterov=True), nl.rules.orthogonal())
+        >>> optimizer = Optimizer(model.parameters(), lr=0.02, matrix=rule)
+        >>> model(torch.ones(2, 4)).sum().backward()
+        >>> optimizer.step()
+        >>> sorted(optimizer.state[model.weight])
+        ['average.model.value', 'step']
+
+    Named optimizers are subclasses that implement ``matrix_rule`` and ``element_rule`` from the settings of a group.
     """
 
-    smallest_side = 2
-    """A parameter counts as a matrix when both sides have at least this many entries."""
-
-    reads_weights = False
-    """Whether the matrix rule looks at the weights themselves."""
+    smallest_side: int | None = None
+    """A parameter counts as a matrix when both sides have at least this many entries; None asks the rule."""
 
     # The checkpoint that is being loaded.
     _loading: Mapping[str, Any] | None = None
 
     # Both follow from the groups, the parameters and the state, and may be forgotten at any time.
     _plans: dict[int, Plan]
-    _made: list[tuple[dict[str, Any], tuple[Rule | None, Rule]]]
+    _made: list[tuple[dict[str, Any], Rules]]
 
-    def __init__(self, params: Params, lr: float | Tensor, settings: dict[str, Any], **common: Unpack[Common]) -> None:
+    def __init__(
+        self,
+        params: Params,
+        lr: float | Tensor,
+        settings: dict[str, Any] | None = None,
+        *,
+        matrix: Link | None = None,
+        element: Link | None = None,
+        model: nn.Module | None = None,
+        **common: Unpack[Common],
+    ) -> None:
+        who = type(self).__name__
+        check_places(who, matrix, element)
+        if model is not None and not isinstance(model, nn.Module):
+            raise TypeError(f"{who}: model= takes the torch.nn.Module to watch, got {type(model).__name__}")
+        if settings is None:
+            element = element or (gradient() if matrix is None else adam())
+            settings = default_settings(matrix, element)
+        self._matrix, self._element = matrix, element
+        self._layers = None if model is None else Layers(self, model)
         known = {*settings, *Common.__annotations__, "lr"}
         refuse_unknown(type(self).__name__, set(common) - known, known)
         self.compiles = common.pop("compile", False)
@@ -71,14 +112,24 @@ class Optimizer(torch.optim.Optimizer):
         super().__init__(params, Settings(defaults))
         self._choice.check(self.param_groups)
         checks.whole_matrices(self)
+        if self._layers is not None:
+            self._layers.watch()
 
-    def matrix_rule(self, group: dict[str, Any]) -> Rule | None:
+    @property
+    def model(self) -> nn.Module | None:
+        """The module whose layers are watched."""
+        return None if self._layers is None else self._layers.model
+
+    def matrix_rule(self, group: dict[str, Any]) -> Link | Rule | None:
         """The rule for matrices; None gives them the element-wise rule."""
-        return None
+        return overridden(self._matrix, "matrix", group)
 
-    def element_rule(self, group: dict[str, Any]) -> Rule:
+    def element_rule(self, group: dict[str, Any]) -> Link | Rule:
         """The rule for everything else; it must act on every element alone."""
-        raise NotImplementedError
+        rule = overridden(self._element, "element", group)
+        if rule is None:
+            raise NotImplementedError(f"{type(self).__name__} has settings and no element_rule that uses them")
+        return rule
 
     def check_group(self, group: dict[str, Any]) -> None:
         """Raise ValueError for settings of a group that this optimizer cannot work with."""
@@ -86,11 +137,13 @@ class Optimizer(torch.optim.Optimizer):
     @property
     def needs_graph(self) -> bool:
         """Whether ``step`` needs a closure that returns the loss with its graph, as measuring curvature does."""
-        return False
+        links = [link for group in self.param_groups for link in self.links(group)]
+        return any("curvature_product" in link.reads or (link.observed and link.observed.needs_graph) for link in links)
 
     def observe(self, loss: Any) -> Observations:
         """Tensors that rules need besides gradients, measured before the step: name -> parameter -> tensor."""
-        return {}
+        found = {} if self._layers is None else self._layers.observe()
+        return {**found, **curvature.observe(self, loss)}
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -104,7 +157,14 @@ class Optimizer(torch.optim.Optimizer):
         observations = self.observe(loss)
         for index, group in enumerate(self.param_groups):
             self._advance(index, group, observations)
+        if self._layers is not None:
+            self._layers.drop()
         return loss
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        super().zero_grad(set_to_none)
+        if self._layers is not None:
+            self._layers.drop()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; settings that it does not name take the optimizer's defaults."""
@@ -116,6 +176,7 @@ class Optimizer(torch.optim.Optimizer):
             checks.settings(self, group)
             self._complete(given, self.defaults.__getitem__)
             self._choice.add(group)
+            self._look(group)
         except Exception:
             del self.param_groups[before:]
             self._choice.forget(before)
@@ -147,8 +208,9 @@ class Optimizer(torch.optim.Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         self._own_groups()
+        rules = {"_matrix": self._matrix, "_element": self._element, "_model": self.model}
         own = {"compiles": self.compiles, "_declared": self._declared, "_chosen": self._choice.saved()}
-        return {**super().__getstate__(), **own}
+        return {**super().__getstate__(), **own, **rules}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -160,6 +222,9 @@ class Optimizer(torch.optim.Optimizer):
                 )
             self._choice = Choice.restored(type(self).__name__, self.__dict__.pop("_chosen"), self.param_groups)
             self._let_in = LetIn()
+            model = self.__dict__.pop("_model")
+            self._layers = None if model is None else Layers(self, model)
+            self._forget()
         for index, group in enumerate(self.param_groups):
             if not isinstance(group, Settings):  # loaded: a setting that the checkpoint does not know has its default
                 group = Settings.of(group, self.defaults)
@@ -170,6 +235,8 @@ class Optimizer(torch.optim.Optimizer):
                 checks.settings(self, group)
             check_state(self)
         self._forget()
+        if self._layers is not None:
+            self._layers.watch()
 
     @property
     def surprise(self) -> dict[str, Tensor]:
@@ -202,6 +269,8 @@ class Optimizer(torch.optim.Optimizer):
         state = flatten(made.get("weight", {}))
         if group["period"] > 1:
             state["pending"] = torch.zeros(real.shape, dtype=like.dtype, device=like.device)
+            if self._layers is not None and not entry.flat:
+                state.update(self._layers.waiting(parameter, group, device))
         return {"step": torch.zeros((), dtype=torch.float32), **state}
 
     def layout(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
@@ -237,14 +306,14 @@ class Optimizer(torch.optim.Optimizer):
         """The rule that writes a parameter, and how: what a description of the optimizer is read from."""
         return self.entry_of(parameter, self.rules(group))
 
-    def entry_of(self, parameter: Tensor, rules: tuple[Rule | None, Rule]) -> Entry:
+    def entry_of(self, parameter: Tensor, rules: Rules) -> Entry:
         """The same when the rules of its group are known."""
-        matrix_rule, element_rule = rules
-        matrix = parameter.ndim > 1 and min(matrix_shape(parameter)) >= self.smallest_side
+        smallest = rules.smallest_side if self.smallest_side is None else self.smallest_side
+        matrix = parameter.ndim > 1 and min(matrix_shape(parameter)) >= smallest
         own = matrix and parameter not in self._choice
-        if own and matrix_rule is not None and not parameter.is_complex():
-            return Entry(parameter, matrix_rule, False, True)
-        return Entry(parameter, element_rule, True, own and matrix_rule is None)
+        if own and rules.for_matrices is not None and not parameter.is_complex():
+            return Entry(parameter, rules.for_matrices, False, True)
+        return Entry(parameter, rules.for_entries, True, own and rules.for_matrices is None)
 
     def is_elementwise(self, parameter: Tensor) -> bool:
         """Whether a parameter follows the element-wise rule by choice."""
@@ -263,15 +332,23 @@ class Optimizer(torch.optim.Optimizer):
         found = {name: group[name] for name in self._declared if name not in _NO_SETTINGS_OF_RULES}
         return {name: _snapshot(value) for name, value in found.items()}
 
-    def rules(self, group: Mapping[str, Any]) -> tuple[Rule | None, Rule]:
-        """(matrix rule, element rule), made anew only when a setting has changed."""
+    def links(self, group: Mapping[str, Any]) -> tuple[Link, ...]:
+        """Every link of the rule for matrices of a group."""
+        return self.rules(group).links
+
+    def reads(self, group: Mapping[str, Any]) -> Mapping[str, frozenset[int]]:
+        """What the rule for matrices of a group looks at besides gradients, and every how many writes."""
+        return self.rules(group).reads
+
+    def rules(self, group: Mapping[str, Any]) -> Rules:
+        """The rules of a group, made anew only when a setting has changed."""
         settings = self.rule_settings(group)
         for known, rules in reversed(self._made):
             if known == settings:
                 return rules
         # Rules keep what they are made from: not the parameters, which may be replaced.
         given = {name: value for name, value in group.items() if name not in ("params", "param_names")}
-        rules = (self.matrix_rule(given), self.element_rule(given))
+        rules = Rules(self.matrix_rule(given), self.element_rule(given))
         # One for each group, and a few of before: a setting that cycles comes back.
         self._made = [*self._made[-len(self.param_groups) - 7 :], (settings, rules)]
         return rules
@@ -339,6 +416,15 @@ class Optimizer(torch.optim.Optimizer):
         for index in [index for index in self._plans if index >= len(self.param_groups)]:
             self._plans.pop(index).release(self)
         self._choice.follow(self.param_groups)
+
+    def _look(self, group: dict[str, Any]) -> None:
+        """Have everything watched that the rule of a new group looks at."""
+        if self._layers is not None:
+            self._layers.follow()
+        elif set(LAYERS) & set(self.reads(group)):
+            raise TypeError(
+                f"{type(self).__name__} reads the inputs of layers: pass model=, the module whose parameters it trains"
+            )
 
     def _complete(self, group: Settings, default: Callable[[str], Any]) -> Settings:
         """A group with all settings; those that it lacks come from ``default``."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from nestlearn.memory.rules import Rule
 from nestlearn.optim.checks import describe, whole_matrices
 from nestlearn.optim.compiled import CompiledLanes, Written, compile_lanes
+from nestlearn.optim.composed import Rules
 from nestlearn.optim.lanes import SMALL, Lane, matrix_shape
 from nestlearn.optim.settings import structure
 from nestlearn.optim.stacks import Stack
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
     from nestlearn.optim.optimizer import Optimizer
 
 __all__ = ["Plan"]
-
-Rules = tuple[Rule | None, Rule]
-"""The rule for matrices, if they have one of their own, and the rule for everything else."""
 
 
 class _Kind(NamedTuple):
@@ -131,7 +129,7 @@ class Plan:
     ) -> None:
         """Make the lanes of the parameters of one kind: one, unless their times do not go together."""
         stack = self._stacks[kind]
-        rule = rules[1] if kind.flat else rules[0]
+        rule = rules.for_entries if kind.flat else rules.for_matrices
         assert rule is not None, "an entry that is not flat has a matrix rule"
         schedule = self._schedule(rule, kind)
         happens = {time: schedule(time) for time in {times[number] for number in numbers}}
@@ -141,7 +139,7 @@ class Plan:
         for members in alike.values():
             members.sort(key=lambda number: stack.places[id(parameters[number])])
             places = [stack.places[id(parameters[number])] for number in members]
-            self._lanes.append(Lane(rule, stack, places, kind.own_lr, optimizer.reads_weights, schedule))
+            self._lanes.append(Lane(rule, stack, places, kind.own_lr, "weights" in rules.reads, schedule))
             self._order.append(members)
 
     def _schedule(self, rule: Rule, kind: _Kind) -> Callable[[int], Hashable]:

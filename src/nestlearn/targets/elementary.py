@@ -17,7 +17,7 @@ class Identity(Target):
     """P = u: no preconditioner. Preconditioned momentum with it is momentum (O2)."""
 
     name: ClassVar[str] = "identity"
-    value_is: ClassVar[str] = "u"
+    words: ClassVar[str] = "u"
 
     def __call__(self, scene: Scene) -> Tensor:
         return scene.gradient
@@ -28,7 +28,7 @@ class Ones(Target):
     """P = 1 in every entry: with the dot-product objective this is DMGD as [NL] 50 prints it."""
 
     name: ClassVar[str] = "ones"
-    value_is: ClassVar[str] = "1"
+    words: ClassVar[str] = "1"
 
     def __call__(self, scene: Scene) -> Tensor:
         return torch.ones_like(scene.gradient)

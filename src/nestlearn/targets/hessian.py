@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from nestlearn.memory.boxes import average_box
-from nestlearn.memory.nesting import Consulted, Scene
+from nestlearn.memory.nesting import Consulted, Said, Scene
+from nestlearn.memory.rules import in_words
 from nestlearn.targets.target import Target
 
 __all__ = ["GaussNewton", "HessianDiagonal"]
@@ -35,28 +36,28 @@ class HessianDiagonal(Target):
     """
 
     name: ClassVar[str] = "hessian"
-    value_is: ClassVar[str] = "u / max(|curvature|, floor)"
+    words: ClassVar[str] = "u / max(|curvature|, floor)"
     measured_is: ClassVar[str] = "z * (H z), random signs z"
     retention: float = 0.9
     floor: float = 0.1
 
     elementwise = False
     observation = "hessian_diagonal"
+    needs_graph = True
 
     def memories(self, shape: torch.Size) -> tuple[Consulted, ...]:
         return (
             average_box(
                 "curvature",
                 self.retention,
-                value=lambda scene: scene.observations[self.observation],
-                readout=lambda answer, scene: (
-                    answer / scene.number(lambda time: 1 - self.retention ** (time // self.period + 1))
-                ),
+                value=Said(self.measured_is, lambda scene: scene.observations[self.observation]),
+                readout=Said(f"M / (1 - {in_words(self.retention)}^writes)", self._corrected),
                 every=self.period,
-                value_is=self.measured_is,
-                readout_is=f"M / (1 - {self.retention:g}^writes)",
             ),
         )
+
+    def _corrected(self, answer: Tensor, scene: Scene) -> Tensor:
+        return answer / scene.number(lambda time: 1 - self.retention ** (time // self.period + 1))
 
     def __call__(self, scene: Scene) -> Tensor:
         # The average first, then its size: single estimates have both signs, and their sizes would not average out.
@@ -82,6 +83,7 @@ class GaussNewton(HessianDiagonal):
     batch_size: int = 1
 
     observation = "gauss_newton_diagonal"
+    needs_graph = False
 
     def __post_init__(self) -> None:
         if self.sampled_loss is None:

@@ -1,6 +1,5 @@
 """P from Kronecker factors of the gradient's second moment: Shampoo (O9, [NL] 106-111; arXiv 1802.09568)."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,7 +8,7 @@ from torch import Tensor
 
 from nestlearn.memory.associative import AssociativeMemory
 from nestlearn.memory.models import Matrix
-from nestlearn.memory.nesting import Consulted, Scene
+from nestlearn.memory.nesting import Consulted, Said, Scene
 from nestlearn.memory.objectives import dot_product
 from nestlearn.memory.rules import GradientDescent
 from nestlearn.ops.matrix import inverse_root
@@ -31,7 +30,7 @@ class Kronecker(Target):
     """
 
     name: ClassVar[str] = "kronecker"
-    value_is: ClassVar[str] = "left u right"
+    words: ClassVar[str] = "left u right"
     retention: float = 0.95
     damping: float = 1e-6
 
@@ -39,11 +38,11 @@ class Kronecker(Target):
 
     def memories(self, shape: torch.Size) -> tuple[Consulted, ...]:
         return (
-            self._factor("left", shape[-2], lambda scene: scene.gradient.mT, "columns of u"),
-            self._factor("right", shape[-1], lambda scene: scene.gradient, "rows of u"),
+            self._factor("left", shape[-2], Said("columns of u", lambda scene: scene.gradient.mT)),
+            self._factor("right", shape[-1], Said("rows of u", lambda scene: scene.gradient)),
         )
 
-    def _factor(self, name: str, size: int, rows: Callable[[Scene], Tensor], rows_are: str) -> Consulted:
+    def _factor(self, name: str, size: int, rows: Said) -> Consulted:
         def identity(gradient: Tensor) -> Tensor:
             return torch.eye(size, dtype=gradient.dtype, device=gradient.device).expand(
                 *gradient.shape[:-2], size, size
@@ -57,14 +56,10 @@ class Kronecker(Target):
             key=rows,
             value=rows,
             # Asked for every unit vector, a linear memory answers with its whole (symmetric) matrix.
-            query=lambda scene: identity(scene.gradient),
-            readout=lambda factor, scene: inverse_root(factor, 4, self.damping),
+            query=Said("unit vectors", lambda scene: identity(scene.gradient)),
+            readout=Said("M^(-1/4)", lambda factor, scene: inverse_root(factor, 4, self.damping)),
             every=self.period,
             keep_answer=lambda gradient: identity(gradient).clone(),
-            key_is=rows_are,
-            value_is=rows_are,
-            query_is="unit vectors",
-            readout_is="M^(-1/4)",
         )
 
     def __call__(self, scene: Scene) -> Tensor:

@@ -22,7 +22,7 @@ class OrthogonalMomentum(Target):
     """
 
     name: ClassVar[str] = "orthogonal"
-    value_is: ClassVar[str] = "NS(average_gradient)"
+    words: ClassVar[str] = "NS(average_gradient)"
     retention: float = 0.95
 
     elementwise = False

@@ -38,7 +38,7 @@ class RandomFeatures(Target):
     """P = phi(u), random features of the rows: a fixed non-linear map for a memory to learn."""
 
     name: ClassVar[str] = "random_features"
-    value_is: ClassVar[str] = "phi(u)"
+    words: ClassVar[str] = "phi(u)"
     seed: int = 0
 
     elementwise = False

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from nestlearn.memory.boxes import average_box, bias_corrected
-from nestlearn.memory.nesting import Consulted, Scene
+from nestlearn.memory.nesting import Consulted, Said, Scene
 from nestlearn.targets.target import Target
 
 __all__ = ["AverageGradient", "SecondMoment"]
@@ -23,7 +23,7 @@ class SecondMoment(Target):
     """
 
     name: ClassVar[str] = "second_moment"
-    value_is: ClassVar[str] = "u / (sqrt(second_moment) + eps)"
+    words: ClassVar[str] = "u / (sqrt(second_moment) + eps)"
     retention: float = 0.99
     eps: float = 1e-8
 
@@ -32,10 +32,8 @@ class SecondMoment(Target):
             average_box(
                 "second_moment",
                 self.retention,
-                value=lambda scene: scene.gradient.square(),
+                value=Said("u^2", lambda scene: scene.gradient.square()),
                 readout=bias_corrected(self.retention),
-                value_is="u^2",
-                readout_is=f"M / (1 - {self.retention:g}^t)",
             ),
         )
 
@@ -48,15 +46,11 @@ class AverageGradient(Target):
     """P = the running mean of the gradient: the box that the memory is asked to imitate (O2)."""
 
     name: ClassVar[str] = "average_gradient"
-    value_is: ClassVar[str] = "average_gradient"
+    words: ClassVar[str] = "average_gradient"
     retention: float = 0.9
 
     def memories(self, shape: torch.Size) -> tuple[Consulted, ...]:
-        readout_is = f"M / (1 - {self.retention:g}^t)"
-        box = average_box(
-            "average_gradient", self.retention, readout=bias_corrected(self.retention), readout_is=readout_is
-        )
-        return (box,)
+        return (average_box("average_gradient", self.retention, readout=bias_corrected(self.retention)),)
 
     def __call__(self, scene: Scene) -> Tensor:
         return scene.answers["average_gradient"]

@@ -31,7 +31,7 @@ class Target(ABC):
 
     name: ClassVar[str] = "target"
 
-    value_is: ClassVar[str] = "P"
+    words: ClassVar[str] = "P"
     """P in words, over u and the names of the memories it keeps."""
 
     elementwise = True
@@ -42,6 +42,9 @@ class Target(ABC):
 
     observation: ClassVar[str | None] = None
     """The measurement it needs from outside, None if the gradient is enough."""
+
+    needs_graph: ClassVar[bool] = False
+    """Whether it is measured by differentiating the loss of the step once more."""
 
     def memories(self, shape: torch.Size) -> tuple[Consulted, ...]:
         """The memories the target keeps for gradients of this shape."""

@@ -1,0 +1,87 @@
+"""The rules of a parameter group: made from its settings, and what they declare."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor
+
+from nestlearn.memory.rules import Rule
+from nestlearn.rules import Link, as_rule
+
+__all__ = ["Rules", "check_places", "default_settings", "overridden"]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The two rules of a group as values, and what follows from them.
+
+    Args:
+        matrix: of matrices; None gives them the other one.
+        element: of everything else; it acts on every entry alone.
+    """
+
+    matrix: Link | Rule | None
+    element: Link | Rule
+
+    @cached_property
+    def for_matrices(self) -> Rule | None:
+        """What writes matrices."""
+        return None if self.matrix is None else as_rule(self.matrix)
+
+    @cached_property
+    def for_entries(self) -> Rule:
+        """What writes everything else."""
+        return as_rule(self.element)
+
+    @cached_property
+    def links(self) -> tuple[Link, ...]:
+        """Every link of the rule for matrices; those of entries look at nothing besides gradients."""
+        return tuple(self.matrix.everything()) if isinstance(self.matrix, Link) else ()
+
+    @cached_property
+    def reads(self) -> Mapping[str, frozenset[int]]:
+        """What is looked at besides gradients, and every how many writes."""
+        found: dict[str, set[int]] = {}
+        for link in self.links:
+            for name, every in link.reads.items():
+                found.setdefault(name, set()).add(every)
+        return {name: frozenset(paces) for name, paces in found.items()}
+
+    @cached_property
+    def smallest_side(self) -> int:
+        """A parameter is a matrix when both sides have at least this many entries."""
+        return min((link.smallest_side for link in self.links if link.smallest_side is not None), default=2)
+
+
+def check_places(who: str, matrix: Any, element: Any) -> None:
+    """Raise TypeError unless both are rules, and that for entries acts on entries."""
+    for name, rule in (("matrix", matrix), ("element", element)):
+        if rule is not None and not isinstance(rule, Link):
+            raise TypeError(f"{who}: {name}= takes a rule such as nl.rules.adam(), got {rule!r}")
+    if element is not None:
+        for link in element.everything():
+            if link.on_matrices:
+                raise ValueError(
+                    f"{who}: element= acts on every entry alone, and {link!r} is for whole matrices: pass it as matrix="
+                )
+
+
+def default_settings(matrix: Link | None, element: Link | None) -> dict[str, Any]:
+    """The settings of both rules by path: those of the group that a rule is made from."""
+    found: dict[str, Any] = {}
+    for place, rule in (("matrix", matrix), ("element", element)):
+        if rule is not None:
+            found.update({f"{place}.{path}": value for path, value in rule.settings().items()})
+    return found
+
+
+def overridden(rule: Link | None, place: str, group: Mapping[str, Any]) -> Link | None:
+    """The rule with what a group says instead of its own settings."""
+    if rule is None:
+        return None
+    found = {path: group.get(f"{place}.{path}", value) for path, value in rule.settings().items()}
+    own = rule.settings()
+    changed = {path: value for path, value in found.items() if isinstance(value, Tensor) or value != own[path]}
+    return rule.replace(changed) if changed else rule

@@ -1,0 +1,183 @@
+"""What layers see, measured for the rules that look at it (O12, O15, O19).
+
+A rule declares what it reads and every how many writes (``Link.reads``): "inputs", the covariance A of what goes into a
+layer, and "errors", the covariance B of its error signals. Exactly that is recorded, and where several steps are
+written together it waits in the state as the gradients do.
+"""
+
+import weakref
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from nestlearn.optim.checks import describe, one_process
+from nestlearn.optim.lanes import matrix_shape, memory_dtype
+from nestlearn.optim.layer_inputs import LayerRecorder
+
+if TYPE_CHECKING:
+    from nestlearn.optim.optimizer import Optimizer
+
+__all__ = ["LAYERS", "Layers"]
+
+LAYERS = ("inputs", "errors")
+"""What can be read of a layer."""
+
+_WAITING = ("pending_inputs", "pending_errors", "pending_rows")
+
+
+class Layers:
+    """Records what the layers of a model see for the rules of one optimizer.
+
+    Args:
+        optimizer: whose rules look at layers.
+        model: whose layers are watched.
+    """
+
+    def __init__(self, optimizer: "Optimizer", model: nn.Module) -> None:
+        self.model = model
+        # The model holds the hooks: they must not keep the optimizer.
+        self._optimizer = weakref.ref(optimizer)
+        self._recorder: LayerRecorder | None = None
+        self._groups_of: dict[int, dict[str, Any] | None] = {}
+        self._grouped: list[tuple[int, int]] = []
+
+    def watch(self) -> None:
+        """Put hooks on the layers, if there are none yet, and look for every matrix among them."""
+        optimizer = self._own()
+        self._groups_of, self._grouped = {}, []
+        if self._recorder is None:
+            mine = weakref.WeakMethod(self._wants)
+            rows = [link.layer_rows for group in optimizer.param_groups for link in optimizer.links(group)]
+            self._recorder = LayerRecorder(
+                self.model,
+                rows=min((each for each in rows if each is not None), default=None),
+                wanted=lambda weight: () if (ask := mine()) is None else ask(weight),
+            )
+            weakref.finalize(self, self._recorder.remove)
+        watched = self._recorder.watched()
+        for group, parameter in self._matrices(optimizer):
+            if parameter not in watched and set(LAYERS) & set(optimizer.reads(group)):
+                raise ValueError(
+                    f"{type(optimizer).__name__}: {describe(optimizer, parameter)} is no weight of an nn.Linear or "
+                    "nn.Conv2d of model=, so its inputs cannot be read. Name it in elementwise= (embeddings, say), or "
+                    "pass the model that owns it."
+                )
+
+    def follow(self) -> None:
+        """Look for the matrices of a group that has come since."""
+        if self._recorder is not None:
+            self.watch()
+
+    def observe(self) -> dict[str, dict[Tensor, Tensor]]:
+        """The covariances that are due: name -> weight -> [in, in] or [out, out]."""
+        optimizer = self._own()
+        if any(self._read(optimizer, group) for group in optimizer.param_groups):
+            one_process(
+                optimizer,
+                "layers",
+                "Train in one process, or take SecantMomentum without model=, or Muon: they read gradients alone.",
+            )
+        found: dict[str, dict[Tensor, Tensor]] = {name: {} for name in LAYERS}
+        for parameter, group, sums in self._recorded(optimizer):
+            *totals, rows = self._collected(optimizer, parameter, group, sums)
+            for name, total in zip(LAYERS, totals, strict=True):
+                if name in self._read(optimizer, group):
+                    found[name][parameter] = (total / max(int(rows), 1)).to(memory_dtype(parameter))
+        return found
+
+    def drop(self) -> None:
+        """Forget what was recorded."""
+        self._groups_of = {}
+        if self._recorder is not None:
+            self._recorder.drop()
+
+    def waiting(
+        self, parameter: Tensor, group: Mapping[str, Any], device: torch.device | str | None
+    ) -> dict[str, Tensor]:
+        """What of a layer waits in the state for the end of a period, when nothing has come yet."""
+        read = self._read(self._own(), group)
+        if not read:
+            return {}
+        inputs, errors, _ = _nothing(parameter, device)
+        found = {"pending_inputs": inputs, "pending_rows": torch.zeros((), dtype=torch.float32)}
+        return {**found, "pending_errors": errors} if "errors" in read else found
+
+    def _own(self) -> "Optimizer":
+        optimizer = self._optimizer()
+        assert optimizer is not None, "it outlives what it measures for"
+        return optimizer
+
+    @staticmethod
+    def _read(optimizer: "Optimizer", group: Mapping[str, Any]) -> tuple[str, ...]:
+        """What the rule of a group looks at."""
+        reads = optimizer.reads(group)
+        return tuple(name for name in LAYERS if name in reads)
+
+    def _recorded(self, optimizer: "Optimizer") -> list[tuple[Tensor, dict[str, Any], Any]]:
+        """(weight, its group, its sums) of every matrix that has a gradient and a rule that looks at layers."""
+        idle = all(float(group["lr"]) == 0 for group in optimizer.param_groups)
+        recorded = []
+        known = {} if self._recorder is None else self._recorder.recorded()
+        for group, parameter in self._matrices(optimizer):
+            if parameter.grad is None or not self._read(optimizer, group):
+                continue
+            sums = known.get(parameter)
+            if sums is None and not idle and self._due(optimizer, parameter, group):
+                raise RuntimeError(
+                    f"{describe(optimizer, parameter)}: its layer's inputs were not recorded since the last step. Run "
+                    "the forward and backward passes through the model that was given as model=."
+                )
+            recorded.append((parameter, group, sums or _nothing(parameter)))
+        return recorded
+
+    def _collected(self, optimizer: "Optimizer", parameter: Tensor, group: dict[str, Any], sums: Any) -> Any:
+        """The sums since the last write of a weight: earlier ones of its period wait in its state, as gradients do."""
+        if group["period"] == 1:
+            return sums
+        state = optimizer.initialised(parameter, group)
+        totals = [
+            value if name not in state else state[name] + value for name, value in zip(_WAITING, sums, strict=True)
+        ]
+        last = (int(state["step"]) + 1) % group["period"] == 0
+        for name, total in zip(_WAITING, totals, strict=True):
+            if name in state:
+                state[name].copy_(torch.zeros_like(state[name]) if last else total)
+        return tuple(totals)
+
+    def _wants(self, weight: Tensor) -> tuple[str, ...]:
+        """What the coming step looks at of what the layer of this weight sees."""
+        optimizer = self._optimizer()
+        if optimizer is None:
+            return ()
+        grouped = [(id(group), len(group["params"])) for group in optimizer.param_groups]
+        if grouped != self._grouped:
+            self._groups_of, self._grouped = {}, grouped
+        if id(weight) not in self._groups_of:
+            self._groups_of.update({id(parameter): group for group, parameter in self._matrices(optimizer)})
+            self._groups_of.setdefault(id(weight), None)  # somebody else's: not looked for again in this step
+        group = self._groups_of[id(weight)]
+        return self._read(optimizer, group) if group is not None and self._due(optimizer, weight, group) else ()
+
+    @staticmethod
+    def _due(optimizer: "Optimizer", parameter: Tensor, group: Mapping[str, Any]) -> bool:
+        """Whether the coming write of a parameter looks at its layer; gradients that wait for it count as well."""
+        writes = optimizer.taken(parameter) // group["period"]
+        reads = optimizer.reads(group)
+        return any(writes % every == 0 for name in LAYERS for every in reads.get(name, ()))
+
+    @staticmethod
+    def _matrices(optimizer: "Optimizer") -> Iterator[tuple[dict[str, Any], Tensor]]:
+        """(group, parameter) of all that a rule for matrices writes."""
+        for group in optimizer.param_groups:
+            rules = optimizer.rules(group)
+            for parameter in group["params"]:
+                if not optimizer.entry_of(parameter, rules).flat:
+                    yield group, parameter
+
+
+def _nothing(parameter: Tensor, device: torch.device | str | None = None) -> tuple[Tensor, Tensor, int]:
+    out, into = matrix_shape(parameter)
+    place, dtype = device or parameter.device, memory_dtype(parameter)
+    return torch.zeros(into, into, dtype=dtype, device=place), torch.zeros(out, out, dtype=dtype, device=place), 0

@@ -1,0 +1,50 @@
+"""Rules as values: links that are put together into whatever writes the weights, or a memory behind them."""
+
+from nestlearn.rules.boxes import average, gradient, second_moment, slow, sum, sum_of_squares
+from nestlearn.rules.combine import Basis, chain, parallel, within
+from nestlearn.rules.deep import deep
+from nestlearn.rules.deep_adam import deep_adam
+from nestlearn.rules.forget import delta, delta_entries, delta_inputs
+from nestlearn.rules.link import Link, Linked, as_rule, written
+from nestlearn.rules.named import adam, muon
+from nestlearn.rules.newton import newton
+from nestlearn.rules.orthogonal import orthogonal, preconditioner
+from nestlearn.rules.secant import secant
+from nestlearn.rules.shape import features, keep_length, scale, unit_rows
+from nestlearn.rules.towards import precondition
+from nestlearn.rules.whiten import regress, whiten
+
+__all__ = [
+    "Basis",
+    "Link",
+    "Linked",
+    "adam",
+    "as_rule",
+    "average",
+    "chain",
+    "deep",
+    "deep_adam",
+    "delta",
+    "delta_entries",
+    "delta_inputs",
+    "features",
+    "gradient",
+    "keep_length",
+    "muon",
+    "newton",
+    "orthogonal",
+    "parallel",
+    "precondition",
+    "preconditioner",
+    "regress",
+    "scale",
+    "secant",
+    "second_moment",
+    "slow",
+    "sum",
+    "sum_of_squares",
+    "unit_rows",
+    "whiten",
+    "within",
+    "written",
+]

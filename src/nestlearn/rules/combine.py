@@ -1,0 +1,191 @@
+"""Links made of links: in a row, inside a basis, side by side."""
+
+from __future__ import annotations
+
+import operator
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from functools import reduce
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from nestlearn.memory.nesting import Consulted, Said, Scene, the_gradient
+from nestlearn.rules.link import Change, Link, Linked, gathered, once, whole
+from nestlearn.rules.words import grouped, in_words
+
+__all__ = ["Bases", "Basis", "Combined", "chain", "parallel", "within"]
+
+
+@dataclass(frozen=True, repr=False)
+class Combined(Link):
+    """A link that only holds others together: it is no part of its own, and their memories lie beside each other."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for item in fields(self):
+            value = getattr(self, item.name)
+            for each in value if isinstance(value, tuple) else ():
+                if not isinstance(each, Link | float | int):
+                    raise TypeError(f"{type(self).__name__}(): expected links such as average(...), got {each!r}")
+        names = Counter(memory.name for memory in self.link(torch.Size((2, 2)), the_gradient, the_gradient).memories)
+        for name, times in names.items():
+            if times > 1:
+                raise ValueError(f"{type(self).__name__}(): {times} memories are called {name!r}: give links a name=")
+
+    def located(self, prefix: str = "") -> Iterator[tuple[str, Link]]:
+        for _, each in self.inner():
+            yield from each.located(prefix)
+
+
+@dataclass(frozen=True, repr=False, init=False)
+class chain(Combined):
+    """One link after the other: each is given the gradient and the answer of the one before.
+
+    Args:
+        *links: at least none; without any the answer is the gradient.
+
+    Example:
+        >>> from nestlearn.rules import average, orthogonal
+        >>> chain(average(0.5, nesterov=True), orthogonal())
+        chain(average(0.5, nesterov=True), orthogonal())
+    """
+
+    links: tuple[Link, ...] = ()
+
+    def __init__(self, *links: Link, name: str | None = None) -> None:
+        object.__setattr__(self, "links", links)
+        object.__setattr__(self, "name", name)
+        self.__post_init__()
+
+    def rewritten(self, change: Change, prefix: str = "") -> Link | None:
+        return chain(*filter(None, (each.rewritten(change, prefix) for each in self.links)), name=self.name)
+
+    def _told(self) -> Iterator[str]:
+        yield from map(repr, self.links)
+
+    def link(self, shape: torch.Size, u: Said, a: Said) -> Linked:
+        parts = []
+        for each in self.links:
+            parts.append(each.link(shape, u, a))
+            a = parts[-1].answer
+        return Linked(a, *gathered(*parts), parts[-1].length if parts else None)
+
+
+class Bases(NamedTuple):
+    """A basis for matrices of one shape: its memories, and the two ways between the spaces."""
+
+    memories: tuple[Consulted, ...]
+    into: Callable[[Said], Said]
+    back: Callable[[Said], Said]
+
+
+@dataclass(frozen=True, repr=False)
+class Basis(Link):
+    """A link that other links may answer in: see ``within``. Alone it answers with a carried into the basis."""
+
+    @abstractmethod
+    def basis(self, shape: torch.Size, u: Said) -> Bases:
+        """The memories behind the basis, and the ways into it and back."""
+
+    def link(self, shape: torch.Size, u: Said, a: Said) -> Linked:
+        memories, into, _ = self.basis(shape, u)
+        return Linked(into(whole(a)), memories)
+
+
+@dataclass(frozen=True, repr=False)
+class within(Combined):
+    """Carry u and a into a basis, let a rule answer there, and carry its answer back through the same basis.
+
+    The way there and back changes lengths; the answer comes out as long as it was inside.
+
+    Args:
+        basis: a ``Basis``, ``whiten(...)`` say.
+        rule: what answers there.
+    """
+
+    basis: Basis
+    rule: Link
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.basis, Basis):
+            raise TypeError(
+                f"within(): basis must be a basis, such as whiten(...), got {self.basis!r}; a link that has no way "
+                "back goes before the rule: chain(link, rule)"
+            )
+        super().__post_init__()
+
+    def rewritten(self, change: Change, prefix: str = "") -> Link | None:
+        basis, rule = (each.rewritten(change, prefix) for each in (self.basis, self.rule))
+        if basis is None:
+            return rule
+        return within(basis, chain() if rule is None else rule)  # type: ignore[arg-type]
+
+    def link(self, shape: torch.Size, u: Said, a: Said) -> Linked:
+        memories, into, back = self.basis.basis(shape, u)
+        inside = self.rule.link(shape, once(into(u)), into(whole(a)))
+        found = once(whole(inside.answer))
+        carried = back(found)
+
+        def answer(scene: Scene) -> Tensor:
+            matrix = carried(scene)
+            length = torch.linalg.matrix_norm(found(scene), keepdim=True) if inside.length is None else inside.length
+            return matrix * (length / torch.linalg.matrix_norm(matrix, keepdim=True).clamp_min(1e-30))
+
+        words = Said(f"{carried.words}; length kept", answer)
+        return Linked(words, (*memories, *inside.memories), inside.numbers, inside.length)
+
+
+def weighed(answer: Tensor, weight: float) -> Tensor:
+    """weight * answer."""
+    return answer if not isinstance(weight, Tensor) and weight == 1 else weight * answer
+
+
+@dataclass(frozen=True, repr=False, init=False)
+class parallel(Combined):
+    """Links side by side: each is given u and a, and may look at the answers of those before it by their names.
+
+    Args:
+        *rules: the members.
+        combine: what is made of their answers a1, a2, ...: "sum", "mean", or a weighting ``weights``.
+        weights: one number a member.
+    """
+
+    rules: tuple[Link, ...] = ()
+    weights: tuple[float, ...] = ()
+
+    def __init__(self, *rules: Link, weights: tuple[float, ...] = (), name: str | None = None) -> None:
+        object.__setattr__(self, "rules", rules)
+        object.__setattr__(self, "weights", weights or (1.0,) * len(rules))
+        object.__setattr__(self, "name", name)
+        if len(self.weights) != len(rules) or not rules:
+            raise ValueError(f"parallel(): expected rules and one weight for each, got {len(rules)} and {weights}")
+        self.__post_init__()
+
+    def rewritten(self, change: Change, prefix: str = "") -> Link | None:
+        found = [
+            (each.rewritten(change, prefix), weight) for each, weight in zip(self.rules, self.weights, strict=True)
+        ]
+        left = [(each, weight) for each, weight in found if each is not None]
+        return parallel(*(each for each, _ in left), weights=tuple(weight for _, weight in left)) if left else None
+
+    def _told(self) -> Iterator[str]:
+        yield from map(repr, self.rules)
+        if set(self.weights) != {1.0}:
+            yield f"weights={self.weights!r}"
+
+    def link(self, shape: torch.Size, u: Said, a: Said) -> Linked:
+        a = once(whole(a))
+        parts = [each.link(shape, u, a) for each in self.rules]
+        answers = [whole(part.answer) for part in parts]
+        pairs = zip(answers, self.weights, strict=True)
+        words = " + ".join(each.words if w == 1 else f"{in_words(w)} * {grouped(each.words)}" for each, w in pairs)
+
+        def combined(scene: Scene) -> Tensor:
+            found = [weighed(each(scene), weight) for each, weight in zip(answers, self.weights, strict=True)]
+            return reduce(operator.add, found)
+
+        return Linked(Said(words, combined), *gathered(*parts))

@@ -1,0 +1,263 @@
+"""A link: one step from the gradient to the update, as a value that says which memories it asks and what it answers.
+
+    rule = chain(average(0.9, nesterov=True), orthogonal())
+
+A link is given the gradient u and the answer a of the link before it (u itself for the first one), consults memories,
+and answers in its turn. Links are frozen and made of plain settings: they are compared, printed, stored and changed as
+values. ``written`` is the one step from such a value to a ``Rule`` of the core, which writes.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import KW_ONLY, dataclass, field, fields, replace
+from typing import Any, ClassVar
+
+import torch
+
+from nestlearn.memory.nesting import Consult, Consulted, Said, the_gradient
+from nestlearn.memory.rules import GradientDescent, Rule, Scalar
+from nestlearn.rules.paths import parts, replaced, settings, without
+from nestlearn.rules.settings import check
+from nestlearn.targets import Target
+
+__all__ = ["Answer", "Link", "Linked", "as_rule", "gathered", "once", "whole", "written"]
+
+Change = Callable[[str, "Link"], "Link | None"]
+"""What becomes of a part of a rule, given its path."""
+
+Number = Callable[[Any], Scalar]
+"""A number that depends on how often a memory was written before."""
+
+
+@dataclass(frozen=True)
+class Answer(Said):
+    """What a link answers: a function of the scene, in words.
+
+    Args:
+        share: of an average that started at zero, the weight that its values have received by now. The answer is to be
+            divided by it; a link that divides anyway does both at once, ``whole`` does it alone.
+    """
+
+    share: Number | None = None
+
+    @property
+    def whole(self) -> Said:
+        """The answer with its division done."""
+        share = self.share
+        if share is None:
+            return self
+        return Said(self.words, lambda scene: self.function(scene) / scene.number(share))
+
+
+@dataclass(frozen=True)
+class Linked:
+    """A link between matrices, or entries, of one shape.
+
+    Args:
+        answer: the answer, once the memories have been consulted.
+        memories: what is consulted, in this order.
+        numbers: what the answer needs that depends on the time alone, by names under which ``scene.scalars`` has it.
+        length: Frobenius norm that the answer has in exact arithmetic, if the shape alone decides it.
+    """
+
+    answer: Said
+    memories: tuple[Consulted, ...] = ()
+    numbers: Mapping[str, Number] = field(default_factory=dict)
+    length: float | None = None
+
+
+@dataclass(frozen=True)
+class Link(ABC):
+    """One step from the gradient to the update.
+
+    Args:
+        name: of the link and of its memory in the state; None is the kind. A rule with two links of one name is
+            refused.
+    """
+
+    _: KW_ONLY
+    name: str | None = None
+
+    on_matrices: ClassVar[bool] = False
+    """Whether it acts on whole matrices; otherwise on every entry alone."""
+
+    smallest_side: ClassVar[int | None] = None
+    """A parameter is a matrix for it when both sides have at least this many entries; None leaves that to others."""
+
+    layer_rows: ClassVar[int | None] = None
+    """At most so many rows of a batch enter the covariances of what a layer sees; None takes all."""
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            check(f"{type(self).__name__}(): {item.name}", getattr(self, item.name), item.metadata)
+
+    @property
+    def label(self) -> str:
+        """The name, or the kind."""
+        return type(self).__name__ if self.name is None else self.name
+
+    @abstractmethod
+    def link(self, shape: torch.Size, u: Said, a: Said) -> Linked:
+        """Its memories and its answer.
+
+        Args:
+            shape: of the matrix [out, in]; of no meaning to links that act on entries.
+            u: the gradient, as it is seen where the link stands.
+            a: the answer of the link before, u for the first.
+        """
+
+    @property
+    def reads(self) -> Mapping[str, int]:
+        """What it looks at besides gradients, and every how many writes: "weights", or an observation by its name."""
+        return {}
+
+    @property
+    def observed(self) -> Target | None:
+        """The target whose measurement it reads."""
+        return None
+
+    nested: ClassVar[tuple[str, ...]] = ()
+    """Fields with links behind a memory of this one: their paths begin with its own."""
+
+    def inner(self) -> Iterator[tuple[str, Link]]:
+        """The links that it is made of, each with the name of the field that holds it."""
+        for item in fields(self):
+            value = getattr(self, item.name)
+            for each in value if isinstance(value, tuple) else (value,):
+                if isinstance(each, Link):
+                    yield item.name, each
+
+    def everything(self) -> Iterator[Link]:
+        """The link itself and all inside it."""
+        yield self
+        for _, each in self.inner():
+            yield from each.everything()
+
+    def located(self, prefix: str = "") -> Iterator[tuple[str, Link]]:
+        """Every part with its path: names from the outermost memory inwards, joined by dots."""
+        path = prefix + self.label
+        yield path, self
+        for name, each in self.inner():
+            yield from each.located(f"{path}." if name in self.nested else prefix)
+
+    def rewritten(self, change: Change, prefix: str = "") -> Link | None:
+        """The rule with ``change(path, part)`` in the place of each part, inner ones first; None takes a part away."""
+        path, new = prefix + self.label, {}
+        for name, each in self.inner():
+            new[name] = each.rewritten(change, f"{path}." if name in self.nested else prefix)
+        changed = {name: value for name, value in new.items() if value is not getattr(self, name)}
+        return change(path, replace(self, **changed) if changed else self)
+
+    def left(self) -> Link | None:
+        """What is there when this link is taken away."""
+        return None
+
+    def parts(self) -> dict[str, Link]:
+        """Every part of the rule by its path.
+
+        Example:
+            >>> from nestlearn.rules import average, chain, orthogonal
+            >>> chain(average(0.9), orthogonal()).parts()
+            {'average': average(), 'orthogonal': orthogonal()}
+        """
+        return parts(self)
+
+    def settings(self) -> dict[str, Any]:
+        """Every number, word and switch of the rule by its path, ``"average.retention"`` say."""
+        return settings(self)
+
+    def without(self, name: str) -> Link:
+        """The rule without one of its parts: the control that shows what the part is good for.
+
+        Args:
+            name: path of the part, or the end of one if no other path ends like it.
+
+        Raises:
+            ValueError: no part, or more than one, is called like this.
+        """
+        return without(self, name)
+
+    def replace(self, changes: Mapping[str, Any] | None = None, /, **more: Any) -> Link:
+        """The rule with other settings.
+
+        Args:
+            changes: path of a setting, or the end of one if no other path ends like it, -> value.
+            **more: the same for names without dots.
+
+        Raises:
+            ValueError: no setting, or more than one, is called like this.
+        """
+        return replaced(self, {**(changes or {}), **more})
+
+    def __repr__(self) -> str:
+        """The expression that makes an equal value; settings that have their default are left out."""
+        return f"{type(self).__name__}({', '.join(self._told())})"
+
+    def _told(self) -> Iterator[str]:
+        in_place = True
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if item.name == "name":
+                continue
+            if value == item.default:
+                in_place = False
+                continue
+            yield repr(value) if in_place and not item.kw_only else f"{item.name}={value!r}"
+        if self.name is not None:
+            yield f"name={self.name!r}"
+
+
+def as_rule(rule: Link | Rule) -> Rule:
+    """The core's rule of a link; a rule of the core is one already."""
+    return written(rule) if isinstance(rule, Link) else rule
+
+
+def gathered(*parts: Linked) -> tuple[tuple[Consulted, ...], dict[str, Number]]:
+    """The memories and the numbers of several links."""
+    memories = tuple(memory for part in parts for memory in part.memories)
+    return memories, {name: number for part in parts for name, number in part.numbers.items()}
+
+
+def once(said: Said) -> Said:
+    """The same, computed once a write however often it is asked."""
+    return Said(said.words, lambda scene: scene.once(said, said))
+
+
+def whole(a: Said) -> Said:
+    """An answer with nothing left to divide."""
+    return a.whole if isinstance(a, Answer) else a
+
+
+def written(link: Link, *, lr: Scalar = 1.0, retention: Scalar = 1.0) -> Rule:
+    """The core's rule that writes a memory with what a link makes of its gradients.
+
+    Args:
+        link: the rule as a value.
+        lr, retention: of the memory that is written; the adapter has its own for weights.
+    """
+    made: dict[Any, Linked] = {}
+    on_matrices = any(each.on_matrices for each in link.everything())
+
+    def linked(shape: torch.Size) -> Linked:
+        # What acts on entries alone is the same for every shape.
+        form = torch.Size(shape[-2:]) if on_matrices else torch.Size()
+        if form not in made:
+            made[form] = link.link(form, the_gradient, the_gradient)
+        return made[form]
+
+    def scalars_at(time: Any) -> Mapping[str, Scalar]:
+        return {name: number(time) for name, number in some.numbers.items()}
+
+    some = linked(torch.Size((2, 2)))
+    answer = whole(some.answer)
+    if answer is the_gradient and not some.memories:
+        return GradientDescent(lr=lr, retention=retention)
+    return Consult(
+        lr=lr,
+        retention=retention,
+        memories=lambda shape: linked(shape).memories,
+        combine=Said(answer.words, lambda scene: whole(linked(scene.gradient.shape).answer)(scene)),
+        scalars_at=scalars_at,
+    )

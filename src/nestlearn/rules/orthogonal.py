@@ -1,0 +1,113 @@
+"""The orthogonal matrix next to an answer (O10), afresh or through a memory that keeps what it takes (O18)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from nestlearn.memory.associative import AssociativeMemory
+from nestlearn.memory.models import Matrix, Parameters
+from nestlearn.memory.nesting import Consulted, Said, Scene
+from nestlearn.memory.objectives import orthogonality
+from nestlearn.memory.rules import Context, Rule, State, always
+from nestlearn.ops.matrix import newton_schulz
+from nestlearn.ops.preconditioner import initial_preconditioner, preconditioner_step
+from nestlearn.rules.link import Link, Linked, once, whole
+from nestlearn.rules.settings import among, count
+from nestlearn.rules.shape import SCALES, update_scale
+from nestlearn.rules.words import grouped
+
+__all__ = ["orthogonal", "preconditioner"]
+
+
+@dataclass(frozen=True, repr=False)
+class orthogonal(Link):
+    """Answers scale NS(a), all singular values of a moved to about one: what makes momentum Muon (O10, [NL] 52).
+
+    Newton-Schulz runs in bfloat16 where the device multiplies it natively, else in float32, and in float64 for float64.
+
+    Args:
+        steps: iterations.
+        scale: how long the answer is, see ``update_scale``.
+        normed: give it exactly the length of an orthogonal matrix; Newton-Schulz alone comes near.
+    """
+
+    on_matrices = True
+
+    steps: int = count(5)
+    scale: str = among("rms", SCALES)
+    normed: bool = False
+
+    def link(self, shape: torch.Size, u: Said, a: Said) -> Linked:
+        a, steps, factor = whole(a), self.steps, update_scale(shape, self.scale)
+        length = min(shape[-2:]) ** 0.5
+
+        def answer(scene: Scene) -> Tensor:
+            found = newton_schulz(a(scene), steps)
+            if self.normed:
+                found = found * (length / torch.linalg.matrix_norm(found, keepdim=True).clamp_min(1e-30))
+            return found if self.scale == "none" else found.mul_(factor)
+
+        words = f"NS({a.words})" if steps == 5 else f"NS({a.words}, {steps})"
+        words = words if self.scale == "none" else f"{SCALES[self.scale].format(a='u')} * {words}"
+        return Linked(Said(words, answer), length=factor * length)
+
+
+@dataclass(frozen=True, repr=False)
+class preconditioner(Link):
+    """The same by a memory R with the orthogonality objective, kept and written by one iteration a step (O18).
+
+    Args:
+        scale: as in ``orthogonal``.
+    """
+
+    on_matrices = True
+
+    scale: str = among("rms", SCALES)
+
+    def link(self, shape: torch.Size, u: Said, a: Said) -> Linked:
+        a, name, factor = once(whole(a)), self.label, update_scale(shape, self.scale)
+        tall, side = shape[-2] >= shape[-1], min(shape[-2:])
+
+        def rows(scene: Scene) -> Tensor:
+            matrix = a(scene)
+            norm = torch.linalg.matrix_norm(matrix, keepdim=True)
+            matrix = matrix / torch.where(norm > 0, norm, torch.ones_like(norm))
+            return matrix if tall else matrix.mT
+
+        def ridge(scene: Scene) -> Tensor:
+            # Relative to the mean eigenvalue 1 / side of the Gram matrix of normalised rows.
+            return torch.full((), 1e-3 / side, dtype=scene.gradient.dtype, device=scene.gradient.device)
+
+        memory = Consulted(
+            name,
+            AssociativeMemory(Matrix(side, side), orthogonality, _PreconditionerStep()),
+            key=Said(f"rows of {grouped(a.words)}, to length one", rows),
+            value=Said("orthonormal columns of the answer", ridge),
+            readout=Said("M", lambda answer, scene: answer if tall else answer.mT),
+        )
+        words = f"{SCALES[self.scale].format(a='u')} * {name}"
+        return Linked(Said(words, lambda scene: factor * scene.answers[name]), (memory,))
+
+
+@dataclass(frozen=True)
+class _PreconditionerStep(Rule):
+    """R <- R (15/8 I - 10/8 A + 3/8 A^2) with A = R S R^T, turned towards symmetry: O18's write."""
+
+    reads_gradients: ClassVar[bool] = False
+    update_is: ClassVar[str] = "M - (15/8 I - 10/8 A + 3/8 A^2) M, A = M S M^T"
+
+    def schedule(self, shape: torch.Size) -> Callable[[int], Hashable]:
+        return always
+
+    def update(self, state: State, gradients: Parameters, context: Context) -> tuple[Parameters, State]:
+        memory, key = context.parameters["weight"], context.key  # type: ignore[index]
+        identity = torch.eye(key.shape[-1], dtype=key.dtype, device=key.device)  # type: ignore[union-attr]
+        gram = key.mT @ key + context.value * identity  # type: ignore[union-attr, operator]
+        unseen = (memory == 0).all(-1).all(-1)[..., None, None]
+        started = torch.where(unseen, initial_preconditioner(gram), memory)
+        return {"weight": memory - preconditioner_step(started, gram)}, state
