@@ -83,7 +83,7 @@ def test_what_a_watching_optimizer_records_before_gradients_arrive_is_dropped() 
     task = Lines(delay=2)
     model, (optimizer,), _ = taken(task, lambda model: [optim.LayerMomentum(model.parameters(), 0.01, model=model)])
     first = optimizer.state[model[0].weight]["step"].item()
-    assert first == 10 and not optimizer._recorder._sums
+    assert first == 10 and not optimizer.layers._recorder._sums
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from nestlearn.optim.checks import describe, one_process
 from nestlearn.optim.lanes import matrix_shape, memory_dtype
 from nestlearn.optim.layer_inputs import LayerRecorder
+from nestlearn.optim.states import initialised
 
 if TYPE_CHECKING:
     from nestlearn.optim.optimizer import Optimizer
@@ -136,7 +137,7 @@ class Layers:
         """The sums since the last write of a weight: earlier ones of its period wait in its state, as gradients do."""
         if group["period"] == 1:
             return sums
-        state = optimizer.initialised(parameter, group)
+        state = initialised(optimizer, parameter, group)
         totals = [
             value if name not in state else state[name] + value for name, value in zip(_WAITING, sums, strict=True)
         ]

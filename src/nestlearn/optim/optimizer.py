@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from nestlearn.memory.rules import Rule
 from nestlearn.memory.times import refuse_capture
-from nestlearn.optim import checks, curvature
+from nestlearn.optim import checks, curvature, states
 from nestlearn.optim.compiled import CompiledLanes
 from nestlearn.optim.composed import Rules, check_places, default_settings, overridden
 from nestlearn.optim.elementwise import Choice
-from nestlearn.optim.lanes import Entry, Lane, Scalar, as_real, flatten, matrix_shape, memory_dtype
+from nestlearn.optim.lanes import Entry, Lane, Scalar, as_real, matrix_shape
 from nestlearn.optim.layers import LAYERS, Layers
 from nestlearn.optim.nonfinite import LetIn, check_gradients
 from nestlearn.optim.persistence import check_checkpoint, check_state, restore
@@ -96,7 +96,7 @@ class Optimizer(torch.optim.Optimizer):
             element = element or (gradient() if matrix is None else adam())
             settings = default_settings(matrix, element)
         self._matrix, self._element = matrix, element
-        self._layers = None if model is None else Layers(self, model)
+        self.layers = None if model is None else Layers(self, model)
         known = {*settings, *Common.__annotations__, "lr"}
         refuse_unknown(type(self).__name__, set(common) - known, known)
         self.compiles = common.pop("compile", False)
@@ -112,13 +112,13 @@ class Optimizer(torch.optim.Optimizer):
         super().__init__(params, Settings(defaults))
         self._choice.check(self.param_groups)
         checks.whole_matrices(self)
-        if self._layers is not None:
-            self._layers.watch()
+        if self.layers is not None:
+            self.layers.watch()
 
     @property
     def model(self) -> nn.Module | None:
         """The module whose layers are watched."""
-        return None if self._layers is None else self._layers.model
+        return None if self.layers is None else self.layers.model
 
     def matrix_rule(self, group: dict[str, Any]) -> Link | Rule | None:
         """The rule for matrices; None gives them the element-wise rule."""
@@ -142,7 +142,7 @@ class Optimizer(torch.optim.Optimizer):
 
     def observe(self, loss: Any) -> Observations:
         """Tensors that rules need besides gradients, measured before the step: name -> parameter -> tensor."""
-        found = {} if self._layers is None else self._layers.observe()
+        found = {} if self.layers is None else self.layers.observe()
         return {**found, **curvature.observe(self, loss)}
 
     @torch.no_grad()
@@ -157,14 +157,14 @@ class Optimizer(torch.optim.Optimizer):
         observations = self.observe(loss)
         for index, group in enumerate(self.param_groups):
             self._advance(index, group, observations)
-        if self._layers is not None:
-            self._layers.drop()
+        if self.layers is not None:
+            self.layers.drop()
         return loss
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         super().zero_grad(set_to_none)
-        if self._layers is not None:
-            self._layers.drop()
+        if self.layers is not None:
+            self.layers.drop()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; settings that it does not name take the optimizer's defaults."""
@@ -223,7 +223,7 @@ class Optimizer(torch.optim.Optimizer):
             self._choice = Choice.restored(type(self).__name__, self.__dict__.pop("_chosen"), self.param_groups)
             self._let_in = LetIn()
             model = self.__dict__.pop("_model")
-            self._layers = None if model is None else Layers(self, model)
+            self.layers = None if model is None else Layers(self, model)
             self._forget()
         for index, group in enumerate(self.param_groups):
             if not isinstance(group, Settings):  # loaded: a setting that the checkpoint does not know has its default
@@ -235,67 +235,19 @@ class Optimizer(torch.optim.Optimizer):
                 checks.settings(self, group)
             check_state(self)
         self._forget()
-        if self._layers is not None:
-            self._layers.watch()
+        if self.layers is not None:
+            self.layers.watch()
 
     @property
     def surprise(self) -> dict[str, Tensor]:
         """The latest surprise of each memory that records it, averaged over parameters: memory name -> 0-D tensor."""
-        found: dict[str, list[Tensor]] = {}
-        for values in self.state.values():
-            for name, tensor in values.items() if isinstance(values, dict) else ():
-                if isinstance(name, str) and name.endswith(".surprise"):
-                    found.setdefault(name.rpartition(".")[0], []).append(tensor.mean())
-        return {name: torch.stack(tensors).mean() for name, tensors in found.items()}
+        return states.surprise(self)
 
     def fresh_state(
         self, parameter: Tensor, group: dict[str, Any], device: torch.device | str | None = None
     ) -> dict[str, Tensor]:
         """What ``state[parameter]`` holds before the first write; on device "meta" only its names and shapes."""
-        entry = self.entry(parameter, group)
-        real = as_real(parameter.detach())
-        shape = tuple(real.shape) if entry.flat else matrix_shape(real)
-        like = torch.zeros(shape, dtype=memory_dtype(real), device=device or real.device)
-        generator = None
-        if like.device.type != "meta":
-            # The same draw for every parameter of a shape: their order and grouping then do not matter.
-            generator = torch.Generator(like.device).manual_seed(group.get("seed", 0))
-        made = entry.rule.init({"weight": like}, generator)
-        if set(made) - {"weight"}:
-            raise TypeError(
-                f"{type(self).__name__}: a rule for weights keeps what it remembers under the parameter's name, "
-                f"{{'weight': {{...}}}}; init of {type(entry.rule).__name__} returned the keys {sorted(made)}"
-            )
-        state = flatten(made.get("weight", {}))
-        if group["period"] > 1:
-            state["pending"] = torch.zeros(real.shape, dtype=like.dtype, device=like.device)
-            if self._layers is not None and not entry.flat:
-                state.update(self._layers.waiting(parameter, group, device))
-        return {"step": torch.zeros((), dtype=torch.float32), **state}
-
-    def layout(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
-        """The memories behind a parameter's rule by their names in the state, as tensors without data."""
-        fresh = self.fresh_state(parameter, group, device="meta")
-        return {name: leaf for name, leaf in fresh.items() if name != "step" and not name.startswith("pending")}
-
-    def initialised(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Any]:
-        """``state[parameter]``, with what this optimizer keeps there; entries of others are left alone."""
-        state = self.state[parameter]
-        if "step" not in state:
-            fresh = self.fresh_state(parameter, group)
-            left = sorted(set(fresh) & set(state))
-            if left:
-                raise RuntimeError(
-                    f"{type(self).__name__}: {checks.describe(self, parameter)}: the state holds {left} but no 'step'; "
-                    "clear it (optimizer.state[parameter].clear()) to start anew, or load a checkpoint"
-                )
-            state.update(fresh)
-        elif not isinstance(state["step"], Tensor):
-            state["step"] = torch.tensor(float(state["step"]), dtype=torch.float32)
-        if group["period"] > 1 and "pending" not in state:  # the period has changed since
-            fresh = self.fresh_state(parameter, group)
-            state.update({name: leaf for name, leaf in fresh.items() if name.startswith("pending")})
-        return state
+        return states.fresh(self, parameter, group, device)
 
     def taken(self, parameter: Tensor) -> int:
         """How many steps a parameter has taken."""
@@ -358,22 +310,22 @@ class Optimizer(torch.optim.Optimizer):
         parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
         if not parameters:
             return
-        states = [self.initialised(parameter, group) for parameter in parameters]
-        torch._foreach_add_([state["step"] for state in states], 1)
-        steps = [int(state["step"]) for state in states]
+        held = [states.initialised(self, parameter, group) for parameter in parameters]
+        torch._foreach_add_([state["step"] for state in held], 1)
+        steps = [int(state["step"]) for state in held]
         period = group["period"]
         gradients = [as_real(parameter.grad) for parameter in parameters]
         if period > 1:
             refuse_capture(steps)
-            for state, gradient in zip(states, gradients, strict=True):
+            for state, gradient in zip(held, gradients, strict=True):
                 state["pending"].add_(gradient)
         else:
-            gradients = [_with_waiting(state, gradient) for state, gradient in zip(states, gradients, strict=True)]
+            gradients = [states.with_waiting(state, gradient) for state, gradient in zip(held, gradients, strict=True)]
         if period > 1:
             due = [number for number, step in enumerate(steps) if step % period == 0]
             parameters = [parameters[number] for number in due]
             steps = [steps[number] for number in due]
-            gradients = [states[number]["pending"] for number in due]
+            gradients = [held[number]["pending"] for number in due]
             if not parameters:
                 return
         times = [step // period - 1 for step in steps]
@@ -419,8 +371,8 @@ class Optimizer(torch.optim.Optimizer):
 
     def _look(self, group: dict[str, Any]) -> None:
         """Have everything watched that the rule of a new group looks at."""
-        if self._layers is not None:
-            self._layers.follow()
+        if self.layers is not None:
+            self.layers.follow()
         elif set(LAYERS) & set(self.reads(group)):
             raise TypeError(
                 f"{type(self).__name__} reads the inputs of layers: pass model=, the module whose parameters it trains"
@@ -439,16 +391,6 @@ class Optimizer(torch.optim.Optimizer):
     def _forget(self) -> None:
         self._plans = {}
         self._made = []
-
-
-def _with_waiting(state: dict[str, Any], gradient: Tensor) -> Tensor:
-    """A gradient and those that have waited for the end of a period, where there is none any more."""
-    if "pending" not in state:
-        return gradient
-    waiting = state.pop("pending")
-    for name in ("pending_inputs", "pending_errors", "pending_rows"):
-        state.pop(name, None)
-    return waiting + gradient
 
 
 def _snapshot(value: Any) -> Any:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from nestlearn.memory.rules import Rule
+from nestlearn.optim import states
 from nestlearn.optim.checks import describe, whole_matrices
 from nestlearn.optim.compiled import CompiledLanes, Written, compile_lanes
 from nestlearn.optim.composed import Rules
@@ -180,7 +181,7 @@ class Plan:
             if kind not in stale:
                 continue
             if (kind, parameter.shape) not in layouts:
-                layouts[kind, parameter.shape] = optimizer.layout(parameter, group)
+                layouts[kind, parameter.shape] = states.layout(optimizer, parameter, group)
             misfit = _misfit(optimizer, parameter, layouts[kind, parameter.shape], written)
             if misfit and id(parameter) in written:
                 raise RuntimeError(misfit)

@@ -15,6 +15,9 @@ from nestlearn.errors import did_you_mean
 
 __all__ = ["COMMON", "Common", "Elementwise", "Settings", "default_of", "refuse_unknown", "structure"]
 
+_TORCHS = ("params", "param_names", "lr", "initial_lr")
+"""Keys of a group that are no settings of a rule."""
+
 Elementwise = Iterable[Tensor | nn.Module | str] | Callable[[str, Tensor], bool]
 
 
@@ -58,20 +61,34 @@ class Settings(dict[str, Any]):
     """A parameter group, or the defaults of one, that answers to ``momentum`` where it holds a ``retention``.
 
     One value is kept, whoever writes it last, and saved as ``retention``. Where there are ``betas``, torch's schedulers
-    write those, and ``momentum`` is nobody's name.
+    write those, and ``momentum`` is nobody's name. The settings of a composed rule are kept by their paths, and the end
+    of a path stands for it where no other ends alike: ``group["retention"]`` for ``"matrix.average.retention"``.
     """
 
     @staticmethod
     def of(values: dict[str, Any], defaults: Mapping[str, Any]) -> "Settings":
-        """``values`` as settings; a momentum among them is the retention that ``defaults`` have."""
-        settings = Settings(values)
-        if dict.__contains__(settings, "momentum") and "retention" in defaults and "betas" not in defaults:
-            settings["retention"] = dict.pop(settings, "momentum")
+        """``values`` as settings, under the names that ``defaults`` have.
+
+        Raises:
+            ValueError: the end of a path that more than one path has.
+        """
+        known, settings = Settings(defaults), Settings()
+        for name, value in values.items():
+            place = name if name in _TORCHS else known._name(name, strict=True)
+            dict.__setitem__(settings, place, value)
         return settings
 
-    def _name(self, name: Any) -> Any:
-        alias = name == "momentum" and dict.__contains__(self, "retention") and not dict.__contains__(self, "betas")
-        return "retention" if alias else name
+    def _name(self, name: Any, *, strict: bool = False) -> Any:
+        """The key that a name stands for: itself, that of a momentum, or the only path that ends like it."""
+        if dict.__contains__(self, name) or not isinstance(name, str):
+            return name
+        wanted = "retention" if name == "momentum" and not dict.__contains__(self, "betas") else name
+        if dict.__contains__(self, wanted):
+            return wanted
+        paths = [key for key in self if isinstance(key, str) and key.endswith(f".{wanted}")]
+        if len(paths) > 1 and strict:
+            raise ValueError(f"the setting {name!r} could be any of {', '.join(paths)}: give its path")
+        return paths[0] if len(paths) == 1 else name
 
     def __getitem__(self, name: str) -> Any:
         return dict.__getitem__(self, self._name(name))
