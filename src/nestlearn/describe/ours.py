@@ -137,10 +137,12 @@ def _locate(key: str, roles: Mapping[str, Memory]) -> tuple[str | None, list[str
     "momentum.rule.outer.momentum.model.inner" is the inner matrix of the memory that writes the outer matrix of the
     momentum: its role is "momentum.momentum".
     """
-    first, *rest = key.split(".")
-    role = _join(WEIGHTS, first)
-    if role not in roles:
-        return None, rest
+    names = key.split(".")
+    starts = [".".join(names[: count + 1]) for count in range(len(names))]
+    start = next((start for start in starts if _join(WEIGHTS, start) in roles), None)
+    if start is None:
+        return None, names[1:]
+    role, rest = _join(WEIGHTS, start), names[start.count(".") + 1 :]
     while rest[0] == "rule" and len(rest) > 2 and _join(role, rest[2]) in roles:
         role, rest = _join(role, rest[2]), rest[3:]
     return role, rest

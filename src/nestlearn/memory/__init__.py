@@ -5,7 +5,7 @@ from nestlearn.memory.boxes import average_box, bias_corrected, sum_box
 from nestlearn.memory.levels import frequency, levels
 from nestlearn.memory.models import MLP, Constant, Matrix, Model
 from nestlearn.memory.momentum import InnerMomentum
-from nestlearn.memory.nesting import Consult, Consulted, Scene
+from nestlearn.memory.nesting import Consult, Consulted, Said, Scene
 from nestlearn.memory.objectives import (
     L2,
     DotProduct,
@@ -44,6 +44,7 @@ __all__ = [
     "Orthogonality",
     "Quadratic",
     "Rule",
+    "Said",
     "Scene",
     "average_box",
     "bias_corrected",

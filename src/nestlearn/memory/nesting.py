@@ -85,7 +85,7 @@ class Consulted:
     """A memory behind a rule: what it is shown, what it is asked, and what is made of its answer.
 
     Args:
-        name: stable key of its state and of its answer.
+        name: stable key of its state and of its answer; a path with dots is one of nested dictionaries.
         memory: the memory. A box of one number is held once for every entry of the gradient, any other once for every
             matrix.
         key, value: what it is written with.
@@ -215,10 +215,13 @@ class Consult(Rule):
         return lambda time: tuple(happens(time) for happens in members)
 
     def init(self, parameters: Parameters, generator: torch.Generator | None = None) -> State:
-        return {
-            name: {member.name: member.init(tensor, generator) for member in self.memories(tensor.shape)}
-            for name, tensor in parameters.items()
-        }
+        state: State = {}
+        for name, tensor in parameters.items():
+            state[name] = {}
+            for member in self.memories(tensor.shape):
+                *path, last = member.name.split(".")
+                _inside(state[name], path)[last] = member.init(tensor, generator)
+        return state
 
     def update(self, state: State, gradients: Parameters, context: Context) -> tuple[Parameters, State]:
         updates: Parameters = {}
@@ -229,7 +232,16 @@ class Consult(Rule):
             scene = Scene(gradient, parameter, context.time, context.observations, scalars, context.inplace, context.lr)
             written[name] = {}
             for member in self.memories(gradient.shape):
-                answer, written[name][member.name] = member.consult(state[name][member.name], scene)
+                *path, last = member.name.split(".")
+                answer, new = member.consult(_inside(state[name], path)[last], scene)
+                _inside(written[name], path)[last] = new
                 scene.answers[member.name] = answer
             updates[name] = self.combine(scene)
         return updates, written
+
+
+def _inside(state: State, path: list[str]) -> State:
+    """The dictionary at a path, made where it is missing."""
+    for name in path:
+        state = state.setdefault(name, {})
+    return state

@@ -84,7 +84,8 @@ class CompiledLanes:
         rule = as_rule(self._make_rule(settings))
         for place, (line, gradient, held) in enumerate(zip(lines, gradients, buffers, strict=True)):
             time, *scalars = each[place].unbind(0)
-            context = Context(time=time, lr=lr, scalars=dict(zip(names, scalars, strict=True)))
+            seen = {"weight": line.to(memory_dtype(line))}
+            context = Context(time=time, lr=lr, scalars=dict(zip(names, scalars, strict=True)), parameters=seen)
             update = remember(rule, gradient.to(memory_dtype(line)), held, context)
             step_weights([line], [update], lr, retention)
 

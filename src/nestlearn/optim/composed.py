@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from nestlearn.memory.rules import Rule
-from nestlearn.rules import Link, as_rule
+from nestlearn.rules import Link, as_rule, to_data
 
 __all__ = ["Rules", "check_places", "default_settings", "overridden"]
 
@@ -49,6 +49,12 @@ class Rules:
                 found.setdefault(name, set()).add(every)
         return {name: frozenset(paces) for name, paces in found.items()}
 
+    def sees_weights(self, *, flat: bool) -> bool:
+        """Whether the rule for entries (``flat``), or that for matrices, looks at the weights themselves."""
+        if not flat:
+            return "weights" in self.reads
+        return isinstance(self.element, Link) and any("weights" in link.reads for link in self.element.everything())
+
     @cached_property
     def smallest_side(self) -> int:
         """A parameter is a matrix when both sides have at least this many entries."""
@@ -69,11 +75,11 @@ def check_places(who: str, matrix: Any, element: Any) -> None:
 
 
 def default_settings(matrix: Link | None, element: Link | None) -> dict[str, Any]:
-    """The settings of both rules by path: those of the group that a rule is made from."""
-    found: dict[str, Any] = {}
-    for place, rule in (("matrix", matrix), ("element", element)):
-        if rule is not None:
-            found.update({f"{place}.{path}": value for path, value in rule.settings().items()})
+    """The settings of both rules by path, those of a group that they are made from, and both as data under "rule"."""
+    pairs = [(place, rule) for place, rule in (("matrix", matrix), ("element", element)) if rule is not None]
+    found: dict[str, Any] = {"rule": {place: to_data(rule, functions=True) for place, rule in pairs}}
+    for place, rule in pairs:
+        found.update({f"{place}.{path}": value for path, value in rule.settings().items()})
     return found
 
 

@@ -81,4 +81,5 @@ class DeepAdam(Optimizer):
             first=first,
             second=second,
             eps=group["eps"],
+            name="",
         )

@@ -97,6 +97,9 @@ class Lane:
             sizes = [weight.numel() for weight in weights]
             joined = torch.cat([gradient.reshape(-1) for gradient in gradients]).to(memory_dtype(weights[0]))
             context = self._context(times, lr, partial(_over_entries, joined, sizes))
+            if self.reads_weights:
+                line = torch.cat([weight.reshape(-1) for weight in weights]).to(joined.dtype)
+                context = replace(context, parameters={"weight": line})
             update = self._remember(joined, self.places, context)
             step_weights(weights, list(update.split(sizes)), lr, retention)
 
@@ -134,6 +137,8 @@ class Lane:
         for start in range(0, weight.numel(), size):
             block = slice(start, start + size)
             buffers = {name: buffer[block] for name, buffer in held.items()}
+            if self.reads_weights:
+                context = replace(context, parameters={"weight": line[block].to(memory_dtype(weight))})
             update = remember(self.rule, gradient[block].to(memory_dtype(weight)), buffers, context)
             step_weights([line[block]], [update], lr, retention)
         if not weight.is_contiguous():

@@ -80,9 +80,9 @@ class LayerMomentum(Optimizer):
         seen = {name: group[name] for name in ("damping", "refresh")}
         kept = group["covariance_retention"]
         if group["readout"] == "identity":
-            return chain(momentum, regress(kept, **seen)) if group["memory"] else momentum
+            return chain(momentum, regress(kept, **seen, name="")) if group["memory"] else momentum
         if not group["memory"]:
             return chain(momentum, orthogonal(normed=True))
         sides = "both" if group["sides"] == "both" else "inputs"
-        basis = whiten(kept, sides=sides, of="layers", **seen)
+        basis = whiten(kept, sides=sides, of="layers", **seen, name="")
         return chain(momentum, within(basis, orthogonal(scale="none")), scale())

@@ -35,7 +35,7 @@ __all__ = ["Common", "Optimizer", "Params"]
 Params = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
 Observations = dict[str, dict[Tensor, Tensor]]
 
-_NO_SETTINGS_OF_RULES = {*COMMON, "lr", "elementwise_base", "momentum"}
+_NO_SETTINGS_OF_RULES = {*COMMON, "lr", "elementwise_base", "momentum", "rule"}
 """Settings that no rule is made from."""
 
 
@@ -104,7 +104,7 @@ class Optimizer(torch.optim.Optimizer):
         self._let_in = LetIn()
         self._forget()
         defaults = {"lr": lr, **COMMON, "elementwise_base": None, **settings, **common}
-        if not {"retention", "betas"} & set(settings):
+        if not any(name.rpartition(".")[-1] in ("retention", "betas") for name in settings):
             # torch's cyclic schedulers want a momentum to write; where nothing is remembered, nobody reads it.
             defaults["momentum"] = 0.0
         # torch adds names of its own to ``defaults`` later.

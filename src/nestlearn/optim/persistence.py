@@ -13,6 +13,7 @@ from torch import Tensor
 
 from nestlearn.optim.checks import describe
 from nestlearn.optim.settings import COMMON
+from nestlearn.rules import difference
 
 if TYPE_CHECKING:
     from nestlearn.optim.optimizer import Optimizer
@@ -46,6 +47,21 @@ def check_checkpoint(optimizer: "Optimizer", given: Mapping[str, Any]) -> None:
                     f"{who}: group {number} has none of the settings {sorted(wanted)}: the checkpoint is from another "
                     f"optimizer. It holds {sorted(map(str, given['state'].get(first, {})))} for {where}."
                 )
+    _check_rule(optimizer, given)
+
+
+def _check_rule(optimizer: "Optimizer", given: Mapping[str, Any]) -> None:
+    """Raise ValueError if a checkpoint was written by another rule; numbers and switches are the groups'."""
+    own = optimizer.defaults.get("rule")
+    if own is None:
+        return
+    for number, settings in enumerate(given["param_groups"]):
+        found = difference(own, settings["rule"]) if isinstance(settings.get("rule"), Mapping) else ["it has none"]
+        if found:
+            raise ValueError(
+                f"{type(optimizer).__name__}.load_state_dict: group {number} was written by another rule: "
+                f"{'; '.join(found)}. Make the optimizer with the rule of the checkpoint, or start anew"
+            )
 
 
 def restore(optimizer: "Optimizer", saved: Mapping[str, Any]) -> None:

@@ -140,7 +140,7 @@ class Plan:
         for members in alike.values():
             members.sort(key=lambda number: stack.places[id(parameters[number])])
             places = [stack.places[id(parameters[number])] for number in members]
-            self._lanes.append(Lane(rule, stack, places, kind.own_lr, "weights" in rules.reads, schedule))
+            self._lanes.append(Lane(rule, stack, places, kind.own_lr, rules.sees_weights(flat=kind.flat), schedule))
             self._order.append(members)
 
     def _schedule(self, rule: Rule, kind: _Kind) -> Callable[[int], Hashable]:

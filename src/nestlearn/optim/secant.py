@@ -94,5 +94,6 @@ class SecantMomentum(Optimizer):
             **{name: group[name] for name in names},
             of="gradient" if self.model is None else "layers",
             learns=group["memory"],
+            name="",
         )
         return chain(learned, orthogonal(group["steps"]))

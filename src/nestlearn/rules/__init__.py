@@ -2,6 +2,7 @@
 
 from nestlearn.rules.boxes import average, gradient, second_moment, slow, sum, sum_of_squares
 from nestlearn.rules.combine import Basis, chain, parallel, within
+from nestlearn.rules.data import difference, from_data, to_data
 from nestlearn.rules.deep import deep
 from nestlearn.rules.deep_adam import deep_adam
 from nestlearn.rules.forget import delta, delta_entries, delta_inputs
@@ -9,6 +10,7 @@ from nestlearn.rules.link import Link, Linked, as_rule, written
 from nestlearn.rules.named import adam, muon
 from nestlearn.rules.newton import newton
 from nestlearn.rules.orthogonal import orthogonal, preconditioner
+from nestlearn.rules.pace import every, outer
 from nestlearn.rules.secant import secant
 from nestlearn.rules.shape import features, keep_length, scale, unit_rows
 from nestlearn.rules.towards import precondition
@@ -27,12 +29,16 @@ __all__ = [
     "delta",
     "delta_entries",
     "delta_inputs",
+    "difference",
+    "every",
     "features",
+    "from_data",
     "gradient",
     "keep_length",
     "muon",
     "newton",
     "orthogonal",
+    "outer",
     "parallel",
     "precondition",
     "preconditioner",
@@ -43,6 +49,7 @@ __all__ = [
     "slow",
     "sum",
     "sum_of_squares",
+    "to_data",
     "unit_rows",
     "whiten",
     "within",

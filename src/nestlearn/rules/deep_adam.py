@@ -53,30 +53,32 @@ class deep_adam(RowLink):
         # Rows of d entries of mean square one have length sqrt(d): memories deal in rows of unit length.
         length = min(shape[-2:]) ** 0.5
 
+        m, v, previous, momentum, second_moment = map(self.memory, ("m", "v", "previous", "momentum", "second_moment"))
+
         def deviation(scene: Scene) -> Tensor:
-            return as_rows((u(scene) - scene.answers["m"]) / _positive(scene.answers["v"]).sqrt()).div(length)
+            return as_rows((u(scene) - scene.answers[m]) / _positive(scene.answers[v]).sqrt()).div(length)
 
         def relative_square(scene: Scene) -> Tensor:
-            ratio = u(scene).square() / _positive(scene.answers["v"])
+            ratio = u(scene).square() / _positive(scene.answers[v])
             return as_rows(ratio.clamp_max(CEILING).sub_(1)).div(length)
 
         def answer(scene: Scene) -> Tensor:
             answers, form = scene.answers, u(scene).shape
             # Counted in sqrt(v), a correction of an entry that has never had a gradient is zero.
-            momentum = from_rows(answers["momentum"], form) * answers["v"].sqrt() + answers["m"]
-            rest = from_rows(answers["second_moment"], form).add_(1).clamp_min_(FLOOR)
-            return momentum / ((answers["v"] * rest).sqrt() + self.eps)
+            first = from_rows(answers[momentum], form) * answers[v].sqrt() + answers[m]
+            rest = from_rows(answers[second_moment], form).add_(1).clamp_min_(FLOOR)
+            return first / ((answers[v] * rest).sqrt() + self.eps)
 
         said = u.words
         square = Said(f"{said}^2", lambda scene: u(scene).square())
-        words = f"(m + sqrt(v) momentum) / (sqrt(v max(1 + second_moment, {FLOOR:g})) + {in_words(self.eps)})"
+        words = f"({m} + sqrt({v}) {momentum}) / (sqrt({v} max(1 + {second_moment}, {FLOOR:g})) + {in_words(self.eps)})"
         memories = (
-            average_box("m", self.first, u, readout=bias_corrected(self.first)),
-            average_box("v", self.second, square, readout=bias_corrected(self.second)),
-            sum_box("previous", 0.0, u, fresh=False),
-            self._learned("momentum", length, shape, u, Said(f"rows of ({said} - m) / sqrt(d v)", deviation)),
+            average_box(m, self.first, u, readout=bias_corrected(self.first)),
+            average_box(v, self.second, square, readout=bias_corrected(self.second)),
+            sum_box(previous, 0.0, u, fresh=False),
+            self._learned(momentum, length, shape, u, Said(f"rows of ({said} - {m}) / sqrt(d {v})", deviation)),
             self._learned(
-                "second_moment", length, shape, u, Said(f"rows of ({said}^2 / v - 1) / sqrt(d)", relative_square)
+                second_moment, length, shape, u, Said(f"rows of ({said}^2 / {v} - 1) / sqrt(d)", relative_square)
             ),
         )
         return Linked(Said(words, answer), memories)
@@ -85,7 +87,7 @@ class deep_adam(RowLink):
         return Consulted(
             name,
             self.rows_memory(min(shape[-2:]), l2),
-            key=rows_of(Said("previous", lambda scene: scene.answers["previous"])),
+            key=rows_of(Said(self.memory("previous"), lambda scene: scene.answers[self.memory("previous")])),
             value=value,
             query=rows_of(u),
             readout=Said("sqrt(d) M", lambda answer, scene: answer * length),

@@ -73,8 +73,8 @@ class Link(ABC):
     """One step from the gradient to the update.
 
     Args:
-        name: of the link and of its memory in the state; None is the kind. A rule with two links of one name is
-            refused.
+        name: of the link and of its memory in the state; None is the kind. Memories of a link that has several lie
+            below its name, or without one if that is empty. A rule with two memories of one name is refused.
     """
 
     _: KW_ONLY
@@ -96,7 +96,11 @@ class Link(ABC):
     @property
     def label(self) -> str:
         """The name, or the kind."""
-        return type(self).__name__ if self.name is None else self.name
+        return self.name or type(self).__name__
+
+    def memory(self, part: str) -> str:
+        """The name of one of several memories: a path."""
+        return part if self.name == "" else f"{self.label}.{part}"
 
     @abstractmethod
     def link(self, shape: torch.Size, u: Said, a: Said) -> Linked:

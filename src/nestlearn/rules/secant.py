@@ -80,14 +80,15 @@ class secant(Link):
 
     def link(self, shape: torch.Size, u: Said, a: Said) -> Linked:
         a, kept, rho = once(whole(a)), self.retention, self.rho
-        memories = (_past("momentum", kept, a),)
+        momentum, learned = self.memory("momentum"), self.memory("secant")
+        memories = (_past(momentum, kept, a),)
         if self.learns:
-            memories += (_past("weights", kept, Said("W", lambda scene: scene.parameter)),)
+            memories += (_past(self.memory("weights"), kept, Said("W", lambda scene: scene.parameter)),)
             if self.keys != "displacement":
                 memories += covariance_boxes(
                     shape,
                     u,
-                    ("inputs", "errors"),
+                    {side: self.memory(side) for side in ("inputs", "errors")},
                     watched=self.of == "layers",
                     retention=self.covariance_retention,
                     refresh=self.refresh,
@@ -95,40 +96,53 @@ class secant(Link):
             memories += (self._memory(a),)
 
         def answer(scene: Scene) -> Tensor:
-            found = torch.lerp(a(scene), scene.answers["momentum"], _share_of_past(scene, kept))
+            found = torch.lerp(a(scene), scene.answers[momentum], _share_of_past(scene, kept))
             if self.learns:
-                found = found + rho * scene.answers[self.label]
+                found = found + rho * scene.answers[learned]
             return torch.lerp(a(scene), found, kept) if self.nesterov else found
 
-        words = f"m' + {in_words(rho)} {self.label}" if self.learns else "m'"
+        words = f"m' + {in_words(rho)} {learned}" if self.learns else "m'"
         words = f"{in_words(1 - kept)} {a.words} + {in_words(kept)} ({words})" if self.nesterov else words
-        return Linked(Said(f"{words}; m' = momentum with {a.words}", answer), memories)
+        return Linked(Said(f"{words}; m' = {momentum} with {a.words}", answer), memories)
 
     def _memory(self, a: Said) -> Consulted:
         """The linear memory: every entry of a matrix is a pair, its keys the entry of each transform of D."""
-        names, kept = KEYS[self.keys], self.retention
+        names, kept, momentum = KEYS[self.keys], self.retention, self.memory("momentum")
         rule = LeastSquares(discount=self.memory_retention, ridge=self.ridge)
         # Wanted as key and as query.
-        keys = once(Said(", ".join(_KEY_WORDS[name] for name in names), lambda scene: _transforms(scene, names)))
+        keys = once(Said(", ".join(_KEY_WORDS[name] for name in names), lambda scene: self._transforms(scene, names)))
 
         def per_gradient(tensor: Tensor, scene: Scene) -> Tensor:
             # Relative errors count: late, small gradients weigh as much as the first; a floor keeps squares finite.
-            sizes = torch.linalg.matrix_norm(torch.stack([a(scene), scene.answers["momentum"]]))
+            sizes = torch.linalg.matrix_norm(torch.stack([a(scene), scene.answers[momentum]]))
             return tensor / sizes.amax(0).clamp_min(1e-12)[..., None, None]
 
         def change(scene: Scene) -> Tensor:
-            return per_gradient((a(scene) - scene.answers["momentum"]).flatten(-2).unsqueeze(-1), scene)
+            return per_gradient((a(scene) - scene.answers[momentum]).flatten(-2).unsqueeze(-1), scene)
 
         return Consulted(
-            self.label,
+            self.memory("secant"),
             AssociativeMemory(Matrix(len(names), 1), l2, rule),
-            key=Said(f"{keys.words}; D = W - weights", lambda scene: per_gradient(keys(scene), scene)),
-            value=Said(f"{a.words} - momentum, entry by entry", change),
+            key=Said(f"{keys.words}; D = W - {self.memory('weights')}", lambda scene: per_gradient(keys(scene), scene)),
+            value=Said(f"{a.words} - {momentum}, entry by entry", change),
             # The average that now includes the present lies closer to the present weights by the share of the past.
             query=Said("the same keys, shortened", lambda scene: _share_of_past(scene, kept) * keys(scene)),
             readout=Said("M as a matrix", lambda answer, scene: answer.view(a(scene).shape)),
             track=True,
         )
+
+    def _transforms(self, scene: Scene, names: tuple[str, ...]) -> Tensor:
+        """D and its products with A and B, each as long as D: [*B, out * in, number of keys]."""
+        # At the first write there is nothing to compare with yet.
+        started = scene.number(lambda time: float(time > 0))
+        moved: Tensor = started * (scene.parameter - scene.answers[self.memory("weights")])  # type: ignore[operator]
+        length = torch.linalg.matrix_norm(moved, keepdim=True)
+        found = []
+        for name in names:
+            key = moved @ scene.answers[self.memory("inputs")] if "A" in name else moved
+            key = scene.answers[self.memory("errors")] @ key if "B" in name else key
+            found.append((key * (length / torch.linalg.matrix_norm(key, keepdim=True).clamp_min(1e-30))).flatten(-2))
+        return torch.stack(found, -2).mT
 
 
 def _past(name: str, kept: float, value: Said) -> Consulted:
@@ -145,17 +159,3 @@ def _share_of_past(scene: Scene, kept: float) -> Tensor | float:
     if kept >= 1:
         return 1.0
     return scene.number(lambda time: kept * (1 - kept**time) / (1 - kept ** (time + 1)))
-
-
-def _transforms(scene: Scene, names: tuple[str, ...]) -> Tensor:
-    """D and its products with A and B, each as long as D: [*B, out * in, number of keys]."""
-    # At the first write there is nothing to compare with yet.
-    started = scene.number(lambda time: float(time > 0))
-    moved: Tensor = started * (scene.parameter - scene.answers["weights"])  # type: ignore[operator]
-    length = torch.linalg.matrix_norm(moved, keepdim=True)
-    found = []
-    for name in names:
-        key = moved @ scene.answers["inputs"] if "A" in name else moved
-        key = scene.answers["errors"] @ key if "B" in name else key
-        found.append((key * (length / torch.linalg.matrix_norm(key, keepdim=True).clamp_min(1e-30))).flatten(-2))
-    return torch.stack(found, -2).mT

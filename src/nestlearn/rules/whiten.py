@@ -25,7 +25,7 @@ SIDES = ("both", "inputs")
 def covariance_boxes(
     shape: torch.Size,
     u: Said,
-    sides: tuple[str, ...],
+    names: Mapping[str, str],
     *,
     watched: bool,
     retention: float,
@@ -37,26 +37,26 @@ def covariance_boxes(
     Args:
         shape: [out, in].
         u: the gradient, whose rows and columns stand for inputs and errors if the layer is not ``watched``.
-        sides: which of the two.
+        names: which of the two, and what they are called.
         watched: whether what the layer sees is observed.
         retention: of the boxes.
         refresh: every how many writes they are shown a covariance, and read anew.
         readout: what is made of the average; kept until the next one.
     """
+    sizes = {"inputs": shape[-1], "errors": shape[-2]}
     return tuple(
-        _covariance_box(name, shape[-1 if name == "inputs" else -2], u, watched, retention, refresh, readout)
-        for name in ("inputs", "errors")
-        if name in sides
+        _covariance_box(side, name, sizes[side], u, watched, retention, refresh, readout)
+        for side, name in names.items()
     )
 
 
 def _covariance_box(
-    name: str, size: int, u: Said, watched: bool, retention: float, refresh: int, readout: Said | None
+    side: str, name: str, size: int, u: Said, watched: bool, retention: float, refresh: int, readout: Said | None
 ) -> Consulted:
     def covariance(scene: Scene) -> Tensor:
         if watched:
-            return scene.observations[name]
-        rows = u(scene) if name == "inputs" else u(scene).mT
+            return scene.observations[side]
+        rows = u(scene) if side == "inputs" else u(scene).mT
         return rows.mT @ rows
 
     def value(scene: Scene) -> Tensor:
@@ -73,7 +73,7 @@ def _covariance_box(
     return average_box(
         name,
         retention,
-        Said(f"covariance of {(seen if watched else unseen)[name]}", value),
+        Said(f"covariance of {(seen if watched else unseen)[side]}", value),
         shape=(size, size),
         readout=readout,
         every=refresh,
@@ -115,34 +115,35 @@ class whiten(Basis):
         return dict.fromkeys(seen, self.refresh) if self.of == "layers" else {}
 
     def basis(self, shape: torch.Size, u: Said) -> Bases:
-        sides = ("inputs", "errors") if self.sides == "both" else ("inputs",)
+        both = self.sides == "both"
+        names = {side: self.memory(side) for side in (("inputs", "errors") if both else ("inputs",))}
+        inputs, errors = self.memory("inputs"), self.memory("errors")
         readout = Said("Z with Z M Z^T = I", lambda covariance, scene: cholesky_whitener(covariance, self.damping))
         memories = covariance_boxes(
             shape,
             u,
-            sides,
+            names,
             watched=self.of == "layers",
             retention=self.retention,
             refresh=self.refresh,
             readout=readout,
         )
-        both = self.sides == "both"
 
         def into(a: Said) -> Said:
             def answer(scene: Scene) -> Tensor:
-                matrix = a(scene) @ scene.answers["inputs"].mT
-                return scene.answers["errors"] @ matrix if both else matrix
+                matrix = a(scene) @ scene.answers[inputs].mT
+                return scene.answers[errors] @ matrix if both else matrix
 
-            words = f"{grouped(a.words)} inputs^T"
-            return Said(f"errors {words}" if both else words, answer)
+            words = f"{grouped(a.words)} {inputs}^T"
+            return Said(f"{errors} {words}" if both else words, answer)
 
         def back(a: Said) -> Said:
             def answer(scene: Scene) -> Tensor:
-                matrix = scene.answers["errors"].mT @ a(scene) if both else a(scene)
-                return matrix @ scene.answers["inputs"]
+                matrix = scene.answers[errors].mT @ a(scene) if both else a(scene)
+                return matrix @ scene.answers[inputs]
 
-            words = f"{grouped(a.words)} inputs"
-            return Said(f"errors^T {words}" if both else words, answer)
+            words = f"{grouped(a.words)} {inputs}"
+            return Said(f"{errors}^T {words}" if both else words, answer)
 
         return Bases(memories, into, back)
 
@@ -174,9 +175,9 @@ class regress(Link):
         return {"inputs": self.refresh} if self.of == "layers" else {}
 
     def link(self, shape: torch.Size, u: Said, a: Said) -> Linked:
-        a, damping = whole(a), self.damping
+        a, damping, inputs = whole(a), self.damping, self.memory("inputs")
         memories = covariance_boxes(
-            shape, u, ("inputs",), watched=self.of == "layers", retention=self.retention, refresh=self.refresh
+            shape, u, {"inputs": inputs}, watched=self.of == "layers", retention=self.retention, refresh=self.refresh
         )
-        words = f"{grouped(a.words)} (inputs + {in_words(damping)} I)^-1"
-        return Linked(Said(words, lambda scene: solve_ridge(scene.answers["inputs"], a(scene), damping)), memories)
+        words = f"{grouped(a.words)} ({inputs} + {in_words(damping)} I)^-1"
+        return Linked(Said(words, lambda scene: solve_ridge(scene.answers[inputs], a(scene), damping)), memories)

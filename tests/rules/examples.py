@@ -1,0 +1,112 @@
+"""Rules of every kind, and a loop that steps with one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+import nestlearn as nl
+from nestlearn.rules import (
+    Link,
+    adam,
+    average,
+    chain,
+    deep,
+    deep_adam,
+    delta,
+    every,
+    features,
+    gradient,
+    keep_length,
+    muon,
+    newton,
+    orthogonal,
+    outer,
+    parallel,
+    precondition,
+    preconditioner,
+    regress,
+    scale,
+    secant,
+    second_moment,
+    slow,
+    sum,
+    sum_of_squares,
+    unit_rows,
+    whiten,
+    within,
+)
+
+__all__ = ["EVERY", "RULES", "SMALL", "UNSEEN", "composed", "stepped"]
+
+SMALL: dict[str, Link] = {
+    "nothing": chain(),
+    "gradient": gradient(),
+    "sum": sum(0.9, nesterov=True),
+    "adam": adam((0.8, 0.95), 1e-6),
+    "rmsprop": second_moment(0.9),
+    "adagrad": sum_of_squares(0.5, 1e-6),
+    "slow": chain(average(0.9), slow(0.9, 0.5)),
+    "every": every(3, average(0.5)),
+    "outer": chain(average(0.8), outer(3, sum(0.6))),
+}
+"""Rules that act on single entries."""
+
+RULES: dict[str, Link] = {
+    **SMALL,
+    "muon": muon(0.7),
+    "delta": delta(0.8, 0.3),
+    "features": chain(features(), sum(0.5)),
+    "rows": chain(unit_rows(), scale("rows")),
+    "preconditioner": chain(average(0.9), preconditioner()),
+    "kronecker": chain(precondition("kronecker"), sum(0.9)),
+    "before and after": chain(average(0.65, nesterov=True), within(whiten(0.9, 0.1), orthogonal()), slow(0.9, 0.3)),
+    "before": chain(average(0.9), whiten(0.9, 0.1, sides="inputs"), orthogonal()),
+    "regression": chain(average(0.9), regress(0.9, of="gradient")),
+    "two speeds": parallel(
+        chain(average(0.8, name="fast"), orthogonal()),
+        every(4, chain(average(0.5, name="slow"), orthogonal())),
+        weights=(1.0, 0.3),
+    ),
+    "deep": chain(deep(4, beside=average(0.8)), orthogonal()),
+    "deep, hypergradient": deep(4, retention=0.9, objective="hypergradient", beside=average(0.8)),
+    "deep behind Adam": deep(4, written_by=chain(deep(3, written_by=adam()), keep_length())),
+    "deep Adam": deep_adam(4),
+    "secant": chain(secant(0.8, keys="all"), orthogonal()),
+    "matrix by a forecast": deep(4, model="matrix", target="next_gradient"),
+}
+"""Rules for matrices that look at gradients and weights alone."""
+
+UNSEEN: dict[str, Link] = {
+    "layers": chain(average(0.9), within(whiten(of="layers"), orthogonal())),
+    "curvature": newton(4),
+    "hessian": chain(precondition("hessian"), sum(0.9)),
+}
+"""Rules that look at something else."""
+
+EVERY = {**RULES, **UNSEEN}
+
+
+def stepped(
+    make: Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer],
+    shape: tuple[int, ...] = (4, 3),
+    steps: int = 12,
+    dtype: torch.dtype = torch.float64,
+) -> list[Tensor]:
+    """The weights after each of some steps on a noisy quadratic."""
+    generator = torch.Generator().manual_seed(3)
+    weight = torch.nn.Parameter(torch.randn(shape, generator=generator, dtype=dtype))
+    optimizer = make([weight])
+    path = []
+    for _ in range(steps):
+        weight.grad = 0.5 * weight.detach() + torch.randn(shape, generator=generator, dtype=dtype)
+        optimizer.step()
+        path.append(weight.detach().clone())
+    return path
+
+
+def composed(rule: Link, lr: float = 0.1, **common: object) -> Callable[[list[torch.nn.Parameter]], nl.optim.Optimizer]:
+    """An optimizer of one rule for everything, as an argument of ``stepped``."""
+    return lambda weights: nl.optim.Optimizer(weights, lr, matrix=rule, **common)  # type: ignore[arg-type]
