@@ -237,7 +237,7 @@ def _value_words(group: dict[str, Any], target: Target) -> str:
 
 def _skip_words(group: dict[str, Any], delayed: bool) -> str:
     with_box, without = ("past_skip", "previous") if delayed else ("skip", "u")
-    return with_box if group["skip_retention"] else without
+    return with_box if group["skip_retention"] and group["objective"] != "quadratic" else without
 
 
 def _update_words(group: dict[str, Any], target: Target) -> str:
