@@ -22,8 +22,8 @@ __all__ = ["QUICK", "SIZES", "Outcome", "compared", "complaints", "expected", "m
 SIZES = ("quick", "full")
 """Minutes, for every change; and the size of which the committed tables speak."""
 
-QUICK: Mapping[str, Any] = {"base": "demo", "keep": 1, "grow": 0}
-"""What makes a comparison quick: the demo's grids without growing, one setting at full length."""
+QUICK: Mapping[str, Any] = {"base": "demo", "keep": 1, "grow": 0, "lr_points": 2, "refine": 1, "points": 2}
+"""What makes a comparison quick: small grids that do not grow, a fine one around one setting, one at full length."""
 
 
 @dataclass(frozen=True)

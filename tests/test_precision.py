@@ -1,9 +1,10 @@
 """In which precision products are: the device's own choice, one for a process, one for a block."""
 
-import os
+import json
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -87,6 +88,39 @@ def test_what_is_left_to_the_choice_has_the_digits_of_it(dtype: torch.dtype) -> 
         assert torch.equal(newton_schulz(matrix), newton_schulz(matrix, dtype=dtype))
 
 
+# Each value has a process of its own, forked where torch is loaded already but nothing of ours, as that takes seconds.
+FORKS = """
+import json, os, sys, tempfile, torch
+program, values = json.loads(sys.argv[1])
+found = []
+for value in values:
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        child = os.fork()
+        if child == 0:
+            os.dup2(out.fileno(), 1)
+            os.dup2(err.fileno(), 2)
+            os.environ.pop("NESTLEARN_PRODUCTS", None)
+            if value is not None:
+                os.environ["NESTLEARN_PRODUCTS"] = value
+            code = 1
+            try:
+                exec(program, {"__name__": "__main__"})
+                code = 0
+            except SystemExit as end:
+                code = end.code if isinstance(end.code, int) else 1
+                if not isinstance(end.code, int):
+                    print(end.code, file=sys.stderr)
+            except BaseException as error:
+                print(error, file=sys.stderr)
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        out.seek(0), err.seek(0)
+        found.append([code, out.read().decode(), err.read().decode()])
+print(json.dumps(found))
+"""
+
 ASK = """
 import torch
 from nestlearn.precision import product_dtype, products
@@ -96,33 +130,32 @@ with products(None):
 """
 
 
-def python(program: str, value: str | None) -> subprocess.CompletedProcess[str]:
-    environment = {name: text for name, text in os.environ.items() if name != "NESTLEARN_PRODUCTS"}
-    environment |= {} if value is None else {"NESTLEARN_PRODUCTS": value}
-    return subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=120, check=False
+def python(program: str, values: Sequence[str | None]) -> list[tuple[int, str, str]]:
+    """Exit status, output and errors of the program for each value of the variable."""
+    done = subprocess.run(
+        [sys.executable, "-c", FORKS, json.dumps([program, values])], capture_output=True, text=True, timeout=120
     )
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [(None, NATIVE), ("", NATIVE), ("native", NATIVE), ("float32", torch.float32), ("bfloat16", torch.bfloat16)],
-)
-def test_the_environment_variable_chooses_for_a_process(value: str | None, expected: torch.dtype) -> None:
-    done = python(ASK, value)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == [str(expected), "torch.float64", str(NATIVE)]
+    return [tuple(each) for each in json.loads(done.stdout)]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("value", ["Float32", "float64", "half", "1"])
-def test_another_value_is_an_error_that_says_what_was_expected(value: str) -> None:
-    words = f"NESTLEARN_PRODUCTS: expected one of native, float32, bfloat16, got {value!r}"
-    assert words in python(ASK, value).stderr
+def test_the_environment_variable_chooses_for_a_process() -> None:
+    chosen = {None: NATIVE, "": NATIVE, "native": NATIVE, "float32": torch.float32, "bfloat16": torch.bfloat16}
+    for expected, (code, output, errors) in zip(chosen.values(), python(ASK, list(chosen)), strict=True):
+        assert code == 0, errors
+        assert output.split() == [str(expected), "torch.float64", str(NATIVE)]
+
+
+@pytest.mark.slow
+def test_another_value_is_an_error_that_says_what_was_expected() -> None:
+    values = ["Float32", "float64", "half", "1"]
     command = "import sys; from nestlearn.cli.main import main; sys.argv = ['nestlearn', 'inspect']; main()"
-    done = python(command, value)
-    assert done.returncode == 1 and done.stderr == f"error: the environment variable {words}\n"
+    asked, called = python(ASK, values), python(command, values)
+    for value, (code, _, errors), end in zip(values, asked, called, strict=True):
+        words = f"NESTLEARN_PRODUCTS: expected one of native, float32, bfloat16, got {value!r}"
+        assert code == 1 and words in errors
+        assert end == (1, "", f"error: the environment variable {words}\n")
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])

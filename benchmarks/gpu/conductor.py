@@ -57,7 +57,7 @@ class Conductor:
 
     def run(self, rows: Iterable[Row]) -> Iterator[dict[str, Any]]:
         """The outcome of each row, in their order, as they finish."""
-        for _, group in groupby(rows, key=lambda row: row.process):
+        for _, group in groupby(rows, key=self._process):
             yield from self._together(list(group))
 
     def _together(self, rows: list[Row]) -> Iterator[dict[str, Any]]:
@@ -108,6 +108,10 @@ class Conductor:
             return {**_outcome(row, "failed", f"the process crashed: {words}"), "seconds": seconds}, None
         why = "stopped at its limit" if limit == row.limit else "stopped: no time"
         return {**_outcome(row, "stopped", f"{why} of {limit:.0f} s"), "seconds": seconds}, None
+
+    def _process(self, row: Row) -> Any:
+        """What rows of one process have in common: on a CPU, which no row spoils, variables alone."""
+        return dict(row.environment) if self.device == "cpu" else row.process
 
     def _environment(self, row: Row) -> dict[str, str]:
         off = row.compiled and self.device != "cpu"

@@ -12,12 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.gpu.problem import Problem, build, difference
+from benchmarks.gpu.problem import Problem, build, difference, fewer
 from benchmarks.gpu.settings import SETTINGS, Setting
 
 __all__ = ["row"]
 
-WARM, REPLAYS = 4, 3
+WARM, REPLAYS, DRY = 4, 3, 2
+"""Steps before and after the capture; a dry run has fewer."""
+
 SAME = 1e-3
 """Of the largest movement of a weight: rounding, as a device may add up in another order."""
 
@@ -34,7 +36,7 @@ def row(device: str, number: int) -> dict[str, Any]:
     except Exception as error:  # noqa: BLE001 - the error is the answer
         return {"captured": False, "what": what, "error": _causes(error), "note": f"not captured: {_causes(error)[0]}"}
     gaps = []
-    for _ in range(REPLAYS):
+    for _ in range(fewer(device, REPLAYS, DRY)):
         before = twin.weights()
         replay()
         follow()
@@ -86,7 +88,7 @@ def _batch(problem: Problem) -> tuple[Tensor, Tensor]:
 def _warm(iterate: Callable[[], object], device: str) -> None:
     """Before a capture all state exists; on a side stream, as capturing wants it."""
     if not device.startswith("cuda"):
-        for _ in range(WARM):
+        for _ in range(DRY):
             iterate()
         return
     stream = torch.cuda.Stream()

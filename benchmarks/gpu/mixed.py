@@ -7,12 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.gpu.problem import Problem, build
+from benchmarks.gpu.problem import Problem, build, fewer
 from benchmarks.gpu.settings import SETTINGS, Setting
 
 __all__ = ["row"]
 
-STEPS = 12
+STEPS, DRY = 12, 4
+"""Here and in a dry run."""
 
 
 def row(device: str, number: int) -> dict[str, Any]:
@@ -33,7 +34,7 @@ def _bfloat16(setting: Setting, device: str) -> tuple[float, float]:
     """The first loss and the last."""
     problem = Problem(device, torch.float32)
     optimizer = build(setting, problem.module)
-    losses = [problem.step(setting, optimizer, half=torch.bfloat16) for _ in range(STEPS)]
+    losses = [problem.step(setting, optimizer, half=torch.bfloat16) for _ in range(fewer(device, STEPS, DRY))]
     return float(losses[0]), float(losses[-1])
 
 
@@ -44,8 +45,9 @@ def _float16(setting: Setting, device: str) -> tuple[tuple[float, float], dict[s
     scaler = torch.amp.GradScaler(device, init_scale=1024.0)
     losses: list[Tensor] = []
     kept: dict[str, bool] = {}
-    for step in range(STEPS):
-        if step == STEPS // 2:
+    steps = fewer(device, STEPS, DRY)
+    for step in range(steps):
+        if step == steps // 2:
             kept = _overflow(problem, optimizer, scaler)
         optimizer.zero_grad()
         losses.append(problem.loss(half=torch.float16))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import nestlearn as nl
 from benchmarks.gpu.settings import Setting
 
-__all__ = ["Problem", "build", "difference"]
+__all__ = ["Problem", "build", "difference", "fewer"]
 
 WIDTHS = (12, 16, 16, 16, 5)
 """Two of the matrices are alike, so that they are written together."""
@@ -80,6 +80,11 @@ def build(setting: Setting, module: nn.Module, **overrides: Any) -> torch.optim.
     """The optimizer of a setting over all parameters of a module."""
     keywords = {**setting.settings, **({"model": module} if setting.model else {}), **overrides}
     return getattr(nl.optim, setting.name)(module.named_parameters(), **keywords)
+
+
+def fewer(device: str, count: int, dry: int) -> int:
+    """``count``, but ``dry`` in a dry run, which only has to make the row."""
+    return count if device.startswith("cuda") else dry
 
 
 def difference(ours: Iterable[Tensor], theirs: Iterable[Tensor]) -> float:

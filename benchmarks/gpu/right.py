@@ -7,12 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.gpu.problem import Problem, build, difference
+from benchmarks.gpu.problem import Problem, build, difference, fewer
 from benchmarks.gpu.settings import SETTINGS, Setting
 
 __all__ = ["STEPS", "TOLERANCES", "row"]
 
-STEPS = 6
+STEPS, DRY = 6, 3
+"""Here and in a dry run: what happens every second step happens in both, and something follows it."""
+
 LR = 2.0**-7
 """A number that every dtype holds exactly, so that a tensor of it is the same rate."""
 
@@ -26,21 +28,21 @@ _AT_HOME = ("step", "pending_rows")
 
 def row(device: str, number: int) -> dict[str, Any]:
     """Everything of one setting; "wrong" if any of it is."""
-    setting = SETTINGS[number]
+    setting, steps = SETTINGS[number], fewer(device, STEPS, DRY)
     tolerances = ROUGH if setting.rough else TOLERANCES
     found: dict[str, Any] = {}
     for dtype, tolerance in tolerances.items():
         name = str(dtype).removeprefix("torch.")
-        ours, optimizer = _trained(setting, device, dtype, LR)
+        ours, optimizer = _trained(setting, device, dtype, LR, steps)
         if setting.draws:  # random numbers of the device are others than those of the CPU
             found[name] = None
         else:
-            theirs, _ = _trained(setting, "cpu", dtype, LR)
+            theirs, _ = _trained(setting, "cpu", dtype, LR, steps)
             found[name] = difference(ours.weights(), theirs.weights())
         found[f"{name} passed"] = found[name] is None or found[name] <= tolerance
         found[f"{name} finite"] = all(bool(torch.isfinite(weight).all()) for weight in ours.weights())
         if dtype == torch.float64:
-            by_tensor, _ = _trained(setting, device, dtype, torch.tensor(LR, device=device))
+            by_tensor, _ = _trained(setting, device, dtype, torch.tensor(LR, device=device), steps)
             found["lr as a tensor"] = difference(ours.weights(), by_tensor.weights())
             found["lr as a tensor passed"] = found["lr as a tensor"] <= tolerance
     found["elsewhere"] = _elsewhere(optimizer)
@@ -50,7 +52,7 @@ def row(device: str, number: int) -> dict[str, Any]:
 
 
 def _trained(
-    setting: Setting, device: str, dtype: torch.dtype, lr: float | Tensor
+    setting: Setting, device: str, dtype: torch.dtype, lr: float | Tensor, steps: int
 ) -> tuple[Problem, torch.optim.Optimizer]:
     """After some steps from where one on the CPU has led: what a device draws from a seed is something else.
 
@@ -64,7 +66,7 @@ def _trained(
         ours["lr"] = theirs["lr"]
     problem.module.load_state_dict(home.module.state_dict())
     optimizer.load_state_dict(given)
-    for step in range(STEPS):
+    for step in range(steps):
         problem.step(setting, optimizer, step)
     return problem, optimizer
 

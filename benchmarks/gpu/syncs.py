@@ -17,13 +17,13 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks.gpu.problem import Problem, build
+from benchmarks.gpu.problem import Problem, build, fewer
 from benchmarks.gpu.settings import SETTINGS
 
 __all__ = ["row", "watched"]
 
-WARM, WATCHED = 4, 4
-"""Steps before, and steps that are watched: what happens every second step happens in both."""
+WARM, WATCHED, DRY = 4, 4, 2
+"""Steps before, and steps that are watched: what happens every second step happens in both. A dry run has fewer."""
 
 DOCUMENTED = {"ignore": 0, "raise": 1}
 """Waits for an accelerator that the documentation of ``nonfinite`` tells of, a step."""
@@ -35,16 +35,17 @@ NOT_OURS = {"closure", "inverse_root"}
 def row(device: str, number: int) -> dict[str, Any]:
     """Waits a step of one setting with and without the check; "wrong" if there are more than documented."""
     setting = SETTINGS[number]
+    warm, following = (fewer(device, steps, DRY) for steps in (WARM, WATCHED))
     found: dict[str, Any] = {}
     for nonfinite in DOCUMENTED:
         problem = Problem(device, torch.float32)
         optimizer = build(setting, problem.module, nonfinite=nonfinite)
         counts: list[int] = []
         places: Counter[str] = Counter()
-        for step in range(WARM + WATCHED):
+        for step in range(warm + following):
             seen: Counter[str] = Counter()
             problem.step(setting, optimizer, step, around=lambda seen=seen, o=optimizer: watched(device, seen, o))
-            if step >= WARM:
+            if step >= warm:
                 counts.append(sum(seen.values()))
                 places += seen
         found[nonfinite] = {"a step": counts, "places": dict(places.most_common())}

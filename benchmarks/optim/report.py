@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
-
 __all__ = ["dated", "header", "line", "machine", "record", "save", "slug"]
 
 
 def machine(device: str) -> dict[str, Any]:
     """What a figure is worth nothing without; no host or user name."""
+    import torch  # here, as whoever only writes files need not wait for it
+
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),

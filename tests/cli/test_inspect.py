@@ -34,7 +34,7 @@ def wide():
     return nn.Linear(600, 600, bias=False)
 
 def billion():
-    return nn.Sequential(*(nn.Linear(8192, 8192) for _ in range(15)))
+    return nn.Sequential(*(nn.Linear(16384, 16384) for _ in range(4)))
 
 def stubborn():
     return nn.Linear(3, 3, device="cpu")
@@ -192,6 +192,7 @@ def test_mistakes_are_one_clear_line(own: str, arguments: list[str], message: st
 @pytest.mark.slow
 def test_a_network_that_writes_while_it_reads_is_inspected_with_its_memories() -> None:
     arguments = ["--task", "speeches", "--optimizer", "M3", "--set", "task.network=hope", "--set", "task.dim=16"]
+    arguments += ["--set", "task.context=64", "--set", "task.batch=2"]  # a walk through every chunk takes seconds
     found = as_json(*arguments)
     task = make_task("speeches", {"network": "hope", "dim": 16}, "cpu", "float32")
     state = task.build(0).initial_state(1)

@@ -92,10 +92,8 @@ def test_a_killed_run_is_continued_to_the_same_bits(whole, tmp_path, lines: int)
     running.send_signal(signal.SIGKILL)
     running.communicate()
     assert running.returncode == -signal.SIGKILL and not (folder / "results.json").exists()
-    resumed = process("--resume", folder, "--quiet")
-    output, errors = resumed.communicate(timeout=300)
-    assert resumed.returncode == 0, errors
-    assert output.strip() == str(folder / "report.html")
+    result = call("--resume", folder, "--quiet")  # in another process than the one that began
+    assert result.exit_code == 0 and result.output.strip() == str(folder / "report.html")
     assert differences(left_behind(whole[0]), left_behind(folder), ignore=TIMES) == []
 
 
@@ -151,7 +149,7 @@ def in_front() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("in_front")
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [pytest.param(number, marks=pytest.mark.slow) for number in SIGNALS])
 def test_a_signal_ends_the_step_and_the_run_with_status_130(whole, tmp_path, monkeypatch, number: int) -> None:
     folder, handlers = tmp_path / "run", [signal.getsignal(one) for one in SIGNALS]
     with monkeypatch.context() as patched:

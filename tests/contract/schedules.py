@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -100,5 +101,9 @@ def rate(tensor: bool) -> float | Tensor:
 def free_gradients(module: nn.Module, step: int) -> None:
     """Gradients that depend on the step alone, and so are the same whatever the optimizer."""
     for place, parameter in enumerate(module.parameters()):
-        generator = torch.Generator().manual_seed(1000 * step + place)
-        parameter.grad = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+        parameter.grad = _draw(1000 * step + place, parameter.shape, parameter.dtype).clone()
+
+
+@lru_cache(maxsize=1000)
+def _draw(seed: int, shape: torch.Size, dtype: torch.dtype) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)

@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from .members import MEMBERS, Member, over
 from .problems import Bag, assert_close, assert_equal, snapshot
 from .schedules import CYCLES, LR, SCHEDULERS, STEPS, free_gradients, rate, tick
-from .selections import CLASSES, MANY_KINDS, fast_for
+from .selections import CLASSES, fast_for
 from .test_checkpoint import through_a_file
 
 OWN = 0.003
@@ -29,7 +29,7 @@ WITH_ADAM = [
 ]
 """Members whose element-wise rule is Adam with its defaults, whatever their settings; their matrices have another."""
 
-ADAMS = fast_for(MANY_KINDS, WITH_ADAM)
+ADAMS = fast_for({"Muon"}, WITH_ADAM)
 MUONS = over(member for member in MEMBERS if member.name == "Muon")
 
 
@@ -119,39 +119,43 @@ def to_zero_and_back(optimizer: torch.optim.Optimizer, scale: float = 1.0) -> LR
     return LambdaLR(optimizer, lambda step: (1 + math.cos(math.pi * (step % 5) / 4)) / 2)
 
 
+Run = tuple[Bag, torch.optim.Optimizer, LRScheduler]
+
+
 def resumed(
-    member: Member,
-    scheduled: Callable[..., LRScheduler],
-    before: int,
-    *,
-    tensor: bool = False,
-    optimizer_first: bool = True,
-) -> tuple[Any, Any]:
-    """The run that goes on and the run of a fresh optimizer and scheduler, loaded after `before` steps."""
+    member: Member, scheduled: Callable[..., LRScheduler], before: int, *, tensor: bool = False
+) -> tuple[Run, list[Run]]:
+    """The run that goes on and those of two fresh optimizers and schedulers, loaded after `before` steps.
+
+    The first of them loads its optimizer first, the second its scheduler.
+    """
     made = []
-    for _ in range(2):
+    for _ in range(3):
         module = table()
         optimizer = member.build(module, lr=rate(tensor), elementwise=[module], elementwise_lr=OWN)
         made.append((module, optimizer, scheduled(optimizer)))
-    (module, optimizer, scheduler), (fresh, other, driver) = made
+    module, optimizer, scheduler = made[0]
     drive(module, optimizer, scheduler, range(before))
     saved = through_a_file({"model": module.state_dict(), "optimizer": optimizer.state_dict()})
     of_scheduler = copy.deepcopy(scheduler.state_dict())
-    fresh.load_state_dict(saved["model"])
-    loads = [lambda: other.load_state_dict(saved["optimizer"]), lambda: driver.load_state_dict(of_scheduler)]
-    for load in loads if optimizer_first else reversed(loads):
-        load()
+    for (fresh, other, driver), optimizer_first in zip(made[1:], (True, False), strict=True):
+        fresh.load_state_dict(saved["model"])
+        if optimizer_first:
+            other.load_state_dict(saved["optimizer"])
+        driver.load_state_dict(copy.deepcopy(of_scheduler))
+        if not optimizer_first:
+            other.load_state_dict(saved["optimizer"])
     for one in made:
         drive(*one, range(before, STEPS))
-    return made[0], made[1]
+    return made[0], made[1:]
 
 
 @pytest.mark.parametrize("tensor", [False, True], ids=["float", "tensor"])
 @pytest.mark.parametrize(**ADAMS)
 def test_a_run_resumed_in_the_middle_continues(member: Member, tensor: bool) -> None:
     for name, scheduled in SCHEDULERS.items():
-        for optimizer_first in (True, False):
-            one, two = resumed(member, scheduled, 5, tensor=tensor, optimizer_first=optimizer_first)
+        one, others = resumed(member, scheduled, 5, tensor=tensor)
+        for two in others:
             assert float(two[1].param_groups[0]["lr"]) == float(one[1].param_groups[0]["lr"]), name
             assert_equal(snapshot(two[1]), snapshot(one[1]))
 
@@ -162,8 +166,9 @@ def test_a_run_resumed_in_the_middle_continues(member: Member, tensor: bool) -> 
 def test_a_checkpoint_at_a_rate_of_zero_restarts(member: Member, name: str, before: int) -> None:
     """Written where the rate is zero, or one step later; the proportion is not forgotten there."""
     scheduled = to_zero_and_back if name == "LambdaLR" else SCHEDULERS[name]
-    one, two = resumed(member, scheduled, before)
+    one, (two, three) = resumed(member, scheduled, before)
     assert_equal(snapshot(two[1]), snapshot(one[1]))
+    assert_equal(snapshot(three[1]), snapshot(one[1]))
     theirs = table()
     reference = adamw(theirs, OWN)
     drive(theirs, reference, scheduled(reference, OWN / LR), range(STEPS))

@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from .members import MEMBERS, Member, over
+from .members import MEMBERS, Member
 from .problems import advance, assert_equal, flat_state, network, regression, snapshot
+from .selections import MANY_KINDS, fast_for
 
 FIRST = "0.weight"
 
@@ -30,8 +31,9 @@ def memories(member: Member) -> list[str]:
 
 
 # One check serves every setting of a class.
-PLAIN = over(m for m in MEMBERS if not m.extra)
-REMEMBERING = over(m for m in MEMBERS if not m.extra and m.name not in ("GradientDescent", "DeltaGradientDescent"))
+PLAIN = fast_for(MANY_KINDS, (m for m in MEMBERS if not m.extra))
+WITHOUT_MEMORY = {"GradientDescent", "DeltaGradientDescent"}
+REMEMBERING = fast_for(MANY_KINDS, (m for m in MEMBERS if not m.extra and m.name not in WITHOUT_MEMORY))
 
 
 def refuses(member: Member, corrupt: Callable[[dict[str, Any]], Any], *words: str) -> None:

@@ -6,7 +6,8 @@ Averages of weights, flags and factors for the rate are kept there by schedules,
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import product
 from typing import Any
 
 import pytest
@@ -37,12 +38,25 @@ ENTRIES: dict[str, Callable[[], Any]] = {
 MINE = "mine"
 
 
+def entries() -> dict[str, Any]:
+    """One of each kind, under names of ours."""
+    return {f"{MINE}_{kind}": made() for kind, made in ENTRIES.items()}
+
+
+def mine(state: dict[str, Any]) -> dict[str, Any]:
+    """The foreign entries of a state."""
+    return {name: value for name, value in state.items() if name.startswith(MINE)}
+
+
 def own(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Weights and state without the foreign entry."""
-    held = {parameter: state.pop(MINE) for parameter, state in optimizer.state.items() if MINE in state}
+    """Weights and state without the foreign entries."""
+    held = {parameter: mine(state) for parameter, state in optimizer.state.items()}
+    for parameter, names in held.items():
+        for name in names:
+            del optimizer.state[parameter][name]
     copies = snapshot(optimizer)
-    for parameter, value in held.items():
-        optimizer.state[parameter][MINE] = value
+    for parameter, values in held.items():
+        optimizer.state[parameter].update(values)
     return copies
 
 
@@ -72,53 +86,61 @@ def run(member: Member, put: Callable[[nn.Module, torch.optim.Optimizer, int], N
     return module, optimizer
 
 
-@pytest.mark.parametrize("when", [0, 2])
-@pytest.mark.parametrize("everywhere", [False, True], ids=["one", "all"])
 @pytest.mark.parametrize(**EACH)
-def test_an_entry_of_others_changes_nothing(member: Member, when: int, everywhere: bool) -> None:
+def test_entries_of_others_change_nothing(member: Member) -> None:
+    """Of every kind beside each other, before the first step or later, on one parameter or on all."""
     _, plain = run(member, None)
-    for kind in ENTRIES:
-        assert_unseen(member, plain, kind, when, everywhere)
+    for when, everywhere in product([0, 2], [False, True]):
+        assert_unseen(member, plain, ENTRIES, when, everywhere)
 
 
-def assert_unseen(member: Member, plain: torch.optim.Optimizer, kind: str, when: int, everywhere: bool) -> None:
-    """The entry is put there before step `when`; training goes as in `plain`, and the object is not touched."""
-    placed: dict[Tensor, Any] = {}
+@pytest.mark.parametrize("kind", ENTRIES)
+@pytest.mark.parametrize(**fast_for({"Muon"}, CLASSES))
+def test_an_entry_of_others_changes_nothing(member: Member, kind: str) -> None:
+    """Of one kind alone."""
+    _, plain = run(member, None)
+    assert_unseen(member, plain, [kind], when=2, everywhere=True)
+
+
+def assert_unseen(
+    member: Member, plain: torch.optim.Optimizer, kinds: Iterable[str], when: int, everywhere: bool
+) -> None:
+    """The entries are put there before step `when`; training goes as in `plain`, and the objects are not touched."""
+    placed: dict[tuple[Tensor, str], Any] = {}
 
     def put(module: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
         if step == when:
-            for parameter in list(module.parameters())[: None if everywhere else 1]:
-                placed[parameter] = optimizer.state[parameter][MINE] = ENTRIES[kind]()
+            for parameter, kind in product(list(module.parameters())[: None if everywhere else 1], kinds):
+                placed[parameter, kind] = optimizer.state[parameter][f"{MINE}_{kind}"] = ENTRIES[kind]()
 
     _, watched = run(member, put)
     assert_equal(own(watched), own(plain))
-    for parameter, value in placed.items():
-        assert watched.state[parameter][MINE] is value
+    for (parameter, kind), value in placed.items():
+        assert watched.state[parameter][f"{MINE}_{kind}"] is value
         same(value, ENTRIES[kind]())
-    assert len(placed) == (4 if everywhere else 1)
+    assert len(placed) == (4 if everywhere else 1) * len(list(kinds))
 
 
 @pytest.mark.parametrize(**EACH)
-def test_an_entry_of_others_is_saved_and_loaded(member: Member) -> None:
-    """Also by an optimizer that has never seen it."""
+def test_entries_of_others_are_saved_and_loaded(member: Member) -> None:
+    """Also by an optimizer that has never seen them."""
     module, optimizer = run(member, None)
-    for kind, made in ENTRIES.items():
-        for parameter in (module[0].weight, module[2].bias):
-            optimizer.state[parameter][MINE] = made()
-        saved = through_a_file(optimizer.state_dict())
-        same(saved["state"][0][MINE], made())
-        fresh = network(seed=99)
-        fresh.load_state_dict(module.state_dict())
-        other = member.build(fresh)
-        for _ in range(2):
-            other.load_state_dict(saved)
-            same(other.state[fresh[0].weight][MINE], made())
-            same(other.state[fresh[2].bias][MINE], made())
-            assert MINE not in other.state[fresh[0].bias], kind
-        for net, driven in ((module, optimizer), (fresh, other)):
-            advance(member, driven, regression(net, range(5, 7)))
-        assert_equal(own(other), own(optimizer))
-        same(other.state[fresh[0].weight][MINE], made())
+    for parameter in (module[0].weight, module[2].bias):
+        optimizer.state[parameter].update(entries())
+    saved = through_a_file(optimizer.state_dict())
+    same(mine(saved["state"][0]), entries())
+    fresh = network(seed=99)
+    fresh.load_state_dict(module.state_dict())
+    other = member.build(fresh)
+    for _ in range(2):
+        other.load_state_dict(saved)
+        same(mine(other.state[fresh[0].weight]), entries())
+        same(mine(other.state[fresh[2].bias]), entries())
+        assert not mine(other.state[fresh[0].bias])
+    for net, driven in ((module, optimizer), (fresh, other)):
+        advance(member, driven, regression(net, range(5, 7)))
+    assert_equal(own(other), own(optimizer))
+    same(mine(other.state[fresh[0].weight]), entries())
 
 
 @pytest.mark.parametrize(**over(CLASSES))
@@ -126,11 +148,11 @@ def test_an_entry_of_others_alone_is_loaded(member: Member) -> None:
     """From a checkpoint before the first step: the parameter's own state is still to be made."""
     module = network()
     optimizer = member.build(module)
-    optimizer.state[module[0].weight][MINE] = an_average()
+    optimizer.state[module[0].weight][f"{MINE}_tensor"] = an_average()
     fresh = network()
     other = member.build(fresh)
     other.load_state_dict(through_a_file(optimizer.state_dict()))
-    same(other.state[fresh[0].weight][MINE], an_average())
+    same(other.state[fresh[0].weight][f"{MINE}_tensor"], an_average())
     plain = network()
     reference = member.build(plain)
     for net, driven in ((fresh, other), (plain, reference)):
@@ -210,7 +232,7 @@ def without_clocks(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("everywhere", [False, True], ids=["one", "all"])
 @pytest.mark.parametrize("kind", STEPS)
-@pytest.mark.parametrize(**fast_for(MANY_KINDS, CLASSES))
+@pytest.mark.parametrize(**fast_for({"Adam", "Muon"}, CLASSES))
 def test_a_step_may_be_another_kind_of_number(member: Member, kind: str, everywhere: bool) -> None:
     """At rest, and in a checkpoint; the count that is meant goes on."""
     module, optimizer = run(member, None)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from .members import MEMBERS, Member, over
 from .problems import Bag, assert_close, assert_equal, snapshot
-from .selections import CLASSES, MANY_KINDS, fast_for, one_a_class
+from .selections import CLASSES, MANY_KINDS, fast_for
 
 OWN = 0.003
 BETAS = (0.9, 0.999)
@@ -127,7 +127,7 @@ def test_a_replaced_table_goes_on_as_with_adamw(
 
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("choice", ["pattern", "module"])
-@pytest.mark.parametrize(**one_a_class(WITH_ADAM))
+@pytest.mark.parametrize(**fast_for(MANY_KINDS, WITH_ADAM))
 def test_a_replaced_table_of_every_class_goes_on_as_with_adamw(
     member: Member, change: Callable[[Tensor], Tensor], choice: str
 ) -> None:
@@ -157,7 +157,7 @@ def assert_trains_as_with_adamw(
     torch.testing.assert_close(head, plain.head.weight, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize(**one_a_class(WITH_ADAM))
+@pytest.mark.parametrize(**fast_for(MANY_KINDS, WITH_ADAM))
 def test_a_table_may_be_replaced_again_and_again(member: Member) -> None:
     tables, twin = Tables(), Tables()
     optimizer = member.build(tables, elementwise=[tables.table], elementwise_lr=OWN)

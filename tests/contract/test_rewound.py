@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 import pytest
 import torch
@@ -86,18 +87,17 @@ def continued(member: Member, pair: Pair, steps: range) -> dict[str, Tensor]:
     return snapshot(pair[1])
 
 
-@pytest.mark.parametrize("load", LOADS)
 @pytest.mark.parametrize(**EACH)
-def test_a_state_may_be_loaded_again(member: Member, load: Callable[[Pair, SavedState], Pair]) -> None:
+def test_a_state_may_be_loaded_again(member: Member) -> None:
+    """In every way, one after the other, each time into an optimizer that has gone on since."""
     pair = started(member)
     weights, saved = copy.deepcopy(pair[0].state_dict()), copy.deepcopy(pair[1].state_dict())
-    expected = continued(member, pair, range(3, 6))
-    pair = load(pair, saved)
-    pair[0].load_state_dict(weights)
-    assert_equal(continued(member, pair, range(3, 6)), expected)
-    pair[0].load_state_dict(weights)
-    pair = load(pair, saved)
-    assert_equal(continued(member, pair, range(3, 6)), expected)
+    expected = continued(member, pair, range(3, 5))
+    for load in LOADS:
+        print("loaded:", load.__name__)  # shown by pytest when the test fails: its last line names the way
+        pair = load(pair, saved)
+        pair[0].load_state_dict(weights)
+        assert_equal(continued(member, pair, range(3, 5)), expected)
 
 
 State = dict[str, Tensor]
@@ -166,10 +166,11 @@ TAMPERINGS = [
     set_storage,
     other_values_in_set_storage,
     halved_in_place,
-    reset_in_place,
     an_earlier_step,
     a_later_step,
+    reset_in_place,
 ]
+"""In an order in which each finds something to change: what makes the clocks of parameters differ comes late."""
 
 
 def memories(state: State) -> State:
@@ -186,40 +187,45 @@ def loaded_twin(member: Member, pair: Pair, **settings: object) -> Pair:
     return twin, other
 
 
-def assert_as_if_loaded(member: Member, pair: Pair, steps: range, **settings: object) -> None:
-    expected = loaded_twin(member, pair, **settings)
-    assert_equal(continued(member, pair, steps), continued(member, expected, steps))
+def assert_as_if_loaded(
+    member: Member, pair: Pair, changes: Iterable[Callable[[], None]], start: int, steps: int, **settings: object
+) -> None:
+    """After each change in turn, training goes on for some steps as that of a fresh optimizer with that state."""
+    for place, change in enumerate(changes):
+        print("changed:", change)  # shown by pytest when the test fails: its last line names the change
+        with torch.no_grad():
+            change()
+        expected = loaded_twin(member, pair, **settings)
+        span = range(start + place * steps, start + (place + 1) * steps)
+        assert_equal(continued(member, pair, span), continued(member, expected, span))
+    assert all(value.isfinite().all() for value in snapshot(pair[1]).values()), "nothing is compared"
 
 
-@pytest.mark.parametrize("tamper", TAMPERINGS)
+def tamperings(pair: Pair, name: str) -> list[Callable[[], None]]:
+    """What is done to the state of the parameter of this name."""
+    parameter = pair[0].get_parameter(name)
+    return [partial(lambda tamper: tamper(pair[1].state[parameter]), tamper) for tamper in TAMPERINGS]
+
+
 @pytest.mark.parametrize(**EACH)
-def test_what_is_written_into_the_state_of_a_matrix_counts(member: Member, tamper: Callable[[State], None]) -> None:
+def test_what_is_written_into_the_state_of_a_matrix_counts(member: Member) -> None:
     pair = started(member)
-    with torch.no_grad():
-        tamper(pair[1].state[pair[0].get_parameter("0.weight")])
-    assert_as_if_loaded(member, pair, range(3, 6))
+    assert_as_if_loaded(member, pair, tamperings(pair, "0.weight"), start=3, steps=2)
 
 
-@pytest.mark.parametrize("tamper", TAMPERINGS)
 @pytest.mark.parametrize(**fast_for(MANY_KINDS, CLASSES))
-def test_what_is_written_into_the_state_of_a_vector_counts(member: Member, tamper: Callable[[State], None]) -> None:
+def test_what_is_written_into_the_state_of_a_vector_counts(member: Member) -> None:
     """One of several that are written together."""
     pair = started(member)
-    with torch.no_grad():
-        tamper(pair[1].state[pair[0].get_parameter("0.bias")])
-    assert_as_if_loaded(member, pair, range(3, 6))
+    assert_as_if_loaded(member, pair, tamperings(pair, "0.bias"), start=3, steps=2)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tamper", TAMPERINGS)
 @pytest.mark.parametrize(**over(member for member in CLASSES if member.collects))
-def test_what_is_written_into_a_state_counts_in_the_middle_of_a_period(
-    member: Member, tamper: Callable[[State], None]
-) -> None:
+def test_what_is_written_into_a_state_counts_in_the_middle_of_a_period(member: Member) -> None:
+    """One gradient of three waits at each of the changes."""
     pair = started(member, 4, period=3)
-    with torch.no_grad():
-        tamper(pair[1].state[pair[0].get_parameter("0.weight")])
-    assert_as_if_loaded(member, pair, range(4, 10), period=3)
+    assert_as_if_loaded(member, pair, tamperings(pair, "0.weight"), start=4, steps=3, period=3)
 
 
 def cleared(pair: Pair) -> None:
@@ -246,12 +252,11 @@ def reset_like_torch(pair: Pair) -> None:
     pair[1].state = type(pair[1].state)(dict)
 
 
-@pytest.mark.parametrize("change", [cleared, one_deleted, one_emptied, one_replaced, reset_like_torch])
 @pytest.mark.parametrize(**EACH)
-def test_a_state_may_be_taken_away(member: Member, change: Callable[[Pair], None]) -> None:
+def test_a_state_may_be_taken_away(member: Member) -> None:
     pair = started(member)
-    change(pair)
-    assert_as_if_loaded(member, pair, range(3, 6))
+    changes = [cleared, one_deleted, one_emptied, one_replaced, reset_like_torch]
+    assert_as_if_loaded(member, pair, [partial(change, pair) for change in changes], start=3, steps=2)
 
 
 @pytest.mark.parametrize(**EACH)
@@ -261,4 +266,4 @@ def test_a_cleared_optimizer_is_a_fresh_one(member: Member) -> None:
     fresh = network(seed=99)
     fresh.load_state_dict(pair[0].state_dict())
     other = fresh, member.build(fresh)
-    assert_equal(continued(member, pair, range(3, 6)), continued(member, other, range(3, 6)))
+    assert_equal(continued(member, pair, range(3, 5)), continued(member, other, range(3, 5)))

@@ -8,8 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from .members import EVERY, OPEN, Member
+from .members import EVERY, MEMBERS, OPEN, Member
 from .problems import Bag, advance, assert_close, flat_state, network, quadratic, regression, snapshot
+from .selections import MANY_KINDS, fast_for
+
+EACH = fast_for(MANY_KINDS, MEMBERS)
 
 SHAPES: list[tuple[int, ...]] = [
     (),
@@ -52,7 +55,7 @@ def test_every_shape_trains(member: Member) -> None:
         assert parameter.numel() == 0 or not torch.equal(parameter, old), parameter.shape
 
 
-@pytest.mark.parametrize(**EVERY)
+@pytest.mark.parametrize(**EACH)
 def test_together_is_as_alone(member: Member) -> None:
     """A parameter's path does not depend on which other shapes the optimizer holds."""
     start = [values(shape, seed=index) for index, shape in enumerate(SHAPES)]
@@ -79,7 +82,7 @@ LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize(**EVERY)
+@pytest.mark.parametrize(**EACH)
 def test_the_layout_of_a_parameter_does_not_matter(member: Member, layout: str) -> None:
     start = [values(shape, seed=index) for index, shape in enumerate([(5, 3), (3, 5), (4, 4), (4, 3, 2, 2)])]
     strange = []

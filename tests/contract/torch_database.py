@@ -19,6 +19,7 @@ from torch.testing._internal.common_optimizers import (
 )
 
 from .members import MEMBERS, Member
+from .selections import CLASSES, MANY_KINDS
 
 __all__ = ["OURS", "RESTING", "MemberInfo", "build", "free_of", "problem", "sign_of"]
 
@@ -29,6 +30,9 @@ COMMON: list[dict[str, Any]] = [
     {"maximize": True},
     {"lr": torch.tensor(0.001)},
 ]
+
+
+FAST = [member for member in CLASSES if member.name in MANY_KINDS]
 
 
 def inputs_of(member: Member) -> list[OptimizerInput]:
@@ -55,7 +59,7 @@ class MemberInfo(OptimizerInfo):
             ),
             supported_impls=(),
             not_og_supported_flags=(),
-            decorators=[pytest.mark.slow] if member.extra else [],
+            decorators=[] if member in FAST else [pytest.mark.slow],
         )
         self.member = member
 

@@ -162,3 +162,30 @@ def test_a_curvature_target_is_said_to_need_the_graph():
     system = nl.describe(nl.optim.DeepMomentum(network().parameters(), target="hessian", target_period=5))
     assert "closure" in system.notes[0]
     assert {memory.name: memory.period for memory in system.memories}["curvature"] == 5
+
+
+def test_a_look_ahead_is_said_with_both_of_its_shares():
+    weight = nn.Parameter(torch.ones(3, 2))
+    ahead = nl.describe(nl.optim.SecantMomentum([weight], retention=0.75, nesterov=True))
+    assert "0.25 u + 0.75 (m' + 1 secant)" in ahead.memories[0].update
+    assert "0.25 u + 0.75 momentum" in nl.describe(nl.optim.Muon([weight], retention=0.75)).memories[0].update
+
+
+def test_the_skip_path_is_said_as_it_was_only_where_the_answer_comes_late():
+    weight = nn.Parameter(torch.ones(3, 2))
+    said = {
+        (objective, memory): nl.describe(
+            nl.optim.DeepMomentum([weight], objective=objective, memory=memory, retention=0.9)
+        )
+        for objective in ("l2", "hypergradient", "quadratic")
+        for memory in (True, False)
+    }
+    updates = {key: system.memories[0].update.partition("NS")[2] for key, system in said.items()}
+    assert updates == {
+        ("l2", True): "(skip + momentum)",
+        ("l2", False): "(skip)",
+        ("hypergradient", True): "(past_skip with u + momentum)",
+        ("hypergradient", False): "(skip)",
+        ("quadratic", True): "(momentum)",
+        ("quadratic", False): "(u)",
+    }

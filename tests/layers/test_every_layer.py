@@ -246,7 +246,8 @@ def test_sixteen_thousand_tokens_stay_finite_and_memories_alive(name, dtype):
     """Random, constant, zero and huge inputs, each a sequence of one batch; and one that has forgotten thousands of
     tokens still learns from the next ones.
     """
-    layer, x = make(name, dtype=dtype), torch.randn(4, 16_384, 8)
+    # A state is in full precision, whatever the weights are; in half precision tests/models reads all sixteen thousand.
+    layer, x = make(name, dtype=dtype), torch.randn(4, 16_384 if dtype == torch.float32 else 4_096, 8)
     x[1], x[2], x[3] = 1, 0, 1e6 * x[3]
     x = x.to(dtype).requires_grad_()
     with torch.set_grad_enabled(name not in STEEP):

@@ -265,3 +265,11 @@ def test_impossible_rhythms_are_refused() -> None:
         Consulted("slow", slow, every=2)
     with pytest.raises(ValueError, match=r"'sum' acts once in 2 writes.*time as an int, got None"):
         sums(every=2).consult(sums(every=2).init(draw(2)), Scene(draw(2)))
+
+
+def test_a_state_is_left_as_it_was_unless_it_may_be_overwritten() -> None:
+    for scene, kept in ((Scene(draw(3)), True), (Scene(draw(3), inplace=True), False)):
+        member = Consulted("average", box(l2, 0.5))
+        state = member.init(torch.zeros(3, dtype=torch.float64))
+        member.consult(state, scene)
+        assert bool((state["model"]["value"] == 0).all()) is kept

@@ -172,5 +172,6 @@ def test_least_squares_that_has_seen_nothing_answers_zero() -> None:
     ids=["delta", "least squares"],
 )
 def test_rules_that_read_keys_say_so(rule: Rule, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        rule.update({"gram": EYE, "moment": draw(OUT, IN)}, {"weight": draw(OUT, IN)}, Context())
+    for context in (Context(), Context(key=draw(2, IN)), Context(parameters={"weight": draw(OUT, IN)})):
+        with pytest.raises(ValueError, match=message):
+            rule.update({"gram": EYE, "moment": draw(OUT, IN)}, {"weight": draw(OUT, IN)}, context)

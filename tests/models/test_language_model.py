@@ -48,9 +48,13 @@ def text(time: int, batch: int = 2, seed: int = 1) -> Tensor:
 
 
 every_model = pytest.mark.parametrize("case", CASES)
+QUICK = ("transformer", "gated_delta_net", "titans", "hope", "hope_attention")
+mostly_slow = pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=() if case in QUICK else pytest.mark.slow) for case in CASES]
+)
 
 
-@every_model
+@mostly_slow
 @given(cuts=st.lists(st.integers(0, 19), max_size=4).map(sorted))
 @example(cuts=list(range(1, 19)))
 @example(cuts=[0, 5, 5, 16])
@@ -84,7 +88,7 @@ def test_the_future_is_not_seen_and_every_later_position_is_reached(case):
     assert difference[3:].min() > 1e-9
 
 
-@every_model
+@mostly_slow
 def test_sequences_of_a_batch_share_nothing(case):
     made, tokens = model(case), text(19, batch=3)
     y, state = made(tokens, return_state=True)
@@ -106,6 +110,7 @@ def test_every_parameter_has_a_slope(case):
     assert [name for name, slope in starts.items() if not (slope.abs().amax(1) > 1e-10).all()] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [case for case in CASES if "next token" not in case])
 def test_gradcheck(case):
     """For parameters and for the state; the slopes of the next token are numbers to outer slopes (first order)."""
@@ -203,7 +208,7 @@ def test_the_configuration_is_data_from_which_the_same_model_is_made(case):
     assert again.fingerprint == made.fingerprint != model("transformer", depth=1).fingerprint
 
 
-@every_model
+@mostly_slow
 def test_a_training_step_can_be_counted_on_the_meta_device(case):
     """What `nestlearn inspect` does: shapes without numbers, forward and backward."""
     with torch.device("meta"):
@@ -387,8 +392,11 @@ def test_a_pattern_may_use_every_layer_in_any_order():
 # ---------------------------------------------------------------------------------------------------------------- long
 
 
-LONG = [(case, torch.float32) for case in CASES if case not in ("hope, mostly fixed", "hope_attention, next token")]
-LONG += [(case, torch.bfloat16) for case in ("hope", "hope, next token", "titans of one memory", "gated_delta_net")]
+# tests/layers/test_every_layer.py has every layer alone; here are models that learn from the next token, and layers
+# one after the other: of two kinds, and of those that are most used in half precision.
+LONG = [(case, torch.float32) for case in CASES if case in ("transformer", "hope", "hope, mlp") or "next token" in case]
+LONG.remove(("hope_attention, next token", torch.float32))
+LONG += [(case, torch.bfloat16) for case in ("hope, next token", "titans of one memory", "gated_delta_net")]
 
 
 @pytest.mark.slow

@@ -215,7 +215,7 @@ def test_memories_without_a_form_are_refused():
 def test_a_compiled_scan_gives_the_same_numbers():
     """Traced whole, forward and backward; the compiler itself is tested with the matrix."""
     memory = mlp(l2, "delta")
-    a = tokens(memory, 10, dtype=torch.float32)
+    a = tokens(memory, 6, dtype=torch.float32)  # a chunk and a ragged one
 
     def compiled(memory: AssociativeMemory, **arguments: object) -> tuple[Tensor, object]:
         return torch.compile(mlp_scan, fullgraph=True, backend="aot_eager")(memory, **arguments)

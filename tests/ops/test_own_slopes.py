@@ -74,6 +74,7 @@ def test_decays_to_the_second_order() -> None:
     assert gradcheck(run, share(2, 4)) and gradgradcheck(run, share(2, 4))
 
 
+@pytest.mark.slow
 def test_a_period_of_a_continuum_block() -> None:
     torch.manual_seed(0)
     block = ContinuumMemory(5, hidden=6).double().blocks[0]

@@ -203,3 +203,11 @@ def test_vectors_beside_a_rule_for_matrices_have_adam(settings: dict[str, Any]) 
 def test_the_forgetting_rule_reads_its_memory() -> None:
     with pytest.raises(ValueError, match="memory's parameters and key"):
         ForgetAlongKey().update({}, {"value": draw(2, 2)}, Context())
+
+
+def test_forgetting_along_a_key_is_bounded_unless_it_is_asked_to_be_literal():
+    memory, key = torch.ones(2, 3), torch.full((2, 3), 100.0)
+    context = nl.memory.Context(parameters={"value": memory}, key=key)
+    for rule, bounded in ((ForgetAlongKey(), True), (ForgetAlongKey(literal=True), False)):
+        update, _ = rule.update({}, {"value": torch.zeros(2, 3)}, context)
+        assert bool(update["value"].norm() <= memory.norm()) is bounded

@@ -76,9 +76,9 @@ def report(request: pytest.FixtureRequest) -> Path:
 class Opened:
     """A page that keeps account of what it asks for and complains of."""
 
-    def __init__(self, browser: Browser, path: Path, scheme: Any = "light", width: int = 1280, **options: Any) -> None:
+    def __init__(self, browser: Browser, path: Path, width: int = 1280, **options: Any) -> None:
         size: Any = {"width": width, "height": 900}
-        self.context = browser.new_context(color_scheme=scheme, viewport=size, accept_downloads=True, **options)
+        self.context = browser.new_context(viewport=size, accept_downloads=True, **options)
         self.page: Page = self.context.new_page()
         self.requests: list[str] = []
         self.complaints: list[str] = []
@@ -107,18 +107,22 @@ class Opened:
         self.context.close()
 
 
-@pytest.mark.parametrize(("scheme", "width"), VIEWS)
-def test_it_is_legible_whole_and_silent(browser: Browser, report: Path, scheme: str, width: int) -> None:
-    with Opened(browser, report, scheme, width) as opened:
+def test_it_is_legible_whole_and_silent(browser: Browser, report: Path) -> None:
+    """In every view, one after the other in one page, as when a reader turns the phone or the lights."""
+    measure = (Path(__file__).parent / "legibility.js").read_text(encoding="utf-8")
+    with Opened(browser, report) as opened:
         opened.unfold()
-        found = opened.page.evaluate((Path(__file__).parent / "legibility.js").read_text(encoding="utf-8"))
-        assert (found["paper"] < 0.1) == (scheme == "dark")
-        assert len(found["words"]) > 100 and len(found["lines"]) > 5
-        assert [word for word in found["words"] if word[1] < 4.5] == []
-        assert [line for line in found["lines"] if line[1] < 3] == []
-        assert found["smallest"] > 8.5
-        overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-        assert opened.page.evaluate(overflow) == 0
+        for scheme, width in VIEWS:
+            opened.page.emulate_media(color_scheme=scheme)
+            opened.page.set_viewport_size({"width": width, "height": 900})
+            found = opened.page.evaluate(measure)
+            assert (found["paper"] < 0.1) == (scheme == "dark")
+            assert len(found["words"]) > 100 and len(found["lines"]) > 5
+            assert [word for word in found["words"] if word[1] < 4.5] == []
+            assert [line for line in found["lines"] if line[1] < 3] == []
+            assert found["smallest"] > 8.5
+            overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+            assert opened.page.evaluate(overflow) == 0
         assert opened.requests == [report.as_uri()] and opened.complaints == []
 
 

@@ -30,8 +30,12 @@ def sweep(path, kind: str):
     return searches
 
 
-def numbers(searches) -> dict:
-    return {key: (r.validation, r.test, [row[2] for row in r.train]) for s in searches for key, r in s.results.items()}
+def numbers(searches) -> list[tuple]:
+    """What each search chose, and what its runs gave."""
+    return [
+        (s.chosen(), {key: (r.validation, r.test, [row[2] for row in r.train]) for key, r in s.results.items()})
+        for s in searches
+    ]
 
 
 def test_a_serial_executor_hands_over_errors_like_any_other() -> None:
@@ -70,9 +74,12 @@ def test_processes_and_a_dask_cluster_give_the_numbers_of_a_serial_sweep(tmp_pat
 
 @pytest.mark.slow
 def test_a_dead_worker_of_a_cluster_costs_a_repetition_and_a_deadly_run_is_an_error(tmp_path) -> None:
+    from dask import config
+
     mark = tmp_path / "tried"
     once = f"import os, pathlib; p = pathlib.Path({str(mark)!r}); p.exists() or (p.touch(), os._exit(1))"
-    with open_pool("dask", 2) as pool:
+    # Each death takes a second: two are enough.
+    with config.set({"distributed.scheduler.allowed-failures": 1}), open_pool("dask", 2) as pool:
         assert pool.slots() == 4
         assert pool.executor.submit(exec, once).result(timeout=300) is None and mark.exists()
         deadly = pool.executor.submit(os._exit, 1).exception(timeout=300)

@@ -19,8 +19,8 @@ def searches():
     return plan(find_contenders(["AdamW", "Momentum"]), SETTINGS)
 
 
-def run(courses, folder, *, executor="serial", workers=1, **options_) -> None:
-    with open_pool(executor, workers) as pool:
+def run(courses, folder, **options_) -> None:
+    with open_pool("serial", 1) as pool:
         run_courses(courses, folder, pool, **options_)
 
 
@@ -76,13 +76,3 @@ def test_a_run_that_fails_names_itself_and_the_others_are_kept(tmp_path, monkeyp
     with pytest.raises(SweepError, match=r"digits/Momentum/lr=\S+ failed: RuntimeError: no such operator.*--resume"):
         run(searches(), folder)
     assert {result.variant for result in folder.compact().values()} == {"AdamW"}
-
-
-@pytest.mark.slow
-def test_two_processes_give_the_numbers_of_one(tmp_path) -> None:
-    one, two = searches(), searches()
-    run(one, RunFolder.create(tmp_path / "one"))
-    run(two, RunFolder.create(tmp_path / "two"), executor="processes", workers=2)
-    for mine, other in zip(one, two, strict=True):
-        assert mine.chosen() == other.chosen()
-        assert all(mine.results[key].validation == result.validation for key, result in other.results.items())

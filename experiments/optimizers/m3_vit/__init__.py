@@ -9,8 +9,8 @@ __all__ = ["run"]
 SIZES = {
     "quick": {
         **QUICK,
-        "steps": 40,
-        "sizes": {"fashion-mnist": {"network": "vit", "dim": 32, "test_images": 2000, "validation_images": 1000}},
+        "steps": 30,
+        "sizes": {"fashion-mnist": {"network": "vit", "dim": 32, "test_images": 500, "validation_images": 250}},
     },
     "full": {
         "steps": 250,

@@ -43,7 +43,7 @@ PLANS = {
         seeds=(0, 1),
         steps=16,
         trial=0.1,
-        size={"depth": 1, "heads": HEADS, "context": 96, "batch": 4, "validation_windows": 8, "test_windows": 16},
+        size={"depth": 1, "heads": HEADS, "context": 64, "batch": 4, "validation_windows": 4, "test_windows": 8},
     ),
     "full": Plan(
         rates=(0.012, 0.024),  # the better of two is always at an edge: everyone is tried at three

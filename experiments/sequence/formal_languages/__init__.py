@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from concurrent.futures import Executor, ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,12 +23,13 @@ __all__ = ["run"]
 ALL, REGULAR = tuple(LANGUAGES), ("parity", "aa", "abab")
 TUNED_ON = ("parity", "shuffle2")
 TUNING_SEED = 100
-RATE = 5e-3
 
 
 @dataclass(frozen=True)
 class Size:
-    """What differs between the sizes: who runs on what, seeds, strings a bin, bins, steps of a run and of tuning."""
+    """What differs between the sizes: who runs on what, seeds, strings a bin, bins, steps of a run and of tuning, and
+    the fields of `Job` that are not as they come.
+    """
 
     languages: Mapping[str, tuple[str, ...]]
     seeds: tuple[int, ...]
@@ -35,6 +37,7 @@ class Size:
     bins: int
     steps: int
     tuning: int
+    training: Mapping[str, Any] = field(default_factory=dict)
 
 
 CONTROLS = {
@@ -44,7 +47,15 @@ CONTROLS = {
 }
 
 SIZES = {
-    "quick": Size({"Hope": ALL, "Hope, max_eta 1": ("parity",), "Transformer": REGULAR}, (0,), 200, 2, 400, 0),
+    "quick": Size(
+        {"Hope": ALL, "Hope, max_eta 1": ("parity",), "Transformer": REGULAR},
+        seeds=(0,),
+        strings=100,
+        bins=2,
+        steps=120,
+        tuning=2,
+        training={"longest": 20, "check_every": 10, "solved": 1e-2, "anneal": 40},
+    ),
     "full": Size({name: CONTROLS.get(name, ALL) for name in CONTENDERS}, (0, 1, 2), 300, 3, 400, 100),
 }
 
@@ -54,13 +65,9 @@ def run(size: str, folder: Path, workers: int) -> Outcome:
     chosen = SIZES[size]
     folder.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        rates, table = dict.fromkeys(chosen.languages, RATE), []
-        if chosen.tuning:
-            tried = _kept(pool, _tuning(chosen), folder / "tuning.jsonl")
-            rates = _best(chosen, tried)
-            table = [tuning_table(tried)]
-        results = _kept(pool, _jobs(chosen, rates), folder / "runs.jsonl")
-    return Outcome((overview(results), *table, details(results)), figures(results))
+        tried = _kept(pool, _tuning(chosen), folder / "tuning.jsonl")
+        results = _kept(pool, _jobs(chosen, _best(chosen, tried)), folder / "runs.jsonl")
+    return Outcome((overview(results), tuning_table(tried), details(results)), figures(results))
 
 
 def _kept(pool: Executor, jobs: list[Job], file: Path) -> list[Result]:
@@ -77,7 +84,7 @@ def _kept(pool: Executor, jobs: list[Job], file: Path) -> list[Result]:
 
 def _tuning(size: Size) -> list[Job]:
     return [
-        Job(name, language, rate, TUNING_SEED, size.tuning)
+        Job(name, language, rate, TUNING_SEED, size.tuning, **size.training)
         for name in size.languages
         if CONTENDERS[name].rate_of is None
         for rate in CONTENDERS[name].rates
@@ -97,7 +104,7 @@ def _best(size: Size, tried: list[Result]) -> dict[str, float]:
 
 def _jobs(size: Size, rates: Mapping[str, float]) -> list[Job]:
     return [
-        Job(name, language, rates[name], seed, size.steps, size.strings, size.bins)
+        Job(name, language, rates[name], seed, size.steps, size.strings, size.bins, **size.training)
         for name, languages in size.languages.items()
         for language in languages
         for seed in size.seeds

@@ -9,7 +9,7 @@ from statistics import mean
 from experiments.harness import markdown
 from experiments.sequence.formal_languages.contenders import CONTENDERS
 from experiments.sequence.formal_languages.languages import LANGUAGES
-from experiments.sequence.formal_languages.training import BINS, Result
+from experiments.sequence.formal_languages.training import Result, bins
 
 __all__ = ["details", "figures", "overview", "tuning_loss", "tuning_table"]
 
@@ -36,9 +36,10 @@ def overview(results: list[Result]) -> str:
         ]
         size = sum(parameter.numel() for parameter in CONTENDERS[name].build().parameters())
         rows.append([name, f"{size:,}", *cells])
-    judged = ", ".join(f"{shortest}-{longest}" for shortest, longest in BINS[: len(results[0]["right"])])
+    lengths = bins(results[0]["longest"])
+    judged = ", ".join(f"{shortest}-{longest}" for shortest, longest in lengths[: len(results[0]["right"])])
     title = (
-        f"Percent of strings right at every position, of lengths {judged}; trained on {BINS[0][0]}-{BINS[0][1]} "
+        f"Percent of strings right at every position, of lengths {judged}; trained on {lengths[0][0]}-{lengths[0][1]} "
         f"for at most {results[0]['steps']} steps; mean over {len({run['seed'] for run in results})} seeds."
     )
     return f"{title}\n\n{markdown(['contender', 'parameters', *LANGUAGES], rows)}"

@@ -13,10 +13,17 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from experiments.sequence.formal_languages.contenders import CONTENDERS
 from experiments.sequence.formal_languages.languages import LANGUAGES, Strings, every, sample
 
-__all__ = ["BINS", "SOLVED", "Job", "Result", "accuracy", "judge", "strings_of"]
+__all__ = ["BINS", "SOLVED", "Job", "Result", "accuracy", "bins", "judge", "strings_of"]
 
-BINS = ((2, 50), (51, 100), (101, 200))
-"""Lengths; training and every decision see the first alone."""
+
+def bins(longest: int) -> tuple[tuple[int, int], ...]:
+    """Lengths, if the longest strings of training are this long; training and every decision see the first alone."""
+    return (2, longest), (longest + 1, 2 * longest), (2 * longest + 1, 4 * longest)
+
+
+LONGEST = 50
+BINS = bins(LONGEST)
+"""The bins of the full size."""
 
 BATCH = 16
 WARM_UP, ANNEAL = 20, 100
@@ -33,7 +40,11 @@ Result = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Job:
-    """One training: by whom, on what, and on how many strings of each of how many bins it is judged."""
+    """One training: by whom, on what, and on how many strings of each of how many bins it is judged.
+
+    The last four say how long its strings are, when it is checked, below which loss it ends early, and for how many
+    steps the lr then falls.
+    """
 
     contender: str
     language: str
@@ -42,6 +53,10 @@ class Job:
     steps: int
     strings: int = 0
     bins: int = 0
+    longest: int = LONGEST
+    check_every: int = CHECK_EVERY
+    solved: float = SOLVED
+    anneal: int = ANNEAL
 
 
 def judge(job: Job) -> dict[str, Any]:
@@ -50,7 +65,7 @@ def judge(job: Job) -> dict[str, Any]:
     model = CONTENDERS[job.contender].build()
     trained, loss = _train(model, job)
     right = []
-    for number, (shortest, longest) in enumerate(BINS[: job.bins]):
+    for number, (shortest, longest) in enumerate(bins(job.longest)[: job.bins]):
         right.append(accuracy(model, strings_of(job.language, job.strings, shortest, longest, JUDGE_SEED + number)))
     return {**asdict(job), "loss": loss, "trained": trained, "right": right}
 
@@ -71,24 +86,26 @@ def accuracy(model: nn.Module, strings: Strings) -> float:
 
 
 def _train(model: nn.Module, job: Job) -> tuple[int, float]:
-    """AdamW up to ``job.steps`` whose lr falls to zero in the last ``ANNEAL`` of them; how many, and the loss.
+    """AdamW up to ``job.steps`` whose lr falls to zero in the last ``job.anneal`` of them; how many, and the loss.
 
     They begin early once check strings of bin 0 are all right, and sure. Strings of other lengths have no part in it.
     """
     generator = torch.Generator().manual_seed(job.seed)
-    checked = strings_of(job.language, CHECKED, *BINS[0], CHECK_SEED)
+    lengths = bins(job.longest)[0]
+    checked = strings_of(job.language, CHECKED, *lengths, CHECK_SEED)
     optimizer = torch.optim.AdamW(model.parameters(), job.lr, weight_decay=0.0)
     step, end = 0, job.steps
     while step < end:
-        optimizer.param_groups[0]["lr"] = job.lr * min(1.0, (step + 1) / WARM_UP) * min(1.0, (end - step) / ANNEAL)
-        loss = _loss(model, sample(job.language, BATCH, *BINS[0], generator))
+        optimizer.param_groups[0]["lr"] = job.lr * min(1.0, (step + 1) / WARM_UP) * min(1.0, (end - step) / job.anneal)
+        loss = _loss(model, sample(job.language, BATCH, *lengths, generator))
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         step += 1
-        if step % CHECK_EVERY == 0 and step + ANNEAL < end and _held_out(model, checked) < SOLVED:
-            end = step + ANNEAL if accuracy(model, checked) == 100 else end
+        due = step % job.check_every == 0 and step + job.anneal < end
+        if due and _held_out(model, checked) < job.solved and accuracy(model, checked) == 100:
+            end = step + job.anneal
     return step, _held_out(model, checked)
 
 

@@ -7,6 +7,7 @@ independent of how many workers there are.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import multiprocessing
 import os
@@ -108,6 +109,26 @@ def _die_with(parent: Any) -> None:
     os._exit(1)
 
 
+def _nanny() -> type:
+    """Dask's keeper of a worker process, which begins one start after the other.
+
+    Its own does not wait: a worker that dies before its first word was read is started anew at once, the word is then
+    taken for one of the new process, and who closes the cluster before that one exists gets an AssertionError.
+    """
+    from distributed import Nanny
+
+    class _OneStartAtATime(Nanny):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self._starting = asyncio.Lock()
+
+        async def instantiate(self) -> Any:
+            async with self._starting:
+                return await super().instantiate()
+
+    return _OneStartAtATime
+
+
 @contextmanager
 def _dask(workers: int, address: str | None) -> Iterator[Pool]:
     """The workers of a Dask cluster: of the one at ``address``, or of one on this machine's loopback interface."""
@@ -119,6 +140,7 @@ def _dask(workers: int, address: str | None) -> Iterator[Pool]:
             local = LocalCluster(
                 n_workers=workers,
                 threads_per_worker=1,
+                worker_class=_nanny(),
                 host="127.0.0.1",
                 scheduler_port=0,
                 # No dashboard, and any port for what else it serves: its own choice may be taken on this machine.
