@@ -168,7 +168,7 @@ def test_a_look_ahead_is_said_with_both_of_its_shares():
     weight = nn.Parameter(torch.ones(3, 2))
     ahead = nl.describe(nl.optim.SecantMomentum([weight], retention=0.75, nesterov=True))
     assert "0.25 u + 0.75 (m' + 1 secant)" in ahead.memories[0].update
-    assert "0.25 u + 0.75 momentum" in nl.describe(nl.optim.Muon([weight], retention=0.75)).memories[0].update
+    assert "0.25 * u + 0.75 * momentum" in nl.describe(nl.optim.Muon([weight], retention=0.75)).memories[0].update
 
 
 def test_the_skip_path_is_said_as_it_was_only_where_the_answer_comes_late():

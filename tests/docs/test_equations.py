@@ -13,12 +13,12 @@ import nestlearn as nl
 
 IMPLEMENTED = {
     *(f"M{n}" for n in range(1, 6)),
-    *(f"O{n}" for n in range(1, 20)),
+    *(f"O{n}" for n in (*range(1, 20), 21, 23)),
     *(f"S{n}" for n in range(1, 11)),
     *(f"C{n}" for n in (1, 2, 3, 4, 6)),
 }
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-FOLDERS = ("memory", "ops", "targets", "optim", "layers", "models")
+FOLDERS = ("memory", "ops", "targets", "rules", "optim", "layers", "models")
 
 
 def named_code(equation: str) -> list[str]:
