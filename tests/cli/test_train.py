@@ -175,6 +175,7 @@ def test_a_second_interrupt_does_not_wait(tmp_path, monkeypatch) -> None:
     assert result.exit_code not in (0, 2) and Checkpoints(tmp_path / "run" / "checkpoints", "seed0").paths()
 
 
+@pytest.mark.slow
 def test_an_interrupt_that_is_ignored_at_the_start_stays_so_and_sigterm_still_ends_the_run(
     whole, tmp_path, monkeypatch
 ):
