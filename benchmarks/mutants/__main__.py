@@ -86,7 +86,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.mutants", description=__doc__)
     parser.add_argument("--count", type=int, default=240, help="mutants in the sample (default 240)")
     parser.add_argument("--only", default="", help="only mutants whose file, function or line holds this; not saved")
-    parser.add_argument("--budget", type=float, default=120.0, help="seconds of tests for a survivor (default 120)")
+    parser.add_argument("--budget", type=float, default=240.0, help="seconds of tests for a survivor (default 240)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: cores)")
     parser.add_argument("--renew", action="store_true", help="run the suite under coverage.py again")
     parser.add_argument("--verbose", action="store_true", help="print the mutants that die, too")

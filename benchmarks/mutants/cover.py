@@ -41,8 +41,9 @@ class Cover:
         """The tests that run what the mutant changes, in the order in which to try them.
 
         What runs when a module is loaded counts as run by every test of its function, or else of its file, as coverage
-        sees only the first of them; and by the tests of the pages, which read signatures. The tests of the folder that
-        mirrors the file come first: the quickest case of each test function, the second quickest of each, and so on.
+        sees only the first of them; and by the tests of the pages, which read signatures. First comes the
+        quickest case of each test function, those of the folder that mirrors the file before the others; then all
+        other cases, in the same order.
         """
         source = Source(mutant.file, (self.root / mutant.file).read_text(encoding="utf-8"))
         found: set[str] = set()
@@ -60,7 +61,7 @@ class Cover:
         for test in sorted(found, key=lambda test: (self.seconds[test], test)):
             function = test.partition("[")[0]
             turn = rounds[function] = rounds.get(function, -1) + 1
-            order.append((not test.startswith(mirror), turn, self.seconds[test], test))
+            order.append((turn > 0, not test.startswith(mirror), turn, self.seconds[test], test))
         return [test for *_, test in sorted(order)]
 
     def _runs(self, file: str) -> dict[int, list[str]]:
