@@ -41,7 +41,7 @@ class Cover:
         """The tests that run what the mutant changes, in the order in which to try them.
 
         What runs when a module is loaded counts as run by every test of its function, or else of its file, as coverage
-        sees only the first of them; and by the tests of the pages, which read signatures. First comes the
+        sees only the first of them; and by those that read it, the tests of the file and of the pages. First comes the
         quickest case of each test function, those of the folder that mirrors the file before the others; then all
         other cases, in the same order.
         """
@@ -51,10 +51,11 @@ class Cover:
             found.update(self._runs(mutant.file).get(line, ()))
         if len(found) < FEW:
             found.update(test for tests in self._runs(mutant.file).values() for test in tests)
-        if _loads(source, mutant.line):
-            found.update(test for test in self.seconds if test.startswith(PAGES))
-        found &= self.seconds.keys()
         folder = Path(mutant.file).parent.name
+        if _loads(source, mutant.line):
+            own = f"tests/{folder}/test_{Path(mutant.file).stem}.py"
+            found.update(test for test in self.seconds if test.startswith((own, *PAGES)))
+        found &= self.seconds.keys()
         mirror = tuple(f"tests/{name}/" for name in MIRRORS.get(folder, (folder,)))
         rounds: dict[str, int] = {}
         order = []

@@ -190,6 +190,7 @@ def test_chunks_freeze_what_is_generated_and_every_gradient(memory, objective, c
     "options",
     [
         {"retention": False},
+        {"inner_momentum": True, "objective": "dot_product"},
         {"inner_momentum": True, "objective": "l2"},
         {"self_modifying": ()},
         {"self_modifying": ("k",)},
@@ -240,6 +241,16 @@ def test_a_fresh_layer_is_nearly_one_with_fixed_projections():
         assert fixed.qkv.weight.chunk(3)[part].equal(layer.qkv.weight.chunk(3)[part])
     y, close = layer(x), fixed(x)
     assert torch.nn.functional.cosine_similarity(y, close, dim=-1).mean() > 0.95
+
+
+def test_what_is_read_is_seen_as_it_is_and_what_is_generated_is_turned():
+    base = SelfModifyingTitans(16, heads=2).banks["matrix"].base
+    assert torch.equal(base["mem"].detach(), torch.eye(8).expand(2, 8, 8))
+    for name in ("k", "v"):
+        turned = base[name].detach()
+        torch.testing.assert_close(turned @ turned.mT, torch.eye(8).expand(2, 8, 8))
+        assert not torch.allclose(turned, base["mem"].detach())
+    assert not base["eta"].any()
 
 
 def test_bounds_hold_whatever_the_input():
