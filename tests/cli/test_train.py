@@ -54,6 +54,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
     return folder, call(*TINY, "--steps", STEPS, "--out", folder)
 
 
+@pytest.mark.slow
 def test_a_run_ends_with_a_table_and_the_path_of_a_report(whole) -> None:
     folder, result = whole
     assert result.exit_code == 0, result.output

@@ -179,6 +179,7 @@ def test_chunks_of_one_token_are_s4(memory, objective, momentum):
 @pytest.mark.parametrize("memory", ["matrix", "mlp"])
 @pytest.mark.parametrize("objective", ["dot_product", "l2"])
 @pytest.mark.parametrize("chunks", [(4, 2), (2, 4), (3, 2)], ids=str)
+@pytest.mark.slow
 def test_chunks_freeze_what_is_generated_and_every_gradient(memory, objective, chunks):
     """S6, with a ragged end, and projections that wait for as long, shorter or longer than the main memory."""
     layer = make(memory=memory, objective=objective, chunk=chunks[0], projection_chunk=chunks[1])
@@ -202,6 +203,7 @@ def test_chunks_freeze_what_is_generated_and_every_gradient(memory, objective, c
     ],
     ids=str,
 )
+@pytest.mark.slow
 def test_every_switch(memory, options):
     assert_same(make(memory=memory, chunk=3, **options), torch.randn(1, 5, 8, dtype=torch.float64))
 
