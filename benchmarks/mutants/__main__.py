@@ -14,6 +14,7 @@ from benchmarks.mutants import report
 from benchmarks.mutants.cover import cover
 from benchmarks.mutants.places import FOLDERS, Mutant, sample
 from benchmarks.mutants.trial import Bench, Verdict, copy_checkout
+from benchmarks.optim.report import save
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).parent / "results"
@@ -45,7 +46,7 @@ def main() -> int:
     print("\n" + report.table(verdicts, reasons))
     path = options.output or (None if options.only else RESULTS / "latest.json")
     if path is not None:
-        report.save(report.record(verdicts, len(found.seconds), seconds), path)
+        save(report.record(verdicts, len(found.seconds), seconds), path)
         print(f"\nwritten: {path.name}")
     left = report.unexplained(verdicts, reasons)
     for verdict in left:

@@ -91,6 +91,7 @@ def cover(checkout: Path, workers: int, renew: bool) -> Cover:
     times = KEPT / "seconds.json"
     if renew or not times.exists():
         KEPT.mkdir(exist_ok=True)
+        times.unlink(missing_ok=True)  # what an earlier run has left is not taken for one that fails
         program = "import sys; from benchmarks.mutants import cover; sys.exit(cover.measure(*sys.argv[1:]))"
         path = os.pathsep.join(map(str, (checkout / "src", ROOT)))
         environment = {**os.environ, "COVERAGE_FILE": str(KEPT / "lines"), "PYTHONPATH": path}
