@@ -17,10 +17,15 @@ from typing import Any
 from nestlearn.training import Settings, compare, environment, options, preset, resolve
 from nestlearn.training.run_folder import write_atomic
 
-__all__ = ["QUICK", "SIZES", "Outcome", "compared", "complaints", "expected", "main", "markdown"]
+__all__ = ["QUICK", "SIZES", "SMALL_SPEECHES", "Outcome", "compared", "complaints", "expected", "main", "markdown"]
 
 SIZES = ("quick", "full")
 """Minutes, for every change; and the size of which the committed tables speak."""
+
+SMALL_SPEECHES: Mapping[str, Any] = {
+    "dim": 32, "heads": 2, "context": 32, "validation_windows": 32, "test_windows": 128
+}  # fmt: skip
+"""The speeches where only the way from the command to the table is looked at."""
 
 QUICK: Mapping[str, Any] = {"base": "demo", "keep": 1, "grow": 0, "lr_points": 2, "refine": 1, "points": 2}
 """What makes a comparison quick: small grids that do not grow, a fine one around one setting, one at full length."""

@@ -141,6 +141,7 @@ EXAMPLES = [page for page in PAGES if "```python" in page.read_text(encoding="ut
 
 
 @pytest.mark.parametrize("page", EXAMPLES, ids=lambda page: page.name)
+@pytest.mark.slow
 def test_python_examples_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run_page(page.read_text(encoding="utf-8"), page.name)

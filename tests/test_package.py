@@ -82,6 +82,7 @@ def test_exports_exist():
 EVERYTHING = "import nestlearn; [getattr(nestlearn, name) for name in nestlearn.__all__]"
 
 
+@pytest.mark.slow
 def test_import_needs_torch_alone():
     done = run_python(BLOCK + EVERYTHING)
     assert done.returncode == 0, done.stderr

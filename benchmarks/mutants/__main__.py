@@ -14,6 +14,7 @@ from benchmarks.mutants import report
 from benchmarks.mutants.cover import cover
 from benchmarks.mutants.places import FOLDERS, Mutant, sample
 from benchmarks.mutants.trial import Bench, Verdict, copy_checkout
+from benchmarks.optim.report import save
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).parent / "results"
@@ -45,7 +46,7 @@ def main() -> int:
     print("\n" + report.table(verdicts, reasons))
     path = options.output or (None if options.only else RESULTS / "latest.json")
     if path is not None:
-        report.save(report.record(verdicts, len(found.seconds), seconds), path)
+        save(report.record(verdicts, len(found.seconds), seconds), path)
         print(f"\nwritten: {path.name}")
     left = report.unexplained(verdicts, reasons)
     for verdict in left:
@@ -86,7 +87,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.mutants", description=__doc__)
     parser.add_argument("--count", type=int, default=240, help="mutants in the sample (default 240)")
     parser.add_argument("--only", default="", help="only mutants whose file, function or line holds this; not saved")
-    parser.add_argument("--budget", type=float, default=120.0, help="seconds of tests for a survivor (default 120)")
+    parser.add_argument("--budget", type=float, default=240.0, help="seconds of tests for a survivor (default 240)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: cores)")
     parser.add_argument("--renew", action="store_true", help="run the suite under coverage.py again")
     parser.add_argument("--verbose", action="store_true", help="print the mutants that die, too")

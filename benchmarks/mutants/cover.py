@@ -21,6 +21,12 @@ ROOT = Path(__file__).resolve().parents[2]
 KEPT = ROOT / ".mutants"
 PAGES = ("tests/docs/", "tests/test_docs.py")
 
+FEW = 5
+"""A line that fewer tests run is tried by all tests of its file: what autograd calls, say, coverage.py does not see."""
+
+MIRRORS = {"optim": ("optim", "contract")}
+"""Folder of the source -> folders of tests that are for it, where it is not the one of its name."""
+
 
 @dataclass(frozen=True)
 class Cover:
@@ -35,24 +41,28 @@ class Cover:
         """The tests that run what the mutant changes, in the order in which to try them.
 
         What runs when a module is loaded counts as run by every test of its function, or else of its file, as coverage
-        sees only the first of them; and by the tests of the pages, which read signatures. First comes the quickest
-        case of each test function, those of the folder that mirrors the file before the others; then the second
-        quickest of each, and so on.
+        sees only the first of them; and by those that read it, the tests of the file and of the pages. First comes the
+        quickest case of each test function, those of the folder that mirrors the file before the others; then all
+        other cases, in the same order.
         """
         source = Source(mutant.file, (self.root / mutant.file).read_text(encoding="utf-8"))
         found: set[str] = set()
         for line in _lines(source, mutant.line):
             found.update(self._runs(mutant.file).get(line, ()))
+        if len(found) < FEW:
+            found.update(test for tests in self._runs(mutant.file).values() for test in tests)
+        folder = Path(mutant.file).parent.name
         if _loads(source, mutant.line):
-            found.update(test for test in self.seconds if test.startswith(PAGES))
+            own = f"tests/{folder}/test_{Path(mutant.file).stem}.py"
+            found.update(test for test in self.seconds if test.startswith((own, *PAGES)))
         found &= self.seconds.keys()
-        mirror = f"tests/{Path(mutant.file).parent.name}/"
+        mirror = tuple(f"tests/{name}/" for name in MIRRORS.get(folder, (folder,)))
         rounds: dict[str, int] = {}
         order = []
         for test in sorted(found, key=lambda test: (self.seconds[test], test)):
             function = test.partition("[")[0]
             turn = rounds[function] = rounds.get(function, -1) + 1
-            order.append((turn, not test.startswith(mirror), self.seconds[test], test))
+            order.append((turn > 0, not test.startswith(mirror), turn, self.seconds[test], test))
         return [test for *_, test in sorted(order)]
 
     def _runs(self, file: str) -> dict[int, list[str]]:
@@ -81,6 +91,7 @@ def cover(checkout: Path, workers: int, renew: bool) -> Cover:
     times = KEPT / "seconds.json"
     if renew or not times.exists():
         KEPT.mkdir(exist_ok=True)
+        times.unlink(missing_ok=True)  # what an earlier run has left is not taken for one that fails
         program = "import sys; from benchmarks.mutants import cover; sys.exit(cover.measure(*sys.argv[1:]))"
         path = os.pathsep.join(map(str, (checkout / "src", ROOT)))
         environment = {**os.environ, "COVERAGE_FILE": str(KEPT / "lines"), "PYTHONPATH": path}

@@ -211,6 +211,13 @@ class _Bare(ast.NodeTransformer):
         node.returns = None
         return self.generic_visit(node)
 
+    def visit_arguments(self, node: ast.arguments) -> ast.AST:
+        """How arguments may be passed is no arithmetic, though cosmic-ray takes the * between them for a product."""
+        node.args = node.posonlyargs + node.args + node.kwonlyargs
+        node.defaults = node.defaults + [default or ast.Constant(None) for default in node.kw_defaults]
+        node.posonlyargs, node.kwonlyargs, node.kw_defaults = [], [], []
+        return self.generic_visit(node)
+
     def visit_arg(self, node: ast.arg) -> ast.AST:
         node.annotation = None
         return node

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 from collections import Counter
@@ -18,7 +17,7 @@ import yaml
 from benchmarks.mutants.places import FOLDERS
 from benchmarks.mutants.trial import Verdict
 
-__all__ = ["REASONS", "line", "read_reasons", "record", "save", "table", "unexplained"]
+__all__ = ["REASONS", "line", "read_reasons", "record", "table", "unexplained"]
 
 REASONS = Path(__file__).parent / "reasons.yaml"
 
@@ -75,14 +74,6 @@ def record(verdicts: Sequence[Verdict], tests: int, seconds: float) -> dict[str,
             for each in verdicts
         ],
     }
-
-
-def save(result: dict[str, Any], path: Path) -> None:
-    """Write the file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".part")
-    unfinished.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    unfinished.replace(path)
 
 
 def _folder(verdict: Verdict) -> str:

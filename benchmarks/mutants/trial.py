@@ -142,18 +142,8 @@ def _child(pipe: Connection, checkout: Path, tests: list[str]) -> None:
 
     watch = _Watch(tests)
     files = list(dict.fromkeys(_file(test) for test in tests))
-    arguments = [
-        "-x",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "no:xdist",
-        "-p",
-        "no:cov",
-        f"--rootdir={checkout}",
-        *files,
-    ]
+    unneeded = [option for name in ("cacheprovider", "xdist", "cov") for option in ("-p", f"no:{name}")]
+    arguments = ["-x", "-q", *unneeded, f"--rootdir={checkout}", *files]
     code = int(pytest.main(arguments, plugins=[watch]))
     pipe.send({"by": "" if code == 0 else watch.failed or "loading", "ran": watch.ran})
     pipe.close()

@@ -44,6 +44,7 @@ def conducted(*names: str, seconds: float = 60.0, script: str = STAND_IN) -> lis
     return list(Conductor("cpu", seconds, [sys.executable, "-c", script]).run(chosen))
 
 
+@pytest.mark.slow
 def test_a_hang_a_crash_and_a_spoilt_device_cost_one_row_each():
     found = {row["name"]: row for row in conducted("first", "hangs", "second", "crashes", "third", "spoils", "last")}
     assert {name: row["status"] for name, row in found.items()} == {

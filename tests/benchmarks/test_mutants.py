@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CODE = '''"""A file. 1 + 1"""
 from __future__ import annotations
 __all__ = ["half"]
-def half(x: int | None, by: int = 2) -> int | None:
+def half(x: int | None, *, by: int = 2) -> int | None:
     """x / 2."""
     if x is None:
         raise TypeError("nothing")
@@ -65,12 +65,13 @@ def test_the_sample_is_that_of_everybody_and_edits_elsewhere_leave_it(tmp_path):
     assert {each.identity for each in sample(tmp_path, 4, ["optim"])} >= {each.identity for each in chosen[:2]}
 
 
-@pytest.mark.slow
-def test_every_reason_is_for_a_mutant_of_the_sample():
-    chosen = {each.identity for each in sample(ROOT, 240)}
-    reasons = read_reasons()
-    assert set(reasons) <= chosen
-    assert all(len(reason) > 20 for reason in reasons.values())
+def test_every_reason_is_for_a_line_that_is_still_there():
+    for mutant, reason in read_reasons().items():
+        file, _, rest = mutant.partition(":")
+        before = rest.partition(": ")[2].partition(" -> ")[0]
+        lines = [line.strip() for line in (ROOT / file).read_text().splitlines()]
+        assert before in lines, mutant
+        assert len(reason) > 20
 
 
 @pytest.fixture
@@ -117,7 +118,7 @@ for verdict in map(bench.try_out, mutants):
     outcomes = {(kind, line): (outcome, by) for kind, line, outcome, by in found}
     assert outcomes["ReplaceBinaryOperator_FloorDiv_Mul", 8] == ("killed", "tests/test_file.py::test_half")
     assert outcomes["ReplaceComparisonOperator_Is_IsNot", 6][0] == "killed"
-    assert outcomes["DeleteStatement", 7] == ("unreached", "")
+    assert outcomes["DeleteStatement", 7] == ("survived", "")  # no test runs it: those of the file were tried
     assert (checkout / "src/nestlearn/optim/file.py").read_text() == CODE
 
 

@@ -31,6 +31,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
     return folder, call("compare", *TINY, "--out", folder)
 
 
+@pytest.mark.slow
 def test_a_tiny_comparison_ends_with_a_table_and_the_path_of_a_report(finished) -> None:
     folder, result = finished
     assert result.exit_code == 0, result.output

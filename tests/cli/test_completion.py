@@ -72,6 +72,7 @@ def offered(*words: str) -> tuple[list[str], bool]:
         (["train", "--dtype", "float"], {"float32", "float64"}),
     ],
 )
+@pytest.mark.slow
 def test_a_shell_gets_names_at_once(words: list[str], expected: set[str]) -> None:
     assert offered(*words) == (sorted(expected), False)
 

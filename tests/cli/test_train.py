@@ -54,6 +54,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
     return folder, call(*TINY, "--steps", STEPS, "--out", folder)
 
 
+@pytest.mark.slow
 def test_a_run_ends_with_a_table_and_the_path_of_a_report(whole) -> None:
     folder, result = whole
     assert result.exit_code == 0, result.output
@@ -175,6 +176,7 @@ def test_a_second_interrupt_does_not_wait(tmp_path, monkeypatch) -> None:
     assert result.exit_code not in (0, 2) and Checkpoints(tmp_path / "run" / "checkpoints", "seed0").paths()
 
 
+@pytest.mark.slow
 def test_an_interrupt_that_is_ignored_at_the_start_stays_so_and_sigterm_still_ends_the_run(
     whole, tmp_path, monkeypatch
 ):

@@ -49,6 +49,7 @@ def draw(seed: int, shape: tuple[int, ...], count: int) -> list[Tensor]:
 @example(seed=0, exponents=[0, 20, 0], rank=2)
 @example(seed=0, exponents=[18, -20, 0], rank=2)
 @example(seed=0, exponents=[-20, 18, -20], rank=1)
+@pytest.mark.slow
 def test_finite_gradients_give_finite_weights(member: Member, seed: int, exponents: list[int], rank: int) -> None:
     """From 1e-20 to 1e18 in float32. A gradient whose square overflows may be refused: then nothing changes."""
     if member.settings.get("literal"):  # as printed, these forms diverge under large gradients
@@ -110,6 +111,7 @@ def test_permuted_rows_and_columns_give_permuted_weights(member: Member, seed: i
 @pytest.mark.parametrize(**over(FREE))
 @quick
 @given(seed=SEEDS)
+@pytest.mark.slow
 def test_permuted_keys_give_permuted_weights(member: Member, seed: int) -> None:
     """Rows of the long side are keys of one memory: their order means nothing."""
     gradients = draw(seed, (6, 3), 3)

@@ -63,6 +63,7 @@ def test_every_equation_is_quoted_by_a_docstring():
     assert sorted(set(equation_headings()) - quoted) == []
 
 
+@pytest.mark.slow
 def test_docstrings_quote_only_equations_that_the_page_knows():
     known = set(equation_headings()) | unbuilt()
     strangers = {(file, name) for file, docstring in docstrings() for name in ids(docstring) - known}

@@ -122,6 +122,7 @@ def test_a_string_counts_only_if_right_at_every_position() -> None:
     assert accuracy(_Oracle(50), strings) == 100
 
 
+@pytest.mark.slow
 def test_a_run_learns_and_can_be_repeated() -> None:
     long, short = (Job("LSTM", "parity", 2e-2, seed=0, steps=steps, strings=10, bins=2) for steps in (40, 1))
     result = judge(long)

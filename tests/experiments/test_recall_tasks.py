@@ -131,6 +131,7 @@ def test_contenders_have_equal_parameters(task: Any) -> None:
 
 
 @pytest.mark.parametrize("name", CONTENDERS)
+@pytest.mark.slow
 def test_reading_in_pieces_is_reading(name: str) -> None:
     model = build(name, TASKS[0], 0)
     tokens = torch.randint(TASKS[0].vocabulary, (2, PIECE + 40), generator=seeded())

@@ -68,3 +68,12 @@ def test_sixteen_thousand_tokens_stay_finite(dtype):
 def test_errors(options, message):
     with pytest.raises(ValueError, match=message):
         Attention(8, **options)
+
+
+def test_positions_turn_as_fast_as_is_usual() -> None:
+    torch.manual_seed(0)
+    usual = Attention(8, heads=2)
+    torch.manual_seed(0)
+    said = Attention(8, heads=2, base=10_000.0)
+    x = torch.randn(1, 50, 8)
+    assert torch.equal(usual(x), said(x))

@@ -126,6 +126,7 @@ def test_one_call_is_many_calls(name):
 
 @given(name=st.sampled_from(list(EVERY)), chunk=st.integers(1, 6), cuts=st.lists(st.integers(0, 17)))
 @settings(max_examples=30)
+@pytest.mark.slow
 def test_the_cuts_may_be_anywhere(name, chunk, cuts):
     assert_pieces_are_the_whole(make(name, chunk=chunk), torch.randn(1, 17, 8, dtype=torch.float64), sorted(cuts))
 
@@ -210,6 +211,7 @@ def test_gradcheck(name):
 @layers
 @pytest.mark.parametrize("scale", [0.0, 1.0, 1e6])
 @pytest.mark.parametrize("constant", [True, False])
+@pytest.mark.slow
 def test_answers_and_slopes_stay_finite(name, scale, constant):
     layer = make(name, dtype=torch.float32, chunk=16)
     x = (torch.ones(2, 100, 8) if constant else torch.randn(2, 100, 8)) * scale

@@ -179,6 +179,7 @@ def test_chunks_of_one_token_are_s4(memory, objective, momentum):
 @pytest.mark.parametrize("memory", ["matrix", "mlp"])
 @pytest.mark.parametrize("objective", ["dot_product", "l2"])
 @pytest.mark.parametrize("chunks", [(4, 2), (2, 4), (3, 2)], ids=str)
+@pytest.mark.slow
 def test_chunks_freeze_what_is_generated_and_every_gradient(memory, objective, chunks):
     """S6, with a ragged end, and projections that wait for as long, shorter or longer than the main memory."""
     layer = make(memory=memory, objective=objective, chunk=chunks[0], projection_chunk=chunks[1])
@@ -190,6 +191,7 @@ def test_chunks_freeze_what_is_generated_and_every_gradient(memory, objective, c
     "options",
     [
         {"retention": False},
+        {"inner_momentum": True, "objective": "dot_product"},
         {"inner_momentum": True, "objective": "l2"},
         {"self_modifying": ()},
         {"self_modifying": ("k",)},
@@ -201,6 +203,7 @@ def test_chunks_freeze_what_is_generated_and_every_gradient(memory, objective, c
     ],
     ids=str,
 )
+@pytest.mark.slow
 def test_every_switch(memory, options):
     assert_same(make(memory=memory, chunk=3, **options), torch.randn(1, 5, 8, dtype=torch.float64))
 
@@ -240,6 +243,16 @@ def test_a_fresh_layer_is_nearly_one_with_fixed_projections():
         assert fixed.qkv.weight.chunk(3)[part].equal(layer.qkv.weight.chunk(3)[part])
     y, close = layer(x), fixed(x)
     assert torch.nn.functional.cosine_similarity(y, close, dim=-1).mean() > 0.95
+
+
+def test_what_is_read_is_seen_as_it_is_and_what_is_generated_is_turned():
+    base = SelfModifyingTitans(16, heads=2).banks["matrix"].base
+    assert torch.equal(base["mem"].detach(), torch.eye(8).expand(2, 8, 8))
+    for name in ("k", "v"):
+        turned = base[name].detach()
+        torch.testing.assert_close(turned @ turned.mT, torch.eye(8).expand(2, 8, 8))
+        assert not torch.allclose(turned, base["mem"].detach())
+    assert not base["eta"].any()
 
 
 def test_bounds_hold_whatever_the_input():

@@ -119,6 +119,7 @@ def test_every_initial_state_and_projection_learns(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MEMORIES)
+@pytest.mark.slow
 def test_an_answer_depends_on_its_past_alone(name: str) -> None:
     layer, x = SequenceMemory(MEMORIES[name]), draw(1, TIME, DIM)
     reach = torch.autograd.functional.jacobian(layer, x)[0, :, :, 0].abs().sum((1, 3))

@@ -100,6 +100,7 @@ def test_sequences_of_a_batch_share_nothing(case):
 
 
 @every_model
+@pytest.mark.slow
 def test_every_parameter_has_a_slope(case):
     """Every learned start of every memory and head too."""
     made, tokens = model(case), text(24)
@@ -219,6 +220,7 @@ def test_a_training_step_can_be_counted_on_the_meta_device(case):
 
 
 @pytest.mark.parametrize("case", MEMORIES)
+@pytest.mark.slow
 def test_memories_are_of_one_size_however_long_the_text(case):
     made = model(case, torch.float32)
     sizes = set()

@@ -23,7 +23,9 @@ def read(model: LanguageModel, tokens: Tensor, state: dict | None = None) -> tup
 
 
 @pytest.mark.parametrize("name", ["hope", pytest.param("hope_attention", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("variant", ["sequential", pytest.param("nested", marks=pytest.mark.slow), "headwise"])
+@pytest.mark.parametrize(
+    "variant", ["sequential", *(pytest.param(name, marks=pytest.mark.slow) for name in ("nested", "headwise"))]
+)
 def test_the_second_reading_of_a_text_is_easier_also_after_a_restart(name, variant, tmp_path):
     """Fresh weights that learn from the next token; more is learned of this text than any English text would teach."""
 

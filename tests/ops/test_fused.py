@@ -13,6 +13,7 @@ from nestlearn.ops import fused
     [
         ((9, 0), "3.6.0", False, False),  # wrong results, refused by fla-core itself
         ((9, 0), "3.4.0+git1", False, False),
+        ((9, 0), "3.7.0", False, False),
         ((9, 0), "3.7.1", False, True),
         ((9, 0), "3.3.1", False, True),
         ((9, 0), "3.6.0", True, True),

@@ -58,6 +58,7 @@ def test_newton_schulz_equals_the_polynomial_of_the_singular_values(shape, coeff
 
 
 @pytest.mark.parametrize("shape", [(5, 9), (3, 9, 5), (600, 600), (2, 600, 520), (520, 1200)], ids=str)
+@pytest.mark.slow
 def test_on_meta_newton_schulz_takes_the_products_of_the_device_that_it_stands_for(shape: tuple[int, ...]) -> None:
     def flops(device: str, dtype: torch.dtype) -> int:
         with FlopCounterMode(display=False) as counter:
@@ -78,6 +79,7 @@ def test_newton_schulz_runs_the_steps_asked_for(steps):
 
 
 @pytest.mark.parametrize("shape", [(512, 512), (530, 700), (530, 1100), (1100, 530)])
+@pytest.mark.slow
 def test_blocked_symmetric_products_equal_the_polynomial(shape):
     """Shapes beyond the block size, where the last block is ragged."""
     matrix = random(*shape)

@@ -202,3 +202,12 @@ def test_gradients_that_vanish_move_nothing_and_break_nothing() -> None:
     optimizer.step()
     assert torch.isfinite(weight).all()
     assert not torch.equal(weight.detach(), start)
+
+
+def test_a_zero_gradient_before_any_other_teaches_nothing() -> None:
+    weight = nn.Parameter(torch.ones(3, 2, dtype=torch.float64))
+    optimizer = nl.optim.SecantMomentum([weight], lr=0.1)
+    for gradient in (torch.zeros(3, 2), torch.zeros(3, 2), torch.ones(3, 2)):
+        weight.grad = gradient.double()
+        optimizer.step()
+    assert weight.isfinite().all() and all(leaf.isfinite().all() for leaf in optimizer.state[weight].values())

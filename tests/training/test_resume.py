@@ -69,6 +69,7 @@ def test_every_optimizer_goes_on_where_it_stopped(name: str) -> None:
         ("Muon", {"period": 4}),
     ],
 )
+@pytest.mark.slow
 def test_periods_and_curvature_go_on_where_they_stopped(name: str, fixed: dict) -> None:
     spec = dataclasses.replace(TINY, variant=Variant(name), fixed=tuple(fixed.items()))
     check(spec, stops=(1, 7, 13))

@@ -91,7 +91,7 @@ class Once:
         return self.left == 0
 
 
-@pytest.mark.parametrize("after", [1, 7, 13, 24, 30, 47])
+@pytest.mark.parametrize("after", [13, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 7, 24, 30, 47))])
 def test_an_interrupted_run_goes_on_to_the_same_bits(whole, tmp_path, after: int) -> None:
     path = tmp_path / "run"
     run = started(path)

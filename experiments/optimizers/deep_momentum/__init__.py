@@ -2,15 +2,14 @@
 
 from pathlib import Path
 
-from experiments.harness import QUICK, Outcome, compared
+from experiments.harness import QUICK, SMALL_SPEECHES, Outcome, compared
 
 __all__ = ["run"]
 
 SPEECHES = {"dim": 48, "heads": 4, "context": 64, "validation_windows": 128, "test_windows": 512}
-SMALL = {"dim": 32, "heads": 2, "context": 32, "validation_windows": 32, "test_windows": 128}
 
 SIZES = {
-    "quick": {**QUICK, "sizes": {"speeches": SMALL}, "optimizers": ("DeepMomentum",), "steps": 24},
+    "quick": {**QUICK, "sizes": {"speeches": SMALL_SPEECHES}, "optimizers": ("DeepMomentum",), "steps": 24},
     "full": {
         "optimizers": ("DeepMomentum", "DeepMomentum2", "DeepAdam"),
         "steps": 240,

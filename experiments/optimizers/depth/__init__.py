@@ -2,16 +2,15 @@
 
 from pathlib import Path
 
-from experiments.harness import QUICK, Outcome, compared
+from experiments.harness import QUICK, SMALL_SPEECHES, Outcome, compared
 
 __all__ = ["run"]
 
 DEPTHS = tuple(f"experiments.optimizers.depth.contenders:depth_{depth}" for depth in (1, 2, 3))
 SPEECHES = {"dim": 48, "heads": 4, "context": 64, "validation_windows": 128, "test_windows": 512}
-SMALL = {"dim": 32, "heads": 2, "context": 32, "validation_windows": 32, "test_windows": 128}
 
 SIZES = {
-    "quick": {**QUICK, "sizes": {"speeches": SMALL}, "steps": 24, "retentions": (0.8,)},
+    "quick": {**QUICK, "sizes": {"speeches": SMALL_SPEECHES}, "steps": 24, "retentions": (0.8,)},
     "full": {
         "steps": 200,
         "seeds": (0, 1, 2),

@@ -2,17 +2,16 @@
 
 from pathlib import Path
 
-from experiments.harness import QUICK, Outcome, compared
+from experiments.harness import QUICK, SMALL_SPEECHES, Outcome, compared
 from experiments.optimizers.target_period.contenders import PERIODS
 
 __all__ = ["run"]
 
 KINDS = ("kept", "kronecker", "orthogonal")
 SPEECHES = {"dim": 48, "heads": 4, "context": 64, "validation_windows": 128, "test_windows": 512}
-SMALL = {"dim": 32, "heads": 2, "context": 32, "validation_windows": 32, "test_windows": 128}
 
 SIZES = {
-    "quick": {**QUICK, "sizes": {"speeches": SMALL}, "steps": 24, "retentions": (0.8,)},
+    "quick": {**QUICK, "sizes": {"speeches": SMALL_SPEECHES}, "steps": 24, "retentions": (0.8,)},
     "full": {
         "steps": 200,
         "seeds": (0, 1, 2),

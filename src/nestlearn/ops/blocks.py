@@ -165,7 +165,7 @@ def windows(tokens: Tensor, window: int) -> Tensor:
     return tokens if window == 1 else tokens.unfold(-2, window, 1).mT.flatten(-3, -2)
 
 
-def innovations(key: Tensor, erase: Tensor, before: Tensor, right: Tensor, rows: int = 1) -> Tensor:
+def innovations(key: Tensor, erase: Tensor, before: Tensor, right: Tensor, rows: int) -> Tensor:
     """U [*, R, c], the solution of (I + erase * before * K K^T) U = right: one triangular solve.
 
     Args:
