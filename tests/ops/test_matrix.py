@@ -13,6 +13,7 @@ from nestlearn.ops.matrix import (
     inverse_root,
     newton_schulz,
     orthogonality_error,
+    symmetric_power,
 )
 
 SHAPES = [(6, 6), (5, 9), (9, 5), (4, 30), (30, 4), (1, 7), (7, 1), (1, 1)]
@@ -209,6 +210,8 @@ def test_newton_schulz_on_empty_stacks():
         (lambda: inverse_root(torch.eye(3), order=0), "order must be a positive integer"),
         (lambda: inverse_root(torch.eye(3), damping=-1.0), "damping must not be negative"),
         (lambda: cholesky_whitener(torch.zeros(3, 4)), "expected square matrices"),
+        (lambda: symmetric_power(torch.zeros(3, 4), -0.5), "expected square matrices"),
+        (lambda: symmetric_power(torch.eye(3), -0.5, damping=-1.0), "damping must not be negative"),
         (lambda: cholesky_whitener(-torch.eye(3)), "raise damping"),
         (lambda: cholesky_whitener(torch.full((3, 3), float("nan"))), "without negative eigenvalues or NaN"),
         (lambda: orthogonality_error(torch.zeros(3)), "expected a real floating-point tensor"),
@@ -239,6 +242,23 @@ def test_inverse_root_of_rank_one_and_zero():
     root = inverse_root(x @ x.mT, 2, damping=1e-6)
     torch.testing.assert_close(root @ x, x / x.norm(), rtol=1e-5, atol=1e-5)
     assert torch.equal(inverse_root(torch.zeros(2, 3, 3)), torch.eye(3).expand(2, 3, 3))
+
+
+@pytest.mark.parametrize("power", [-0.25, -0.5, 0.5])
+def test_symmetric_powers_multiply_and_damping_is_relative_to_the_mean_diagonal(power):
+    a = covariance(2, 3)
+    mean = a.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
+    damped = a + 0.1 * mean * torch.eye(6).double()
+    half = symmetric_power(a, power / 2, damping=0.1)
+    torch.testing.assert_close(half @ half, symmetric_power(a, power, damping=0.1))
+    torch.testing.assert_close(symmetric_power(a, -1.0, damping=0.1) @ damped, torch.eye(6).double().expand_as(a))
+
+
+def test_a_symmetric_power_of_rank_one_and_zero():
+    x = random(6, 1)
+    root = symmetric_power(x @ x.mT, -0.5, damping=0.0)
+    torch.testing.assert_close(root @ x, x / x.norm())
+    assert torch.equal(symmetric_power(torch.zeros(2, 3, 3), -0.25), torch.eye(3).expand(2, 3, 3))
 
 
 def test_whitener_whitens_and_is_triangular():
@@ -275,14 +295,19 @@ def test_any_whitener_gives_the_same_update_after_orthogonalisation():
 @pytest.mark.parametrize("scale", [1e20, 1e-20])
 def test_roots_and_whiteners_of_huge_and_tiny_matrices(scale):
     a = covariance(2).float()
-    for function, power in ((lambda x: inverse_root(x, 4, damping=1e-3), -0.25), (cholesky_whitener, -0.5)):
+    functions = (
+        (lambda x: inverse_root(x, 4, damping=1e-3), -0.25),
+        (lambda x: symmetric_power(x, -0.25), -0.25),
+        (cholesky_whitener, -0.5),
+    )
+    for function, power in functions:
         torch.testing.assert_close(function(a * scale), function(a) * scale**power, rtol=1e-3, atol=1e-5 * scale**power)
 
 
 def test_roots_in_low_precision_return_the_dtype_of_the_input():
     a = covariance(2)
     for dtype, tolerance in ((torch.float32, 1e-4), (torch.bfloat16, 3e-2)):
-        for function in (inverse_root, cholesky_whitener):
+        for function in (inverse_root, cholesky_whitener, lambda a: symmetric_power(a, -0.5)):
             result = function(a.to(dtype))
             assert result.dtype == dtype
             torch.testing.assert_close(result.double(), function(a.to(dtype).double()), rtol=tolerance, atol=tolerance)

@@ -12,6 +12,7 @@ from nestlearn.rules import (
     Link,
     adam,
     average,
+    cautious,
     chain,
     deep,
     deep_adam,
@@ -62,9 +63,12 @@ RULES: dict[str, Link] = {
     "rows": chain(unit_rows(), scale("rows")),
     "preconditioner": chain(average(0.9), preconditioner()),
     "kronecker": chain(precondition("kronecker"), sum(0.9)),
-    "before and after": chain(average(0.65, nesterov=True), within(whiten(0.9, 0.1), orthogonal()), slow(0.9, 0.3)),
-    "before": chain(average(0.9), whiten(0.9, 0.1, sides="inputs"), orthogonal()),
+    "before and after": chain(
+        average(0.65, nesterov=True), within(whiten("root", 0.9, refresh=3), orthogonal()), slow(0.9, 0.3)
+    ),
+    "before": chain(average(0.9), whiten(retention=0.9, side="inputs"), orthogonal()),
     "regression": chain(average(0.9), regress(0.9, of="gradient")),
+    "cautious": chain(adam((0.8, 0.95), 1e-6), cautious()),
     "two speeds": parallel(
         chain(average(0.8, name="fast"), orthogonal()),
         every(4, chain(average(0.5, name="slow"), orthogonal())),

@@ -18,7 +18,7 @@ from nestlearn.rules import adam, average, chain, gradient, muon, orthogonal, sl
 from .examples import RULES, SMALL, UNSEEN, composed, stepped
 
 NAMES = {name: getattr(module, name) for module in (rules, nl.targets) for name in module.__all__}
-ARENA = chain(average(0.65, nesterov=True), within(whiten(0.97), orthogonal()), slow())
+ARENA = chain(average(0.65, nesterov=True), within(whiten(retention=0.97), orthogonal()), slow())
 
 
 def network() -> nn.Sequential:
@@ -125,7 +125,7 @@ def test_a_checkpoint_of_another_rule_is_refused_with_the_difference(rule, words
 
 def test_rules_are_checked_when_the_optimizer_is_made():
     weight = nn.Parameter(torch.ones(4, 3))
-    with pytest.raises(ValueError, match=r"whiten\(0.97\) is for whole matrices: pass it as matrix="):
+    with pytest.raises(ValueError, match=r"whiten\(retention=0.97\) is for whole matrices: pass it as matrix="):
         nl.optim.Optimizer([weight], 0.1, element=ARENA)
     with pytest.raises(TypeError, match="matrix= takes a rule such as"):
         nl.optim.Optimizer([weight], 0.1, matrix=torch.nn.Linear(2, 2))
@@ -166,6 +166,18 @@ def test_entries_are_written_alike_in_matrices_and_alone(rule):
     alone = stepped(lambda weights: nl.optim.Optimizer(weights, 0.1, element=rule))
     for one, two in zip(matrix, alone, strict=True):
         torch.testing.assert_close(one, two, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rule", SMALL.values(), ids=SMALL)
+def test_a_compiled_kernel_writes_as_the_rule_does(rule):
+    """What it cannot write, such as what happens every third time, is left to the rule itself."""
+    paths = []
+    for compiled in (False, True):
+        make = lambda weights: nl.optim.Optimizer(weights, 0.1, element=rule, compile=compiled)  # noqa: B023, E731
+        paths.append(stepped(make, (140, 130), steps=4, dtype=torch.float32))
+    for one, two in zip(*paths, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-6)
 
 
 def test_soap_muon_is_one_expression_and_lowers_a_loss():

@@ -84,7 +84,7 @@ def test_what_is_no_rule_is_an_error_when_it_is_made(make, words):
 
 
 def test_settings_are_found_by_the_end_of_their_path():
-    rule = chain(average(0.65, nesterov=True), within(whiten(0.97), orthogonal()), slow())
+    rule = chain(average(0.65, nesterov=True), within(whiten(retention=0.97), orthogonal()), slow())
     assert rule.replace(damping=0.3) == rule.replace({"whiten.damping": 0.3})
     assert rule.replace({"average.retention": 0.5}).parts()["average"].retention == 0.5
     with pytest.raises(ValueError, match=r"could be any of average\.retention, whiten\.retention, slow\.retention"):

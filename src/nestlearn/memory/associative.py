@@ -120,8 +120,8 @@ class AssociativeMemory:
             # Error, gradient and update of a box under regression are one and the same: one pass instead of three.
             box = parameters["value"]
             return {**state, "model": {"value": box.lerp_(value, lr) if inplace else torch.lerp(box, value, lr)}}, None
-        context = Context(self.model, parameters, key, value, time, lr, observations or {}, at=at)
         retention = self.rule.retention if retention is None else retention
+        context = Context(self.model, parameters, key, value, time, lr, retention, observations or {}, at=at)
         if self.period == 1:
             return self._apply(state, gradients, context, lr, retention), before
         return self._accumulate(state, gradients, context, lr, retention), before

@@ -8,7 +8,7 @@ gradient descent forgets along the key does not pass through the box: forgetting
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 
@@ -57,7 +57,7 @@ class InnerMomentum(Rule):
     def update(self, state: State, gradients: Parameters, context: Context) -> tuple[Parameters, State]:
         momentum = context.observations.get("momentum", self.momentum)
         nothing = {name: torch.zeros_like(gradient) for name, gradient in gradients.items()}
-        forgotten, _ = self.rule.update({}, nothing, context)
+        forgotten = cast(Parameters, self.rule.update({}, nothing, context)[0])
         steps, written = {}, {}
         for name, gradient in gradients.items():
             lr = spread(context.lr, gradient)

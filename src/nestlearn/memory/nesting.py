@@ -24,7 +24,7 @@ from torch import Tensor
 
 from nestlearn.memory.associative import AssociativeMemory
 from nestlearn.memory.models import Parameters
-from nestlearn.memory.rules import Context, Rule, Scalar, State, always
+from nestlearn.memory.rules import Context, Kept, Rule, Scalar, State, Updates, always
 from nestlearn.memory.times import Times, happens_at, number_at, numbers_at
 
 __all__ = ["Consult", "Consulted", "Said", "Scene", "the_gradient"]
@@ -52,7 +52,8 @@ class Scene:
 
     ``gradient`` and ``parameter`` have the parameter's shape with any batch of equal parameters in front; ``answers``
     holds the read-outs of the memories that were consulted before in the same write, by name. ``scalars`` are what the
-    rule computed from the time alone, and ``inplace`` says whether states may be overwritten.
+    rule computed from the time alone, and ``inplace`` says whether states may be overwritten. ``lr`` and ``retention``
+    are those of the write to come, and ``named`` has what parts of the rule answer, by name.
     """
 
     gradient: Tensor
@@ -62,15 +63,38 @@ class Scene:
     scalars: Mapping[str, Scalar] = field(default_factory=dict)
     inplace: bool = False
     lr: Scalar = 1.0
+    retention: Scalar = 1.0
+    named: Mapping[str, Callable[["Scene"], Tensor]] = field(default_factory=dict)
     answers: dict[str, Tensor] = field(default_factory=dict)
     known: dict[Hashable, Tensor] = field(default_factory=dict)
+
+    @property
+    def weights(self) -> Tensor:
+        """The parameter that is written.
+
+        Raises:
+            ValueError: whoever writes has not shown it.
+        """
+        if self.parameter is None:
+            raise ValueError("the rule looks at what it writes: pass Context(parameters=...) to its update")
+        return self.parameter
 
     def number(self, at: Callable[[Any], Any]) -> Any:
         """``at(time)``; where memories of the batch have been written unequally often, one number for each of them."""
         return number_at(self.time, at)
 
+    def answer(self, name: str) -> Tensor:
+        """What the part of the rule called ``name`` answers in this write, whether or not it has a memory.
+
+        Raises:
+            KeyError: no part has been given this name.
+        """
+        if name not in self.named:
+            raise KeyError(f"no part of the rule is called {name!r}: expected one of {sorted(self.named)}")
+        return self.named[name](self)
+
     def once(self, name: Hashable, compute: Callable[["Scene"], Tensor]) -> Tensor:
-        """``compute(scene)``, remembered under ``name`` until the write is over."""
+        """``compute(scene)``, remembered under ``name``, a number or a word, until the write is over."""
         if name not in self.known:
             self.known[name] = compute(self)
         return self.known[name]
@@ -95,9 +119,10 @@ class Consulted:
         fresh: True reads the memory after its write (as [S] 5.3 prints), False before it.
         every: the memory is shown a pair only at every ``every``-th write of the parameter; between, it is only asked.
             This is how an expensive value is computed rarely while the memory carries it.
-        keep_answer: store the read-out and reuse it until the memory changes again, for costly read-outs of slow
-            memories; the function makes the first answer from a gradient of the right shape (``torch.zeros_like``,
-            say).
+        refresh: the read-out is computed at every ``refresh``-th write and kept in between, whatever is written
+            meanwhile: for costly read-outs.
+        keep_answer: store the read-out and reuse it until the memory changes again, or until it is refreshed; the
+            function makes the first answer from a gradient of the right shape (``torch.zeros_like``, say).
         track: store the surprise of the latest write as ``surprise``.
 
     Functions that are ``Said`` have words for descriptions; any other callable does as well and is described as a
@@ -112,6 +137,7 @@ class Consulted:
     readout: Callable[[Tensor, Scene], Tensor] | None = None
     fresh: bool = True
     every: int = 1
+    refresh: int = 1
     keep_answer: Callable[[Tensor], Tensor] | None = None
     track: bool = False
 
@@ -120,6 +146,10 @@ class Consulted:
             raise ValueError(f"memory {self.name!r}: every must be at least 1, got {self.every}")
         if self.every > 1 and self.memory.period > 1:
             raise ValueError(f"memory {self.name!r}: give it a period or show it a pair every k writes, not both")
+        if self.refresh < 1 or (self.refresh > 1 and self.keep_answer is None):
+            raise ValueError(
+                f"memory {self.name!r}: refresh must be at least 1 and needs keep_answer=, got {self.refresh}"
+            )
 
     def init(self, gradient: Tensor, generator: torch.Generator | None = None) -> State:
         """The state for gradients shaped like ``gradient``."""
@@ -136,13 +166,14 @@ class Consulted:
         model, every, period = self.memory.model, self.every, self.memory.period
         tensors = model.init(tuple(shape if model.per_entry else shape[:-2]), device="meta").values()
         inner = [self.memory.rule.schedule(tensor.shape) for tensor in tensors]
-        if every == period == 1 and all(each is always for each in inner):
+        if every == period == self.refresh == 1 and all(each is always for each in inner):
             return always
 
         def happens(time: int) -> Hashable:
             shown, writes = time % every == 0, time // every
             written = shown and (writes + 1) % period == 0
-            return shown, written, tuple(each(writes // period) for each in inner) if written else ()
+            refreshed = time % self.refresh == 0
+            return shown, written, refreshed, tuple(each(writes // period) for each in inner) if written else ()
 
         return happens
 
@@ -173,6 +204,8 @@ class Consulted:
         return answer, written
 
     def _changes(self, time: int | Times | Tensor | None) -> bool:
+        if self.refresh > 1:
+            return self._happens(time, self.refresh, first=True)
         if self.every > 1:
             return self._happens(time, self.every, first=True)
         return self._happens(time, self.memory.period, first=False)
@@ -196,6 +229,9 @@ class Consult(Rule):
         memories: the memories for a gradient of a given shape, in the order in which they are consulted; a later one
             sees the answers of the earlier ones.
         combine: scene with all answers -> update, shaped like the gradient and pointing uphill.
+        keep: scene with all answers -> what is kept of the parameter, where the rule decides that too; the scene has
+            the ``retention`` that is kept otherwise.
+        named: functions of the scene for tensors of a shape, which others may ask by name.
         scalars_at: numbers that depend on the time alone, such as bias corrections, computed once a write.
 
     State: ``{parameter name: {memory name: memory state}}``.
@@ -204,6 +240,8 @@ class Consult(Rule):
     memories: Callable[[torch.Size], tuple[Consulted, ...]] = lambda shape: ()
     combine: Callable[[Scene], Tensor] = the_gradient
     scalars_at: Callable[[Any], Mapping[str, Scalar]] = lambda time: {}
+    keep: Callable[[Scene], Scalar] | None = None
+    named: Callable[[torch.Size], Mapping[str, Callable[[Scene], Tensor]]] = lambda shape: {}
 
     def scalars(self, time: Any) -> Mapping[str, Scalar]:
         return numbers_at(time, self.scalars_at)
@@ -223,20 +261,31 @@ class Consult(Rule):
                 _inside(state[name], path)[last] = member.init(tensor, generator)
         return state
 
-    def update(self, state: State, gradients: Parameters, context: Context) -> tuple[Parameters, State]:
-        updates: Parameters = {}
+    def update(self, state: State, gradients: Parameters, context: Context) -> tuple[Updates, State]:
+        updates: dict[str, Tensor | Kept] = {}
         written: State = {}
         scalars = self.scalars(context.time) if context.scalars is None else context.scalars
         for name, gradient in gradients.items():
             parameter = None if context.parameters is None else context.parameters[name]
-            scene = Scene(gradient, parameter, context.time, context.observations, scalars, context.inplace, context.lr)
+            scene = Scene(
+                gradient,
+                parameter,
+                context.time,
+                context.observations,
+                scalars,
+                context.inplace,
+                context.lr,
+                context.retention,
+                self.named(gradient.shape),
+            )
             written[name] = {}
             for member in self.memories(gradient.shape):
                 *path, last = member.name.split(".")
                 answer, new = member.consult(_inside(state[name], path)[last], scene)
                 _inside(written[name], path)[last] = new
                 scene.answers[member.name] = answer
-            updates[name] = self.combine(scene)
+            update = self.combine(scene)
+            updates[name] = update if self.keep is None else Kept(update, self.keep(scene))
         return updates, written
 
 

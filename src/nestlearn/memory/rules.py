@@ -12,7 +12,7 @@ are numbers, or tensors over the batch of memories [*B]; a write may override th
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ __all__ = [
     "Context",
     "DeltaGradientDescent",
     "GradientDescent",
+    "Kept",
     "LeastSquares",
     "Rule",
     "State",
@@ -38,15 +39,25 @@ State = dict[str, Any]
 Scalar = float | Tensor
 
 
+class Kept(NamedTuple):
+    """An update, and how much of what it writes is kept, in the place of the retention that the writer had in mind."""
+
+    update: Tensor
+    retention: Scalar
+
+
+Updates = Mapping[str, Tensor | Kept]
+
+
 @dataclass(frozen=True)
 class Context:
     """What a rule may see of the write that it serves, besides the gradients.
 
     ``model``, ``parameters``, ``key`` and ``value`` are those of the memory being written (None for weights whose
     layer the caller does not know); ``time`` counts the earlier writes of this memory (``Times``: of each one in the
-    batch, see ``Rule.schedule``); ``lr`` is the length of the step to come, and ``observations`` are
-    tensors that a caller measured outside of the memory, such as the covariance
-    of a layer's inputs. ``scalars`` is what the rule itself said at this time (``Rule.scalars``), if a caller asked it
+    batch, see ``Rule.schedule``); ``lr`` is the length of the step to come, ``retention`` the share that the write will
+    keep, and ``observations`` are tensors that a caller measured outside of the memory, such as the covariance of a
+    layer's inputs. ``scalars`` is what the rule itself said at this time (``Rule.scalars``), if a caller asked it
     before, else None; ``inplace`` lets memories overwrite the state that they are given. ``at`` are the parameters at
     which the gradients were taken, where these are older than ``parameters`` (S6), else None.
     """
@@ -57,6 +68,7 @@ class Context:
     value: Tensor | None = None
     time: int | Times | Tensor | None = None
     lr: Scalar = 1.0
+    retention: Scalar = 1.0
     observations: Mapping[str, Any] = field(default_factory=dict)
     scalars: Mapping[str, Scalar] | None = None
     inplace: bool = False
@@ -93,8 +105,10 @@ class Rule(ABC):
         return lambda time: time
 
     @abstractmethod
-    def update(self, state: State, gradients: Parameters, context: Context) -> tuple[Parameters, State]:
-        """(updates, state): updates point uphill and have the shapes of ``gradients``."""
+    def update(self, state: State, gradients: Parameters, context: Context) -> tuple[Updates, State]:
+        """(updates, state): updates point uphill and have the shapes of ``gradients``; one that is ``Kept`` decides
+        what is kept as well.
+        """
 
 
 def always(time: int) -> Hashable:
@@ -181,8 +195,10 @@ class LeastSquares(Rule):
         return {"weight": parameters["weight"] - solved}, {"gram": gram, "moment": moment}
 
 
-def apply_update(parameter: Tensor, update: Tensor, lr: Scalar, retention: Scalar) -> Tensor:
+def apply_update(parameter: Tensor, update: Tensor | Kept, lr: Scalar, retention: Scalar) -> Tensor:
     """retention * parameter - lr * update: the one line that writes every memory (M3)."""
+    if isinstance(update, Kept):
+        update, retention = update
     if not isinstance(retention, Tensor) and retention == 1.0:
         kept = parameter
     else:

@@ -7,6 +7,7 @@ from nestlearn.ops.matrix import (
     inverse_root,
     newton_schulz,
     orthogonality_error,
+    symmetric_power,
 )
 from nestlearn.ops.parallel import chunk_step, has_parallel_form, parallel_scan
 from nestlearn.ops.preconditioner import initial_preconditioner, preconditioner_step
@@ -25,4 +26,5 @@ __all__ = [
     "parallel_scan",
     "preconditioner_step",
     "scan",
+    "symmetric_power",
 ]

@@ -6,6 +6,7 @@ values or eigenvalues alone and are pure functions on stacks of matrices `[*batc
 * `newton_schulz`: M = U S V^T -> U f(S) V^T with f close to 1. Each step is an odd polynomial,
   X <- (a I + b X X^T + c (X X^T)^2) X, so it needs matrix products only (Muon [Jordan 2024], O10).
 * `inverse_root`: A -> A^(-1/order) of a symmetric positive semi-definite A (Shampoo-like targets, O9).
+* `symmetric_power`: (A + damping)^p for any p, with which a whitening may be trusted in part (O20).
 * `cholesky_whitener`: Z with Z A Z^T = I. Any such Z gives the same update under an exact orthogonalisation as
   A^(-1/2) does, since the two differ by a rotation, and a triangular inverse is far cheaper (O15).
 """
@@ -26,6 +27,7 @@ __all__ = [
     "inverse_root",
     "newton_schulz",
     "orthogonality_error",
+    "symmetric_power",
 ]
 
 Coefficients = tuple[float, float, float]
@@ -231,6 +233,32 @@ def inverse_root(matrix: Tensor, order: int = 2, damping: float = 1e-6) -> Tenso
     values = torch.where(values > 0, values, torch.ones_like(values))
     root = (vectors * values.pow(-1.0 / order).unsqueeze(-2)) @ vectors.mT
     return (root * scale.pow(-1.0 / order)).to(matrix.dtype)
+
+
+def symmetric_power(matrix: Tensor, power: float, damping: float = 0.1) -> Tensor:
+    """(A + damping * mean diagonal * I)^power, through an eigen-decomposition in at least float32 (O20).
+
+    Args:
+        matrix: A `[*batch, n, n]`, symmetric positive semi-definite; only its symmetric part is used, and eigenvalues
+            that rounding made negative count as zero.
+        power: -1/2 whitens, -1/4 half-way.
+        damping: relative to the mean of the diagonal. With 0, directions that A does not have are left as they are.
+
+    Returns:
+        `[*batch, n, n]` in the dtype of `matrix`; the identity where A is zero.
+
+    Raises:
+        ValueError: for matrices that are not square or negative damping.
+        torch.linalg.LinAlgError: when A holds NaN or infinity.
+    """
+    _require_square(matrix, "symmetric_power")
+    a, scale = _unit_scale(matrix, damping, "symmetric_power")
+    empty = (a == 0).all(-1).all(-1)[..., None]
+    values, vectors = torch.linalg.eigh(a)
+    values = values.clamp(min=0) + damping
+    values = torch.where((values > 0) & ~empty, values, torch.ones_like(values))
+    root = (vectors * values.pow(power).unsqueeze(-2)) @ vectors.mT
+    return (root * scale.pow(power)).to(matrix.dtype)
 
 
 def cholesky_whitener(matrix: Tensor, damping: float = 1e-3) -> Tensor:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import torch
 from torch import Tensor
 
-from nestlearn.memory.rules import Context
+from nestlearn.memory.rules import Context, always
 from nestlearn.optim.lanes import Lane, Scalar, as_real, flatten, memory_dtype, remember, step_weights
 from nestlearn.rules import as_rule
 
@@ -85,9 +85,10 @@ class CompiledLanes:
         for place, (line, gradient, held) in enumerate(zip(lines, gradients, buffers, strict=True)):
             time, *scalars = each[place].unbind(0)
             seen = {"weight": line.to(memory_dtype(line))}
-            context = Context(time=time, lr=lr, scalars=dict(zip(names, scalars, strict=True)), parameters=seen)
+            known = dict(zip(names, scalars, strict=True))
+            context = Context(time=time, lr=lr, retention=retention, scalars=known, parameters=seen)
             update = remember(rule, gradient.to(memory_dtype(line)), held, context)
-            step_weights([line], [update], lr, retention)
+            step_weights([line], update, lr, retention)
 
     def _takes_tensors(self) -> bool:
         """Whether the rule works on settings that are tensors; one that does not is compiled for their numbers."""
@@ -145,7 +146,10 @@ def compile_lanes(
 
 
 def _compilable(lane: Lane | CompiledLanes) -> TypeGuard[Lane]:
-    return isinstance(lane, Lane) and lane.alone and lane.parameters[0].is_contiguous()
+    # What a rule does at some times only, one kernel cannot do: the time is a tensor there.
+    if not isinstance(lane, Lane) or lane.schedule is not always:
+        return False
+    return lane.alone and lane.parameters[0].is_contiguous()
 
 
 def _as_tensors(value: Any) -> Any:

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from nestlearn.memory.rules import Rule
-from nestlearn.rules import Link, as_rule, to_data
+from nestlearn.rules import Link, as_rule, part, partition, to_data
 
-__all__ = ["Rules", "check_places", "default_settings", "overridden"]
+__all__ = ["Rules", "check_places", "default_settings", "overridden", "parted"]
 
 
 @dataclass(frozen=True)
@@ -78,16 +78,71 @@ def default_settings(matrix: Link | None, element: Link | None) -> dict[str, Any
     """The settings of both rules by path, those of a group that they are made from, and both as data under "rule"."""
     pairs = [(place, rule) for place, rule in (("matrix", matrix), ("element", element)) if rule is not None]
     found: dict[str, Any] = {"rule": {place: to_data(rule, functions=True) for place, rule in pairs}}
+    if any(isinstance(rule, partition) for _, rule in pairs):
+        found["part"] = ""
     for place, rule in pairs:
-        found.update({f"{place}.{path}": value for path, value in rule.settings().items()})
+        found.update({f"{place}.{path}": value for path, value in _settings(rule).items()})
     return found
 
 
 def overridden(rule: Link | None, place: str, group: Mapping[str, Any]) -> Link | None:
-    """The rule with what a group says instead of its own settings."""
+    """The rule with what a group says instead of its own settings; of a partition the part that the group is."""
     if rule is None:
         return None
-    found = {path: group.get(f"{place}.{path}", value) for path, value in rule.settings().items()}
-    own = rule.settings()
+    own = _settings(rule)
+    found = {path: group.get(f"{place}.{path}", value) for path, value in own.items()}
     changed = {path: value for path, value in found.items() if isinstance(value, Tensor) or value != own[path]}
-    return rule.replace(changed) if changed else rule
+    rule = rule.replace(changed) if changed else rule
+    if isinstance(rule, partition):
+        called = {f"{place}.{each.name}": each for each in rule.members}
+        return called.get(group["part"], rule.members[-1]).rule
+    return rule
+
+
+def _settings(rule: Link) -> dict[str, Any]:
+    """The settings of a rule; which parameters a part is for, and its lr and decay, are those of groups."""
+    parts = {path for path, each in rule.parts().items() if isinstance(each, part)}
+    return {path: value for path, value in rule.settings().items() if path.rpartition(".")[0] not in parts}
+
+
+def parted(
+    who: str, group: dict[str, Any], matrix: Link | None, element: Link | None, model: nn.Module | None
+) -> list[dict[str, Any]]:
+    """A group as one group for each part of a partition that its parameters belong to.
+
+    Args:
+        who: name of the optimizer.
+        group: as it was given.
+        matrix, element: the rules, of which any may be a partition.
+        model: knows the tables.
+    """
+    if not isinstance(group, dict) or not any(isinstance(rule, partition) for rule in (matrix, element)):
+        return [group]
+    given = group["params"]
+    items = [given] if isinstance(given, Tensor) else list(given)
+    found: dict[str, list[Any]] = {}
+    own: dict[str, dict[str, Any]] = {}
+    for item in items:
+        name, parameter = item if isinstance(item, tuple) else ("", item)
+        place, rule = ("matrix", matrix) if parameter.ndim > 1 and matrix is not None else ("element", element)
+        key = ""
+        if isinstance(rule, partition):
+            mine = rule.fitting(name, parameter.shape, _is_table(who, rule, name, parameter, model))
+            key = f"{place}.{mine.name}"
+            rates = {"lr": mine.lr, "weight_decay": mine.weight_decay}
+            own[key] = {name: rate for name, rate in rates.items() if rate is not None and name not in group}
+        found.setdefault(key, []).append(item)
+    return [{**group, **own.get(key, {}), "params": members, "part": key} for key, members in found.items()]
+
+
+def _is_table(who: str, rule: partition, name: str, parameter: Tensor, model: nn.Module | None) -> bool:
+    if "names" in rule.looks_at and not name:
+        raise ValueError(
+            f"{who}: a part looks at parameter names, so pass model.named_parameters() instead of model.parameters()"
+        )
+    if "tables" not in rule.looks_at:
+        return False
+    if model is None:
+        raise TypeError(f"{who}: a part is for tables, the weights of nn.Embedding: pass model=, which has them")
+    tables = (module.weight for module in model.modules() if isinstance(module, nn.Embedding | nn.EmbeddingBag))
+    return any(parameter is weight for weight in tables)

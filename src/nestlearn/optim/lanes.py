@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from nestlearn.memory.rules import Context, Rule, State, always
+from nestlearn.memory.rules import Context, Kept, Rule, State, always
 from nestlearn.memory.times import Times
 from nestlearn.optim.stacks import Stack
 
@@ -96,16 +96,16 @@ class Lane:
         else:
             sizes = [weight.numel() for weight in weights]
             joined = torch.cat([gradient.reshape(-1) for gradient in gradients]).to(memory_dtype(weights[0]))
-            context = self._context(times, lr, partial(_over_entries, joined, sizes))
+            context = self._context(times, lr, retention, partial(_over_entries, joined, sizes))
             if self.reads_weights:
                 line = torch.cat([weight.reshape(-1) for weight in weights]).to(joined.dtype)
                 context = replace(context, parameters={"weight": line})
             update = self._remember(joined, self.places, context)
-            step_weights(weights, list(update.split(sizes)), lr, retention)
+            step_weights(weights, update, lr, retention, lambda tensor: tensor.split(sizes))
 
-    def _context(self, times: Sequence[int], lr: Scalar, spread: Any) -> Context:
+    def _context(self, times: Sequence[int], lr: Scalar, retention: Scalar, spread: Any) -> Context:
         time = Times.of(times, spread)
-        return Context(time=time, lr=lr, scalars=self.rule.scalars(time))
+        return Context(time=time, lr=lr, retention=retention, scalars=self.rule.scalars(time))
 
     def _write_matrices(
         self,
@@ -121,18 +121,18 @@ class Lane:
         for start in range(0, len(weights), count):
             part = slice(start, start + count)
             gradient = _stack([gradient.reshape(shape) for gradient in gradients[part]]).to(dtype)
-            context = self._context(times[part], lr, partial(_over_matrices, gradient))
+            context = self._context(times[part], lr, retention, partial(_over_matrices, gradient))
             context = replace(context, observations={name: values[part] for name, values in observations.items()})
             if self.reads_weights:
                 stacked = _stack([weight.reshape(shape) for weight in weights[part]]).to(dtype)
                 context = replace(context, parameters={"weight": stacked})
             update = self._remember(gradient, self.places[part], context)
-            step_weights(weights[part], list(update.unbind(0)), lr, retention)
+            step_weights(weights[part], update, lr, retention, torch.unbind)
 
     def _write_large(self, weight: Tensor, gradient: Tensor, time: int, lr: Scalar, retention: Scalar) -> None:
         line = weight.view(-1) if weight.is_contiguous() else weight.reshape(-1)
         size = BLOCK if weight.device.type == "cpu" else weight.numel()
-        context = self._context([time], lr, None)
+        context = self._context([time], lr, retention, None)
         held = self.stack.take(self.places)
         for start in range(0, weight.numel(), size):
             block = slice(start, start + size)
@@ -140,18 +140,18 @@ class Lane:
             if self.reads_weights:
                 context = replace(context, parameters={"weight": line[block].to(memory_dtype(weight))})
             update = remember(self.rule, gradient[block].to(memory_dtype(weight)), buffers, context)
-            step_weights([line[block]], [update], lr, retention)
+            step_weights([line[block]], update, lr, retention)
         if not weight.is_contiguous():
             weight.copy_(line.view(weight.shape))
 
-    def _remember(self, gradient: Tensor, places: Sequence[int], context: Context) -> Tensor:
+    def _remember(self, gradient: Tensor, places: Sequence[int], context: Context) -> Tensor | Kept:
         buffers = self.stack.take(places)
         update = remember(self.rule, gradient, buffers, context)
         self.stack.put(places, buffers)
         return update
 
 
-def remember(rule: Rule, gradient: Tensor, buffers: dict[str, Tensor], context: Context) -> Tensor:
+def remember(rule: Rule, gradient: Tensor, buffers: dict[str, Tensor], context: Context) -> Tensor | Kept:
     """Let a rule write its memories into ``buffers``; return its update."""
     context = replace(context, inplace=True)
     updates, written = rule.update({"weight": unflatten(buffers)}, {"weight": gradient}, context)
@@ -173,20 +173,38 @@ def _over_matrices(like: Tensor, numbers: Sequence[float]) -> Tensor:
     return torch.tensor(numbers, dtype=like.dtype).to(like.device, non_blocking=True)[:, None, None]
 
 
-def step_weights(weights: list[Tensor], updates: list[Tensor], lr: Scalar, retention: Scalar) -> None:
-    """W <- retention W - lr update, in place: ``apply_update`` for the outermost memory, the weights themselves."""
-    if isinstance(retention, Tensor) or retention != 1.0:
+def step_weights(
+    weights: list[Tensor],
+    update: Tensor | Kept,
+    lr: Scalar,
+    retention: Scalar,
+    cut: Callable[[Tensor], Sequence[Tensor]] = lambda tensor: (tensor,),
+) -> None:
+    """W <- retention W - lr update, in place: ``apply_update`` for the outermost memory, the weights themselves.
+
+    Args:
+        weights: what is written.
+        update: of all of them.
+        lr, retention: numbers; an update that is ``Kept`` has a retention of its own.
+        cut: takes a tensor over all weights apart.
+    """
+    if isinstance(update, Kept):
+        update, retention = update
+    if isinstance(retention, Tensor) and retention.ndim:
+        for weight, share in zip(weights, cut(retention.expand_as(update)), strict=True):
+            weight.mul_(share.reshape(weight.shape))
+    elif isinstance(retention, Tensor) or retention != 1.0:
         for weight in weights:
             weight.mul_(retention)
-    shaped = [update.view(weight.shape) for update, weight in zip(updates, weights, strict=True)]
+    shaped = [part.view(weight.shape) for part, weight in zip(cut(update), weights, strict=True)]
     if isinstance(lr, Tensor):
-        for weight, update in zip(weights, shaped, strict=True):
-            weight.sub_(update * lr)
+        for weight, part in zip(weights, shaped, strict=True):
+            weight.sub_(part * lr)
     elif weights[0].dtype == shaped[0].dtype:
         torch._foreach_add_(weights, shaped, alpha=-lr)
     else:
-        for weight, update in zip(weights, shaped, strict=True):
-            weight.add_(update, alpha=-lr)
+        for weight, part in zip(weights, shaped, strict=True):
+            weight.add_(part, alpha=-lr)
 
 
 def matrix_shape(parameter: Tensor) -> tuple[int, int]:

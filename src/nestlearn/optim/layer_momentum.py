@@ -77,12 +77,16 @@ class LayerMomentum(Optimizer):
 
     def matrix_rule(self, group: dict[str, Any]) -> Link:
         momentum = average(group["retention"], name="momentum")
-        seen = {name: group[name] for name in ("damping", "refresh")}
-        kept = group["covariance_retention"]
+        seen = {
+            "retention": group["covariance_retention"],
+            "damping": group["damping"],
+            "period": group["refresh"],
+            "of": "layers",
+            "name": "",
+        }
         if group["readout"] == "identity":
-            return chain(momentum, regress(kept, **seen, name="")) if group["memory"] else momentum
+            return chain(momentum, regress(**seen)) if group["memory"] else momentum
         if not group["memory"]:
             return chain(momentum, orthogonal(normed=True))
-        sides = "both" if group["sides"] == "both" else "inputs"
-        basis = whiten(kept, sides=sides, of="layers", **seen, name="")
+        basis = whiten(side="both" if group["sides"] == "both" else "inputs", **seen)
         return chain(momentum, within(basis, orthogonal(scale="none")), scale())

@@ -20,7 +20,7 @@ from nestlearn.memory.rules import Rule
 from nestlearn.memory.times import refuse_capture
 from nestlearn.optim import checks, curvature, states
 from nestlearn.optim.compiled import CompiledLanes
-from nestlearn.optim.composed import Rules, check_places, default_settings, overridden
+from nestlearn.optim.composed import Rules, check_places, default_settings, overridden, parted
 from nestlearn.optim.elementwise import Choice
 from nestlearn.optim.lanes import Entry, Lane, Scalar, as_real, matrix_shape
 from nestlearn.optim.layers import LAYERS, Layers
@@ -167,16 +167,20 @@ class Optimizer(torch.optim.Optimizer):
             self.layers.drop()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group; settings that it does not name take the optimizer's defaults."""
+        """Add a group; settings that it does not name take the optimizer's defaults.
+
+        A partition makes a group of each of its parts.
+        """
         before = len(self.param_groups)
-        given = Settings.of(param_group, self.defaults) if isinstance(param_group, dict) else param_group
-        super().add_param_group(given)
-        group = self.param_groups[-1]
         try:
-            checks.settings(self, group)
-            self._complete(given, self.defaults.__getitem__)
-            self._choice.add(group)
-            self._look(group)
+            for each in parted(type(self).__name__, param_group, self._matrix, self._element, self.model):
+                given = Settings.of(each, self.defaults) if isinstance(each, dict) else each
+                super().add_param_group(given)
+                group = self.param_groups[-1]
+                checks.settings(self, group)
+                self._complete(given, self.defaults.__getitem__)
+                self._choice.add(group)
+                self._look(group)
         except Exception:
             del self.param_groups[before:]
             self._choice.forget(before)

@@ -89,9 +89,10 @@ class SecantMomentum(Optimizer):
 
     def matrix_rule(self, group: dict[str, Any]) -> Link:
         group = self._resolved(group)
-        names = ("retention", "rho", "keys", "nesterov", "memory_retention", "covariance_retention", "ridge", "refresh")
+        names = ("retention", "rho", "keys", "nesterov", "memory_retention", "covariance_retention", "ridge")
         learned = secant(
             **{name: group[name] for name in names},
+            period=group["refresh"],
             of="gradient" if self.model is None else "layers",
             learns=group["memory"],
             name="",

@@ -6,11 +6,13 @@ from nestlearn.rules.data import difference, from_data, to_data
 from nestlearn.rules.deep import deep
 from nestlearn.rules.deep_adam import deep_adam
 from nestlearn.rules.forget import delta, delta_entries, delta_inputs
+from nestlearn.rules.keep import cautious
 from nestlearn.rules.link import Link, Linked, as_rule, written
 from nestlearn.rules.named import adam, muon
 from nestlearn.rules.newton import newton
 from nestlearn.rules.orthogonal import orthogonal, preconditioner
 from nestlearn.rules.pace import every, outer
+from nestlearn.rules.partition import part, partition
 from nestlearn.rules.secant import secant
 from nestlearn.rules.shape import features, keep_length, scale, unit_rows
 from nestlearn.rules.towards import precondition
@@ -23,6 +25,7 @@ __all__ = [
     "adam",
     "as_rule",
     "average",
+    "cautious",
     "chain",
     "deep",
     "deep_adam",
@@ -40,6 +43,8 @@ __all__ = [
     "orthogonal",
     "outer",
     "parallel",
+    "part",
+    "partition",
     "precondition",
     "preconditioner",
     "regress",

@@ -6,7 +6,7 @@ import operator
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import reduce
 from typing import NamedTuple
 
@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from nestlearn.memory.nesting import Consulted, Said, Scene, the_gradient
-from nestlearn.rules.link import Change, Link, Linked, gathered, once, whole
+from nestlearn.rules.link import Answer, Change, Link, Linked, gathered, once, whole
+from nestlearn.rules.settings import imported, load
 from nestlearn.rules.words import grouped, in_words
 
 __all__ = ["Bases", "Basis", "Combined", "chain", "parallel", "within"]
@@ -70,9 +71,9 @@ class chain(Combined):
     def link(self, shape: torch.Size, u: Said, a: Said) -> Linked:
         parts = []
         for each in self.links:
-            parts.append(each.link(shape, u, a))
+            parts.append(linked(each, shape, u, a))
             a = parts[-1].answer
-        return Linked(a, *gathered(*parts), parts[-1].length if parts else None)
+        return gathered(a, *parts, length=parts[-1].length if parts else None)
 
 
 class Bases(NamedTuple):
@@ -126,7 +127,7 @@ class within(Combined):
 
     def link(self, shape: torch.Size, u: Said, a: Said) -> Linked:
         memories, into, back = self.basis.basis(shape, u)
-        inside = self.rule.link(shape, once(into(u)), into(whole(a)))
+        inside = linked(self.rule, shape, once(into(u)), into(whole(a)))
         found = once(whole(inside.answer))
         carried = back(found)
 
@@ -136,31 +137,38 @@ class within(Combined):
             return matrix * (length / torch.linalg.matrix_norm(matrix, keepdim=True).clamp_min(1e-30))
 
         words = Said(f"{carried.words}; length kept", answer)
-        return Linked(words, (*memories, *inside.memories), inside.numbers, inside.length)
+        return gathered(words, Linked(a, memories), inside, length=inside.length)
 
 
-def weighed(answer: Tensor, weight: float) -> Tensor:
-    """weight * answer."""
-    return answer if not isinstance(weight, Tensor) and weight == 1 else weight * answer
+COMBINATIONS = ("mean", "product", "sum")
 
 
 @dataclass(frozen=True, repr=False, init=False)
 class parallel(Combined):
-    """Links side by side: each is given u and a, and may look at the answers of those before it by their names.
+    """Links side by side: each is given u and a, and may ask for the answers of those before it by their names.
 
     Args:
         *rules: the members.
-        combine: what is made of their answers a1, a2, ...: "sum", "mean", or a weighting ``weights``.
-        weights: one number a member.
+        combine: what is made of their answers a1, a2, ...: "sum", "mean", "product" (entry by entry), or
+            "module:function" for a function of yours, called with the answers in their order.
+        weights: one number a member, by which its answer is multiplied before.
+
+    Example:
+        >>> from nestlearn.rules import average, parallel
+        >>> parallel(average(0.5, name="fast"), average(0.99, name="slow"), weights=(1.0, 0.3))
+        parallel(average(0.5, name='fast'), average(0.99, name='slow'), weights=(1.0, 0.3))
     """
 
     rules: tuple[Link, ...] = ()
+    combine: str = imported("sum", COMBINATIONS)
     weights: tuple[float, ...] = ()
 
-    def __init__(self, *rules: Link, weights: tuple[float, ...] = (), name: str | None = None) -> None:
-        object.__setattr__(self, "rules", rules)
-        object.__setattr__(self, "weights", weights or (1.0,) * len(rules))
-        object.__setattr__(self, "name", name)
+    def __init__(
+        self, *rules: Link, combine: str = "sum", weights: tuple[float, ...] = (), name: str | None = None
+    ) -> None:
+        for field, value in (("rules", rules), ("combine", combine), ("name", name)):
+            object.__setattr__(self, field, value)
+        object.__setattr__(self, "weights", tuple(weights) or (1.0,) * len(rules))
         if len(self.weights) != len(rules) or not rules:
             raise ValueError(f"parallel(): expected rules and one weight for each, got {len(rules)} and {weights}")
         self.__post_init__()
@@ -170,22 +178,59 @@ class parallel(Combined):
             (each.rewritten(change, prefix), weight) for each, weight in zip(self.rules, self.weights, strict=True)
         ]
         left = [(each, weight) for each, weight in found if each is not None]
-        return parallel(*(each for each, _ in left), weights=tuple(weight for _, weight in left)) if left else None
+        if not left:
+            return None
+        rules, weights = zip(*left, strict=True)
+        return parallel(*rules, combine=self.combine, weights=weights, name=self.name)
 
     def _told(self) -> Iterator[str]:
         yield from map(repr, self.rules)
+        if self.combine != "sum":
+            yield f"combine={self.combine!r}"
         if set(self.weights) != {1.0}:
             yield f"weights={self.weights!r}"
 
     def link(self, shape: torch.Size, u: Said, a: Said) -> Linked:
         a = once(whole(a))
-        parts = [each.link(shape, u, a) for each in self.rules]
-        answers = [whole(part.answer) for part in parts]
-        pairs = zip(answers, self.weights, strict=True)
-        words = " + ".join(each.words if w == 1 else f"{in_words(w)} * {grouped(each.words)}" for each, w in pairs)
+        parts = [linked(each, shape, u, a) for each in self.rules]
+        answers = [_weighed(whole(part.answer), weight) for part, weight in zip(parts, self.weights, strict=True)]
+        return gathered(self._combined(answers), *parts)
 
-        def combined(scene: Scene) -> Tensor:
-            found = [weighed(each(scene), weight) for each, weight in zip(answers, self.weights, strict=True)]
-            return reduce(operator.add, found)
+    def _combined(self, answers: list[Said]) -> Said:
+        words, count = [grouped(answer.words) for answer in answers], len(answers)
+        match self.combine:
+            case "sum":
+                total = " + ".join(answer.words for answer in answers)
+                return Said(total, lambda scene: reduce(operator.add, (answer(scene) for answer in answers)))
+            case "mean":
+                total = " + ".join(answer.words for answer in answers)
+                return Said(
+                    f"({total}) / {count}",
+                    lambda scene: reduce(operator.add, (answer(scene) for answer in answers)) / count,
+                )
+            case "product":
+                return Said(
+                    " * ".join(words), lambda scene: reduce(operator.mul, (answer(scene) for answer in answers))
+                )
+        function = load(self.combine)
+        return Said(
+            f"{self.combine}({', '.join(answer.words for answer in answers)})",
+            lambda scene: function(*(answer(scene) for answer in answers)),
+        )
 
-        return Linked(Said(words, combined), *gathered(*parts))
+
+def _weighed(answer: Said, weight: float) -> Said:
+    """weight * answer."""
+    if not isinstance(weight, Tensor) and weight == 1:
+        return answer
+    return Said(f"{in_words(weight)} * {grouped(answer.words)}", lambda scene: weight * answer(scene))
+
+
+def linked(link: Link, shape: torch.Size, u: Said, a: Said) -> Linked:
+    """``link.link`` of a member, whose answer others can ask for if it has a name."""
+    part = link.link(shape, u, a)
+    if not link.name:
+        return part
+    answer = once(whole(part.answer))
+    kept = part.answer if isinstance(part.answer, Answer) else answer
+    return replace(part, answer=kept, named={**part.named, link.name: answer})

@@ -10,16 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
-from importlib import import_module
-from typing import Any
+from typing import Any, cast
 
 from nestlearn.errors import choice
 from nestlearn.memory import models
 from nestlearn.memory.models import Model
 from nestlearn.rules.link import Link
+from nestlearn.rules.settings import load
 from nestlearn.targets import TARGETS, Target
 
 __all__ = ["difference", "from_data", "to_data"]
+
+
+_FOREIGN = "{!r} is somebody's own, which is imported only for a rule that you typed"
 
 
 def to_data(rule: Link, *, functions: bool = False) -> dict[str, Any]:
@@ -60,7 +63,7 @@ def difference(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
 def _written_down(value: Any, where: str, functions: bool) -> Any:
     if isinstance(value, Link | Target | Model):
         settings = {}
-        for item in fields(value):
+        for item in fields(cast(Any, value)):
             setting = getattr(value, item.name)
             if setting != item.default:
                 settings[item.name] = _written_down(setting, f"{where}.{item.name}", functions)
@@ -103,24 +106,26 @@ def _made(data: Any, typed: bool) -> Any:
 
 
 def _class(kind: str, typed: bool) -> type:
-    module, colon, name = kind.partition(":")
-    if not colon:
+    if ":" not in kind:
         known = _known()
         choice("rule", kind, known)
         return known[kind]
     if not typed:
-        raise ValueError(f"{kind!r} is a class of somebody's own, which is imported only for a rule that you typed")
-    return getattr(import_module(module), name)
+        raise ValueError(_FOREIGN.format(kind))
+    return load(kind)
 
 
 def _instance(kind: type, settings: Any, typed: bool) -> Any:
     if not isinstance(settings, Mapping):
         raise ValueError(f"{kind.__name__}: expected settings by name, got {settings!r}")
-    names = [item.name for item in fields(kind)]
+    known = {item.name: item for item in fields(kind)}
     for name in settings:
-        choice(f"setting of {kind.__name__}", name, names)
+        choice(f"setting of {kind.__name__}", name, known)
+    foreign = [name for name in settings if known[name].metadata.get("imports") and ":" in str(settings[name])]
+    if foreign and not typed:
+        raise ValueError(_FOREIGN.format(settings[foreign[0]]))
     values = {name: _made(value, typed) for name, value in settings.items()}
-    several = next((name for name in ("links", "rules") if name in names), None)
+    several = next((name for name in ("links", "rules", "members") if name in known), None)
     return kind(*values.pop(several, ()), **values) if several else kind(**values)
 
 

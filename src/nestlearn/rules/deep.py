@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -11,7 +11,8 @@ from nestlearn.memory.boxes import average_box, sum_box
 from nestlearn.memory.nesting import Consulted, Said
 from nestlearn.memory.objectives import Objective, dot_product, hypergradient, l2
 from nestlearn.rules.boxes import average
-from nestlearn.rules.link import Link, Linked, once, whole
+from nestlearn.rules.combine import linked
+from nestlearn.rules.link import Link, Linked, gathered, once, whole
 from nestlearn.rules.rows import RowLink, rows_of
 from nestlearn.rules.settings import among, count
 from nestlearn.rules.shape import from_rows
@@ -111,13 +112,13 @@ class deep(RowLink):
             f"{beside.answer.words} + {name}",
             lambda scene: from_rows(skip(scene) + scene.answers[name], scene.gradient.shape),
         )
-        return Linked(answer, (*wanted, *beside.memories, *late, memory), beside.numbers)
+        return gathered(answer, Linked(a, wanted), beside, Linked(a, (*late, memory)))
 
     def _beside(self, shape: torch.Size, u: Said, a: Said) -> tuple[Linked, Said | None]:
         """The skip path now, and, where it matters, as it was before this write; None if that is the last gradient."""
         if not self.late:
-            part = Linked(a) if self.beside is None else self.beside.link(shape, u, a)
-            return Linked(whole(part.answer), part.memories, part.numbers), None
+            part = Linked(a) if self.beside is None else linked(self.beside, shape, u, a)
+            return replace(part, answer=whole(part.answer)), None
         if self.beside is None:
             return Linked(a), None
         assert isinstance(self.beside, average)

@@ -120,7 +120,7 @@ class delta_inputs(Link):
         a = whole(a)
 
         def answer(scene: Scene) -> Tensor:
-            covariance, weights = scene.observations["inputs"], scene.parameter
+            covariance, weights = scene.observations["inputs"], scene.weights
             energy = covariance.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]
             step: Scalar = 1 + scene.lr * energy
             return (a(scene) + weights @ covariance) / step

@@ -9,14 +9,18 @@ values. ``written`` is the one step from such a value to a ``Rule`` of the core,
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
+from functools import reduce
+from itertools import count
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
-from nestlearn.memory.nesting import Consult, Consulted, Said, the_gradient
+from nestlearn.memory.nesting import Consult, Consulted, Said, Scene, the_gradient
 from nestlearn.memory.rules import GradientDescent, Rule, Scalar
 from nestlearn.rules.paths import parts, replaced, settings, without
 from nestlearn.rules.settings import check
@@ -60,12 +64,17 @@ class Linked:
         memories: what is consulted, in this order.
         numbers: what the answer needs that depends on the time alone, by names under which ``scene.scalars`` has it.
         length: Frobenius norm that the answer has in exact arithmetic, if the shape alone decides it.
+        kept: what is kept of W, where the link decides that too: a number or a tensor that multiplies W. The scene has
+            the ``retention`` that is kept otherwise.
+        named: what parts with a name answer, for ``scene.answer(name)``.
     """
 
     answer: Said
     memories: tuple[Consulted, ...] = ()
     numbers: Mapping[str, Number] = field(default_factory=dict)
     length: float | None = None
+    kept: Said | None = None
+    named: Mapping[str, Said] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -148,7 +157,8 @@ class Link(ABC):
 
     def rewritten(self, change: Change, prefix: str = "") -> Link | None:
         """The rule with ``change(path, part)`` in the place of each part, inner ones first; None takes a part away."""
-        path, new = prefix + self.label, {}
+        path = prefix + self.label
+        new: dict[str, Any] = {}
         for name, each in self.inner():
             new[name] = each.rewritten(change, f"{path}." if name in self.nested else prefix)
         changed = {name: value for name, value in new.items() if value is not getattr(self, name)}
@@ -218,15 +228,35 @@ def as_rule(rule: Link | Rule) -> Rule:
     return written(rule) if isinstance(rule, Link) else rule
 
 
-def gathered(*parts: Linked) -> tuple[tuple[Consulted, ...], dict[str, Number]]:
-    """The memories and the numbers of several links."""
-    memories = tuple(memory for part in parts for memory in part.memories)
-    return memories, {name: number for part in parts for name, number in part.numbers.items()}
+def gathered(answer: Said, *parts: Linked, length: float | None = None) -> Linked:
+    """An answer that takes all that these links, one after the other, take."""
+    kept = reduce(_then, (part.kept for part in parts), None)
+    return Linked(
+        answer,
+        tuple(memory for part in parts for memory in part.memories),
+        {name: number for part in parts for name, number in part.numbers.items()},
+        length,
+        kept,
+        {name: said for part in parts for name, said in part.named.items()},
+    )
+
+
+def _then(first: Said | None, second: Said | None) -> Said | None:
+    """What is kept when a second link decides, given what the first would keep."""
+    if first is None or second is None:
+        return second or first
+    words = re.sub(r"\bretention\b", lambda match: f"({first.words})", second.words)
+    return Said(words, lambda scene: second(replace(scene, retention=first(scene))))
 
 
 def once(said: Said) -> Said:
     """The same, computed once a write however often it is asked."""
-    return Said(said.words, lambda scene: scene.once(said, said))
+    number = next(_numbers)
+    return Said(said.words, lambda scene: scene.once(number, said))
+
+
+_numbers = count()
+"""What is computed once is remembered under a number: torch.compile cannot look a function up."""
 
 
 def whole(a: Said) -> Said:
@@ -254,9 +284,13 @@ def written(link: Link, *, lr: Scalar = 1.0, retention: Scalar = 1.0) -> Rule:
     def scalars_at(time: Any) -> Mapping[str, Scalar]:
         return {name: number(time) for name, number in some.numbers.items()}
 
+    def keep(scene: Scene) -> Tensor:
+        kept = linked(scene.gradient.shape).kept
+        return torch.as_tensor(scene.retention) if kept is None else kept(scene)
+
     some = linked(torch.Size((2, 2)))
     answer = whole(some.answer)
-    if answer is the_gradient and not some.memories:
+    if answer is the_gradient and not some.memories and some.kept is None:
         return GradientDescent(lr=lr, retention=retention)
     return Consult(
         lr=lr,
@@ -264,4 +298,6 @@ def written(link: Link, *, lr: Scalar = 1.0, retention: Scalar = 1.0) -> Rule:
         memories=lambda shape: linked(shape).memories,
         combine=Said(answer.words, lambda scene: whole(linked(scene.gradient.shape).answer)(scene)),
         scalars_at=scalars_at,
+        keep=None if some.kept is None else Said(some.kept.words, keep),
+        named=lambda shape: linked(shape).named,
     )

@@ -15,6 +15,7 @@ from nestlearn.memory.models import Constant
 from nestlearn.memory.nesting import Consulted, Said, Scene
 from nestlearn.memory.objectives import hypergradient
 from nestlearn.memory.times import happens_at
+from nestlearn.rules.boxes import gradient
 from nestlearn.rules.link import Link, Linked, once, whole, written
 from nestlearn.rules.settings import count
 
@@ -32,8 +33,8 @@ class Paced(Link):
 
     nested = ("rule",)
 
-    writes: int = count()
-    rule: Link
+    writes: int = count(1)
+    rule: Link = gradient()  # noqa: RUF009 - frozen, like the dataclass itself
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -105,18 +106,18 @@ class outer(Paced):
         def moved(scene: Scene) -> Tensor:
             if not due(scene):
                 return torch.zeros_like(scene.gradient)
-            return scene.answers[start] - scene.parameter + scene.lr * a(scene)
+            return scene.answers[start] - scene.weights + scene.lr * a(scene)
 
         def answer(scene: Scene) -> Tensor:
             if not due(scene):
                 return a(scene)
             # The weights are written once, with lr: what is asked for is the way to where they should be.
-            way = scene.parameter - scene.answers[start] + scene.answers[f"{self.label}.step"]
+            way = scene.weights - scene.answers[start] + scene.answers[f"{self.label}.step"]
             if isinstance(scene.lr, Tensor):
                 return torch.where(scene.lr == 0, a(scene), way / torch.where(scene.lr == 0, 1, scene.lr))
             return way / scene.lr if scene.lr else a(scene)
 
-        anchor = sum_box(start, 0.0, Said("W", lambda scene: scene.parameter), every=writes)
+        anchor = sum_box(start, 0.0, Said("W", lambda scene: scene.weights), every=writes)
         step = self.seldom(Said(f"{start} - W", moved))
         words = f"{a.words}; every {writes} writes W <- {start} - {self.label}.step"
         return Linked(Said(words, answer), (anchor, Consulted(f"{self.label}.step", step.memory, value=step.value)))

@@ -16,7 +16,7 @@ from nestlearn.memory.objectives import l2
 from nestlearn.memory.rules import LeastSquares
 from nestlearn.rules.link import Link, Linked, once, whole
 from nestlearn.rules.settings import among, count, positive, share
-from nestlearn.rules.whiten import covariance_boxes
+from nestlearn.rules.whiten import Covariances
 from nestlearn.rules.words import in_words
 
 __all__ = ["KEYS", "secant"]
@@ -48,7 +48,7 @@ class secant(Link):
         memory_retention: share of the least-squares statistics that is kept.
         covariance_retention: share of A and B that is kept.
         ridge: relative ridge of the least squares.
-        refresh: A and B are renewed every so many writes.
+        period: A and B are shown a covariance every so many writes.
         of: whose covariances A and B are: "gradient", or "layers" (which needs model=).
         learns: False remembers no weights and learns nothing: the answer is m.
     """
@@ -63,7 +63,7 @@ class secant(Link):
     memory_retention: float = share(0.99)
     covariance_retention: float = share(0.95)
     ridge: float = positive(1e-2)
-    refresh: int = count(1)
+    period: int = count(1)
     of: str = among("gradient", ("gradient", "layers"))
     learns: bool = True
 
@@ -76,23 +76,18 @@ class secant(Link):
         if not self.learns:
             return {}
         layers = self.of == "layers" and self.keys != "displacement"
-        return {"weights": 1, **(dict.fromkeys(("inputs", "errors"), self.refresh) if layers else {})}
+        return {"weights": 1, **(dict.fromkeys(("inputs", "errors"), self.period) if layers else {})}
 
     def link(self, shape: torch.Size, u: Said, a: Said) -> Linked:
         a, kept, rho = once(whole(a)), self.retention, self.rho
         momentum, learned = self.memory("momentum"), self.memory("secant")
-        memories = (_past(momentum, kept, a),)
+        memories: tuple[Consulted, ...] = (_past(momentum, kept, a),)
         if self.learns:
-            memories += (_past(self.memory("weights"), kept, Said("W", lambda scene: scene.parameter)),)
+            memories += (_past(self.memory("weights"), kept, Said("W", lambda scene: scene.weights)),)
             if self.keys != "displacement":
-                memories += covariance_boxes(
-                    shape,
-                    u,
-                    {side: self.memory(side) for side in ("inputs", "errors")},
-                    watched=self.of == "layers",
-                    retention=self.covariance_retention,
-                    refresh=self.refresh,
-                )
+                names = {side: self.memory(side) for side in ("inputs", "errors")}
+                seen = Covariances(names, self.of == "layers", self.covariance_retention, self.period)
+                memories += seen.boxes(shape, u)
             memories += (self._memory(a),)
 
         def answer(scene: Scene) -> Tensor:
@@ -135,7 +130,7 @@ class secant(Link):
         """D and its products with A and B, each as long as D: [*B, out * in, number of keys]."""
         # At the first write there is nothing to compare with yet.
         started = scene.number(lambda time: float(time > 0))
-        moved: Tensor = started * (scene.parameter - scene.answers[self.memory("weights")])  # type: ignore[operator]
+        moved: Tensor = started * (scene.weights - scene.answers[self.memory("weights")])
         length = torch.linalg.matrix_norm(moved, keepdim=True)
         found = []
         for name in names:

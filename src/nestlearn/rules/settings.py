@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import field
+from importlib import import_module
 from typing import Any
 
 from torch import Tensor
 
-from nestlearn.errors import choice
+from nestlearn.errors import choice, did_you_mean
 
-__all__ = ["among", "check", "count", "positive", "share"]
+__all__ = ["among", "check", "count", "imported", "load", "positive", "share"]
 
 
 def share(default: Any = ..., *, below_one: bool = False, optional: bool = False) -> Any:
@@ -18,9 +19,9 @@ def share(default: Any = ..., *, below_one: bool = False, optional: bool = False
     return _declared(default, {"range": (0.0, 1.0), "open": below_one, "optional": optional})
 
 
-def positive(default: Any = ...) -> Any:
+def positive(default: Any = ..., *, optional: bool = False) -> Any:
     """A number of at least zero."""
-    return _declared(default, {"range": (0.0, float("inf"))})
+    return _declared(default, {"range": (0.0, float("inf")), "optional": optional})
 
 
 def count(default: Any = ..., least: int = 1) -> Any:
@@ -31,6 +32,25 @@ def count(default: Any = ..., least: int = 1) -> Any:
 def among(default: Any, known: Iterable[str]) -> Any:
     """One of some names."""
     return _declared(default, {"choice": tuple(known)})
+
+
+def imported(default: Any, known: Iterable[str]) -> Any:
+    """One of some names, or "module:function" for something of the user's own."""
+    return _declared(default, {"choice": tuple(known), "imports": True})
+
+
+def load(name: str) -> Any:
+    """What "module:function" or "module:Class" names.
+
+    Raises:
+        ValueError: the module has nothing of this name.
+        ImportError: there is no such module.
+    """
+    module, _, attribute = name.partition(":")
+    found = import_module(module)
+    if not hasattr(found, attribute):
+        raise ValueError(f"{name!r}: module {module} has no {attribute!r}.{did_you_mean(attribute, dir(found))}")
+    return getattr(found, attribute)
 
 
 def _declared(default: Any, metadata: Mapping[str, Any]) -> Any:
@@ -44,7 +64,9 @@ def check(what: str, value: Any, metadata: Mapping[str, Any]) -> None:
     """
     if isinstance(value, Tensor) or (value is None and metadata.get("optional")):
         return
-    if "choice" in metadata:
+    if metadata.get("imports") and isinstance(value, str) and ":" in value:
+        load(value)
+    elif "choice" in metadata:
         choice(what, value, metadata["choice"])
     elif "least" in metadata:
         if isinstance(value, bool) or not isinstance(value, int) or value < metadata["least"]:

@@ -11,98 +11,107 @@ from torch import Tensor
 from nestlearn.memory.boxes import average_box
 from nestlearn.memory.nesting import Consulted, Said, Scene
 from nestlearn.memory.rules import solve_ridge
-from nestlearn.ops.matrix import cholesky_whitener
+from nestlearn.ops.matrix import cholesky_whitener, symmetric_power
 from nestlearn.rules.combine import Bases, Basis
 from nestlearn.rules.link import Link, Linked, whole
 from nestlearn.rules.settings import among, count, positive, share
 from nestlearn.rules.words import grouped, in_words
 
-__all__ = ["covariance_boxes", "regress", "whiten"]
+__all__ = ["Covariances", "regress", "whiten"]
 
-SIDES = ("both", "inputs")
+KINDS = ("cholesky", "root")
+SIDES = {"both": ("inputs", "errors"), "errors": ("errors",), "inputs": ("inputs",)}
+"""The sides of a matrix [out, in]: "inputs" stands for its rows of length in, "errors" for its columns."""
 
 
-def covariance_boxes(
-    shape: torch.Size,
-    u: Said,
-    names: Mapping[str, str],
-    *,
-    watched: bool,
-    retention: float,
-    refresh: int,
-    readout: Said | None = None,
-) -> tuple[Consulted, ...]:
-    """Boxes "inputs" [in, in] and "errors" [out, out] that average covariances, each scaled to mean diagonal one.
+@dataclass(frozen=True)
+class Covariances:
+    """How the covariances of the two sides of a matrix are remembered, and read.
 
     Args:
-        shape: [out, in].
-        u: the gradient, whose rows and columns stand for inputs and errors if the layer is not ``watched``.
-        names: which of the two, and what they are called.
-        watched: whether what the layer sees is observed.
+        names: of the boxes, by side.
+        watched: whether what a layer sees is observed; else rows and columns of the gradient stand for it.
         retention: of the boxes.
-        refresh: every how many writes they are shown a covariance, and read anew.
-        readout: what is made of the average; kept until the next one.
+        period: every how many writes they are shown a covariance.
+        refresh: every how many writes the read-out is computed.
+        readout: what is made of an average; kept until the next one.
     """
-    sizes = {"inputs": shape[-1], "errors": shape[-2]}
-    return tuple(
-        _covariance_box(side, name, sizes[side], u, watched, retention, refresh, readout)
-        for side, name in names.items()
-    )
 
+    names: Mapping[str, str]
+    watched: bool
+    retention: float
+    period: int
+    refresh: int = 1
+    readout: Said | None = None
 
-def _covariance_box(
-    side: str, name: str, size: int, u: Said, watched: bool, retention: float, refresh: int, readout: Said | None
-) -> Consulted:
-    def covariance(scene: Scene) -> Tensor:
-        if watched:
-            return scene.observations[side]
-        rows = u(scene) if side == "inputs" else u(scene).mT
-        return rows.mT @ rows
+    def boxes(self, shape: torch.Size, u: Said) -> tuple[Consulted, ...]:
+        """Boxes [in, in] and [out, out] that average covariances, each scaled to a mean diagonal of one."""
+        sizes = {"inputs": shape[-1], "errors": shape[-2]}
+        return tuple(self._box(side, name, sizes[side], u) for side, name in self.names.items())
 
-    def value(scene: Scene) -> Tensor:
-        found = covariance(scene)
-        mean = found.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
-        return found / torch.where(mean > 0, mean, torch.ones_like(mean))
+    def _box(self, side: str, name: str, size: int, u: Said) -> Consulted:
+        def covariance(scene: Scene) -> Tensor:
+            if self.watched:
+                return scene.observations[side]
+            rows = u(scene) if side == "inputs" else u(scene).mT
+            return rows.mT @ rows
 
-    def identity(gradient: Tensor) -> Tensor:
-        eye = torch.eye(size, dtype=gradient.dtype, device=gradient.device)
-        return eye.expand(*gradient.shape[:-2], size, size).clone()
+        def value(scene: Scene) -> Tensor:
+            found = covariance(scene)
+            mean = found.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
+            return found / torch.where(mean > 0, mean, torch.ones_like(mean))
 
-    seen = {"inputs": "the layer's inputs", "errors": "the layer's error signals"}
-    unseen = {"inputs": f"rows of {grouped(u.words)}", "errors": f"columns of {grouped(u.words)}"}
-    return average_box(
-        name,
-        retention,
-        Said(f"covariance of {(seen if watched else unseen)[side]}", value),
-        shape=(size, size),
-        readout=readout,
-        every=refresh,
-        keep_answer=identity if readout is not None else None,
-    )
+        def identity(gradient: Tensor) -> Tensor:
+            eye = torch.eye(size, dtype=gradient.dtype, device=gradient.device)
+            return eye.expand(*gradient.shape[:-2], size, size).clone()
+
+        seen = {"inputs": "the layer's inputs", "errors": "the layer's error signals"}
+        unseen = {"inputs": f"rows of {grouped(u.words)}", "errors": f"columns of {grouped(u.words)}"}
+        return average_box(
+            name,
+            self.retention,
+            Said(f"covariance of {(seen if self.watched else unseen)[side]}", value),
+            shape=(size, size),
+            readout=self.readout,
+            every=self.period,
+            refresh=self.refresh,
+            keep_answer=identity if self.readout is not None else None,
+        )
 
 
 @dataclass(frozen=True, repr=False)
 class whiten(Basis):
-    """a -> Z_B a Z_A^T with Z A Z^T = I for the covariances A and B of two sides: two boxes behind a basis (O15).
+    """a -> Z_B a Z_A^T, Z_A and Z_B read from the covariances A and B of two sides: two boxes, a basis (O15, O20).
 
-    With Newton-Schulz inside, ``within(whiten(), orthogonal())`` is the steepest descent step in the norm that the data
-    of the layer define, Z_B^T NS(Z_B a Z_A^T) Z_A; any Z gives the same, so a triangular one is taken.
+    With Newton-Schulz inside, ``within(whiten(), orthogonal())`` is steepest descent in the norm of the covariances,
+    Z_B^T NS(Z_B a Z_A^T) Z_A.
 
     Args:
+        kind: "cholesky" for a triangular Z with Z A Z^T = I, which is as good as any other under an exact Newton-Schulz
+            and the cheapest; "root" for the symmetric Z = A^power, which trusts the covariances as far as it says.
         retention: the share of A and B that is kept.
+        power: of "root": -1/2 whitens, -1/4 half-way.
         damping: ridge of A and B, relative to their mean diagonal.
-        sides: "both", or "inputs" for A alone.
-        refresh: A, B and their factors are renewed every so many writes.
+        period: A and B are shown a covariance every so many writes.
+        refresh: Z is read from them every so many writes, and kept in between.
+        side: "both", "inputs" for A alone, or "errors" for B alone.
         of: "layers" for what the layer sees (inputs and error signals, which need model=), or "gradient" for u^T u and
             u u^T.
+
+    Example:
+        >>> whiten("root", retention=0.97, refresh=5)
+        whiten('root', 0.97, refresh=5)
     """
 
     on_matrices = True
 
+    kind: str = among("cholesky", KINDS)
     retention: float = share(0.95)
+    power: float = -0.25
     damping: float = positive(0.1)
-    sides: str = among("both", SIDES)
-    refresh: int = count(5)
+    period: int = count(1)
+    refresh: int = count(1)
+    side: str = among("both", SIDES)
     of: str = among("gradient", ("gradient", "layers"))
 
     @property
@@ -111,41 +120,42 @@ class whiten(Basis):
 
     @property
     def reads(self) -> Mapping[str, int]:
-        seen = ("inputs", "errors") if self.sides == "both" else ("inputs",)
-        return dict.fromkeys(seen, self.refresh) if self.of == "layers" else {}
+        return dict.fromkeys(SIDES[self.side], self.period) if self.of == "layers" else {}
+
+    def _readout(self) -> Said:
+        if self.kind == "root":
+            words = f"(M + {in_words(self.damping)} I)^({in_words(self.power)})"
+            return Said(words, lambda covariance, scene: symmetric_power(covariance, self.power, self.damping))
+        return Said("Z with Z M Z^T = I", lambda covariance, scene: cholesky_whitener(covariance, self.damping))
 
     def basis(self, shape: torch.Size, u: Said) -> Bases:
-        both = self.sides == "both"
-        names = {side: self.memory(side) for side in (("inputs", "errors") if both else ("inputs",))}
-        inputs, errors = self.memory("inputs"), self.memory("errors")
-        readout = Said("Z with Z M Z^T = I", lambda covariance, scene: cholesky_whitener(covariance, self.damping))
-        memories = covariance_boxes(
-            shape,
-            u,
-            names,
-            watched=self.of == "layers",
-            retention=self.retention,
-            refresh=self.refresh,
-            readout=readout,
+        names = {side: self.memory(side) for side in SIDES[self.side]}
+        inputs, errors = names.get("inputs"), names.get("errors")
+        covariances = Covariances(
+            names, self.of == "layers", self.retention, self.period, self.refresh, self._readout()
         )
 
         def into(a: Said) -> Said:
             def answer(scene: Scene) -> Tensor:
-                matrix = a(scene) @ scene.answers[inputs].mT
-                return scene.answers[errors] @ matrix if both else matrix
+                matrix = a(scene)
+                matrix = matrix if inputs is None else matrix @ scene.answers[inputs].mT
+                return matrix if errors is None else scene.answers[errors] @ matrix
 
-            words = f"{grouped(a.words)} {inputs}^T"
-            return Said(f"{errors} {words}" if both else words, answer)
+            return Said(_around(errors, grouped(a.words), f"{inputs}^T" if inputs else None), answer)
 
         def back(a: Said) -> Said:
             def answer(scene: Scene) -> Tensor:
-                matrix = scene.answers[errors].mT @ a(scene) if both else a(scene)
-                return matrix @ scene.answers[inputs]
+                matrix = a(scene) if errors is None else scene.answers[errors].mT @ a(scene)
+                return matrix if inputs is None else matrix @ scene.answers[inputs]
 
-            words = f"{grouped(a.words)} {inputs}"
-            return Said(f"{errors}^T {words}" if both else words, answer)
+            return Said(_around(f"{errors}^T" if errors else None, grouped(a.words), inputs), answer)
 
-        return Bases(memories, into, back)
+        return Bases(covariances.boxes(shape, u), into, back)
+
+
+def _around(*factors: str | None) -> str:
+    """A product of matrices in words."""
+    return " ".join(factor for factor in factors if factor is not None)
 
 
 @dataclass(frozen=True, repr=False)
@@ -155,7 +165,7 @@ class regress(Link):
     Args:
         retention: the share of A that is kept.
         damping: ridge of A, relative to its mean diagonal.
-        refresh: A is renewed every so many writes.
+        period: A is shown a covariance every so many writes.
         of: as in ``whiten``.
     """
 
@@ -163,7 +173,7 @@ class regress(Link):
 
     retention: float = share(0.95)
     damping: float = positive(0.1)
-    refresh: int = count(5)
+    period: int = count(1)
     of: str = among("layers", ("gradient", "layers"))
 
     @property
@@ -172,12 +182,10 @@ class regress(Link):
 
     @property
     def reads(self) -> Mapping[str, int]:
-        return {"inputs": self.refresh} if self.of == "layers" else {}
+        return {"inputs": self.period} if self.of == "layers" else {}
 
     def link(self, shape: torch.Size, u: Said, a: Said) -> Linked:
         a, damping, inputs = whole(a), self.damping, self.memory("inputs")
-        memories = covariance_boxes(
-            shape, u, {"inputs": inputs}, watched=self.of == "layers", retention=self.retention, refresh=self.refresh
-        )
+        memories = Covariances({"inputs": inputs}, self.of == "layers", self.retention, self.period).boxes(shape, u)
         words = f"{grouped(a.words)} ({inputs} + {in_words(damping)} I)^-1"
         return Linked(Said(words, lambda scene: solve_ridge(scene.answers[inputs], a(scene), damping)), memories)

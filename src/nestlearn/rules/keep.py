@@ -1,0 +1,42 @@
+"""Links that decide how much of the weights is kept, W's own alpha (M3, O22)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nestlearn.memory.nesting import Said, Scene
+from nestlearn.rules.link import Link, Linked, once, whole
+from nestlearn.rules.words import grouped
+
+__all__ = ["cautious"]
+
+
+@dataclass(frozen=True, repr=False)
+class cautious(Link):
+    """Answers a, and decays an entry of W only where the step shrinks it anyway (O22; arXiv 2510.12402).
+
+    How strong the decay is stays with the optimizer, as lr and weight_decay do: without weight decay it does nothing.
+
+    Example:
+        >>> from nestlearn.rules import adam, chain
+        >>> chain(adam(), cautious()).parts()["cautious"]
+        cautious()
+    """
+
+    @property
+    def reads(self) -> Mapping[str, int]:
+        return {"weights": 1}
+
+    def link(self, shape: torch.Size, u: Said, a: Said) -> Linked:
+        a = once(whole(a))
+
+        def kept(scene: Scene) -> Tensor:
+            shrinks = a(scene) * scene.weights > 0
+            retention = torch.as_tensor(scene.retention, dtype=scene.gradient.dtype, device=scene.gradient.device)
+            return torch.where(shrinks, retention, torch.ones_like(retention))
+
+        return Linked(a, kept=Said(f"where({grouped(a.words)} * W > 0, retention, 1)", kept))
