@@ -19,7 +19,7 @@ MLP        inner [*B, hidden, in],             [*B, n, in]             [*B, n, o
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
@@ -57,6 +57,10 @@ class Model(ABC):
     @abstractmethod
     def batch_ndim(self, parameters: Parameters) -> int:
         """How many leading dimensions of ``parameters`` count memories."""
+
+    def sized(self, width: int) -> "Model":
+        """The same kind of map from rows of ``width`` entries to such rows; a model of one size stays as it is."""
+        return self
 
     def read(self, parameters: Parameters, key: Tensor) -> Tensor:
         """M(k), with rows: see the table of shapes above."""
@@ -132,6 +136,9 @@ class Matrix(Model):
     def __post_init__(self) -> None:
         _check_dims(self, in_dim=self.in_dim, out_dim=self.out_dim)
 
+    def sized(self, width: int) -> "Matrix":
+        return replace(self, in_dim=width, out_dim=width)
+
     def init(
         self,
         batch_shape: tuple[int, ...] = (),
@@ -185,6 +192,9 @@ class MLP(Model):
         _check_dims(self, in_dim=self.in_dim, hidden=self.hidden, out_dim=self.out_dim)
         if self.activation not in ACTIVATIONS:
             raise ValueError(f"activation must be one of {sorted(ACTIVATIONS)}, got {self.activation!r}")
+
+    def sized(self, width: int) -> "MLP":
+        return replace(self, in_dim=width, out_dim=width)
 
     def init(
         self,

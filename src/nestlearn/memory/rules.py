@@ -40,7 +40,7 @@ Scalar = float | Tensor
 
 
 class Kept(NamedTuple):
-    """An update, and how much of what it writes is kept, in the place of the retention that the writer had in mind."""
+    """An update, and how much of what it writes is kept, in the place of the retention that the writer has (O22)."""
 
     update: Tensor
     retention: Scalar

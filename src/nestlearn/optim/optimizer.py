@@ -18,12 +18,12 @@ from torch import Tensor, nn
 
 from nestlearn.memory.rules import Rule
 from nestlearn.memory.times import refuse_capture
-from nestlearn.optim import checks, curvature, states
+from nestlearn.optim import checks, curvature, groups, states
 from nestlearn.optim.compiled import CompiledLanes
 from nestlearn.optim.composed import Rules, check_places, default_settings, overridden, parted
 from nestlearn.optim.elementwise import Choice
 from nestlearn.optim.lanes import Entry, Lane, Scalar, as_real, matrix_shape
-from nestlearn.optim.layers import LAYERS, Layers
+from nestlearn.optim.layers import Layers
 from nestlearn.optim.nonfinite import LetIn, check_gradients
 from nestlearn.optim.persistence import check_checkpoint, check_state, restore
 from nestlearn.optim.plan import Plan
@@ -108,7 +108,7 @@ class Optimizer(torch.optim.Optimizer):
             # torch's cyclic schedulers want a momentum to write; where nothing is remembered, nobody reads it.
             defaults["momentum"] = 0.0
         # torch adds names of its own to ``defaults`` later.
-        self._declared = tuple(defaults)
+        self.declared = tuple(defaults)
         super().__init__(params, Settings(defaults))
         self._choice.check(self.param_groups)
         checks.whole_matrices(self)
@@ -152,7 +152,7 @@ class Optimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        self._own_groups()
+        groups.own(self, self._plans, self._choice)
         check_gradients(self, self._let_in)
         observations = self.observe(loss)
         for index, group in enumerate(self.param_groups):
@@ -173,14 +173,10 @@ class Optimizer(torch.optim.Optimizer):
         """
         before = len(self.param_groups)
         try:
-            for each in parted(type(self).__name__, param_group, self._matrix, self._element, self.model):
-                given = Settings.of(each, self.defaults) if isinstance(each, dict) else each
-                super().add_param_group(given)
-                group = self.param_groups[-1]
-                checks.settings(self, group)
-                self._complete(given, self.defaults.__getitem__)
-                self._choice.add(group)
-                self._look(group)
+            for given in parted(type(self).__name__, param_group, self._matrix, self._element, self.model):
+                settings = Settings.of(given, self.defaults) if isinstance(given, dict) else given
+                super().add_param_group(settings)
+                groups.finish(self, settings, self._choice)
         except Exception:
             del self.param_groups[before:]
             self._choice.forget(before)
@@ -211,9 +207,9 @@ class Optimizer(torch.optim.Optimizer):
             self._forget()
 
     def __getstate__(self) -> dict[str, Any]:
-        self._own_groups()
+        groups.own(self, self._plans, self._choice)
         rules = {"_matrix": self._matrix, "_element": self._element, "_model": self.model}
-        own = {"compiles": self.compiles, "_declared": self._declared, "_chosen": self._choice.saved()}
+        own = {"compiles": self.compiles, "declared": self.declared, "_chosen": self._choice.saved()}
         return {**super().__getstate__(), **own, **rules}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -232,7 +228,7 @@ class Optimizer(torch.optim.Optimizer):
         for index, group in enumerate(self.param_groups):
             if not isinstance(group, Settings):  # loaded: a setting that the checkpoint does not know has its default
                 group = Settings.of(group, self.defaults)
-                self.param_groups[index] = self._complete(group, partial(default_of, self))
+                self.param_groups[index] = groups.complete(self, group, partial(default_of, self))
         if self._loading is not None:  # before the hooks that torch calls after a load
             restore(self, self._loading)
             for group in self.param_groups:
@@ -285,7 +281,7 @@ class Optimizer(torch.optim.Optimizer):
 
     def rule_settings(self, group: Mapping[str, Any]) -> dict[str, Any]:
         """The settings of a group that its rules are made from; lr and decay are not theirs."""
-        found = {name: group[name] for name in self._declared if name not in _NO_SETTINGS_OF_RULES}
+        found = {name: group[name] for name in self.declared if name not in _NO_SETTINGS_OF_RULES}
         return {name: _snapshot(value) for name, value in found.items()}
 
     def links(self, group: Mapping[str, Any]) -> tuple[Link, ...]:
@@ -359,38 +355,6 @@ class Optimizer(torch.optim.Optimizer):
             if parameters[0] in values
         }
         lane.write(gradients, seen, times, lr, retention)
-
-    def _own_groups(self) -> None:
-        """Notice groups that somebody has put in the place of ours or taken away, and replaced parameters."""
-        for index, group in enumerate(self.param_groups):
-            if not isinstance(group, Settings):
-                group = Settings.of(group, self.defaults)
-                self.param_groups[index] = self._complete(group, self.defaults.__getitem__)
-            group = self.param_groups[index]
-            if not group["elementwise_base"]:  # made with lr 0: the first rate that is another is what counts
-                group["elementwise_base"] = float(group["lr"])
-        for index in [index for index in self._plans if index >= len(self.param_groups)]:
-            self._plans.pop(index).release(self)
-        self._choice.follow(self.param_groups)
-
-    def _look(self, group: dict[str, Any]) -> None:
-        """Have everything watched that the rule of a new group looks at."""
-        if self.layers is not None:
-            self.layers.follow()
-        elif set(LAYERS) & set(self.reads(group)):
-            raise TypeError(
-                f"{type(self).__name__} reads the inputs of layers: pass model=, the module whose parameters it trains"
-            )
-
-    def _complete(self, group: Settings, default: Callable[[str], Any]) -> Settings:
-        """A group with all settings; those that it lacks come from ``default``."""
-        for name in self._declared:
-            if name not in group:
-                group[name] = default(name)
-        if group["elementwise_base"] is None:
-            # Where a scheduler has moved lr since, it says in initial_lr where it began.
-            group["elementwise_base"] = float(group.get("initial_lr", group["lr"]))
-        return group
 
     def _forget(self) -> None:
         self._plans = {}

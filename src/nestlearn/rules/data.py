@@ -13,8 +13,8 @@ from dataclasses import fields
 from typing import Any, cast
 
 from nestlearn.errors import choice
-from nestlearn.memory import models
-from nestlearn.memory.models import Model
+from nestlearn.memory.models import MLP, Constant, Matrix, Model
+from nestlearn.memory.objectives import L2, DotProduct, Hypergradient, Objective, Quadratic
 from nestlearn.rules.link import Link
 from nestlearn.rules.settings import load
 from nestlearn.targets import TARGETS, Target
@@ -61,7 +61,7 @@ def difference(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
 
 
 def _written_down(value: Any, where: str, functions: bool) -> Any:
-    if isinstance(value, Link | Target | Model):
+    if isinstance(value, Link | Target | Model | Objective):
         settings = {}
         for item in fields(cast(Any, value)):
             setting = getattr(value, item.name)
@@ -85,13 +85,15 @@ def _kind(value: Any) -> str:
 
 
 def _known() -> dict[str, type]:
-    """Everything that data may name: links, targets and models, each by its name."""
+    """Everything that data may name: links, targets, models and objectives, each by its name."""
     import nestlearn.rules as library
 
     links = {name: getattr(library, name) for name in library.__all__}
     known: dict[str, type] = {name: kind for name, kind in links.items() if isinstance(kind, type)}
     known |= {f"target.{name}": kind for name, kind in TARGETS.items()}
-    return known | {f"model.{kind.__name__}": kind for kind in (models.MLP, models.Matrix, models.Constant)}
+    for word, kinds in (("model", (MLP, Constant, Matrix)), ("objective", (L2, DotProduct, Hypergradient, Quadratic))):
+        known |= {f"{word}.{kind.__name__}": kind for kind in kinds}
+    return known
 
 
 def _made(data: Any, typed: bool) -> Any:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from nestlearn.errors import choice
 from nestlearn.memory.boxes import average_box, sum_box
 from nestlearn.memory.nesting import Consulted, Said
 from nestlearn.memory.objectives import Objective, dot_product, hypergradient, l2
@@ -14,7 +15,7 @@ from nestlearn.rules.boxes import average
 from nestlearn.rules.combine import linked
 from nestlearn.rules.link import Link, Linked, gathered, once, whole
 from nestlearn.rules.rows import RowLink, rows_of
-from nestlearn.rules.settings import among, count
+from nestlearn.rules.settings import count
 from nestlearn.rules.shape import from_rows
 from nestlearn.targets import Target, make_target
 
@@ -42,23 +43,25 @@ class deep(RowLink):
         model: "mlp", "matrix" for a linear map, or a ``nestlearn.memory.Model`` from rows to rows.
         written_by: the rule that writes the memory from its own gradients, which may be ``deep`` again (O6); None is
             gradient descent.
-        objective: "l2"; "dot_product"; "hypergradient", where the answer to the last gradient is judged by this one and
-            the target is not used (O17).
+        objective: a ``nestlearn.memory.Objective``, or "l2"; "dot_product"; "hypergradient", where the answer to the
+            last gradient is judged by this one and the target is not used (O17).
         target: P, one of ``nl.targets.TARGETS`` or an instance.
         period: P is computed, and the memory written, every so many writes; in between it is only asked.
         beside: a link whose answer is the skip path. With a target that is known late it has to be an ``average``.
     """
 
-    objective: str = among("l2", _OBJECTIVES)
+    objective: str | Objective = "l2"
     target: str | Target = "second_moment"
     period: int = count(1)
     beside: Link | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        unbounded = self.objective in ("dot_product", "hypergradient")
+        if not isinstance(self.objective, Objective):
+            choice("deep(): objective", self.objective, _OBJECTIVES)
+        unbounded = self.scored.name in ("dot_product", "hypergradient")
         if unbounded and not isinstance(self.retention, torch.Tensor) and self.retention >= 1:
-            raise ValueError(f"objective {self.objective!r} has no minimum: retention must be below 1, got 1")
+            raise ValueError(f"objective {self.scored.name!r} has no minimum: retention must be below 1, got 1")
         if self.late and not isinstance(self.beside, average | None):
             raise ValueError(
                 f"deep(): what is known one write late is compared with the skip path before it: beside must be an "
@@ -76,13 +79,18 @@ class deep(RowLink):
         return make_target(self.target, self.period)
 
     @property
+    def scored(self) -> Objective:
+        """The objective itself."""
+        return self.objective if isinstance(self.objective, Objective) else _OBJECTIVES[self.objective]
+
+    @property
     def late(self) -> bool:
         """Whether what the memory should have answered is known one write later."""
-        return self.objective == "hypergradient" or self.made.delayed
+        return self.scored.name == "hypergradient" or self.made.delayed
 
     @property
     def observed(self) -> Target | None:
-        target = None if self.objective == "hypergradient" else self.made
+        target = None if self.scored.name == "hypergradient" else self.made
         return target if target is not None and target.observation is not None else None
 
     @property
@@ -100,14 +108,14 @@ class deep(RowLink):
         value = self._value(target, key, skip, last if past is None else rows_of(past))
         memory = Consulted(
             name,
-            self.rows_memory(min(shape[-2:]), _OBJECTIVES[self.objective]),
+            self.rows_memory(min(shape[-2:]), self.scored),
             key=last if self.late else key,
             value=value,
             query=key,
             every=self.period,
             track=True,
         )
-        wanted = target.memories(shape) if self.objective != "hypergradient" else ()
+        wanted = target.memories(shape) if self.scored.name != "hypergradient" else ()
         answer = Said(
             f"{beside.answer.words} + {name}",
             lambda scene: from_rows(skip(scene) + scene.answers[name], scene.gradient.shape),
@@ -129,11 +137,11 @@ class deep(RowLink):
 
     def _value(self, target: Target, key: Said, skip: Said, past: Said) -> Said:
         """What the memory should answer; what the skip path gave for the key needs no memory."""
-        if self.objective == "hypergradient":
+        if self.scored.name == "hypergradient":
             # The answer is subtracted from the weights.
             return Said(f"-{key.words}", lambda scene: -key(scene))
         wanted = rows_of(Said(target.words, target))
-        if self.objective == "dot_product":
+        if self.scored.name == "dot_product":
             return wanted
         known = past if self.late else skip
         return Said(f"{wanted.words} - {known.words}", lambda scene: wanted(scene) - known(scene))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from nestlearn.errors import choice
 from nestlearn.memory.associative import AssociativeMemory
 from nestlearn.memory.models import MLP, Matrix, Model
 from nestlearn.memory.nesting import Said
@@ -30,7 +31,8 @@ class RowLink(Link):
         hidden: h, hidden units of the MLP.
         inner_lr: zeta, the memory's own learning rate.
         retention: alpha, the share of the memory's weights that a write keeps.
-        model: "mlp", "matrix" for a linear map, or a ``nestlearn.memory.Model`` from rows to rows.
+        model: "mlp", "matrix" for a linear map, or a ``nestlearn.memory.Model`` from rows to rows, which is asked for
+            its form of each width (``Model.sized``).
         written_by: the rule that writes the memory from its own gradients; None is gradient descent.
     """
 
@@ -43,6 +45,11 @@ class RowLink(Link):
     model: str | Model = "mlp"
     written_by: Link | None = None
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.model, Model):
+            choice(f"{type(self).__name__}(): model", self.model, ("matrix", "mlp"))
+
     def rows_memory(self, width: int, objective: Objective, *, residual: bool = False) -> AssociativeMemory:
         """The memory for rows of ``width`` entries; a ``residual`` one adds its key to its answer."""
         rule = written(self.written_by or gradient(), lr=self.inner_lr, retention=self.retention)
@@ -50,7 +57,7 @@ class RowLink(Link):
 
     def _model(self, width: int, residual: bool) -> Model:
         if isinstance(self.model, Model):
-            return self.model
+            return self.model.sized(width)
         if self.model == "matrix":
             return Matrix(width, width, residual=residual)
         return MLP(width, self.hidden, width, residual=residual, fast=True)

@@ -1,0 +1,53 @@
+"""Parameter groups: completed when they come, watched since anybody may change the list of them."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from nestlearn.optim import checks
+from nestlearn.optim.elementwise import Choice
+from nestlearn.optim.layers import LAYERS
+from nestlearn.optim.settings import Settings
+
+if TYPE_CHECKING:
+    from nestlearn.optim.optimizer import Optimizer
+    from nestlearn.optim.plan import Plan
+
+__all__ = ["complete", "finish", "own"]
+
+
+def finish(optimizer: "Optimizer", group: Settings, choice: Choice) -> None:
+    """Check a group that has just been added, complete it, and have everything watched that its rule looks at."""
+    checks.settings(optimizer, group)
+    complete(optimizer, group, optimizer.defaults.__getitem__)
+    choice.add(group)
+    if optimizer.layers is not None:
+        optimizer.layers.follow()
+    elif set(LAYERS) & set(optimizer.reads(group)):
+        raise TypeError(
+            f"{type(optimizer).__name__} reads the inputs of layers: pass model=, the module whose parameters it trains"
+        )
+
+
+def own(optimizer: "Optimizer", plans: dict[int, "Plan"], choice: Choice) -> None:
+    """Notice groups that somebody has put in the place of ours or taken away, and replaced parameters."""
+    for index, group in enumerate(optimizer.param_groups):
+        if not isinstance(group, Settings):
+            group = Settings.of(group, optimizer.defaults)
+            optimizer.param_groups[index] = complete(optimizer, group, optimizer.defaults.__getitem__)
+        group = optimizer.param_groups[index]
+        if not group["elementwise_base"]:  # made with lr 0: the first rate that is another is what counts
+            group["elementwise_base"] = float(group["lr"])
+    for index in [index for index in plans if index >= len(optimizer.param_groups)]:
+        plans.pop(index).release(optimizer)
+    choice.follow(optimizer.param_groups)
+
+
+def complete(optimizer: "Optimizer", group: Settings, default: Callable[[str], Any]) -> Settings:
+    """A group with all settings; those that it lacks come from ``default``."""
+    for name in optimizer.declared:
+        if name not in group:
+            group[name] = default(name)
+    if group["elementwise_base"] is None:
+        # Where a scheduler has moved lr since, it says in initial_lr where it began.
+        group["elementwise_base"] = float(group.get("initial_lr", group["lr"]))
+    return group
