@@ -102,16 +102,15 @@ def imports_in(module: Module, nodes: Iterable[ast.AST]) -> Iterator[Import]:
             yield Import(target, tuple(alias.name for alias in node.names), node.lineno)
 
 
-def own_targets(found: Import, folders: set[str]) -> Iterator[str]:
-    """The folders of the package that an import reaches; "" stands for the root's own names."""
-    parts = found.target.split(".")
-    if parts[0] != PACKAGE:
-        return
-    if len(parts) > 1:
-        yield parts[1] if parts[1] in folders else ""
-    else:
+def own_targets(found: Import, folders: set[str], lone_files: set[str]) -> Iterator[str]:
+    """The folders of the package that an import reaches; "" stands for the root's own names. The files beside the
+    folders are open to all and left out.
+    """
+    package, *below = found.target.split(".")
+    if package == PACKAGE:
         # `from nestlearn import memory` reaches the folder; `from nestlearn import Adam`, `import nestlearn` the root.
-        yield from (name if name in folders else "" for name in found.names or ("",))
+        names = below[:1] or found.names or ("",)
+        yield from (name if name in folders else "" for name in names if name not in lone_files)
 
 
 def reachable(folder: str) -> set[str]:
@@ -130,9 +129,8 @@ def check_imports(modules: list[Module]) -> list[str]:
             continue
         allowed = allowed_folders(module)
         for found in imports_in(module, ast.walk(module.tree)):
-            lone = found.target.removeprefix(f"{PACKAGE}.") in lone_files
-            for target in own_targets(found, folders):
-                if not lone and target not in allowed:
+            for target in own_targets(found, folders, lone_files):
+                if target not in allowed:
                     what = f"nestlearn.{target}" if target else "the root package, name the folder instead"
                     complaints.append(f"{module.where}, line {found.line}: must not import {what}")
     return complaints

@@ -24,7 +24,7 @@ SOUND = {
     "__init__.py": '"""Root."""\nfrom nestlearn.optim import Adam\n__all__ = ["Adam"]\n',
     "version.py": '__all__ = ["__version__"]\n__version__ = "1"\n',
     "memory/__init__.py": '"""Memory."""\nfrom nestlearn.memory.models import Box\n__all__ = ["Box", "models"]\n',
-    "memory/models.py": 'import torch\n__all__ = ["Box"]\nclass Box:\n    size = 1\n',
+    "memory/models.py": 'import torch\nfrom nestlearn import version\n__all__ = ["Box"]\nclass Box:\n    size = version\n',
     "ops/__init__.py": '"""Ops."""\n__all__ = []\n',
     "ops/matrix.py": 'from nestlearn.memory import Box\n__all__ = ["root"]\ndef root():\n    return Box\n',
     "optim/__init__.py": '"""Optim."""\nfrom .named import Adam\n__all__ = ["Adam"]\n',

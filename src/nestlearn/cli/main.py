@@ -4,6 +4,10 @@
 loaded. So the entry knows of each verb its name and one line, and loads its file when the verb is the one that is
 wanted. ``build_app`` has all of them loaded, for whoever wants to read their options.
 
+What goes wrong outside of the program, in files, settings and what is installed, is said in one line, here and nowhere
+else: a verb raises a ``NestlearnError``, or lets an ``OSError`` through. Any other exception is a mistake in a program
+and keeps its traceback.
+
 The command line needs more than torch (typer, rich, jinja2, PyYAML, pydantic, safetensors, scipy). Without
 them the entry says how to get them, in one line, instead of failing with a traceback.
 """
@@ -16,7 +20,7 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from nestlearn.errors import VariableError
+from nestlearn.errors import NestlearnError
 
 if TYPE_CHECKING:
     from typer import Typer
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["VERBS", "build_app", "main"]
 
 SUMMARY = "Nested Learning for PyTorch."
+FAILED = 2
 EXTRAS = {"typer", "click", "rich", "jinja2", "yaml", "pydantic", "safetensors", "scipy"}
 
 VERBS: Mapping[str, str] = MappingProxyType(
@@ -55,15 +60,24 @@ def main() -> None:
         if (error.name or "").partition(".")[0] not in EXTRAS:
             raise
         sys.exit(f'the command line needs {error.name}, which is not installed: pip install "nestlearn[cli]"')
-    except VariableError as error:
-        sys.exit(f"error: {error}")
 
 
 def _empty(**settings: Any) -> Typer:
     import typer
+    from typer.core import TyperGroup
+
+    class Verbs(TyperGroup):
+        def invoke(self, ctx: Any) -> Any:
+            try:
+                return super().invoke(ctx)
+            except BrokenPipeError:  # whoever reads has seen enough, as in `nestlearn inspect | head`
+                raise
+            except (NestlearnError, OSError) as error:
+                typer.echo(f"error: {error}", err=True)
+                raise typer.Exit(FAILED) from error
 
     # Not "rich": it takes "[default: demo]" in a help text for a colour.
-    return typer.Typer(name="nestlearn", rich_markup_mode="markdown", **settings)
+    return typer.Typer(name="nestlearn", cls=Verbs, rich_markup_mode="markdown", **settings)
 
 
 def _load(verb: str) -> Callable[..., Any]:
