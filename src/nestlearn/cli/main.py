@@ -21,6 +21,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from nestlearn.errors import NestlearnError
+from nestlearn.version import __version__
 
 if TYPE_CHECKING:
     from typer import Typer
@@ -46,7 +47,7 @@ VERBS: Mapping[str, str] = MappingProxyType(
 
 def build_app() -> Typer:
     """The typer application with all verbs loaded."""
-    app = _empty(help=SUMMARY, no_args_is_help=True)
+    app = _without_verbs()
     for verb in VERBS:
         app.command(verb)(_load(verb))
     return app
@@ -60,6 +61,23 @@ def main() -> None:
         if (error.name or "").partition(".")[0] not in EXTRAS:
             raise
         sys.exit(f'the command line needs {error.name}, which is not installed: pip install "nestlearn[cli]"')
+
+
+def _without_verbs() -> Typer:
+    import typer
+
+    def say(wanted: bool) -> None:
+        if wanted:
+            typer.echo(f"nestlearn {__version__}")
+            raise typer.Exit
+
+    option = typer.Option(False, "--version", help="Print the version and nothing else.", is_eager=True, callback=say)
+    app = _empty(help=SUMMARY, no_args_is_help=True)
+
+    @app.callback()
+    def options(version: bool = option) -> None: ...
+
+    return app
 
 
 def _empty(**settings: Any) -> Typer:
@@ -96,7 +114,7 @@ def _build_light() -> Typer:
             alone.command(self.name)(_load(str(self.name)))
             return typer.main.get_command(alone).make_context(info_name, args, parent, **extra)
 
-    app = _empty(help=SUMMARY, no_args_is_help=True)
+    app = _without_verbs()
     for verb, summary in VERBS.items():
         app.command(verb, cls=StandIn, help=summary)(lambda: None)
     return app
