@@ -1,6 +1,7 @@
 # Sourced by dev/test and dev/demo. `prepare_environment` changes to the root of the checkout and leaves a working
 # .venv there: made from a Python >= 3.11, with the versions of dev/constraints.txt and nestlearn itself as an editable
-# install. It costs nothing when neither pyproject.toml nor the constraints changed since the last time.
+# install. It costs nothing when neither pyproject.toml nor the constraints nor the version, which is among what is
+# installed, changed since the last time.
 # `prepare_environment hosts` adds the extra of that name, which the environment then keeps.
 
 say() { printf '%s\n' "$*" >&2; }
@@ -65,7 +66,7 @@ prepare_environment() {
         extras+=,hosts
     fi
     # Where the checkout lies is part of the stamp, since an environment can not be moved.
-    wanted="$(printf '%s\n' "$PWD" "$extras"; cat pyproject.toml dev/constraints.txt)"
+    wanted="$(printf '%s\n' "$PWD" "$extras"; cat pyproject.toml dev/constraints.txt src/nestlearn/version.py)"
     if ! .venv/bin/python -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then
         make_environment
     elif [[ -f .venv/stamp && "$(cat .venv/stamp)" == "$wanted" ]]; then

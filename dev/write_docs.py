@@ -1,7 +1,7 @@
 """Writes the generated parts of the documentation, for ``dev/docs``.
 
-docs/cli.md and docs/settings.md come from the command line and its settings, the pictures of docs/tour.md from the code
-of that page.
+docs/cli.md and docs/settings.md come from the command line and its settings, the table of folders in
+docs/development.md from the import rule, the pictures of docs/tour.md from the code of that page.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cli_page import cli_page
+from folder_table import with_folder_table
 from page_code import run_page
 from settings_page import settings_page
 from tour_pictures import tour_pictures
@@ -24,6 +25,8 @@ def main() -> None:
     """Write every generated file and say which ones changed; pictures that nothing draws any more are removed."""
     tour = DOCS / "tour.md"
     wanted = {DOCS / "cli.md": cli_page(build_app()), DOCS / "settings.md": settings_page()}
+    development = DOCS / "development.md"
+    wanted[development] = with_folder_table(development.read_text(encoding="utf-8"))
     pictures = tour_pictures(run_page(tour.read_text(encoding="utf-8"), tour.name))
     wanted |= {DOCS / "images" / name: text for name, text in pictures.items()}
     for path in set(DOCS.glob("images/tour-*.svg")) - set(wanted):

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 __all__ = [
+    "MAY_IMPORT",
+    "NEEDS_EXTRAS",
     "RULES",
     "Module",
     "check_exports",
@@ -19,6 +21,7 @@ __all__ = [
     "check_optional_packages",
     "check_private_names",
     "check_size",
+    "reachable",
     "read_package",
 ]
 
@@ -26,8 +29,8 @@ PACKAGE = "nestlearn"
 MAX_LINES = 400
 MAX_DEPTH = 2
 
-# Folder -> the folders it may import from besides itself. What those may import is allowed too: see `reachable`.
-# `optim` and `layers` do not see each other, they meet in `memory` and `ops`.
+# Folder -> the folders it may import from besides itself, the lowest first. What those may import is allowed too: see
+# `reachable`. The rule is said here alone: `bash dev/docs` makes the table of docs/development.md from it.
 MAY_IMPORT = {
     "memory": set(),
     "ops": {"memory"},
@@ -102,16 +105,15 @@ def imports_in(module: Module, nodes: Iterable[ast.AST]) -> Iterator[Import]:
             yield Import(target, tuple(alias.name for alias in node.names), node.lineno)
 
 
-def own_targets(found: Import, folders: set[str]) -> Iterator[str]:
-    """The folders of the package that an import reaches; "" stands for the root's own names."""
-    parts = found.target.split(".")
-    if parts[0] != PACKAGE:
-        return
-    if len(parts) > 1:
-        yield parts[1] if parts[1] in folders else ""
-    else:
+def own_targets(found: Import, folders: set[str], lone_files: set[str]) -> Iterator[str]:
+    """The folders of the package that an import reaches; "" stands for the root's own names. The files beside the
+    folders are open to all and left out.
+    """
+    package, *below = found.target.split(".")
+    if package == PACKAGE:
         # `from nestlearn import memory` reaches the folder; `from nestlearn import Adam`, `import nestlearn` the root.
-        yield from (name if name in folders else "" for name in found.names or ("",))
+        names = below[:1] or found.names or ("",)
+        yield from (name if name in folders else "" for name in names if name not in lone_files)
 
 
 def reachable(folder: str) -> set[str]:
@@ -130,9 +132,8 @@ def check_imports(modules: list[Module]) -> list[str]:
             continue
         allowed = allowed_folders(module)
         for found in imports_in(module, ast.walk(module.tree)):
-            lone = found.target.removeprefix(f"{PACKAGE}.") in lone_files
-            for target in own_targets(found, folders):
-                if not lone and target not in allowed:
+            for target in own_targets(found, folders, lone_files):
+                if target not in allowed:
                     what = f"nestlearn.{target}" if target else "the root package, name the folder instead"
                     complaints.append(f"{module.where}, line {found.line}: must not import {what}")
     return complaints

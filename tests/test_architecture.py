@@ -24,7 +24,7 @@ SOUND = {
     "__init__.py": '"""Root."""\nfrom nestlearn.optim import Adam\n__all__ = ["Adam"]\n',
     "version.py": '__all__ = ["__version__"]\n__version__ = "1"\n',
     "memory/__init__.py": '"""Memory."""\nfrom nestlearn.memory.models import Box\n__all__ = ["Box", "models"]\n',
-    "memory/models.py": 'import torch\n__all__ = ["Box"]\nclass Box:\n    size = 1\n',
+    "memory/models.py": 'import torch\nfrom nestlearn import version\n__all__ = ["Box"]\nclass Box(version.A): ...\n',
     "ops/__init__.py": '"""Ops."""\n__all__ = []\n',
     "ops/matrix.py": 'from nestlearn.memory import Box\n__all__ = ["root"]\ndef root():\n    return Box\n',
     "optim/__init__.py": '"""Optim."""\nfrom .named import Adam\n__all__ = ["Adam"]\n',
@@ -77,6 +77,13 @@ def test_package_keeps(rule):
     modules = own_modules()
     assert any(module.name == "version" for module in modules), f"nothing was read from {ROOT}"
     assert rule(modules) == []
+
+
+def test_the_tests_have_a_folder_for_every_folder_of_the_package():
+    """And for other folders of the checkout; two more hold what is nobody's own. docs/development.md says so."""
+    tests = {path.name for path in Path(__file__).parent.iterdir() if list(path.glob("test_*.py"))}
+    package = {module.folder for module in own_modules()} - {""}
+    assert tests == {*package, "benchmarks", "docs", "experiments", "contract", "hosts"}
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)

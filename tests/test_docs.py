@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import nestlearn as nl
 from nestlearn.optim.settings import COMMON
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 PICTURES = ROOT / "docs" / "images"
 
 OPTIMIZERS = sorted(set(nl.optim.__all__) - {"Optimizer"})

@@ -23,8 +23,8 @@ prepare_environment "${@:2}"
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A checkout with an environment that has a Python but no packages yet."""
-    for name in ("dev/environment.sh", "dev/constraints.txt", "pyproject.toml"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+    for name in ("dev/environment.sh", "dev/constraints.txt", "pyproject.toml", "src/nestlearn/version.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text((ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
     python = tmp_path / ".venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
@@ -55,6 +55,12 @@ def test_a_changed_version_is_installed_with_the_extras_that_are_there(checkout:
     (checkout / "dev" / "constraints.txt").write_text("torch==0.0.1\n", encoding="utf-8")
     assert prepare(checkout) == [f"installed {USUAL},hosts"]
     assert prepare(checkout) == []
+
+
+def test_another_version_of_our_own_is_installed(checkout: Path) -> None:
+    prepare(checkout)
+    (checkout / "src" / "nestlearn" / "version.py").write_text('__version__ = "9"\n', encoding="utf-8")
+    assert prepare(checkout) == [f"installed {USUAL}"]
 
 
 def test_an_installation_that_fails_is_done_again(checkout: Path) -> None:

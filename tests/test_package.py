@@ -89,7 +89,11 @@ def test_import_needs_torch_alone():
 
 
 def test_the_root_alone_needs_not_even_torch():
-    done = run_python("import sys, nestlearn; nestlearn.__version__, dir(nestlearn); assert 'torch' not in sys.modules")
+    done = run_python("""
+import sys, nestlearn
+nestlearn.__version__, nestlearn.NestlearnError, nestlearn.errors, dir(nestlearn)
+assert "torch" not in sys.modules
+""")
     assert done.returncode == 0, done.stderr
 
 

@@ -155,7 +155,7 @@ def test_another_value_is_an_error_that_says_what_was_expected() -> None:
     for value, (code, _, errors), end in zip(values, asked, called, strict=True):
         words = f"NESTLEARN_PRODUCTS: expected one of native, float32, bfloat16, got {value!r}"
         assert code == 1 and words in errors
-        assert end == (1, "", f"error: the environment variable {words}\n")
+        assert end == (2, "", f"error: the environment variable {words}\n")
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])

@@ -6,14 +6,17 @@ import nestlearn.lazy  # noqa: F401  # finds every name below at its first use
 from nestlearn.version import __version__
 
 if TYPE_CHECKING:
-    from nestlearn import layers, memory, models, ops, optim, rules, targets
+    from nestlearn import errors, layers, memory, models, ops, optim, rules, targets
     from nestlearn.describe import describe
+    from nestlearn.errors import NestlearnError
     from nestlearn.memory import AssociativeMemory
 
 __all__ = [
     "AssociativeMemory",
+    "NestlearnError",
     "__version__",
     "describe",
+    "errors",
     "layers",
     "memory",
     "models",

@@ -11,10 +11,14 @@ from typing import Any
 
 __all__ = ["FOLDERS", "HOMES"]
 
-FOLDERS = ("layers", "memory", "models", "ops", "optim", "rules", "targets")
-"""Folders that ``import nestlearn as nl`` promises as ``nl.memory`` and so on."""
+FOLDERS = ("errors", "layers", "memory", "models", "ops", "optim", "rules", "targets")
+"""Folders, and one file, that ``import nestlearn as nl`` promises as ``nl.memory`` and so on."""
 
-HOMES = {"AssociativeMemory": "nestlearn.memory", "describe": "nestlearn.describe"}
+HOMES = {
+    "AssociativeMemory": "nestlearn.memory",
+    "NestlearnError": "nestlearn.errors",
+    "describe": "nestlearn.describe",
+}
 """Where the other names of the root live."""
 
 

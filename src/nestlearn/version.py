@@ -1,5 +1,5 @@
-"""The version of the package, kept here alone: the build reads this file, so code and metadata can not disagree."""
+"""The version of the package, from which the build reads it, so code and metadata can not disagree."""
 
 __all__ = ["__version__"]
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

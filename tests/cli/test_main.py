@@ -6,6 +6,7 @@ import sys
 import pytest
 import typer
 
+from nestlearn import __version__
 from nestlearn.cli.main import VERBS, build_app
 
 
@@ -22,6 +23,10 @@ def test_help_of_every_verb_comes_without_loading_torch() -> None:
     for arguments in (["--help"], *([verb, "--help"] for verb in VERBS)):
         done = run(CALL.format(arguments=arguments) + LOADED)
         assert done.stdout.splitlines()[-1] == "0 []", done.stdout + done.stderr
+
+
+def test_the_version_comes_without_loading_torch() -> None:
+    assert run(CALL.format(arguments=["--version"]) + LOADED).stdout == f"nestlearn {__version__}\n0 []\n"
 
 
 def test_help_names_every_verb_with_its_first_line() -> None:

@@ -1,4 +1,4 @@
-"""What `bash dev/docs` writes is what the code says today: the pages of commands and settings, the tour's pictures."""
+"""What `bash dev/docs` writes is what the code says today: commands, settings, table of folders, tour's pictures."""
 
 import re
 from typing import Annotated
@@ -6,6 +6,7 @@ from typing import Annotated
 import pytest
 import typer
 from cli_page import cli_page
+from folder_table import with_folder_table
 from page_code import run_page
 from pages import ROOT, rows, section, text
 from settings_page import keys, settings_page
@@ -88,6 +89,21 @@ def test_every_setting_says_what_it_is_and_can_be_assigned(model):
         with pytest.raises(ValueError, match=r"^(?!unknown)") as complaint:
             assign(model(), [f"{key}={{wrong: [1.5]}}"])
         assert key.partition(".")[0] in str(complaint.value)
+
+
+# ------------------------------------------------------------------------------------------------------------ folders
+
+
+def test_the_table_of_folders_is_the_import_rule():
+    page = text("docs/development.md")
+    assert page == with_folder_table(page), REMEDY
+
+
+def test_a_table_of_folders_that_is_out_of_date_is_written_again():
+    page = text("docs/development.md")
+    assert with_folder_table(page.replace("| `ops` | `memory` |", "| `ops` | `optim` |")) == page
+    with pytest.raises(ValueError, match="expected a place for the table"):
+        with_folder_table("# A page without one\n")
 
 
 # --------------------------------------------------------------------------------------------------------------- tour

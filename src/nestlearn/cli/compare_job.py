@@ -11,13 +11,13 @@ from rich.console import Console
 
 from nestlearn import training
 from nestlearn.cli.progress import show_progress
+from nestlearn.errors import SettingsError
 from nestlearn.report import print_tables, write_report, write_systems
-from nestlearn.tasks import DataFileError
-from nestlearn.training import RunFolder, RunFolderError, Settings, SweepError, options
+from nestlearn.training import RunFolder, Settings, options
 
 __all__ = ["compare_job"]
 
-FINISHED, FAILED, INTERRUPTED = 0, 2, 130
+FINISHED, INTERRUPTED = 0, 130
 
 
 def compare_job(
@@ -41,15 +41,12 @@ def compare_job(
     folder = resume or out or Path("runs") / f"compare-{datetime.now():%Y%m%d-%H%M%S}"
     try:
         if resume is not None and out not in (None, resume):
-            raise ValueError("expected either --out or --resume, got both: a resumed comparison stays in its folder")
+            raise SettingsError("expected either --out or --resume, got both: a resumed comparison stays in its folder")
         settings = training.resolve(options.assign(_base(preset, config, resume), assignments), **given)
         with show_progress(console) as progress:
             results = training.compare(settings, folder, resume=resume is not None, progress=progress)
         write_systems(folder)
         path, _ = write_report(folder)
-    except (ValueError, RunFolderError, DataFileError, SweepError) as error:
-        typer.echo(f"error: {error}", err=True)
-        return FAILED
     except KeyboardInterrupt:
         typer.echo(f"interrupted; finished runs are kept, continue with: nestlearn compare --resume {folder}", err=True)
         return INTERRUPTED

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import typer
 
+from nestlearn.errors import SettingsError, as_settings_error
 from nestlearn.models import (
     ByteTokenizer,
     LanguageModel,
@@ -22,14 +23,12 @@ from nestlearn.models import (
     save_state,
     stream,
 )
-from nestlearn.training import RunFolderError
-from nestlearn.training.checkpoint import CheckpointError
 from nestlearn.training.config import find_device
 from nestlearn.training.trained import load_trained
 
 __all__ = ["Choices", "generate_job"]
 
-FINISHED, FAILED, INTERRUPTED = 0, 2, 130
+FINISHED, INTERRUPTED = 0, 130
 PIECE = 1 << 16  # bytes of the standard input that are read at once
 
 
@@ -63,18 +62,16 @@ def generate_job(
         run_seed: which run of the folder.
         device: where to compute.
     """
-    try:
-        model, words = _model(run, run_seed, device), load_tokenizer(tokenizer)
-        if words.vocab_size > model.vocab_size:
-            raise ValueError(
-                f"the tokenizer has {words.vocab_size} tokens, the model in {run} knows {model.vocab_size}: expected "
-                "the one that the model was trained with"
-            )
-        known = load_state(state, model, batch_size=1) if state is not None and state.exists() else None
-        return _continue(model, words, prompt, choices, state, known)
-    except (ValueError, OSError, RunFolderError, CheckpointError, ModuleNotFoundError) as error:
-        typer.echo(f"error: {error}", err=True)
-        return FAILED
+    model = _model(run, run_seed, device)
+    with as_settings_error():
+        words = load_tokenizer(tokenizer)
+    if words.vocab_size > model.vocab_size:
+        raise SettingsError(
+            f"the tokenizer has {words.vocab_size} tokens, the model in {run} knows {model.vocab_size}: expected "
+            "the one that the model was trained with"
+        )
+    known = load_state(state, model, batch_size=1) if state is not None and state.exists() else None
+    return _continue(model, words, prompt, choices, state, known)
 
 
 def _model(run: Path, seed: int | None, device: str | None) -> LanguageModel:
@@ -82,7 +79,7 @@ def _model(run: Path, seed: int | None, device: str | None) -> LanguageModel:
     for note in trained.notes:
         typer.echo(f"note: {note}", err=True)
     if not isinstance(trained.model, LanguageModel):
-        raise ValueError(
+        raise SettingsError(
             f"the network in {run} keeps no memory to generate with: expected a run of the task speeches with "
             "task.network=hope, hope_attention, titans or gated_delta_net, got "
             f"{trained.settings.task.name} with a {type(trained.model).__name__}"
@@ -103,7 +100,9 @@ def _continue(
                 _, state = read(model, last, state)
             last = torch.tensor([piece], device=model.embedding.weight.device)
         if last is None:
-            raise ValueError("expected a prompt of at least one token: --prompt TEXT, or --prompt - for standard input")
+            raise SettingsError(
+                "expected a prompt of at least one token: --prompt TEXT, or --prompt - for standard input"
+            )
         if choices.tokens == 0:
             _, state = read(model, last, state)
         else:

@@ -23,7 +23,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from nestlearn.describe import NestedSystem, describe
 from nestlearn.describe.table import of_a_sequence, readable_bytes
 from nestlearn.device import meta_stands_for
-from nestlearn.tasks import DataFileError, Task, make_task
+from nestlearn.errors import SettingsError, as_settings_error
+from nestlearn.tasks import Task, make_task
 from nestlearn.training import options
 from nestlearn.training.optimizers import find_optimizer
 from nestlearn.training.run_folder import write_atomic
@@ -32,7 +33,7 @@ from nestlearn.training.train_settings import TrainSettings, resolve_training
 
 __all__ = ["Inspection", "inspect_job", "inspect_training"]
 
-FINISHED, FAILED = 0, 2
+FINISHED = 0
 
 MOST_STEPS = 20
 """Where memories are slower than this, FLOPs are those of the first steps."""
@@ -75,20 +76,17 @@ def inspect_job(
     svg: Path | None,
 ) -> int:
     """Carry an inspection out and print it; returns the exit status."""
-    try:
-        if model is not None and "task" in given:
-            raise ValueError("expected either --task or --model, got both")
-        settings = options.merge(TrainSettings(), options.read(find_config(config))) if config else TrainSettings()
-        # Another name brings settings of its own; the same one keeps those of the file.
-        kept = {"task": settings.task.name, "optimizer": settings.optimizer.name}
-        settings = options.merge(settings, {name: value for name, value in given.items() if kept.get(name) != value})
-        settings = resolve_training(options.assign(settings, assignments))
+    if model is not None and "task" in given:
+        raise SettingsError("expected either --task or --model, got both")
+    settings = options.merge(TrainSettings(), options.read(find_config(config))) if config else TrainSettings()
+    # Another name brings settings of its own; the same one keeps those of the file.
+    kept = {"task": settings.task.name, "optimizer": settings.optimizer.name}
+    settings = options.merge(settings, {name: value for name, value in given.items() if kept.get(name) != value})
+    settings = resolve_training(options.assign(settings, assignments))
+    with as_settings_error(ValueError, TypeError):
         found = inspect_training(settings, model)
-        if svg is not None:
-            write_atomic(svg, found.system.svg() + "\n")
-    except (ValueError, TypeError, DataFileError, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
-        return FAILED
+    if svg is not None:
+        write_atomic(svg, found.system.svg() + "\n")
     typer.echo(json.dumps(found.to_dict(), indent=2) if as_json else f"{found.system}\n\n{_summary(found)}")
     return FINISHED
 

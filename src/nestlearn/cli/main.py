@@ -4,6 +4,10 @@
 loaded. So the entry knows of each verb its name and one line, and loads its file when the verb is the one that is
 wanted. ``build_app`` has all of them loaded, for whoever wants to read their options.
 
+What goes wrong outside of the program, in files, settings and what is installed, is said in one line, here and nowhere
+else: a verb raises a ``NestlearnError``, or lets an ``OSError`` through. Any other exception is a mistake in a program
+and keeps its traceback.
+
 The command line needs more than torch (typer, rich, jinja2, PyYAML, pydantic, safetensors, scipy). Without
 them the entry says how to get them, in one line, instead of failing with a traceback.
 """
@@ -16,7 +20,8 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from nestlearn.errors import VariableError
+from nestlearn.errors import NestlearnError
+from nestlearn.version import __version__
 
 if TYPE_CHECKING:
     from typer import Typer
@@ -24,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["VERBS", "build_app", "main"]
 
 SUMMARY = "Nested Learning for PyTorch."
+FAILED = 2
 EXTRAS = {"typer", "click", "rich", "jinja2", "yaml", "pydantic", "safetensors", "scipy"}
 
 VERBS: Mapping[str, str] = MappingProxyType(
@@ -41,7 +47,7 @@ VERBS: Mapping[str, str] = MappingProxyType(
 
 def build_app() -> Typer:
     """The typer application with all verbs loaded."""
-    app = _empty(help=SUMMARY, no_args_is_help=True)
+    app = _without_verbs()
     for verb in VERBS:
         app.command(verb)(_load(verb))
     return app
@@ -55,15 +61,41 @@ def main() -> None:
         if (error.name or "").partition(".")[0] not in EXTRAS:
             raise
         sys.exit(f'the command line needs {error.name}, which is not installed: pip install "nestlearn[cli]"')
-    except VariableError as error:
-        sys.exit(f"error: {error}")
+
+
+def _without_verbs() -> Typer:
+    import typer
+
+    def say(wanted: bool) -> None:
+        if wanted:
+            typer.echo(f"nestlearn {__version__}")
+            raise typer.Exit
+
+    option = typer.Option(False, "--version", help="Print the version and nothing else.", is_eager=True, callback=say)
+    app = _empty(help=SUMMARY, no_args_is_help=True)
+
+    @app.callback()
+    def options(version: bool = option) -> None: ...
+
+    return app
 
 
 def _empty(**settings: Any) -> Typer:
     import typer
+    from typer.core import TyperGroup
+
+    class Verbs(TyperGroup):
+        def invoke(self, ctx: Any) -> Any:
+            try:
+                return super().invoke(ctx)
+            except BrokenPipeError:  # whoever reads has seen enough, as in `nestlearn inspect | head`
+                raise
+            except (NestlearnError, OSError) as error:
+                typer.echo(f"error: {error}", err=True)
+                raise typer.Exit(FAILED) from error
 
     # Not "rich": it takes "[default: demo]" in a help text for a colour.
-    return typer.Typer(name="nestlearn", rich_markup_mode="markdown", **settings)
+    return typer.Typer(name="nestlearn", cls=Verbs, rich_markup_mode="markdown", **settings)
 
 
 def _load(verb: str) -> Callable[..., Any]:
@@ -82,7 +114,7 @@ def _build_light() -> Typer:
             alone.command(self.name)(_load(str(self.name)))
             return typer.main.get_command(alone).make_context(info_name, args, parent, **extra)
 
-    app = _empty(help=SUMMARY, no_args_is_help=True)
+    app = _without_verbs()
     for verb, summary in VERBS.items():
         app.command(verb, cls=StandIn, help=summary)(lambda: None)
     return app

@@ -19,17 +19,10 @@ def report(
 ) -> None:
     """Make report.html of a run folder again."""
     from nestlearn.report import write_pictures, write_report
-    from nestlearn.training import RunFolderError
 
-    drawn: list[Path] = []
-    try:
-        missing = _complete(folder)
-        path, notes = write_report(folder)
-        if pictures is not None:
-            drawn = write_pictures(folder, pictures)
-    except (OSError, RunFolderError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from error
+    missing = _complete(folder)
+    path, notes = write_report(folder)
+    drawn = write_pictures(folder, pictures) if pictures is not None else []
     for note in (*missing, *notes):
         typer.echo(f"note: {note}", err=True)
     for written in (path, *drawn):
@@ -38,8 +31,8 @@ def report(
 
 def _complete(folder: Path) -> list[str]:
     """Describe the optimizers if nobody did yet; a note if that cannot be done here, which is no reason to give up."""
+    from nestlearn.errors import RunFolderError
     from nestlearn.report import write_systems
-    from nestlearn.training import RunFolderError
 
     if (folder / "systems.json").is_file():
         return []

@@ -17,18 +17,18 @@ from rich.console import Console
 from nestlearn.cli.progress import show_training
 from nestlearn.describe import describe
 from nestlearn.describe.table import readable_bytes
+from nestlearn.errors import Interrupted, SettingsError
 from nestlearn.report import print_tables, write_report, write_systems
-from nestlearn.tasks import DataFileError, check_data
-from nestlearn.training import RunFolder, RunFolderError, options
-from nestlearn.training.checkpoint import CheckpointError
-from nestlearn.training.loop import Interrupted, Training
+from nestlearn.tasks import check_data
+from nestlearn.training import RunFolder, options
+from nestlearn.training.loop import Training
 from nestlearn.training.shipped import find_config
 from nestlearn.training.train_run import TrainRun
 from nestlearn.training.train_settings import TrainSettings, resolve_training
 
 __all__ = ["train_job"]
 
-FINISHED, FAILED, INTERRUPTED = 0, 2, 130
+FINISHED, INTERRUPTED = 0, 130
 
 
 def train_job(
@@ -49,23 +49,16 @@ def train_job(
     """
     console = Console(quiet=quiet)
     folder = RunFolder(resume or out or Path("runs") / f"train-{datetime.now():%Y%m%d-%H%M%S}")
-    try:
-        if resume is not None and out not in (None, resume):
-            raise ValueError("expected either --out or --resume, got both: a resumed run stays in its folder")
-        base = TrainRun.settings_of(RunFolder.open(resume)) if resume else TrainSettings()
-        run = TrainRun(folder, _settings(base, config, given, assignments))
-        about = _begin(run, resumed=resume is not None)
-    except (ValueError, RunFolderError, DataFileError) as error:
-        typer.echo(f"error: {error}", err=True)
-        return FAILED
+    if resume is not None and out not in (None, resume):
+        raise SettingsError("expected either --out or --resume, got both: a resumed run stays in its folder")
+    base = TrainRun.settings_of(RunFolder.open(resume)) if resume else TrainSettings()
+    run = TrainRun(folder, _settings(base, config, given, assignments))
+    about = _begin(run, resumed=resume is not None)
     try:
         console.print(about, soft_wrap=True, highlight=False)
         _train(run, console)
         write_systems(folder.path)
         path, _ = write_report(folder.path)
-    except (RunFolderError, DataFileError, CheckpointError, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
-        return FAILED
     except Interrupted:
         typer.echo(f"interrupted, nothing is lost; continue with: nestlearn train --resume {folder.path}", err=True)
         return INTERRUPTED

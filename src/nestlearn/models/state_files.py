@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nestlearn.errors import MissingPackageError, StateFileError
 from nestlearn.memory.rules import State
 from nestlearn.models.language_model import LanguageModel
 
@@ -26,15 +27,11 @@ __all__ = ["StateFileError", "load_state", "save_state"]
 FORMAT = "nestlearn state 1"
 
 
-class StateFileError(ValueError):
-    """A file is no state, or not one for this model."""
-
-
 def save_state(state: State, path: str | os.PathLike[str], model: LanguageModel) -> None:
     """Write a state of ``model`` to ``path``, in the place of what was there.
 
     Raises:
-        ModuleNotFoundError: safetensors is not installed.
+        MissingPackageError: safetensors is not installed.
     """
     save_file = _safetensors().save_file
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in _flat(state)}
@@ -60,7 +57,7 @@ def load_state(
 
     Raises:
         StateFileError: it cannot be read, or does not fit; the message says why.
-        ModuleNotFoundError: safetensors is not installed.
+        MissingPackageError: safetensors is not installed.
     """
     library = _safetensors()
     try:
@@ -107,7 +104,7 @@ def _safetensors() -> Any:
         import safetensors
         import safetensors.torch
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
+        raise MissingPackageError(
             f'states are kept in safetensors files; {error.name} is not installed: pip install "nestlearn[cli]"',
             name=error.name,
         ) from error

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from nestlearn.errors import MissingPackageError
+
 __all__ = ["ByteTokenizer", "FileTokenizer", "TextStream", "Tokenizer", "load_tokenizer"]
 
 REPLACEMENT = "\ufffd"
@@ -49,14 +51,14 @@ class FileTokenizer:
 
     Raises:
         ValueError: it cannot be read.
-        ModuleNotFoundError: tokenizers is not installed.
+        MissingPackageError: tokenizers is not installed.
     """
 
     def __init__(self, path: str | Path) -> None:
         try:
             from tokenizers import Tokenizer as Library
         except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
+            raise MissingPackageError(
                 f'reading {path} needs tokenizers, which is not installed: pip install "nestlearn[tokenizers]"',
                 name=error.name,
             ) from error

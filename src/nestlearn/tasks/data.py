@@ -25,15 +25,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from nestlearn.errors import DataFileError
+
 __all__ = ["DIGITS", "SPEECHES", "DataFile", "DataFileError", "digits", "read_data_file", "speech_names", "speeches"]
 
 FILES = Path(__file__).parent / "files"
 SPLITS = ("train", "validation", "test")
 RECORD = "\x1e"  # separates the speeches; each begins with a line that holds its name
-
-
-class DataFileError(RuntimeError):
-    """A data file is missing, cannot be had, or holds other bytes than it should."""
 
 
 @dataclass(frozen=True)

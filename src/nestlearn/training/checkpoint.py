@@ -19,15 +19,13 @@ from typing import Any
 
 import torch
 
+from nestlearn.errors import CheckpointError
+
 __all__ = ["CheckpointError", "Checkpoints", "load_checkpoint"]
 
 FORMAT = {"format": "nestlearn checkpoint", "version": 1}
 KEPT = 2
 DIGITS = 16  # of the sha256 in the name
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint cannot be read, or is not one."""
 
 
 class Checkpoints:

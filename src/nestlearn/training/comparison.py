@@ -45,7 +45,7 @@ def compare(
     Raises:
         RunFolderError: the folder cannot be written, is taken, or is none to resume.
         DataFileError: a task's data are not there, or are not what they should be.
-        ValueError: a cluster that does not answer, or is not fit.
+        SettingsError: a cluster that does not answer, or is not fit.
         SweepError, KeyboardInterrupt: as ``run_courses``; finished runs are kept.
     """
     check_data(settings.tasks)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from pydantic import Field, field_validator
 
-from nestlearn.errors import choice
+from nestlearn.errors import SettingsError, as_settings_error, choice
 from nestlearn.tasks import TASKS, make_task
 from nestlearn.training import options
 from nestlearn.training.contenders import BASELINE, CONTENDERS, MUON, find_contenders
@@ -169,8 +169,9 @@ PRESETS: Mapping[str, Settings] = MappingProxyType(
 )
 
 
+@as_settings_error()
 def preset(name: str) -> Settings:
-    """The preset called ``name``; ValueError with the nearest name if there is none."""
+    """The preset called ``name``; SettingsError with the nearest name if there is none."""
     choice("preset", name, PRESETS)
     return PRESETS[name]
 
@@ -191,15 +192,17 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 
 
 def find_device(name: str) -> str:
-    """The device called ``name``, "auto" being the best there is; ValueError if torch cannot use it."""
+    """The device called ``name``, "auto" being the best there is; SettingsError if torch cannot use it."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ValueError(f"unknown device {name!r}: expected auto, cpu or cuda") from error
+        raise SettingsError(f"unknown device {name!r}: expected auto, cpu or cuda") from error
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"the device {name!r} was asked for, but torch sees no CUDA device; use --device auto or cpu")
+        raise SettingsError(
+            f"the device {name!r} was asked for, but torch sees no CUDA device; use --device auto or cpu"
+        )
     return name
 
 
@@ -212,6 +215,7 @@ def _packages(settings: Settings) -> None:
             raise ValueError(f'{what} needs {package}, which is not installed: pip install "nestlearn[{extra}]"')
 
 
+@as_settings_error()
 def resolve(settings: Settings, **changes: Any) -> Settings:
     """``settings`` with the given fields in place of its own, checked as far as that goes without training; None means
     unchanged, ``steps`` hold for every task.
@@ -219,7 +223,7 @@ def resolve(settings: Settings, **changes: Any) -> Settings:
     The baseline and Muon are always among the optimizers: without them a table has nothing to compare with.
 
     Raises:
-        ValueError: an unknown name (with the nearest one), a value that does not fit.
+        SettingsError: an unknown name (with the nearest one), a value that does not fit.
     """
     given = {name: value for name, value in changes.items() if value is not None}
     settings = options.merge(settings, given)

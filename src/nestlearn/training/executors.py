@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from multiprocessing.synchronize import Event
 from typing import Any
 
+from nestlearn.errors import SettingsError
+
 __all__ = ["Pool", "open_pool", "stopping"]
 
 AHEAD = 2  # runs in flight for each worker, so that none waits for the main process
@@ -52,7 +54,7 @@ def open_pool(kind: str, workers: int, cluster: str | None = None) -> Iterator[P
         cluster: the address of a Dask scheduler such as ``tcp://host:8786``; None starts a cluster on this machine.
 
     Raises:
-        ValueError: the cluster does not answer, or is not fit.
+        SettingsError: the cluster does not answer, or is not fit.
     """
     if kind == "dask":
         with _dask(workers, cluster) as pool:
@@ -149,12 +151,12 @@ def _dask(workers: int, address: str | None) -> Iterator[Pool]:
             )
         client = Client(local or address, timeout=PATIENCE, set_as_default=False)
     except (OSError, ValueError) as error:
-        raise ValueError(f"cannot reach a Dask scheduler at {address}: {error}") from error
+        raise SettingsError(f"cannot reach a Dask scheduler at {address}: {error}") from error
     try:
         client.wait_for_workers(1, timeout=PATIENCE)
         busy = [name for name, threads in client.nthreads().items() if threads != 1]
         if busy:
-            raise ValueError(
+            raise SettingsError(
                 f"expected Dask workers with one thread each, found more at {', '.join(busy)}: "
                 "start them with --nthreads 1 (and --nworkers for several)"
             )
@@ -165,7 +167,7 @@ def _dask(workers: int, address: str | None) -> Iterator[Pool]:
 
         yield Pool(client.get_executor(pure=False), lambda: AHEAD * max(1, len(client.nthreads())), stop)
     except TimeoutError as error:
-        raise ValueError(f"the Dask scheduler at {address} has no workers: start some with `dask worker`") from error
+        raise SettingsError(f"the Dask scheduler at {address} has no workers: start some with `dask worker`") from error
     finally:
         client.close()
         if local is not None:

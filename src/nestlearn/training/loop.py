@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nestlearn.errors import Interrupted
 from nestlearn.tasks import make_task
 from nestlearn.training.clock import StepClock
 from nestlearn.training.optimizers import find_optimizer
@@ -33,10 +34,6 @@ __all__ = ["Interrupted", "Training", "state_bytes", "train"]
 
 TRAIN_ROWS = 40  # rows of the training-loss series a run keeps
 SURPRISE_ROWS = 20
-
-
-class Interrupted(Exception):
-    """The run was asked to stop before it was finished."""
 
 
 class Training:

@@ -20,7 +20,7 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from nestlearn.errors import did_you_mean
+from nestlearn.errors import SettingsError, did_you_mean
 
 __all__ = ["Options", "assign", "merge", "read", "to_yaml"]
 
@@ -55,19 +55,19 @@ def read(path: Path) -> dict[str, Any]:
     """The mapping in the YAML file ``path``; an empty file is an empty mapping.
 
     Raises:
-        ValueError: the file cannot be read, is not YAML, or holds something else than a mapping.
+        SettingsError: the file cannot be read, is not YAML, or holds something else than a mapping.
     """
     try:
         plain = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise ValueError(f"cannot read the settings {path}: {reason}") from error
+        raise SettingsError(f"cannot read the settings {path}: {reason}") from error
     except yaml.YAMLError as error:
-        raise ValueError(f"the settings {path} are not YAML: {error}") from error
+        raise SettingsError(f"the settings {path} are not YAML: {error}") from error
     if plain is None:
         return {}
     if not isinstance(plain, dict):
-        raise ValueError(f"expected a mapping of settings in {path}, got {_shown(plain)}")
+        raise SettingsError(f"expected a mapping of settings in {path}, got {_shown(plain)}")
     return plain
 
 
@@ -75,32 +75,32 @@ def merge(settings: Model, changes: Mapping[str, Any]) -> Model:
     """``settings`` with ``changes`` laid over: mappings are merged key by key, anything else is replaced.
 
     Raises:
-        ValueError: an unknown key, or a value that does not fit; the message has the dotted key, what was expected and
-            what came.
+        SettingsError: an unknown key, or a value that does not fit; the message has the dotted key, what was expected
+            and what came.
     """
     kind = type(settings)
     try:
         return kind.model_validate(_overlay(settings.model_dump(), changes))
     except ValidationError as error:
-        raise ValueError("; ".join(_complaint(kind, one) for one in error.errors())) from error
+        raise SettingsError("; ".join(_complaint(kind, one) for one in error.errors())) from error
 
 
 def assign(settings: Model, assignments: Iterable[str]) -> Model:
     """``settings`` with every ``a.b=value`` carried out in order; values are YAML, so ``[1, 2]`` is a list.
 
     Raises:
-        ValueError: as ``merge``, or an assignment that has another form.
+        SettingsError: as ``merge``, or an assignment that has another form.
     """
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         path = name.strip().split(".")
         if not equals or not all(path):
-            raise ValueError(f"expected key=value with a key such as optimizer.hidden, got {assignment!r}")
+            raise SettingsError(f"expected key=value with a key such as optimizer.hidden, got {assignment!r}")
         try:
             value = yaml.load(text, _Loader)
         except yaml.YAMLError as error:
             reason = " ".join(str(error).split())
-            raise ValueError(f"{name.strip()}: expected a YAML value, got {text!r} ({reason})") from error
+            raise SettingsError(f"{name.strip()}: expected a YAML value, got {text!r} ({reason})") from error
         for key in reversed(path):
             value = {key: value}
         settings = merge(settings, value)

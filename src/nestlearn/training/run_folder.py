@@ -27,6 +27,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from nestlearn.errors import RunFolderError
 from nestlearn.training.spec import RunResult
 
 __all__ = [
@@ -38,10 +39,6 @@ __all__ = [
     "run_line",
     "write_atomic",
 ]
-
-
-class RunFolderError(RuntimeError):
-    """A run folder cannot be written, is not one, or holds a broken file."""
 
 
 def write_atomic(path: Path, text: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nestlearn.errors import did_you_mean
+from nestlearn.errors import SettingsError, did_you_mean
 
 __all__ = ["find_config", "shipped_configs"]
 
@@ -20,12 +20,12 @@ def find_config(given: Path) -> Path:
     """The file that ``--config`` means: one of the user's if there is such a file, else a shipped one.
 
     Raises:
-        ValueError: there is neither; the message lists the shipped names.
+        SettingsError: there is neither; the message lists the shipped names.
     """
     shipped = shipped_configs()
     if given.exists() or str(given) not in shipped:
         if not given.exists() and given.suffix == "" and given.parent == Path():
-            raise ValueError(
+            raise SettingsError(
                 f"cannot read the settings {given}: expected a YAML file, or one of the shipped settings "
                 f"{', '.join(shipped)}.{did_you_mean(given, shipped)}"
             )

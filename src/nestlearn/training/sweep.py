@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 import torch
 
+from nestlearn.errors import SweepError
 from nestlearn.training.course import Course
 from nestlearn.training.executors import Pool, stopping
 from nestlearn.training.loop import Interrupted, train
@@ -22,10 +23,6 @@ __all__ = ["Progress", "SweepError", "run_courses"]
 
 Progress = Callable[[RunResult, bool, int], None]
 """Called with a result, whether it was reused, and how many runs there are in all, as far as is known by then."""
-
-
-class SweepError(RuntimeError):
-    """A run ended with an error that is not a divergence, or a worker died."""
 
 
 def run_courses(

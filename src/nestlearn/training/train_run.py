@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from nestlearn.errors import SettingsError, as_settings_error
 from nestlearn.training import options
 from nestlearn.training.checkpoint import CheckpointError, Checkpoints
 from nestlearn.training.contenders import BASELINE, MUON
@@ -60,12 +61,12 @@ class TrainRun:
         """Continue in an existing folder; settings that change no result may differ from those it was begun with.
 
         Raises:
-            ValueError: other settings differ; the message names them.
+            SettingsError: other settings differ; the message names them.
             RunFolderError: it is not a run folder, or holds a broken file.
         """
         changed = changed_settings(self.settings_of(RunFolder.open(self.folder.path)), self.settings)
         if changed:
-            raise ValueError(
+            raise SettingsError(
                 f"the run in {self.folder.path} cannot be continued with other settings, they would change its result: "
                 f"{'; '.join(changed)}. Leave them out, or start a new folder with --out."
             )
@@ -77,22 +78,23 @@ class TrainRun:
         """The settings in the folder's ``config.yaml``.
 
         Raises:
-            ValueError: they are broken, or those of a comparison.
+            SettingsError: they are broken, or those of a comparison.
         """
         plain = options.read(folder.config)
         if plain.get("kind") != "train":
-            raise ValueError(
+            raise SettingsError(
                 f"{folder.path} was written by `nestlearn {plain.get('kind')}`, not by `nestlearn train`: continue it "
                 f"with nestlearn {plain.get('kind')} --resume {folder.path}"
             )
         return options.merge(TrainSettings(), plain)
 
+    @as_settings_error()
     def prepare(self) -> Training | None:
         """The training that comes first, built and not begun, to see before anything is written whether it can be; None
         if all are finished.
 
         Raises:
-            ValueError: task or optimizer refuse their settings.
+            SettingsError: task or optimizer refuse their settings.
         """
         specs = [self.settings.spec(seed) for seed in self.settings.seeds]
         left = [spec for spec in specs if spec.key not in self._finished]

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from nestlearn.errors import did_you_mean
+from nestlearn.errors import as_settings_error, did_you_mean
 from nestlearn.tasks import make_task
 from nestlearn.training.config import find_device, parse_seeds
 from nestlearn.training.optimizers import TORCH, find_optimizer, optimizer_settings
@@ -122,12 +122,13 @@ class TrainSettings(Options):
         )
 
 
+@as_settings_error()
 def resolve_training(settings: TrainSettings) -> TrainSettings:
     """The settings with everything filled in that was left open, checked as far as that goes without building a
     network.
 
     Raises:
-        ValueError: an unknown name or argument (with the nearest one), a value that does not fit.
+        SettingsError: an unknown name or argument (with the nearest one), a value that does not fit.
     """
     make_schedule(settings.schedule, settings.warmup, settings.steps)
     make_task(settings.task.name, settings.task.others(), "cpu", settings.dtype)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
+from nestlearn.errors import SettingsError, as_settings_error
 from nestlearn.tasks import make_task
 from nestlearn.training.checkpoint import CheckpointError, Checkpoints
 from nestlearn.training.run_folder import RunFolder
@@ -27,6 +28,7 @@ class Trained:
     """What the user should know of the folder, such as a checkpoint that was passed over."""
 
 
+@as_settings_error()
 def load_trained(path: Path, *, seed: int | None = None, device: str | None = None) -> Trained:
     """The network of the newest checkpoint in the run folder ``path``; the run may still be under way.
 
@@ -37,14 +39,14 @@ def load_trained(path: Path, *, seed: int | None = None, device: str | None = No
 
     Raises:
         RunFolderError: it is no run folder.
-        ValueError: it is that of a comparison, or has no run of this seed.
+        SettingsError: it is that of a comparison, or has no run of this seed.
         CheckpointError: there is no checkpoint yet, or it does not fit.
     """
     folder = RunFolder.open(path)
     settings = TrainRun.settings_of(folder)
     seed = settings.seeds[0] if seed is None else seed
     if seed not in settings.seeds:
-        raise ValueError(f"expected one of the seeds {list(settings.seeds)} of {path}, got {seed}")
+        raise SettingsError(f"expected one of the seeds {list(settings.seeds)} of {path}, got {seed}")
     content, notes = Checkpoints(folder.checkpoints, f"seed{seed}").newest()
     if content is None:
         raise CheckpointError(f"there is no checkpoint of seed{seed} in {folder.checkpoints}")

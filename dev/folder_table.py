@@ -1,0 +1,30 @@
+"""The table of docs/development.md that says which folder may import which, made from the rule that the tests hold."""
+
+from __future__ import annotations
+
+import re
+
+from architecture import MAY_IMPORT, NEEDS_EXTRAS, reachable
+
+__all__ = ["with_folder_table"]
+
+BEGIN, END = "<!-- Written by `bash dev/docs`. -->\n", "<!-- As far as here. -->\n"
+
+
+def with_folder_table(page: str) -> str:
+    """The page with the table of today between its two marks."""
+    between = re.compile(f"(?<={re.escape(BEGIN)}).*?(?={re.escape(END)})", re.DOTALL)
+    if not between.search(page):
+        raise ValueError(f"expected a place for the table between {BEGIN!r} and {END!r}")
+    return between.sub(lambda _: "\n".join(_lines()) + "\n", page)
+
+
+def _lines() -> list[str]:
+    lines = ["| folder | may import | optional packages |", "| --- | --- | --- |"]
+    for folder in MAY_IMPORT:
+        below = [name for name in MAY_IMPORT if name in reachable(folder) - {folder}]
+        names = ", ".join(f"`{name}`" for name in below) or "none"
+        if len(below) > 1 and below == list(MAY_IMPORT)[: len(below)] and list(MAY_IMPORT)[len(below)] == folder:
+            names = "all above"
+        lines.append(f"| `{folder}` | {names} | {'at the top' if folder in NEEDS_EXTRAS else 'inside functions'} |")
+    return lines
