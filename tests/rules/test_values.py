@@ -12,7 +12,21 @@ import torch
 import nestlearn as nl
 from nestlearn import rules
 from nestlearn.memory.models import MLP
-from nestlearn.rules import adam, average, chain, deep, every, from_data, orthogonal, slow, sum, to_data, whiten, within
+from nestlearn.rules import (
+    adam,
+    average,
+    chain,
+    deep,
+    every,
+    from_data,
+    orthogonal,
+    parse,
+    slow,
+    sum,
+    to_data,
+    whiten,
+    within,
+)
 
 from .examples import EVERY, RULES, composed, stepped
 
@@ -21,7 +35,33 @@ every_rule = pytest.mark.parametrize("rule", EVERY.values(), ids=EVERY)
 
 @every_rule
 def test_what_is_printed_makes_the_same_rule(rule):
-    assert eval(repr(rule), vars(rules)) == rule
+    assert eval(repr(rule), vars(rules)) == rule == parse(repr(rule))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("chain(average(0.9)", "expected a rule such as"),
+        ("0.9", "expected a rule such as"),
+        ("avrage(0.9)", r"unknown rule 'avrage'.*Did you mean 'average'"),
+        ("average(retentoin=0.9)", "unexpected keyword argument 'retentoin'"),
+        ("average(2.0)", "retention must be between 0 and 1"),
+        ("average(**{})", "neither a rule nor a number"),
+        ("__import__('os').system('true')", "neither a rule nor a number"),
+        ("average(open('x'))", "unknown rule 'open'"),
+        ("[average(x) for x in (1, 2)]", "neither a rule nor a number"),
+        ("parallel(average(), combine='os:system')", "named in a file"),
+    ],
+)
+def test_what_is_no_printed_rule_is_an_error_and_runs_nothing(text, words):
+    with pytest.raises(ValueError, match=words):
+        parse(text)
+
+
+def test_settings_of_ones_own_kind_are_printed_and_parsed():
+    target = nl.targets.SecondMoment(retention=0.9)
+    rule = deep(model=MLP(1, 3, 1), objective=nl.memory.L2(), target=target)
+    assert parse(repr(rule)) == rule and from_data(to_data(rule)) == rule
 
 
 @every_rule

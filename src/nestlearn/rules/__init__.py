@@ -15,6 +15,7 @@ from nestlearn.rules.pace import every, outer
 from nestlearn.rules.partition import part, partition
 from nestlearn.rules.secant import secant
 from nestlearn.rules.shape import features, keep_length, scale, unit_rows
+from nestlearn.rules.text import parse
 from nestlearn.rules.towards import precondition
 from nestlearn.rules.whiten import regress, whiten
 
@@ -43,6 +44,7 @@ __all__ = [
     "orthogonal",
     "outer",
     "parallel",
+    "parse",
     "part",
     "partition",
     "precondition",

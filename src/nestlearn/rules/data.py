@@ -19,7 +19,7 @@ from nestlearn.rules.link import Link
 from nestlearn.rules.settings import load
 from nestlearn.targets import TARGETS, Target
 
-__all__ = ["difference", "from_data", "to_data"]
+__all__ = ["difference", "from_data", "kinds", "to_data"]
 
 
 _FOREIGN = "{!r} is somebody's own, which is imported only for a rule that you typed"
@@ -79,12 +79,12 @@ def _written_down(value: Any, where: str, functions: bool) -> Any:
 
 def _kind(value: Any) -> str:
     kind = type(value)
-    if kind in _known().values():
-        return next(name for name, known in _known().items() if known is kind)
+    if kind in kinds().values():
+        return next(name for name, known in kinds().items() if known is kind)
     return f"{kind.__module__}:{kind.__qualname__}"
 
 
-def _known() -> dict[str, type]:
+def kinds() -> dict[str, type]:
     """Everything that data may name: links, targets, models and objectives, each by its name."""
     import nestlearn.rules as library
 
@@ -109,7 +109,7 @@ def _made(data: Any, typed: bool) -> Any:
 
 def _class(kind: str, typed: bool) -> type:
     if ":" not in kind:
-        known = _known()
+        known = kinds()
         choice("rule", kind, known)
         return known[kind]
     if not typed:
