@@ -22,10 +22,8 @@ from nestlearn.models import (
     save_state,
     stream,
 )
-from nestlearn.training import RunFolderError
-from nestlearn.training.checkpoint import CheckpointError
-from nestlearn.training.config import find_device
-from nestlearn.training.trained import load_trained
+from nestlearn.training import CheckpointError, RunFolderError, load_trained
+from nestlearn.training.settings import find_device
 
 __all__ = ["Choices", "generate_job"]
 
