@@ -63,7 +63,7 @@ def test_a_billion_parameters_are_inspected_without_their_memory(own: str) -> No
         def peak():
             return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         start = peak()  # that of the process which started this one, if it was larger
-                from nestlearn.training import TrainSettings, inspect_training, resolve_training
+        from nestlearn.training import TrainSettings, inspect_training, resolve_training
 
         settings = resolve_training(TrainSettings(), {{"optimizer": "DeepMomentum"}})
         began = time.process_time()
