@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from nestlearn.contenders import CONTENDERS, find_contender
+from nestlearn.contenders import CONTENDERS, find_contender, find_contenders
 from nestlearn.contenders.by_class import optimizer_classes
 
 
@@ -47,6 +47,12 @@ def test_short_and_full_names() -> None:
     assert find_contender("nl.optim.Adam").name == "nestlearn.optim.Adam"
     with pytest.raises(ValueError, match="Did you mean 'RMSprop'"):
         find_contender("RMSpro")
+
+
+def test_a_class_alone_has_no_grids_and_no_place_in_a_comparison() -> None:
+    assert [contender.name for contender in find_contenders(["muon", "AdamW"])] == ["AdamW", "Muon"]
+    with pytest.raises(ValueError, match="unknown optimizer 'SGD': expected one of Adam, AdamW"):
+        find_contenders(["Muon", "SGD"])
 
 
 def test_settings_are_those_of_the_signature_without_the_rates() -> None:
