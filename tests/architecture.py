@@ -40,14 +40,16 @@ MAY_IMPORT = {
     "optim": {"rules"},
     "models": {"layers"},
     "tasks": {"models"},
-    "training": {"optim", "models", "tasks"},
     "describe": {"optim", "models"},
-    "report": {"training", "describe"},
-    "cli": {"training", "describe", "report"},  # `nestlearn report` is a verb of the command line
+    "contenders": {"optim"},
+    "training": {"contenders", "tasks", "describe"},
+    "comparison": {"training"},
+    "report": {"training"},
+    "cli": {"comparison", "report"},
 }
 
 # The folders whose modules may import optional packages when they are loaded.
-NEEDS_EXTRAS = {"training", "report", "cli"}
+NEEDS_EXTRAS = {"training", "comparison", "report", "cli"}
 
 
 @dataclass(frozen=True)

@@ -163,7 +163,7 @@ def test_functions_are_not_written_down_and_classes_of_others_only_from_what_was
     mine = {"tests_of_rules_of_ones_own:Mine": {}}
     with pytest.raises(ValueError, match="imported only for a rule that you typed"):
         from_data(mine)
-    with pytest.raises(ModuleNotFoundError):
+    with pytest.raises(ValueError, match="cannot import the module of the rule"):
         from_data(mine, typed=True)
     with pytest.raises(ValueError, match=r"unknown rule 'avrage'.*Did you mean"):
         from_data({"avrage": {}})

@@ -13,9 +13,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from nestlearn.imported import imported
 from nestlearn.memory.nesting import Consulted, Said, Scene, the_gradient
 from nestlearn.rules.link import Answer, Change, Link, Linked, gathered, once, whole
-from nestlearn.rules.settings import imported, load
+from nestlearn.rules.settings import named
 from nestlearn.rules.words import grouped, in_words
 
 __all__ = ["Bases", "Basis", "Combined", "chain", "parallel", "within"]
@@ -160,7 +161,7 @@ class parallel(Combined):
     """
 
     rules: tuple[Link, ...] = ()
-    combine: str = imported("sum", COMBINATIONS)
+    combine: str = named("sum", COMBINATIONS)
     weights: tuple[float, ...] = ()
 
     def __init__(
@@ -212,7 +213,7 @@ class parallel(Combined):
                 return Said(
                     " * ".join(words), lambda scene: reduce(operator.mul, (answer(scene) for answer in answers))
                 )
-        function = load(self.combine)
+        function = imported(self.combine, "combination")
         return Said(
             f"{self.combine}({', '.join(answer.words for answer in answers)})",
             lambda scene: function(*(answer(scene) for answer in answers)),

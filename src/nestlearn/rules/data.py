@@ -13,10 +13,10 @@ from dataclasses import fields
 from typing import Any, cast
 
 from nestlearn.errors import choice
+from nestlearn.imported import imported
 from nestlearn.memory.models import MLP, Constant, Matrix, Model
 from nestlearn.memory.objectives import L2, DotProduct, Hypergradient, Objective, Quadratic
 from nestlearn.rules.link import Link
-from nestlearn.rules.settings import load
 from nestlearn.targets import TARGETS, Target
 
 __all__ = ["difference", "from_data", "kinds", "to_data"]
@@ -114,7 +114,7 @@ def _class(kind: str, typed: bool) -> type:
         return known[kind]
     if not typed:
         raise ValueError(_FOREIGN.format(kind))
-    return load(kind)
+    return imported(kind, "rule")  # type: ignore[return-value]
 
 
 def _instance(kind: type, settings: Any, typed: bool) -> Any:

@@ -10,31 +10,28 @@ import json
 from datetime import datetime
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
+from nestlearn.comparison.compare_settings import CompareSettings
+from nestlearn.comparison.executors import Pool, open_pool
+from nestlearn.comparison.matched import Matched, plan_matched
+from nestlearn.comparison.search import Search, plan
+from nestlearn.comparison.summary import summarise
+from nestlearn.comparison.sweep import Progress, run_courses
+from nestlearn.contenders import find_contenders
 from nestlearn.tasks import check_data
-from nestlearn.training import options
-from nestlearn.training.config import Settings
-from nestlearn.training.contenders import find_contenders
-from nestlearn.training.environment import environment
-from nestlearn.training.executors import Pool, open_pool
-from nestlearn.training.matched import Matched, plan_matched
-from nestlearn.training.run_folder import RunFolder, write_atomic
-from nestlearn.training.spec import RunResult
-from nestlearn.training.summary import summarise
-from nestlearn.training.sweep import Progress, run_courses
-from nestlearn.training.tuning import Search, plan
+from nestlearn.training import Results, RunFolder, RunResult, environment, to_yaml
+from nestlearn.training.run_folder import write_atomic
 
 __all__ = ["compare"]
 
 
 def compare(
-    settings: Settings,
+    settings: CompareSettings,
     folder: Path,
     *,
     resume: bool = False,
     progress: Progress = lambda result, reused, total: None,
-) -> dict[str, Any]:
+) -> Results:
     """Tune, train and compare as ``settings`` say, and return what ``results.json`` of the folder then holds.
 
     Args:
@@ -53,18 +50,18 @@ def compare(
     with open_pool(settings.executor, settings.workers, settings.cluster) as pool:
         files = RunFolder.open(folder) if resume else RunFolder.create(folder)
         known = files.compact() if resume else {}
-        write_atomic(files.config, options.to_yaml(settings))
+        write_atomic(files.config, to_yaml(settings))
         searches, matched = _run(settings, files, pool, known, progress)
     facts = environment(settings.device, settings.workers)
     facts |= {"started": started, "seconds": round(perf_counter() - start, 1), "reused_runs": len(known)}
     results = summarise(searches, settings, matched)
     write_atomic(files.environment, json.dumps(facts, indent=2) + "\n")
-    write_atomic(files.results, json.dumps(results, indent=1, allow_nan=False) + "\n")
+    write_atomic(files.results, json.dumps(results.to_plain(), indent=1, allow_nan=False) + "\n")
     return results
 
 
 def _run(
-    settings: Settings, files: RunFolder, pool: Pool, known: dict[str, RunResult], progress: Progress
+    settings: CompareSettings, files: RunFolder, pool: Pool, known: dict[str, RunResult], progress: Progress
 ) -> tuple[list[Search], list[Matched]]:
     """All searches, then what depends on what they chose."""
     searches = plan(find_contenders(settings.optimizers), settings)

@@ -5,14 +5,14 @@ from dataclasses import replace
 import pytest
 from made_up_runs import SETTINGS, bowl, outcome
 
+from nestlearn.comparison.matched import plan_matched, total_bytes
+from nestlearn.comparison.search import plan
+from nestlearn.contenders import find_contenders
 from nestlearn.tasks import make_task
-from nestlearn.training import options
-from nestlearn.training.contenders import find_contenders
+from nestlearn.training import merge
 from nestlearn.training.loop import train
-from nestlearn.training.matched import plan_matched, total_bytes
-from nestlearn.training.tuning import plan
 
-BOTH = options.merge(SETTINGS, {"matched": ["time", "bytes"], "sizes": {"digits": {"hidden": 64}}})
+BOTH = merge(SETTINGS, {"matched": ["time", "bytes"], "sizes": {"digits": {"hidden": 64}}})
 
 
 def parameters(spec) -> int:
@@ -67,19 +67,19 @@ def test_the_network_is_scaled_to_the_bytes_of_the_baseline(bytes_: float, direc
 
 def test_widths_that_a_network_cannot_have_are_passed_over() -> None:
     size = {"dim": 24, "heads": 4, "context": 16, "batch": 4, "validation_windows": 4, "test_windows": 4}
-    settings = options.merge(BOTH, {"tasks": ["speeches"], "sizes": {"speeches": size}})
+    settings = merge(BOTH, {"tasks": ["speeches"], "sizes": {"speeches": size}})
     found, _ = finished(settings, {"AdamW": 1.0, "Muon": 1.0}, {"AdamW": 8, "Muon": 20})
     assert dict(found["Muon"].at_bytes[0].size)["dim"] in (16, 20)
 
 
 def test_a_task_of_one_size_has_no_equal_bytes() -> None:
-    settings = options.merge(BOTH, {"tasks": ["ravine"], "sizes": {}})
+    settings = merge(BOTH, {"tasks": ["ravine"], "sizes": {}})
     found, _ = finished(settings, {"AdamW": 1.0, "Muon": 1.0}, {"AdamW": 8, "Muon": 4})
     assert found["Muon"].at_bytes is None and found["Muon"].at_time is not None
 
 
 def test_probes_measure_the_state_of_a_real_optimizer() -> None:
-    settings = options.merge(BOTH, {"lr_points": 1, "retentions": [0.9], "keep": 1, "steps": 2, "matched": ["bytes"]})
+    settings = merge(BOTH, {"lr_points": 1, "retentions": [0.9], "keep": 1, "steps": 2, "matched": ["bytes"]})
     searches = plan(find_contenders(["AdamW", "DeepMomentum"]), settings)
     for course in searches:
         while fresh := course.next():

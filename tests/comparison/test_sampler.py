@@ -7,11 +7,11 @@ from statistics import mean
 import pytest
 from made_up_runs import SETTINGS, bowl, outcome, run, search
 
-from nestlearn.training import options
-from nestlearn.training.grid import budget
-from nestlearn.training.search import BATCH, near_ends, ranges
+from nestlearn.comparison.grid import budget
+from nestlearn.comparison.sampler import BATCH, near_ends, ranges
+from nestlearn.training import merge
 
-TPE = options.merge(
+TPE = merge(
     SETTINGS,
     {
         "search": "tpe",
@@ -46,7 +46,7 @@ def test_the_trials_do_not_depend_on_the_order_of_results_and_can_be_resumed() -
 
 
 def test_it_learns_from_results() -> None:
-    long = options.merge(TPE, {"lr_points": 15})
+    long = merge(TPE, {"lr_points": 15})
     one = search("GradientDescent", settings=long)
     run(one, bowl(lr=0.5))
     distance = [abs(math.log(trial.settings["lr"] / 0.5)) for trial in one.trials()]
@@ -63,7 +63,7 @@ def test_diverged_trials_are_told_too() -> None:
 
 
 def test_a_setting_with_one_value_stays_there() -> None:
-    fixed = options.merge(TPE, {"retentions": [0.9], "weight_decays": [0.0], "inner_factors": [1.0]})
+    fixed = merge(TPE, {"retentions": [0.9], "weight_decays": [0.0], "inner_factors": [1.0]})
     one = search("DeepMomentum", settings=fixed)
     assert set(ranges(one.space, fixed)) == {"lr"}
     trial = dict(one.next()[0].settings)

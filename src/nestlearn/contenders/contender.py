@@ -1,4 +1,4 @@
-"""What a comparison needs to know about an optimizer, as data, and how an optimizer is put on a network.
+"""Who learns: an optimizer, what a comparison needs to know about it, and how it is put on a network.
 
 An entry holds a factory, the middle of its learning-rate grid, the settings that are tuned besides, and its
 **control**: the same read-out with nothing remembered (``memory=False``, or a retention of 0). A control is tuned with
@@ -10,6 +10,7 @@ weight decay, whoever the contender is; a network that has no hidden matrix is t
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import update_wrapper
@@ -19,13 +20,25 @@ import torch
 from torch import nn
 
 from nestlearn import optim
-from nestlearn.training.spec import Variant
 
-__all__ = ["Contender", "Factory", "beside_adam", "hidden_and_rest", "whole"]
+__all__ = ["Contender", "Factory", "Variant", "beside_adam", "hidden_and_rest", "whole"]
 
 Factory = Callable[..., list[torch.optim.Optimizer]]
 Build = Callable[..., torch.optim.Optimizer]
 Named = list[tuple[str, nn.Parameter]]
+SET_BY_TRAINING = {"params", "model", "tables", "lr", "elementwise", "elementwise_lr", "named_parameters"}
+
+
+@dataclass(frozen=True, order=True)
+class Variant:
+    """A contender or its control."""
+
+    contender: str
+    control: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.contender} (control)" if self.control else self.contender
 
 
 @dataclass(frozen=True)
@@ -62,6 +75,21 @@ class Contender:
     control_tuned: tuple[str, ...] = ("weight_decay",)
     control_lr: float | None = None
     fixed: Mapping[str, Any] = field(default_factory=dict)
+
+    def takes(self) -> dict[str, Any] | None:
+        """The settings that it takes besides its rates, with their defaults; None if it takes whatever it is given."""
+        kind = inspect.unwrap(self.make)
+        parameters = inspect.signature(kind).parameters
+        ours = inspect.isclass(kind) and issubclass(kind, optim.Optimizer)
+        if not ours and any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
+            return None
+        plain = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        known: dict[str, Any] = {**dict.fromkeys(self.tuned), **(_COMMON if ours else {})}
+        known |= {key: parameter.default for key, parameter in parameters.items() if parameter.kind in plain}
+        return {key: value for key, value in known.items() if key not in SET_BY_TRAINING}
+
+
+_COMMON = optim.GradientDescent([torch.zeros(1)]).defaults
 
 
 def hidden_and_rest(model: nn.Module, tables: Iterable[nn.Module]) -> tuple[Named, Named]:

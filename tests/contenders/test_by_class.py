@@ -2,18 +2,18 @@ import pytest
 import torch
 from torch import nn
 
-from nestlearn.training.contenders import CONTENDERS
-from nestlearn.training.optimizers import find_optimizer, optimizer_classes, optimizer_settings
+from nestlearn.contenders import CONTENDERS, find_contender, find_contenders
+from nestlearn.contenders.by_class import optimizer_classes
 
 
 def made(name: str, **settings) -> list[torch.optim.Optimizer]:
     model = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 4), nn.Linear(4, 3))
-    return find_optimizer(name).make(model, 0.1, tables=[model[0]], elementwise_lr=0.2, **settings)
+    return find_contender(name).make(model, 0.1, tables=[model[0]], elementwise_lr=0.2, **settings)
 
 
 @pytest.mark.parametrize("name", CONTENDERS)
 def test_contenders_come_before_classes_of_the_same_name(name: str) -> None:
-    assert find_optimizer(name.lower()) is CONTENDERS[name]
+    assert find_contender(name.lower()) is CONTENDERS[name]
 
 
 MATRICES_ONLY = {"torch.optim.Muon"}
@@ -41,18 +41,24 @@ def test_ours_leave_tables_to_the_elementwise_rule() -> None:
 
 
 def test_short_and_full_names() -> None:
-    assert find_optimizer("sgd").name == find_optimizer("torch.optim.SGD").name == "torch.optim.SGD"
-    assert find_optimizer("AdamW") is CONTENDERS["AdamW"]
-    assert find_optimizer("torch.optim.adamw").name == "torch.optim.AdamW"
-    assert find_optimizer("nl.optim.Adam").name == "nestlearn.optim.Adam"
+    assert find_contender("sgd").name == find_contender("torch.optim.SGD").name == "torch.optim.SGD"
+    assert find_contender("AdamW") is CONTENDERS["AdamW"]
+    assert find_contender("torch.optim.adamw").name == "torch.optim.AdamW"
+    assert find_contender("nl.optim.Adam").name == "nestlearn.optim.Adam"
     with pytest.raises(ValueError, match="Did you mean 'RMSprop'"):
-        find_optimizer("RMSpro")
+        find_contender("RMSpro")
+
+
+def test_a_class_alone_has_no_grids_and_no_place_in_a_comparison() -> None:
+    assert [contender.name for contender in find_contenders(["muon", "AdamW"])] == ["AdamW", "Muon"]
+    with pytest.raises(ValueError, match="unknown optimizer 'SGD': expected one of Adam, AdamW"):
+        find_contenders(["Muon", "SGD"])
 
 
 def test_settings_are_those_of_the_signature_without_the_rates() -> None:
-    assert optimizer_settings("SGD")["momentum"] == 0
-    deep = optimizer_settings("DeepMomentum2")
+    assert find_contender("SGD").takes()["momentum"] == 0
+    deep = find_contender("DeepMomentum2").takes()
     assert deep["hidden"] == 64 and {"retention", "weight_decay", "period", "skip_retention"} <= set(deep)
-    assert optimizer_settings("AdamW") == {"retention": 0.9, "weight_decay": 0.0}
+    assert find_contender("AdamW").takes() == {"retention": 0.9, "weight_decay": 0.0}
     for name in CONTENDERS:
-        assert not {"lr", "params", "model", "elementwise", "elementwise_lr"} & set(optimizer_settings(name))
+        assert not {"lr", "params", "model", "elementwise", "elementwise_lr"} & set(find_contender(name).takes())

@@ -11,18 +11,17 @@ from importlib.util import find_spec
 from types import MappingProxyType
 from typing import Any, Literal
 
-import torch
 from pydantic import Field, field_validator
 
-from nestlearn.errors import SettingsError, as_settings_error, choice
+from nestlearn.contenders import BASELINE, CONTENDERS, MUON, find_contenders
+from nestlearn.errors import as_settings_error, choice
 from nestlearn.tasks import TASKS, make_task
-from nestlearn.training import options
-from nestlearn.training.contenders import BASELINE, CONTENDERS, MUON, find_contenders
+from nestlearn.training.settings import Settings, check_seeds, find_device, merge, parse_seeds
 
-__all__ = ["PRESETS", "Settings", "find_device", "parse_seeds", "preset", "resolve"]
+__all__ = ["PRESETS", "CompareSettings", "preset", "resolve"]
 
 
-class Settings(options.Options):
+class CompareSettings(Settings):
     """All settings of a comparison; ``docs/compare.md`` explains them."""
 
     kind: Literal["compare"] = "compare"
@@ -94,9 +93,7 @@ class Settings(options.Options):
     @field_validator("seeds")
     @classmethod
     def _distinct(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        if min(seeds) < 0 or len(set(seeds)) < len(seeds):
-            raise ValueError(f"expected different seeds, none negative, got {list(seeds)}")
-        return seeds
+        return check_seeds(seeds)
 
     @field_validator("retentions", "weight_decays", "inner_factors")
     @classmethod
@@ -134,10 +131,10 @@ _SMALL_SPEECHES = {
 }
 _SPEECHES = {"dim": 96, "context": 64, "validation_windows": 128, "test_windows": 512}
 
-PRESETS: Mapping[str, Settings] = MappingProxyType(
+PRESETS: Mapping[str, CompareSettings] = MappingProxyType(
     {
-        "demo": Settings(preset="demo", sizes={"speeches": _SMALL_SPEECHES}, grow=1),
-        "quick": Settings(
+        "demo": CompareSettings(preset="demo", sizes={"speeches": _SMALL_SPEECHES}, grow=1),
+        "quick": CompareSettings(
             preset="quick",
             seeds=(0, 1, 2),
             steps=300,
@@ -149,7 +146,7 @@ PRESETS: Mapping[str, Settings] = MappingProxyType(
             refine=1,
             grow=3,
         ),
-        "full": Settings(
+        "full": CompareSettings(
             preset="full",
             seeds=(0, 1, 2, 3, 4),
             steps=400,
@@ -170,43 +167,13 @@ PRESETS: Mapping[str, Settings] = MappingProxyType(
 
 
 @as_settings_error()
-def preset(name: str) -> Settings:
+def preset(name: str) -> CompareSettings:
     """The preset called ``name``; SettingsError with the nearest name if there is none."""
     choice("preset", name, PRESETS)
     return PRESETS[name]
 
 
-def parse_seeds(text: str) -> tuple[int, ...]:
-    """``"0..2"`` -> (0, 1, 2); ``"0,1"`` -> (0, 1); ``"3"`` -> (3,). ValueError says what was expected."""
-    try:
-        if ".." in text:
-            first, last = (int(part) for part in text.split("..", 1))
-            seeds = tuple(range(first, last + 1))
-        else:
-            seeds = tuple(dict.fromkeys(int(part) for part in text.split(",")))
-    except ValueError:
-        seeds = ()
-    if not seeds or min(seeds) < 0:
-        raise ValueError(f"expected seeds such as 0..2 or 0,1 (not negative, first before last), got {text!r}")
-    return seeds
-
-
-def find_device(name: str) -> str:
-    """The device called ``name``, "auto" being the best there is; SettingsError if torch cannot use it."""
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise SettingsError(f"unknown device {name!r}: expected auto, cpu or cuda") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise SettingsError(
-            f"the device {name!r} was asked for, but torch sees no CUDA device; use --device auto or cpu"
-        )
-    return name
-
-
-def _packages(settings: Settings) -> None:
+def _packages(settings: CompareSettings) -> None:
     """Refuse settings for which an optional package is missing."""
     wanted = [("search: tpe", settings.search == "tpe", "optuna", "search")]
     wanted += [("executor: dask", settings.executor == "dask", "distributed", "cluster")]
@@ -216,7 +183,7 @@ def _packages(settings: Settings) -> None:
 
 
 @as_settings_error()
-def resolve(settings: Settings, **changes: Any) -> Settings:
+def resolve(settings: CompareSettings, **changes: Any) -> CompareSettings:
     """``settings`` with the given fields in place of its own, checked as far as that goes without training; None means
     unchanged, ``steps`` hold for every task.
 
@@ -226,7 +193,7 @@ def resolve(settings: Settings, **changes: Any) -> Settings:
         SettingsError: an unknown name (with the nearest one), a value that does not fit.
     """
     given = {name: value for name, value in changes.items() if value is not None}
-    settings = options.merge(settings, given)
+    settings = merge(settings, given)
     if "steps" in given:
         settings = settings.model_copy(update={"task_steps": {}})
     _packages(settings)

@@ -3,17 +3,18 @@ from importlib import util
 
 import pytest
 
-from nestlearn.training import options
-from nestlearn.training.config import PRESETS, Settings, parse_seeds, preset, resolve
-from nestlearn.training.contenders import BASELINE, CONTENDERS, MUON
+from nestlearn.comparison.compare_settings import PRESETS, CompareSettings, preset, resolve
+from nestlearn.contenders import BASELINE, CONTENDERS, MUON
+from nestlearn.training import merge, read_settings, to_yaml
+from nestlearn.training.settings import parse_seeds
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_settings_survive_yaml(name: str, tmp_path) -> None:
     path = tmp_path / "config.yaml"
-    path.write_text(options.to_yaml(preset(name)))
+    path.write_text(to_yaml(preset(name)))
     assert path.read_text().startswith("kind: compare\n")
-    assert options.merge(Settings(), options.read(path)) == preset(name)
+    assert merge(CompareSettings(), read_settings(path)) == preset(name)
 
 
 @pytest.mark.parametrize(
@@ -21,7 +22,7 @@ def test_settings_survive_yaml(name: str, tmp_path) -> None:
 )
 def test_seeds(text: str, expected: tuple[int, ...]) -> None:
     assert parse_seeds(text) == expected
-    assert options.assign(preset("demo"), [f"seeds={text}"]).seeds == expected
+    assert merge(preset("demo"), *[f"seeds={text}"]).seeds == expected
 
 
 @pytest.mark.parametrize("text", ["", "2..0", "a", "0..", "-1", "1.5", "0,,1"])
@@ -61,7 +62,7 @@ def test_unknown_presets_and_settings() -> None:
     with pytest.raises(ValueError, match="Did you mean 'full'"):
         preset("ful")
     with pytest.raises(ValueError, match=r"unknown setting 'sedes'.*Did you mean 'seeds'"):
-        options.assign(preset("demo"), ["sedes=1"])
+        merge(preset("demo"), *["sedes=1"])
 
 
 @pytest.mark.parametrize(
@@ -70,14 +71,16 @@ def test_unknown_presets_and_settings() -> None:
 )
 def test_a_missing_package_is_an_error_with_the_install_line(monkeypatch, changes, package, extra) -> None:
     real = util.find_spec
-    monkeypatch.setattr("nestlearn.training.config.find_spec", lambda name: None if name == package else real(name))
+    monkeypatch.setattr(
+        "nestlearn.comparison.compare_settings.find_spec", lambda name: None if name == package else real(name)
+    )
     line = f'{package}, which is not installed: pip install "nestlearn[{extra}]"'
     with pytest.raises(ValueError, match=re.escape(line)):
         resolve(preset("demo"), **changes)
 
 
 def test_steps_hold_for_every_task_that_has_none_of_its_own() -> None:
-    settings = options.assign(preset("demo"), ["task_steps.digits=50"])
+    settings = merge(preset("demo"), *["task_steps.digits=50"])
     assert settings.steps_of("digits") == 50 and settings.steps_of("ravine") == settings.steps
     assert resolve(settings, steps=7).steps_of("digits") == 7
 

@@ -12,12 +12,12 @@ from contextlib import contextmanager
 
 import torch
 
+from nestlearn.comparison.course import Course
+from nestlearn.comparison.executors import Pool, stopping
 from nestlearn.errors import SweepError
-from nestlearn.training.course import Course
-from nestlearn.training.executors import Pool, stopping
+from nestlearn.training import RunResult, RunSpec
 from nestlearn.training.loop import Interrupted, train
 from nestlearn.training.run_folder import RunFolder
-from nestlearn.training.spec import RunResult, RunSpec
 
 __all__ = ["Progress", "SweepError", "run_courses"]
 

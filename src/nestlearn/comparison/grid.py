@@ -21,9 +21,8 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from nestlearn.training.config import Settings
-from nestlearn.training.contender import Contender
-from nestlearn.training.contenders import BASELINE, CONTENDERS
+from nestlearn.comparison.compare_settings import CompareSettings
+from nestlearn.contenders import BASELINE, CONTENDERS, Contender
 from nestlearn.training.spec import Pairs
 
 __all__ = [
@@ -79,7 +78,7 @@ class Space:
     inner_default: float | None
 
     @classmethod
-    def of(cls, contender: Contender, control: bool, settings: Settings) -> Space:
+    def of(cls, contender: Contender, control: bool, settings: CompareSettings) -> Space:
         """The space of a contender or of its control; what the settings fix is not tuned."""
         fixed = settings.fixed.get(contender.name, {})
         names = [name for name in (contender.control_tuned if control else contender.tuned) if name not in fixed]
@@ -100,14 +99,14 @@ class Space:
         return found | ({"inner_lr": rounded(self.inner_default)} if self.inner_default else {})
 
 
-def budget(settings: Settings) -> int:
+def budget(settings: CompareSettings) -> int:
     """The trials of every search, before growing."""
     fine = len(settings.inner_factors) * len(settings.weight_decays) - 1
     coarse = settings.lr_points * len(settings.retentions)
     return coarse + min(settings.refine, coarse) * fine
 
 
-def _coarse(space: Space, settings: Settings) -> list[Pairs]:
+def _coarse(space: Space, settings: CompareSettings) -> list[Pairs]:
     divide = 1 if space.retention else len(settings.retentions)
     rates = lr_grid(space.lr, settings.lr_points * divide, settings.lr_ratio ** (1 / divide))
     axes = {"lr": rates} | ({"retention": space.retention} if space.retention else {})
@@ -115,7 +114,7 @@ def _coarse(space: Space, settings: Settings) -> list[Pairs]:
     return [to_pairs(space.start() | point) for point in values]
 
 
-def _fine(space: Space, settings: Settings, around: Pairs) -> list[Pairs]:
+def _fine(space: Space, settings: CompareSettings, around: Pairs) -> list[Pairs]:
     """The fine grid around a coarse setting, without that setting itself."""
     base = dict(around)
     step = settings.lr_ratio ** (1 if space.retention else 1 / len(settings.retentions))
@@ -163,7 +162,7 @@ def _beyond(name: str, value: float, end: str, lr_ratio: float) -> float:
     return rounded(value * (factor if up else 1 / factor))
 
 
-def _grow(tried: list[Pairs], score: Score, settings: Settings) -> Iterator[list[Pairs]]:
+def _grow(tried: list[Pairs], score: Score, settings: CompareSettings) -> Iterator[list[Pairs]]:
     """Batches beyond the edges at which one of the settings for the shortlist lies, added to ``tried``."""
     for _ in range(settings.grow):
         axes = axes_of(tried)
@@ -181,7 +180,7 @@ def _grow(tried: list[Pairs], score: Score, settings: Settings) -> Iterator[list
         yield batch
 
 
-def grid_trials(space: Space, settings: Settings, score: Score) -> Iterator[list[Pairs]]:
+def grid_trials(space: Space, settings: CompareSettings, score: Score) -> Iterator[list[Pairs]]:
     """The batches of a search by grids.
 
     Args:

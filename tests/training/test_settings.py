@@ -5,16 +5,16 @@ from typing import Any, Literal
 import pytest
 from pydantic import Field, field_validator
 
-from nestlearn.training import options
-from nestlearn.training.options import Options
+from nestlearn.training import merge, read_settings, to_yaml
+from nestlearn.training.settings import Settings
 
 
-class Inner(Options):
+class Inner(Settings):
     width: int = Field(default=3, ge=1)
     mode: Literal["plain", "fancy"] = "plain"
 
 
-class Outer(Options):
+class Outer(Settings):
     kind: Literal["test"] = "test"
     lr: float = 0.1
     seeds: tuple[int, ...] = (0, 1)
@@ -37,13 +37,13 @@ def test_settings_survive_yaml_with_every_kind_of_value(tmp_path) -> None:
         lr=1e-5, seeds=(3,), name="β", inner=Inner(width=9), maybe=Inner(mode="fancy"), free={"a": [1, {"b": None}]}
     )
     path = tmp_path / "config.yaml"
-    path.write_text(options.to_yaml(settings), encoding="utf-8")
-    assert options.merge(Outer(), options.read(path)) == settings
+    path.write_text(to_yaml(settings), encoding="utf-8")
+    assert merge(Outer(), read_settings(path)) == settings
     assert path.read_text(encoding="utf-8").startswith("kind: test\n")
 
 
 def test_mappings_are_merged_key_by_key_and_the_rest_is_replaced() -> None:
-    settings = options.merge(Outer(), {"sizes": {"a": {"x": 5}, "b": {"z": 3}}, "seeds": [7], "inner": {"width": 8}})
+    settings = merge(Outer(), {"sizes": {"a": {"x": 5}, "b": {"z": 3}}, "seeds": [7], "inner": {"width": 8}})
     assert settings.sizes == {"a": {"x": 5, "y": 2}, "b": {"z": 3}}
     assert settings.seeds == (7,) and settings.inner == Inner(width=8) and settings.lr == 0.1
     assert Outer().sizes == {"a": {"x": 1, "y": 2}}, "the settings merged into have changed"
@@ -69,14 +69,14 @@ def test_mappings_are_merged_key_by_key_and_the_rest_is_replaced() -> None:
     ],
 )
 def test_assigned_values_are_yaml_and_numbers_are_numbers(assignment: str, value: Any) -> None:
-    found = options.assign(Outer(), [assignment]).free["x"]
+    found = merge(Outer(), *[assignment]).free["x"]
     assert found == value and type(found) is type(value)
 
 
 def test_assignments_are_carried_out_in_order() -> None:
-    settings = options.assign(Outer(), ["inner.width=4", "inner.mode=fancy", "inner.width=5", "maybe.width=2"])
+    settings = merge(Outer(), *["inner.width=4", "inner.mode=fancy", "inner.width=5", "maybe.width=2"])
     assert settings.inner == Inner(width=5, mode="fancy") and settings.maybe == Inner(width=2)
-    assert options.assign(settings, ["maybe=null", "maybe.mode=fancy"]).maybe == Inner(mode="fancy")
+    assert merge(settings, *["maybe=null", "maybe.mode=fancy"]).maybe == Inner(mode="fancy")
 
 
 @pytest.mark.parametrize(
@@ -101,13 +101,13 @@ def test_assignments_are_carried_out_in_order() -> None:
 )
 def test_bad_assignments_say_what_was_expected_and_what_came(assignment: str, message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
-        options.assign(Outer(), [assignment])
+        merge(Outer(), *[assignment])
     assert "\n" not in str(caught.value) and "pydantic" not in str(caught.value)
 
 
 def test_all_complaints_come_at_once() -> None:
     with pytest.raises(ValueError, match=r"lr: expected.*; unknown setting 'x'"):
-        options.merge(Outer(), {"lr": "fast", "x": 1})
+        merge(Outer(), {"lr": "fast", "x": 1})
 
 
 @pytest.mark.parametrize(
@@ -123,17 +123,17 @@ def test_bad_files_are_clear_errors(tmp_path, text: str, message: str) -> None:
     path = tmp_path / "settings.yaml"
     path.write_text(text)
     with pytest.raises(ValueError, match=message):
-        options.read(path)
+        read_settings(path)
 
 
 def test_files_that_cannot_be_read(tmp_path) -> None:
     with pytest.raises(ValueError, match=r"cannot read the settings .*: No such file"):
-        options.read(tmp_path / "none.yaml")
+        read_settings(tmp_path / "none.yaml")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match="not UTF-8"):
-        options.read(tmp_path / "binary.yaml")
+        read_settings(tmp_path / "binary.yaml")
     (tmp_path / "empty.yaml").write_text("")
-    assert options.read(tmp_path / "empty.yaml") == {}
+    assert read_settings(tmp_path / "empty.yaml") == {}
 
 
 def test_settings_cannot_be_changed_in_place() -> None:

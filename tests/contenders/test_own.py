@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from nestlearn.contenders import find_contender, find_contenders
 from nestlearn.tasks import DigitsTask
-from nestlearn.training.contenders import find_contender, find_contenders
 
 MODULE = '''
 import torch
@@ -58,9 +58,9 @@ def test_a_class_of_torch_will_do() -> None:
     ("name", "message"),
     [
         ("{}:shy", "expected an argument `lr` with a default above zero"),
-        ("{}:number", "expected a function or class 'number'"),
-        ("{}:nothing", "expected a function or class 'nothing'"),
-        ("no_such_module_at_all:make", "cannot import the module"),
+        ("{}:number", "no function 'number' for the optimizer"),
+        ("{}:nothing", "no function 'nothing'"),
+        ("no_such_module_at_all:make", "cannot import the module of the optimizer"),
     ],
 )
 def test_what_cannot_be_used_is_a_clear_error(module, name, message) -> None:

@@ -10,31 +10,14 @@ of retention, weight_decay and inner_lr that it has. If it has ``memory``, then 
 from __future__ import annotations
 
 import inspect
-import os
-import sys
-from functools import lru_cache
-from importlib import import_module
 from typing import Any
 
-from nestlearn.training.contender import Contender, beside_adam
+from nestlearn.contenders.contender import Contender, beside_adam
+from nestlearn.imported import imported
 
 __all__ = ["own_contender"]
 
 TUNED = ("retention", "weight_decay", "inner_lr")
-
-
-def _load(name: str) -> Any:
-    """What ``module:function`` names; modules of the working directory are found too."""
-    module, _, function = name.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
-    try:
-        found = getattr(import_module(module), function, None)
-    except ImportError as error:
-        raise ValueError(f"cannot import the module of the optimizer {name!r}: {error}") from error
-    if not callable(found):
-        raise ValueError(f"expected a function or class {function!r} in the module {module!r} for the optimizer {name}")
-    return found
 
 
 def _default(name: str, parameters: Any, setting: str) -> float:
@@ -46,14 +29,13 @@ def _default(name: str, parameters: Any, setting: str) -> float:
     return float(value)
 
 
-@lru_cache
 def own_contender(name: str) -> Contender:
     """The contender called ``module:function``.
 
     Raises:
         ValueError: there is no such function, or its signature does not say where the grids begin.
     """
-    make = _load(name)
+    make = imported(name, "optimizer")
     parameters = inspect.signature(make).parameters
     tuned = tuple(setting for setting in TUNED if setting in parameters)
     return Contender(

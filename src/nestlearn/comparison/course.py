@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 
-from nestlearn.training.spec import RunResult, RunSpec
+from nestlearn.training import RunResult, RunSpec
 
 __all__ = ["Course"]
 

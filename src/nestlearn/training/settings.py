@@ -1,12 +1,11 @@
-"""Settings from files and from ``--set key=value``, for every verb that has settings.
+"""What is set: settings from files and from ``--set key=value``, for every verb that has settings.
 
-Settings are pydantic models without surprises: frozen, and unknown keys are errors (``Options``). This file reads them
-from YAML, lays one mapping over another, and turns every complaint into one line that names the dotted key, what was
+Settings are pydantic models without surprises: frozen, and unknown keys are errors (``Settings``). This file reads them
+from YAML, lays one change over another, and turns every complaint into one line that names the dotted key, what was
 expected, what came, and what was probably meant.
 
-    settings = options.merge(settings, options.read(Path("mine.yaml")))
-    settings = options.assign(settings, ["optimizer.hidden=32", "seeds=0..4"])
-    text = options.to_yaml(settings)
+    settings = merge(settings, read_settings(Path("mine.yaml")), "optimizer.hidden=32", "seeds=0..4")
+    text = to_yaml(settings)
 """
 
 from __future__ import annotations
@@ -17,17 +16,18 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar, get_args
 
+import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nestlearn.errors import SettingsError, did_you_mean
 
-__all__ = ["Options", "assign", "merge", "read", "to_yaml"]
+__all__ = ["Settings", "check_seeds", "find_device", "merge", "parse_seeds", "read_settings", "to_yaml"]
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
-class Options(BaseModel):
+class Settings(BaseModel):
     """Base of all settings: frozen, unknown keys refused, defaults checked like given values."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
@@ -51,7 +51,7 @@ _FLOAT = re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$")
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
 
 
-def read(path: Path) -> dict[str, Any]:
+def read_settings(path: Path) -> dict[str, Any]:
     """The mapping in the YAML file ``path``; an empty file is an empty mapping.
 
     Raises:
@@ -71,44 +71,47 @@ def read(path: Path) -> dict[str, Any]:
     return plain
 
 
-def merge(settings: Model, changes: Mapping[str, Any]) -> Model:
-    """``settings`` with ``changes`` laid over: mappings are merged key by key, anything else is replaced.
+def merge(settings: Model, *changes: Mapping[str, Any] | str) -> Model:
+    """``settings`` with the changes laid over, one after the other.
+
+    Mappings are merged key by key, anything else is replaced. A name alone, where the settings have a name with others
+    beside it, keeps these if it is the same name.
+
+    Args:
+        changes: mappings, and assignments ``a.b=value``, whose values are YAML: ``[1, 2]`` is a list.
 
     Raises:
-        SettingsError: an unknown key, or a value that does not fit; the message has the dotted key, what was expected
-            and what came.
+        SettingsError: an unknown key, a value that does not fit, an assignment that has another form; the message has
+            the dotted key, what was expected and what came.
     """
     kind = type(settings)
-    try:
-        return kind.model_validate(_overlay(settings.model_dump(), changes))
-    except ValidationError as error:
-        raise SettingsError("; ".join(_complaint(kind, one) for one in error.errors())) from error
-
-
-def assign(settings: Model, assignments: Iterable[str]) -> Model:
-    """``settings`` with every ``a.b=value`` carried out in order; values are YAML, so ``[1, 2]`` is a list.
-
-    Raises:
-        SettingsError: as ``merge``, or an assignment that has another form.
-    """
-    for assignment in assignments:
-        name, equals, text = assignment.partition("=")
-        path = name.strip().split(".")
-        if not equals or not all(path):
-            raise SettingsError(f"expected key=value with a key such as optimizer.hidden, got {assignment!r}")
+    for change in changes:
+        plain = _assigned(change) if isinstance(change, str) else change
         try:
-            value = yaml.load(text, _Loader)
-        except yaml.YAMLError as error:
-            reason = " ".join(str(error).split())
-            raise SettingsError(f"{name.strip()}: expected a YAML value, got {text!r} ({reason})") from error
-        for key in reversed(path):
-            value = {key: value}
-        settings = merge(settings, value)
+            settings = kind.model_validate(_overlay(settings.model_dump(), plain))
+        except ValidationError as error:
+            raise SettingsError("; ".join(_complaint(kind, one) for one in error.errors())) from error
     return settings
 
 
+def _assigned(assignment: str) -> dict[str, Any]:
+    """``a.b=value`` as a mapping."""
+    name, equals, text = assignment.partition("=")
+    path = name.strip().split(".")
+    if not equals or not all(path):
+        raise SettingsError(f"expected key=value with a key such as optimizer.hidden, got {assignment!r}")
+    try:
+        value = yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise SettingsError(f"{name.strip()}: expected a YAML value, got {text!r} ({reason})") from error
+    for key in reversed(path[1:]):
+        value = {key: value}
+    return {path[0]: value}
+
+
 def to_yaml(settings: BaseModel) -> str:
-    """The settings as a YAML document that ``read`` and ``merge`` turn into equal ones, fields in their order."""
+    """The settings as a YAML document that ``read_settings`` and ``merge`` turn into equal ones."""
     text: str = yaml.safe_dump(
         settings.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=110, allow_unicode=True
     )
@@ -119,7 +122,10 @@ def _overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, An
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)
-        merged[key] = _overlay(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            merged[key] = _overlay(old, value)
+        elif not (isinstance(old, Mapping) and isinstance(value, str) and old.get("name") == value):
+            merged[key] = value
     return merged
 
 
@@ -157,3 +163,40 @@ def _fields_at(kind: type[BaseModel], path: Sequence[str | int]) -> Iterable[str
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """``"0..2"`` -> (0, 1, 2); ``"0,1"`` -> (0, 1); ``"3"`` -> (3,). ValueError says what was expected."""
+    try:
+        if ".." in text:
+            first, last = (int(part) for part in text.split("..", 1))
+            seeds = tuple(range(first, last + 1))
+        else:
+            seeds = tuple(dict.fromkeys(int(part) for part in text.split(",")))
+    except ValueError:
+        seeds = ()
+    if not seeds or min(seeds) < 0:
+        raise ValueError(f"expected seeds such as 0..2 or 0,1 (not negative, first before last), got {text!r}")
+    return seeds
+
+
+def check_seeds(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    """The seeds, if they are different and none is negative; else a ValueError."""
+    if min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise ValueError(f"expected different seeds, none negative, got {list(seeds)}")
+    return seeds
+
+
+def find_device(name: str) -> str:
+    """The device called ``name``, "auto" being the best there is; SettingsError if torch cannot use it."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise SettingsError(f"unknown device {name!r}: expected auto, cpu or cuda") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise SettingsError(
+            f"the device {name!r} was asked for, but torch sees no CUDA device; use --device auto or cpu"
+        )
+    return name

@@ -1,15 +1,15 @@
 import pytest
 
-from nestlearn.training import options
-from nestlearn.training import sweep as sweep_module
-from nestlearn.training.config import PRESETS
-from nestlearn.training.contenders import find_contenders
-from nestlearn.training.executors import open_pool
+from nestlearn.comparison import sweep as sweep_module
+from nestlearn.comparison.compare_settings import PRESETS
+from nestlearn.comparison.executors import open_pool
+from nestlearn.comparison.search import plan
+from nestlearn.comparison.sweep import SweepError, run_courses
+from nestlearn.contenders import find_contenders
+from nestlearn.training import merge
 from nestlearn.training.run_folder import RunFolder
-from nestlearn.training.sweep import SweepError, run_courses
-from nestlearn.training.tuning import plan
 
-SETTINGS = options.merge(
+SETTINGS = merge(
     PRESETS["demo"],
     {"tasks": ["digits"], "steps": 8, "seeds": [0, 1], "lr_points": 2, "retentions": [0.9], "keep": 1, "grow": 0},
 )

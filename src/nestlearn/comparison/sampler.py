@@ -12,8 +12,8 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from nestlearn.training.config import Settings
-from nestlearn.training.grid import NATURAL_ENDS, Axes, Score, Space, budget, lr_grid, rounded, to_pairs
+from nestlearn.comparison.compare_settings import CompareSettings
+from nestlearn.comparison.grid import NATURAL_ENDS, Axes, Score, Space, budget, lr_grid, rounded, to_pairs
 from nestlearn.training.spec import Pairs
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ BATCH = 4
 MARGIN = 3.0  # every range reaches this factor beyond the values of the grid
 
 
-def ranges(space: Space, settings: Settings) -> dict[str, tuple[float, float]]:
+def ranges(space: Space, settings: CompareSettings) -> dict[str, tuple[float, float]]:
     """The lowest and highest value of each setting that is searched; of a retention those of 1 - retention. A setting
     with a single value on the grid is not searched.
     """
@@ -70,7 +70,7 @@ def _point(trial: Trial, limits: dict[str, tuple[float, float]], space: Space) -
     return to_pairs(space.start() | point)
 
 
-def tpe_trials(name: str, space: Space, settings: Settings, score: Score) -> Iterator[list[Pairs]]:
+def tpe_trials(name: str, space: Space, settings: CompareSettings, score: Score) -> Iterator[list[Pairs]]:
     """The batches of a search by the sampler; as many trials as the grids have before they grow.
 
     Args:

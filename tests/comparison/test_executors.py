@@ -9,15 +9,15 @@ from socket import socket
 
 import pytest
 
-from nestlearn.training import options
-from nestlearn.training.config import PRESETS
-from nestlearn.training.contenders import find_contenders
-from nestlearn.training.executors import open_pool
+from nestlearn.comparison.compare_settings import PRESETS
+from nestlearn.comparison.executors import open_pool
+from nestlearn.comparison.search import plan
+from nestlearn.comparison.sweep import run_courses
+from nestlearn.contenders import find_contenders
+from nestlearn.training import merge
 from nestlearn.training.run_folder import RunFolder
-from nestlearn.training.sweep import run_courses
-from nestlearn.training.tuning import plan
 
-SETTINGS = options.merge(
+SETTINGS = merge(
     PRESETS["demo"],
     {"tasks": ["digits"], "steps": 8, "seeds": [0, 1], "lr_points": 2, "retentions": [0.9], "keep": 1, "grow": 1},
 )
@@ -45,7 +45,7 @@ def test_a_serial_executor_hands_over_errors_like_any_other() -> None:
 
 
 def test_an_unreachable_cluster_is_a_clear_error(monkeypatch) -> None:
-    monkeypatch.setattr("nestlearn.training.executors.PATIENCE", 0.2)
+    monkeypatch.setattr("nestlearn.comparison.executors.PATIENCE", 0.2)
     with (
         pytest.raises(ValueError, match=r"cannot reach a Dask scheduler at tcp://127.0.0.1:9"),
         open_pool("dask", 1, "tcp://127.0.0.1:9"),

@@ -6,14 +6,14 @@ from itertools import pairwise
 import pytest
 from made_up_runs import SETTINGS, bowl, outcome, run, search
 
-from nestlearn.training import options
-from nestlearn.training.config import PRESETS, Settings, preset, resolve
-from nestlearn.training.contenders import CONTENDERS, find_contenders
-from nestlearn.training.grid import Space, axes_of, budget, edges, lr_grid
-from nestlearn.training.spec import RunSpec, Variant
-from nestlearn.training.tuning import plan
+from nestlearn.comparison.compare_settings import PRESETS, CompareSettings, preset, resolve
+from nestlearn.comparison.grid import Space, axes_of, budget, edges, lr_grid
+from nestlearn.comparison.search import plan
+from nestlearn.contenders import CONTENDERS, Variant, find_contenders
+from nestlearn.training import merge
+from nestlearn.training.spec import RunSpec
 
-THOROUGH = options.merge(SETTINGS, {"weight_decays": [0, 0.1], "inner_factors": [0.3, 1, 3], "grow": 3})
+THOROUGH = merge(SETTINGS, {"weight_decays": [0, 0.1], "inner_factors": [0.3, 1, 3], "grow": 3})
 
 
 def rate(spec: RunSpec) -> float:
@@ -56,7 +56,7 @@ def test_diverged_runs_lose() -> None:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_contender_and_every_control_has_the_same_number_of_trials(name: str) -> None:
-    settings = options.merge(preset(name), {"grow": 0, "tasks": ["digits"]})
+    settings = merge(preset(name), {"grow": 0, "tasks": ["digits"]})
     searches = plan(find_contenders(CONTENDERS), settings)
     for one in searches:
         middle = one.space.lr
@@ -65,7 +65,7 @@ def test_every_contender_and_every_control_has_the_same_number_of_trials(name: s
 
 
 def test_a_missing_setting_is_spent_on_finer_learning_rates() -> None:
-    settings = options.merge(THOROUGH, {"grow": 0})
+    settings = merge(THOROUGH, {"grow": 0})
     with_all, without = search("DeepMomentum", settings=settings), search("GradientDescent", settings=settings)
     coarse, fine, _ = run(with_all, bowl(lr=0.052, retention=0.9))
     axes = axes_of(spec.settings for spec in coarse)
@@ -82,14 +82,14 @@ def test_a_missing_setting_is_spent_on_finer_learning_rates() -> None:
 
 
 def test_a_control_tunes_what_still_acts_and_what_is_fixed_is_not_tuned() -> None:
-    def names(name: str, control: bool, settings: Settings = THOROUGH) -> set[str]:
+    def names(name: str, control: bool, settings: CompareSettings = THOROUGH) -> set[str]:
         space = Space.of(CONTENDERS[name], control, settings)
         return {field for field in ("retention", "weight_decay", "inner_lr") if getattr(space, field)}
 
     assert names("SecantMomentum", True) == {"retention", "weight_decay"}
     assert names("Muon", False) == {"retention", "weight_decay"} and names("Muon", True) == {"weight_decay"}
     assert names("DeepAdam", False) == {"retention", "weight_decay", "inner_lr"}
-    fixed = options.merge(THOROUGH, {"fixed": {"Muon": {"retention": 0.7, "nesterov": False}}})
+    fixed = merge(THOROUGH, {"fixed": {"Muon": {"retention": 0.7, "nesterov": False}}})
     assert names("Muon", False, fixed) == {"weight_decay"}
     assert dict(search("Muon", settings=fixed).next()[0].fixed) == {"retention": 0.7, "nesterov": False}
 
@@ -101,7 +101,7 @@ def test_weight_decay_shrinks_at_a_like_pace_where_steps_are_longer() -> None:
 
 
 @pytest.mark.parametrize("settings", [SETTINGS, THOROUGH], ids=["coarse", "thorough"])
-def test_the_search_is_the_same_in_whatever_order_runs_end_and_when_resumed(settings: Settings) -> None:
+def test_the_search_is_the_same_in_whatever_order_runs_end_and_when_resumed(settings: CompareSettings) -> None:
     loss = bowl(lr=3.0, retention=0.99, inner_lr=2.0, weight_decay=1.0)
     one, shuffled, resumed = (search("DeepMomentum", settings=settings) for _ in range(3))
     stages = run(one, loss)
@@ -124,17 +124,17 @@ def test_the_grid_grows_where_the_best_value_is_at_an_edge() -> None:
 
 
 def test_growing_stops_when_the_best_lies_inside_and_after_the_agreed_rounds() -> None:
-    inside = options.merge(SETTINGS, {"grow": 9})
+    inside = merge(SETTINGS, {"grow": 9})
     one = search(settings=inside)
     run(one, bowl(lr=0.173 / 3**3, retention=0.9))
     assert one.axes["lr"][:2] == pytest.approx((0.173 / 3**4, 0.173 / 3**3), rel=0.02) and one.edges() == {}
-    never = search("GradientDescent", settings=options.merge(SETTINGS, {"grow": 4}))
+    never = search("GradientDescent", settings=merge(SETTINGS, {"grow": 4}))
     run(never, lambda s: -rate(s))
     assert len(never.trials()) == budget(SETTINGS) + 4 and never.edges() == {"lr": "high"}
 
 
 def test_retention_grows_in_its_distance_from_one_and_ends_at_zero() -> None:
-    high, low = (search(settings=options.merge(SETTINGS, {"grow": 3})) for _ in range(2))
+    high, low = (search(settings=merge(SETTINGS, {"grow": 3})) for _ in range(2))
     run(high, bowl(lr=0.173, retention=0.9999))
     assert high.axes["retention"] == (0.8, 0.9, 0.95, 0.975, 0.9875, 0.9938)
     assert high.edges() == {"retention": "high"}

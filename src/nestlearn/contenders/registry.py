@@ -7,17 +7,17 @@ a normalised one, an orthogonal one); how many trials they have, and how these a
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import wraps
-from typing import Any
+from functools import lru_cache, wraps
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from nestlearn import optim
+from nestlearn.contenders.by_class import class_contender, optimizer_classes
+from nestlearn.contenders.contender import Contender, Variant, beside_adam, hidden_and_rest, whole
+from nestlearn.contenders.own import own_contender
 from nestlearn.errors import choice
-from nestlearn.training.contender import Contender, beside_adam, hidden_and_rest, whole
-from nestlearn.training.own_contender import own_contender
-from nestlearn.training.spec import Variant
 
 __all__ = ["BASELINE", "CONTENDERS", "MUON", "find_contender", "find_contenders"]
 
@@ -175,28 +175,37 @@ _ALL = (
 )
 
 CONTENDERS: Mapping[str, Contender] = {contender.name: contender for contender in _ALL}
+_FOLDED = {name.casefold(): contender for name, contender in CONTENDERS.items()}
 
 
+@lru_cache
 def find_contender(name: str) -> Contender:
-    """The contender with this name, without regard to case, or the one that ``module:function`` makes.
+    """The contender with this name, without regard to case; else the one that ``module:function`` makes, or a class of
+    ``nestlearn.optim`` or ``torch.optim``. A name that is both is the contender; ``torch.optim.AdamW`` in full is the
+    class.
 
     Raises:
         ValueError: there is none; the message gives the nearest name and all names.
     """
     if ":" in name:
         return own_contender(name)
-    folded = {known.casefold(): known for known in CONTENDERS}
-    if name.casefold() not in folded:
-        choice("optimizer", name, CONTENDERS)
-    return CONTENDERS[folded[name.casefold()]]
+    found = _FOLDED.get(name.casefold()) or class_contender(name)
+    if found is None:
+        choice("optimizer", name, {*CONTENDERS, *(full.rpartition(".")[2] for full in optimizer_classes())})
+    return cast(Contender, found)
 
 
 def find_contenders(names: Iterable[str]) -> list[Contender]:
-    """The contenders with these names, each once: those of the registry in its order, then the user's own.
+    """The contenders with these names, each once: those of the registry in its order, then the user's own. What is a
+    class alone has no grids to be tuned on.
 
     Raises:
-        ValueError: as ``find_contender``.
+        ValueError: there is none of this name; the message gives the nearest one and all names.
     """
+    names = list(names)
+    for name in names:
+        if ":" not in name and name.casefold() not in _FOLDED:
+            choice("optimizer", name, CONTENDERS)
     found = {contender.name: contender for contender in map(find_contender, names)}
     own = [contender for name, contender in found.items() if name not in CONTENDERS]
     return [*(contender for contender in _ALL if contender.name in found), *own]

@@ -2,7 +2,7 @@
 
 One search has two parts, all on one task:
 
-1. *trials*, of a part of the steps with the first seed, chosen by grids (``grid.py``) or by a sampler (``search.py``);
+1. *trials*, of a part of the steps with the first seed, chosen by grids (``grid.py``) or by a sampler (``sampler.py``);
 2. *shortlist*: the best few of them, all steps, every seed; the lowest mean over the seeds is chosen.
 
 Every choice is made on the **validation** loss. The test split is looked at by runs of full length and never
@@ -13,13 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from nestlearn.training.config import Settings
-from nestlearn.training.contender import Contender
-from nestlearn.training.contenders import find_contender
-from nestlearn.training.course import Course
-from nestlearn.training.grid import Axes, Space, axes_of, budget, edges, grid_trials
-from nestlearn.training.search import near_ends, ranges, tpe_trials
-from nestlearn.training.spec import Pairs, RunResult, RunSpec, Variant
+from nestlearn.comparison.compare_settings import CompareSettings
+from nestlearn.comparison.course import Course
+from nestlearn.comparison.grid import Axes, Space, axes_of, budget, edges, grid_trials
+from nestlearn.comparison.sampler import near_ends, ranges, tpe_trials
+from nestlearn.contenders import Contender, Variant, find_contender
+from nestlearn.training import RunResult, RunSpec
+from nestlearn.training.spec import Pairs
 
 __all__ = ["Search", "plan"]
 
@@ -27,7 +27,7 @@ __all__ = ["Search", "plan"]
 class Search(Course):
     """The search for one contender, or its control, on one task."""
 
-    def __init__(self, task: str, contender: Contender, control: bool, settings: Settings) -> None:
+    def __init__(self, task: str, contender: Contender, control: bool, settings: CompareSettings) -> None:
         super().__init__({})
         self.task, self.contender, self.control, self.settings = task, contender, control, settings
         self.variant = Variant(contender.name, control)
@@ -110,7 +110,7 @@ def _needs(contender: Contender) -> list[Variant]:
     return [*own, contender.control if isinstance(contender.control, Variant) else Variant(contender.name, True)]
 
 
-def plan(contenders: list[Contender], settings: Settings) -> list[Search]:
+def plan(contenders: list[Contender], settings: CompareSettings) -> list[Search]:
     """The searches of a comparison: task by task, each contender and its control, each variant once."""
     variants = dict.fromkeys(variant for contender in contenders for variant in _needs(contender))
     return [

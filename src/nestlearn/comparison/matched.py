@@ -16,11 +16,10 @@ from functools import lru_cache
 
 import torch
 
-from nestlearn.tasks import Task, make_task
-from nestlearn.training.contenders import BASELINE
-from nestlearn.training.course import Course
-from nestlearn.training.spec import RunResult, RunSpec
-from nestlearn.training.tuning import Search
+from nestlearn.comparison.course import Course
+from nestlearn.comparison.search import Search
+from nestlearn.contenders import BASELINE
+from nestlearn.training import RunResult, RunSpec
 
 __all__ = ["Matched", "plan_matched", "total_bytes"]
 
@@ -35,10 +34,6 @@ def _itemsize(spec: RunSpec) -> int:
     return size
 
 
-def _task(spec: RunSpec) -> Task:
-    return make_task(spec.task, dict(spec.size), spec.device, spec.dtype)
-
-
 def _resized(spec: RunSpec, field: str, width: int) -> RunSpec:
     return replace(spec, size=tuple((dict(spec.size) | {field: width}).items()))
 
@@ -47,7 +42,7 @@ def _resized(spec: RunSpec, field: str, width: int) -> RunSpec:
 def _parameters(spec: RunSpec) -> int | None:
     """The parameters of the run's network; None if it cannot be built in this size."""
     try:
-        return sum(parameter.numel() for parameter in _task(spec).build(spec.seed).parameters())
+        return sum(parameter.numel() for parameter in spec.make_task().build(spec.seed).parameters())
     except ValueError:
         return None
 
@@ -57,7 +52,7 @@ def _widest(spec: RunSpec, field: str, ratio: float, fits: Callable[[int], bool]
 
     ``ratio`` is about how many times the parameters of ``spec`` may be had. They grow with the width or its square.
     """
-    own = getattr(_task(spec), field)
+    own = getattr(spec.make_task(), field)
     step = max(1, own // 64)
     most = math.ceil(1.25 * own * max(ratio, math.sqrt(ratio)))
     for width in range(own + (most - own) // step * step, 0, -step):
@@ -104,7 +99,7 @@ class Matched(Course):
 
     def _bytes(self, chosen: list[RunSpec], limit: int) -> Iterator[list[RunSpec]]:
         """Probes of one step, narrower and narrower, until one fits; then the runs."""
-        first, field = chosen[0], _task(chosen[0]).width
+        first, field = chosen[0], chosen[0].make_task().width
         if field is None:
             return
         measured, item = self.results[first.key], 2 * _itemsize(first)
@@ -120,7 +115,7 @@ class Matched(Course):
             if found is None:
                 return
             width, resized = found, [_resized(spec, field, found) for spec in chosen]
-            if found == getattr(_task(first), field):
+            if found == getattr(first.make_task(), field):
                 resized, measured = chosen, self.results[first.key]
             else:
                 probe = replace(resized[0], steps=1, full=False)
