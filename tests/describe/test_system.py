@@ -12,7 +12,7 @@ from torch import nn
 
 import nestlearn as nl
 from nestlearn.describe import Memory, NestedSystem
-from nestlearn.describe.system import sort_into_levels
+from nestlearn.describe.data import sort_into_levels
 from nestlearn.describe.table import readable_bytes
 
 SPACE = "{http://www.w3.org/2000/svg}"

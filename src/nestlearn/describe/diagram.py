@@ -9,8 +9,8 @@ on light and on dark paper, and a page may set ``--nest-1`` to ``--nest-6`` to u
 from collections.abc import Mapping, Sequence
 from html import escape
 
+from nestlearn.describe.data import WEIGHTS, Data, Memory
 from nestlearn.describe.pen import Pen
-from nestlearn.describe.system import WEIGHTS, Memory, NestedSystem
 from nestlearn.describe.table import (
     answer,
     apart,
@@ -53,7 +53,7 @@ OWN_PAPER = (
 """Ink and paper where the picture is a document of its own; inside a page it takes the page's."""
 
 
-def draw(system: NestedSystem) -> str:
+def draw(system: Data) -> str:
     """The picture of a system and of what its other parameters follow."""
     pen = Pen()
     y = pen.paragraph(MARGIN, 22, headline(system), WIDTH - 2 * MARGIN, size=15, bold=True)
@@ -75,7 +75,7 @@ def draw(system: NestedSystem) -> str:
     )
 
 
-def _words(system: NestedSystem) -> str:
+def _words(system: Data) -> str:
     """The picture in a sentence a memory, for those who cannot see it."""
     return " ".join(
         f"{memory.name}, level {memory.level}, {every(memory)}, shown {shown(memory)}"
@@ -90,7 +90,7 @@ def _colour(level: int) -> str:
     return f"var(--nest-{number + 1}, {COLOURS[number]})"
 
 
-def _outermost(pen: Pen, system: NestedSystem, y: float) -> float:
+def _outermost(pen: Pen, system: Data, y: float) -> float:
     """The weights of a system as one box, and beside its nesting the memories that only look on."""
     weights = [memory for memory in system.memories if memory.home == "weights"]
     onlookers = [
@@ -106,7 +106,7 @@ def _outermost(pen: Pen, system: NestedSystem, y: float) -> float:
     return y
 
 
-def _carried(pen: Pen, system: NestedSystem, y: float) -> float:
+def _carried(pen: Pen, system: Data, y: float) -> float:
     """The memories that tokens write, below the weights that they start from."""
     carried = [memory for memory in tokens(system) if not memory.consulted_by]
     if carried:
@@ -118,7 +118,7 @@ def _carried(pen: Pen, system: NestedSystem, y: float) -> float:
 
 
 def _nested(
-    pen: Pen, members: Sequence[Memory], system: NestedSystem, x: float, y: float, width: float, least: float = 0
+    pen: Pen, members: Sequence[Memory], system: Data, x: float, y: float, width: float, least: float = 0
 ) -> float:
     """Draw one memory (or all weights) with what its rule consults, at least so high; returns the height."""
     memory, start, top = members[0], len(pen.parts), y
@@ -210,9 +210,7 @@ def _rule(pen: Pen, memory: Memory, where: Mapping[str, str], x: float, y: float
     return bottom - 4
 
 
-def _inside(
-    pen: Pen, inside: Sequence[Memory], system: NestedSystem, x: float, y: float, room: float, colour: str
-) -> float:
+def _inside(pen: Pen, inside: Sequence[Memory], system: Data, x: float, y: float, room: float, colour: str) -> float:
     """The consulted memories in rows, and the lines from them to the rule at y."""
     rail = x + 6
     left, width = x + RAIL, room - RAIL
@@ -229,7 +227,7 @@ def _inside(
     return y
 
 
-def _row(pen: Pen, row: Sequence[Memory], system: NestedSystem, x: float, top: float, width: float) -> float:
+def _row(pen: Pen, row: Sequence[Memory], system: Data, x: float, top: float, width: float) -> float:
     """Memories side by side; returns where they end."""
     share = (width - GAP * (len(row) - 1)) / len(row)
     # Neighbours are made equally high. They consult nothing, so measuring them beforehand is no second recursion.

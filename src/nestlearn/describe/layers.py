@@ -18,8 +18,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from nestlearn.describe.data import Memory
 from nestlearn.describe.parameters import Piece, count_entries, tensor_bytes
-from nestlearn.describe.system import Memory
 from nestlearn.describe.words import model_words, rule_words
 from nestlearn.layers import Attention, ContinuumMemory, MemoryLayer, SelfModifyingTitans
 from nestlearn.layers.banks import MAIN, Bank, MatrixBank, MLPBank

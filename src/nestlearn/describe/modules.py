@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
+from nestlearn.describe.data import WEIGHTS, Memory, sort_into_levels
 from nestlearn.describe.parameters import Piece, covered, outermost, tensor_bytes
 from nestlearn.describe.paths import join, pattern, row_names
-from nestlearn.describe.system import WEIGHTS, Memory, NestedSystem, sort_into_levels
+from nestlearn.describe.system import NestedSystem
 
 if TYPE_CHECKING:
     from nestlearn.describe.tokens import Carried
@@ -49,7 +50,7 @@ def with_layers(parts: list[tuple[NestedSystem, list[Tensor]]], module: nn.Modul
         behind = [memory for memory in system.memories if memory.home != "weights"]
         systems.append(replace(system, memories=sort_into_levels([*rows, *behind])))
     first, *rest = systems
-    others = (*first.others, *rest)
+    others = first.others + tuple(rest)
     if carried is None:
         box = _average(module, followed=any(memory.home == "weights" for memory in first.memories))
         return replace(first, memories=sort_into_levels([*first.memories, box]), others=others)

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nestlearn.describe.data import WEIGHTS, Memory, inner_name, sort_into_levels
 from nestlearn.describe.parameters import covered, outermost, tensor_bytes, written_parameters
-from nestlearn.describe.system import WEIGHTS, Memory, NestedSystem, inner_name, sort_into_levels
+from nestlearn.describe.system import NestedSystem
 from nestlearn.describe.words import model_words, number_words, rule_words
 from nestlearn.memory.models import Constant
 from nestlearn.memory.nesting import Consult, Consulted

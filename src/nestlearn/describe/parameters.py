@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nestlearn.describe.system import WEIGHTS, Memory
+from nestlearn.describe.data import WEIGHTS, Memory
 
 __all__ = [
     "Piece",

@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nestlearn.describe.data import Memory
 from nestlearn.describe.language import evaluate, names_in
-from nestlearn.describe.system import Memory, NestedSystem
+from nestlearn.describe.system import NestedSystem
 from nestlearn.memory.associative import AssociativeMemory
 from nestlearn.memory.models import Constant
 from nestlearn.memory.nesting import Consult, Consulted, Scene

@@ -6,7 +6,7 @@ from itertools import zip_longest
 from types import MappingProxyType
 from typing import Any
 
-from nestlearn.describe.system import Memory, NestedSystem
+from nestlearn.describe.data import Data, Memory
 
 __all__ = [
     "answer",
@@ -31,7 +31,7 @@ NARROW = 24
 UNSAID = "unknown"
 
 
-def as_text(system: NestedSystem) -> str:
+def as_text(system: Data) -> str:
     """The tables of a system, then those of the parameters that follow another rule."""
     if not system.memories:
         return "\n".join([f"{system.name}: no memories", *(f"Note: {note}." for note in system.notes)])
@@ -45,14 +45,14 @@ def as_text(system: NestedSystem) -> str:
     return "\n\n".join(block for block in blocks if block)
 
 
-def headline(system: NestedSystem) -> str:
+def headline(system: Data) -> str:
     """'AdamW: 3 memories on 2 levels'."""
     memories, levels = len(system.memories), len(system.levels)
     words = f"{memories} {'memory' if memories == 1 else 'memories'} on {levels} level{'' if levels == 1 else 's'}"
     return f"{system.name}: {words}"
 
 
-def apart(part: NestedSystem, system: NestedSystem) -> str:
+def apart(part: Data, system: Data) -> str:
     """The heading of parameters that follow another rule than the main ones."""
     return f"Apart from these, {part.covers}{'' if part.name == system.name else f', with {part.name}'}"
 
@@ -62,18 +62,18 @@ def every(memory: Memory) -> str:
     return f"every {memory.unit}" if memory.period == 1 else f"every {memory.period} {memory.unit}s"
 
 
-def of_a_sequence(system: NestedSystem) -> str:
+def of_a_sequence(system: Data) -> str:
     """The state of one sequence: '319.0 KiB', and with memories that grow '1.0 KiB a token'; empty if there is none."""
     parts = [(system.sequence_bytes, ""), (system.bytes_per_token, " a token")]
     return " and ".join(f"{readable_bytes(count)}{words}" for count, words in parts if count)
 
 
-def _of_a_sequence(system: NestedSystem) -> str:
+def _of_a_sequence(system: Data) -> str:
     words = of_a_sequence(system)
     return f", and {words} for each sequence" if words else ""
 
 
-def tokens(system: NestedSystem) -> list[Memory]:
+def tokens(system: Data) -> list[Memory]:
     """The memories that tokens write."""
     return [memory for memory in system.memories if memory.unit == "token"]
 
@@ -126,7 +126,7 @@ def shown(memory: Memory) -> str:
     return memory.value if memory.key == "none" else f"{memory.key} -> {memory.value}"
 
 
-def _sizes(system: NestedSystem) -> str:
+def _sizes(system: Data) -> str:
     measured = any(memory.surprise is not None for memory in system.memories)
     rows = [["level", "written", "memory", "model", "count", "entries", "bytes", *(["surprise"] if measured else [])]]
     for memory in system.memories:
@@ -146,7 +146,7 @@ def _sizes(system: NestedSystem) -> str:
     return _aligned(rows, right=range(4, len(rows[0])), gives=3)
 
 
-def _rules(system: NestedSystem) -> str:
+def _rules(system: Data) -> str:
     rows: dict[tuple[str, ...], list[Memory]] = {}
     for memory in system.memories:
         # All layers of a system follow one rule, and so do many memories of one sequence layer.
@@ -170,7 +170,7 @@ def _within(name: str, where: str) -> str:
     return name.removeprefix(f"{where}.") if where else name
 
 
-def _by_tokens(system: NestedSystem) -> str:
+def _by_tokens(system: Data) -> str:
     """Where the memories of a sequence start, what they are asked, and who reads the answer."""
     rows = [["by tokens", "starts at", "chunk", "asked", "answers", "to"]]
     for memory in tokens(system):
@@ -219,7 +219,7 @@ def short(name: str) -> str:
     return f"{above.rpartition('.')[2]}.{own}" if above and own.isdigit() else own
 
 
-def _definitions(system: NestedSystem) -> list[str]:
+def _definitions(system: Data) -> list[str]:
     lines = []
     if system.where:
         lines.append(_wrap("where " + "; ".join(f"{name} = {text}" for name, text in system.where.items())))

@@ -13,10 +13,10 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
+from nestlearn.describe.data import Memory
 from nestlearn.describe.layers import ADAPTERS, PLAIN, Facts
 from nestlearn.describe.parameters import Piece, tensor_bytes
 from nestlearn.describe.paths import join, pattern, row_names
-from nestlearn.describe.system import Memory
 from nestlearn.layers import SequenceLayer
 from nestlearn.memory.rules import State
 from nestlearn.models import LanguageModel

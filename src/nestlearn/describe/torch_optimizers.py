@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nestlearn.describe.data import WEIGHTS, Memory, inner_name, sort_into_levels
 from nestlearn.describe.language import evaluate, names_in, specialise
 from nestlearn.describe.parameters import (
     count_entries,
@@ -22,7 +23,7 @@ from nestlearn.describe.parameters import (
     written_parameters,
 )
 from nestlearn.describe.recipes import RECIPES, SETTINGS, Box, Recipe
-from nestlearn.describe.system import WEIGHTS, Memory, NestedSystem, inner_name, sort_into_levels
+from nestlearn.describe.system import NestedSystem
 
 __all__ = ["describe_torch"]
 
