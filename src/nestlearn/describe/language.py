@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nestlearn.ops.matrix import newton_schulz
+from nestlearn.ops.whitening import newton_schulz
 
 __all__ = ["FUNCTIONS", "evaluate", "names_in", "specialise"]
 

@@ -24,8 +24,8 @@ from nestlearn.describe.words import model_words, rule_words
 from nestlearn.layers import Attention, ContinuumMemory, MemoryLayer, SelfModifyingTitans
 from nestlearn.layers.banks import MAIN, Bank, MatrixBank, MLPBank
 from nestlearn.memory.associative import AssociativeMemory
+from nestlearn.memory.inner_momentum import InnerMomentum
 from nestlearn.memory.models import Matrix
-from nestlearn.memory.momentum import InnerMomentum
 from nestlearn.memory.rules import State
 
 __all__ = ["ADAPTERS", "PLAIN", "Facts"]

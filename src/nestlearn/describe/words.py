@@ -5,8 +5,8 @@ from dataclasses import fields
 
 from torch import Tensor
 
+from nestlearn.memory.inner_momentum import InnerMomentum
 from nestlearn.memory.models import MLP, Constant, Matrix, Model
-from nestlearn.memory.momentum import InnerMomentum
 from nestlearn.memory.nesting import Consult
 from nestlearn.memory.rules import Rule
 

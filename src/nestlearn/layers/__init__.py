@@ -2,7 +2,7 @@
 
 from nestlearn.layers.attention import Attention
 from nestlearn.layers.continuum import ContinuumMemory
-from nestlearn.layers.memory import MemoryLayer
+from nestlearn.layers.memory_layer import MemoryLayer
 from nestlearn.layers.self_modifying import SelfModifyingTitans
 from nestlearn.layers.sequence import SequenceLayer
 

@@ -28,8 +28,8 @@ from nestlearn.memory.associative import AssociativeMemory
 from nestlearn.memory.models import MLP, Matrix, Parameters
 from nestlearn.memory.objectives import DotProduct, Objective
 from nestlearn.memory.rules import Rule, State
-from nestlearn.ops.linear import matrix_step
-from nestlearn.ops.mlp import mlp_group_step
+from nestlearn.ops.matrix_memory import matrix_step
+from nestlearn.ops.mlp_memory import mlp_group_step
 
 __all__ = ["MAIN", "Bank", "MLPBank", "MatrixBank", "Tokens"]
 

@@ -31,7 +31,7 @@ from nestlearn.layers.banks import MAIN, Bank, MatrixBank, MLPBank, Tokens
 from nestlearn.layers.projections import CausalConvolution, Readout, retention_bias, unit
 from nestlearn.layers.rates import bounded_eta, check_max_eta, erasures
 from nestlearn.layers.sequence import SequenceLayer, check_heads, full
-from nestlearn.memory.momentum import InnerMomentum
+from nestlearn.memory.inner_momentum import InnerMomentum
 from nestlearn.memory.objectives import Objective, dot_product, l2
 from nestlearn.memory.rules import DeltaGradientDescent, GradientDescent, Rule, State
 from nestlearn.precision import no_autocast

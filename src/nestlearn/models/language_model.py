@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from nestlearn.errors import choice
 from nestlearn.layers.attention import Attention
 from nestlearn.layers.continuum import ContinuumMemory
-from nestlearn.layers.memory import MemoryLayer
+from nestlearn.layers.memory_layer import MemoryLayer
 from nestlearn.layers.self_modifying import SelfModifyingTitans
 from nestlearn.layers.sequence import SequenceLayer
 from nestlearn.memory.rules import State

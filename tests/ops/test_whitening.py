@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from nestlearn.device import meta_stands_for
-from nestlearn.ops.matrix import (
+from nestlearn.ops.whitening import (
     FOUR_STEP_COEFFICIENTS,
     MUON_COEFFICIENTS,
     cholesky_whitener,

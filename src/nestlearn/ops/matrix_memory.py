@@ -32,11 +32,11 @@ import torch
 from torch import Tensor
 
 from nestlearn.memory.associative import AssociativeMemory
+from nestlearn.memory.inner_momentum import InnerMomentum
 from nestlearn.memory.models import Matrix, Parameters
-from nestlearn.memory.momentum import InnerMomentum
 from nestlearn.memory.objectives import L2, DotProduct, Oja
 from nestlearn.memory.rules import DeltaGradientDescent, GradientDescent, Scalar, State
-from nestlearn.ops.blocks import Rows, delta_block, momentum_block, per_row, windows
+from nestlearn.ops.blocks import TokenRows, delta_block, momentum_block, per_row, windows
 from nestlearn.ops.fused import fused_delta_rule, is_fused
 from nestlearn.ops.kernel import BLOCK, delta_kernel, held_blocks, momentum_blocks
 from nestlearn.ops.scan import Read, Sequence, finish, inner_rule, prepare
@@ -155,7 +155,7 @@ def matrix_step(
     return y, _store(memory, start, box)
 
 
-def _rows(memory: AssociativeMemory, tokens: Sequence, key: Tensor, value: Tensor) -> Rows:
+def _rows(memory: AssociativeMemory, tokens: Sequence, key: Tensor, value: Tensor) -> TokenRows:
     """The kernel's rows from keys and values with those of earlier calls in front [*B, window - 1 + T, d]."""
     rule, window, eta = inner_rule(memory), tokens.window, tokens.eta
     regresses, transposed = not isinstance(memory.objective, DotProduct), isinstance(memory.objective, Oja)
@@ -166,7 +166,7 @@ def _rows(memory: AssociativeMemory, tokens: Sequence, key: Tensor, value: Tenso
     key, value = windows(key, window), windows(value, window)
     if getattr(rule, "implicit", False):
         eta = eta / (1 + eta * key.unflatten(-2, (-1, window)).square().sum((-2, -1)))
-    return Rows(
+    return TokenRows(
         key,
         per_row(eta, window).unsqueeze(-1) * value,
         tokens.query,
@@ -200,12 +200,12 @@ def _store(memory: AssociativeMemory, state: Tensor, box: Tensor | None) -> Stat
     return {"model": {"weight": _turn(memory, state)}, "rule": rule}
 
 
-def _suits_fused(memory: AssociativeMemory, rows: Rows) -> bool:
+def _suits_fused(memory: AssociativeMemory, rows: TokenRows) -> bool:
     plain = rows.rows == 1 and not rows.transposed and not memory.model.residual  # type: ignore[attr-defined]
     return plain and rows.erase is not None
 
 
-def _fused(rows: Rows, value: Tensor, state: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _fused(rows: TokenRows, value: Tensor, state: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """All tokens through the kernel of fla-core, which has one leading dimension and half precision."""
     asked: Tensor = rows.query  # type: ignore[assignment]
     key, value, query = (x.reshape(-1, *x.shape[-2:]).to(dtype) for x in (rows.key, value, asked))

@@ -28,8 +28,8 @@ from nestlearn.layers.projections import CausalConvolution, Readout, retention_b
 from nestlearn.layers.rates import averaged, bounded_eta, check_max_eta, erasures
 from nestlearn.layers.sequence import SequenceLayer, check_heads, full, split_heads
 from nestlearn.memory.associative import AssociativeMemory
+from nestlearn.memory.inner_momentum import InnerMomentum
 from nestlearn.memory.models import MLP, Matrix, Model
-from nestlearn.memory.momentum import InnerMomentum
 from nestlearn.memory.objectives import Objective, Oja, dot_product, l2, oja
 from nestlearn.memory.rules import DeltaGradientDescent, GradientDescent, Rule, State
 from nestlearn.ops import has_parallel_form, parallel_scan

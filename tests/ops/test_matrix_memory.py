@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from nestlearn.memory import AssociativeMemory, DeltaGradientDescent, Matrix, dot_product, l2, oja
-from nestlearn.ops import chunk_step, has_parallel_form, linear, parallel_scan, scan
-from nestlearn.ops.linear import has_matrix_form, matrix_scan, matrix_step
+from nestlearn.ops import chunk_step, has_parallel_form, matrix_memory, parallel_scan, scan
+from nestlearn.ops.matrix_memory import has_matrix_form, matrix_scan, matrix_step
 
 OBJECTIVES = {objective.name: objective for objective in (dot_product, l2, oja)}
 FORMS = [
@@ -347,7 +347,7 @@ def fake_fla(**seen: object) -> ModuleType:
 def test_the_kernel_of_fla_is_called_in_its_own_convention(form, monkeypatch):
     """S8, with a module of the same recurrence in its place; the real kernel needs CUDA."""
     monkeypatch.setitem(sys.modules, "fla.ops.gated_delta_rule", fake_fla())
-    monkeypatch.setattr(linear, "is_fused", lambda key: key.dtype == torch.bfloat16)
+    monkeypatch.setattr(matrix_memory, "is_fused", lambda key: key.dtype == torch.bfloat16)
     memory = memory_of(form)
     a = tokens(memory, 9, dtype=torch.bfloat16)
     y, state = matrix_scan(memory, **a)
@@ -359,7 +359,7 @@ def test_the_kernel_of_fla_is_called_in_its_own_convention(form, monkeypatch):
 
 
 def test_the_cpu_never_asks_for_fla():
-    assert not linear.is_fused(torch.zeros(1, dtype=torch.bfloat16))
+    assert not matrix_memory.is_fused(torch.zeros(1, dtype=torch.bfloat16))
 
 
 @pytest.mark.slow

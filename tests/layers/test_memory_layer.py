@@ -9,7 +9,7 @@ from sequences import assert_same, gated_delta_rule, leaves, shaped
 from torch import Tensor
 
 from nestlearn.layers import MemoryLayer
-from nestlearn.layers.memory import RULES
+from nestlearn.layers.memory_layer import RULES
 from nestlearn.layers.rates import bounded_eta, erasures
 from nestlearn.memory import AssociativeMemory, DeltaGradientDescent, GradientDescent, InnerMomentum, Matrix, l2
 from nestlearn.ops import scan

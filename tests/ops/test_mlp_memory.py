@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 
 from nestlearn.memory import MLP, AssociativeMemory, DeltaGradientDescent, dot_product, l2
 from nestlearn.ops import chunk_step, has_parallel_form, parallel_scan, scan
-from nestlearn.ops.mlp import has_mlp_form, mlp_group_step, mlp_scan, mlp_step
+from nestlearn.ops.mlp_memory import has_mlp_form, mlp_group_step, mlp_scan, mlp_step
 
 OBJECTIVES = {"dot_product": dot_product, "l2": l2}
 

@@ -1,7 +1,7 @@
 """MLP memories in parallel within chunks: the dual form (S5, S6, [TTT]).
 
 M(x) = x + W_outer s(W_inner x) / sqrt(hidden). Inside a chunk all gradients are taken at the chunk's start, so both
-layers know at once what every token writes, and each is a matrix memory on the kernel of `nestlearn.ops.linear`:
+layers know at once what every token writes, and each is a matrix memory on the kernel of `nestlearn.ops.matrix_memory`:
 
 ==========  ==============================  ==================================================
 layer       key                             what a token writes
@@ -26,7 +26,7 @@ from nestlearn.memory.associative import AssociativeMemory
 from nestlearn.memory.models import MLP, Parameters
 from nestlearn.memory.objectives import L2, DotProduct
 from nestlearn.memory.rules import DeltaGradientDescent, GradientDescent, Scalar, State
-from nestlearn.ops.blocks import Rows, delta_block, momentum_block, per_row, windows
+from nestlearn.ops.blocks import TokenRows, delta_block, momentum_block, per_row, windows
 from nestlearn.ops.scan import Read, finish, inner_rule, prepare, runs
 from nestlearn.precision import no_autocast
 
@@ -211,7 +211,7 @@ def _weights(state: State, name: str, momentum: Tensor | None) -> list[Tensor]:
     return [weight] if momentum is None else [weight, -state["rule"][name]["model"]["value"]]
 
 
-def _run(block: Rows, start: Sequence[Tensor], read: Read) -> tuple[Tensor | None, list[Tensor]]:
+def _run(block: TokenRows, start: Sequence[Tensor], read: Read) -> tuple[Tensor | None, list[Tensor]]:
     """y, and what `_weights` gave after the block."""
     if len(start) == 1:
         y, after = delta_block(block, start[0], read)
@@ -235,7 +235,7 @@ def _rows(
     alpha: Tensor,
     momentum: Tensor | None,
     window: int,
-) -> Rows:
+) -> TokenRows:
     """What the tokens write into one layer, as rows of the kernel."""
     rule = inner_rule(memory)
     key, error = windows(key, window), windows(error, window)
@@ -243,4 +243,4 @@ def _rows(
         eta = eta / (1 + eta * key.unflatten(-2, (-1, window)).square().sum((-2, -1)))
     write = -per_row(eta, window).unsqueeze(-1) * error
     forget = int(isinstance(rule, DeltaGradientDescent))
-    return Rows(key, write, query, eta, alpha, momentum, window, forget)
+    return TokenRows(key, write, query, eta, alpha, momentum, window, forget)
