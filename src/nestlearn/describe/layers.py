@@ -19,14 +19,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from nestlearn.describe.data import Memory
-from nestlearn.describe.parameters import Piece, count_entries, tensor_bytes
+from nestlearn.describe.parameters import Piece
 from nestlearn.describe.words import model_words, rule_words
 from nestlearn.layers import Attention, ContinuumMemory, MemoryLayer, SelfModifyingTitans
 from nestlearn.layers.banks import MAIN, Bank, MatrixBank, MLPBank
 from nestlearn.memory.associative import AssociativeMemory
 from nestlearn.memory.inner_momentum import InnerMomentum
 from nestlearn.memory.models import Matrix
-from nestlearn.memory.rules import State
+from nestlearn.memory.state import State, count_entries, state_bytes
 
 __all__ = ["ADAPTERS", "PLAIN", "Facts"]
 
@@ -75,7 +75,7 @@ def _memory_layer(layer: MemoryLayer, state: State) -> Facts:
         retention="alpha" if layer.retention else "1",
         query="q",
         count=layer.heads,
-        bytes=tensor_bytes({name: part for name, part in held.items() if name not in ("rule", "time")}),
+        bytes=state_bytes({name: part for name, part in held.items() if name not in ("rule", "time")}),
     )
     return Facts((own, *_momentum(own, memory, held["rule"])), {own.name: "start"}, tuple(pieces))
 
@@ -108,7 +108,7 @@ def _self_modifying(layer: SelfModifyingTitans, state: State) -> Facts:
                 read_by=() if main or name == "q" else names,
                 count=layer.heads,
                 parameters=share(count_entries(held[0])),
-                bytes=share(tensor_bytes(held)),
+                bytes=share(state_bytes(held)),
             )
             found += [own, *_momentum(own, bank.memory, state["banks"][bank_name]["rule"], share)]
     starts = {name: f"banks.{bank_name}.start" for bank_name, bank in banks.items() for name in bank.sizes}
@@ -154,7 +154,7 @@ def _block(name: str, layer: ContinuumMemory, block: Any, held: State) -> list[M
         update="gradient / max(1, sum of eta |h|^2)" if local else "",
         query="k[t]",
         readout=f"w_{name.rpartition('.')[2]} M" if layer.variant == "headwise" else "",
-        bytes=tensor_bytes({part: tensor for part, tensor in held.items() if part not in ("start", "span")}),
+        bytes=state_bytes({part: tensor for part, tensor in held.items() if part not in ("start", "span")}),
         count=1,
     )
     if block.parent is None:
@@ -172,7 +172,7 @@ def _block(name: str, layer: ContinuumMemory, block: Any, held: State) -> list[M
         query="",
         readout="its new start",
         read_by=(name,),
-        bytes=tensor_bytes([held["start"], held["span"]]),
+        bytes=state_bytes([held["start"], held["span"]]),
     )
     return [replace(own, starts_from=(start.name,)), start]
 
@@ -193,8 +193,8 @@ def _attention(layer: Attention, state: State) -> Facts:
         retention="",
         initial="",
         count=layer.heads,
-        bytes=tensor_bytes(state),
-        bytes_per_token=tensor_bytes(one_more),
+        bytes=state_bytes(state),
+        bytes_per_token=state_bytes(one_more),
         max_tokens=layer.max_tokens,
     )
     return Facts((own,))
@@ -231,7 +231,7 @@ def _momentum(
         consulted_by=above.name,
         count=above.count * len(state),
         parameters=share(count_entries(state)),
-        bytes=share(tensor_bytes(state)),
+        bytes=share(state_bytes(state)),
     )
     return (own,)
 

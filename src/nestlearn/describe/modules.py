@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from nestlearn.describe.data import WEIGHTS, Memory, sort_into_levels
-from nestlearn.describe.parameters import Piece, covered, outermost, tensor_bytes
+from nestlearn.describe.parameters import Piece, covered, outermost
 from nestlearn.describe.paths import join, pattern, row_names
 from nestlearn.describe.system import NestedSystem
+from nestlearn.memory.state import state_bytes
 
 if TYPE_CHECKING:
     from nestlearn.describe.tokens import Carried
@@ -119,7 +120,7 @@ def _layer_rows(
             value="-delta",
             count=len(layers),
             parameters=sum(parameter.numel() for parameter in own),
-            bytes=tensor_bytes(own),
+            bytes=state_bytes(own),
         )
         rows.append((row, own))
     return rows
@@ -163,7 +164,7 @@ def _average(module: nn.Module, *, followed: bool) -> Memory:
         home="model",
         count=len(averages),
         parameters=sum(parameter.numel() for parameter in averages),
-        bytes=tensor_bytes(averages),
+        bytes=state_bytes(averages),
     )
 
 
@@ -187,7 +188,7 @@ def _statistics(module: nn.Module) -> Iterator[Memory]:
             initial="1" if value.startswith("variance") else "0",
             count=len(tensors),
             parameters=sum(tensor.numel() for tensor in tensors),
-            bytes=tensor_bytes(tensors),
+            bytes=state_bytes(tensors),
         )
 
 

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from nestlearn.describe.data import WEIGHTS, Memory, inner_name, sort_into_levels
-from nestlearn.describe.parameters import covered, outermost, tensor_bytes, written_parameters
+from nestlearn.describe.parameters import covered, outermost, written_parameters
 from nestlearn.describe.system import NestedSystem
 from nestlearn.describe.words import model_words, number_words, rule_words
 from nestlearn.memory.models import Constant
 from nestlearn.memory.nesting import Consult, Consulted
 from nestlearn.memory.rules import GradientDescent, Rule
+from nestlearn.memory.state import state_bytes
 from nestlearn.optim.lanes import matrix_shape
 from nestlearn.optim.optimizer import Optimizer
 
@@ -104,11 +105,11 @@ def _behind(part: _Part, parameter: Tensor, state: dict[str, Tensor]) -> tuple[l
     for key, tensor in state.items():
         role, own = _locate(key, roles)
         if role is None:
-            rest += tensor_bytes(tensor)
+            rest += state_bytes(tensor)
             continue
         memory = roles[role]
         entries = memory.parameters + (tensor.numel() if own[0] == "model" else 0)
-        roles[role] = replace(memory, parameters=entries, bytes=memory.bytes + tensor_bytes(tensor))
+        roles[role] = replace(memory, parameters=entries, bytes=memory.bytes + state_bytes(tensor))
         if own == ["surprise"]:
             surprises.setdefault(role, []).append(tensor)
     if int(state["step"]) >= part.period:  # before the first write there is none

@@ -8,15 +8,13 @@ import torch
 from torch import Tensor
 
 from nestlearn.describe.data import WEIGHTS, Memory
+from nestlearn.memory.state import state_bytes
 
 __all__ = [
     "Piece",
-    "count_entries",
     "covered",
     "frozen_parameters",
     "outermost",
-    "tensor_bytes",
-    "tensors_in",
     "written_parameters",
 ]
 
@@ -61,29 +59,8 @@ def outermost(parameters: Sequence[Tensor]) -> Memory:
         initial="",
         count=len(parameters),
         parameters=sum(parameter.numel() for parameter in parameters),
-        bytes=tensor_bytes(parameters),
+        bytes=state_bytes(parameters),
     )
-
-
-def tensor_bytes(held: Any) -> int:
-    """Bytes of a tensor, or of all tensors in lists and dictionaries of them."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors_in(held))
-
-
-def count_entries(held: Any) -> int:
-    """Entries of all those tensors."""
-    return sum(tensor.numel() for tensor in tensors_in(held))
-
-
-def tensors_in(held: Any) -> list[Tensor]:
-    """The tensors in something that a state may hold."""
-    if isinstance(held, Tensor):
-        return [held]
-    if isinstance(held, Mapping):
-        return [tensor for item in held.values() for tensor in tensors_in(item)]
-    if isinstance(held, (list, tuple)):
-        return [tensor for item in held for tensor in tensors_in(item)]
-    return []
 
 
 def covered(parameters: Iterable[Tensor]) -> str:

@@ -22,7 +22,8 @@ from nestlearn.memory.associative import AssociativeMemory
 from nestlearn.memory.models import Constant
 from nestlearn.memory.nesting import Consult, Consulted, Scene
 from nestlearn.memory.objectives import dot_product, l2
-from nestlearn.memory.rules import GradientDescent, State
+from nestlearn.memory.rules import GradientDescent
+from nestlearn.memory.state import State
 
 __all__ = ["Learner", "rebuild"]
 

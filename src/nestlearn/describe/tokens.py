@@ -15,10 +15,10 @@ from torch.func import functional_call
 
 from nestlearn.describe.data import Memory
 from nestlearn.describe.layers import ADAPTERS, PLAIN, Facts
-from nestlearn.describe.parameters import Piece, tensor_bytes
+from nestlearn.describe.parameters import Piece
 from nestlearn.describe.paths import join, pattern, row_names
 from nestlearn.layers import SequenceLayer
-from nestlearn.memory.rules import State
+from nestlearn.memory.state import State, flatten, state_bytes
 from nestlearn.models import LanguageModel
 
 __all__ = ["Carried", "look"]
@@ -90,7 +90,7 @@ class _Search:
         for name, child in module.named_children():
             self.visit(join(path, name), child)
         if isinstance(module, LanguageModel):
-            self.bytes += tensor_bytes({name: part for name, part in _state(module).items() if name != "parts"})
+            self.bytes += state_bytes({name: part for name, part in _state(module).items() if name != "parts"})
         elif isinstance(module, SequenceLayer):
             self._read(path, module, self.bytes - before, len(self.layers) > layers)
         elif isinstance(module, nn.RNNBase | nn.RNNCellBase):
@@ -107,7 +107,7 @@ class _Search:
             reason = str(error).partition("\n")[0] or type(error).__name__
             self._unknown(path, layer, f"not known to us, and its state cannot be made without memory ({reason})")
             return
-        rest = tensor_bytes(state) - inside
+        rest = state_bytes(state) - inside
         self.bytes += rest
         if adapter is not None:
             facts = self.layers[path] = adapter(layer, state)
@@ -116,7 +116,7 @@ class _Search:
         elif has_layers and rest:
             self._unknown(path, layer, f"{rest} bytes of its state are not in the layers within it, and not described")
         elif not has_layers and state:
-            self.layers[path] = Facts(tuple(_tensors("", state)))
+            self.layers[path] = Facts(tuple(_tensors(state)))
             self._unknown(
                 path, layer,
                 "not known to us; what is listed are the tensors in its state, how they are written we do not know, "
@@ -165,18 +165,16 @@ def _adapter(layer: SequenceLayer) -> Callable[[Any, State], Facts] | None:
     return None
 
 
-def _tensors(name: str, held: Any) -> Iterator[Memory]:
+def _tensors(state: State) -> Iterator[Memory]:
     """A memory for each tensor of numbers in the state of a layer that we do not know."""
-    if isinstance(held, Mapping):
-        for key, part in held.items():
-            yield from _tensors(join(name, str(key)), part)
-    elif held.is_floating_point():
-        yield replace(
-            PLAIN,
-            name=name,
-            model=UNKNOWN, objective=UNKNOWN, key=UNKNOWN, value=UNKNOWN, rule=UNKNOWN, lr="", retention="",
-            holds=UNKNOWN, initial="", count=1, parameters=held.numel(), bytes=tensor_bytes(held),
-        )  # fmt: skip
+    for name, held in flatten(state).items():
+        if held.is_floating_point():
+            yield replace(
+                PLAIN,
+                name=name,
+                model=UNKNOWN, objective=UNKNOWN, key=UNKNOWN, value=UNKNOWN, rule=UNKNOWN, lr="", retention="",
+                holds=UNKNOWN, initial="", count=1, parameters=held.numel(), bytes=state_bytes(held),
+            )  # fmt: skip
 
 
 def _placed(memory: Memory, name: str, alike: list[Facts], row_of: Mapping[int, str]) -> Memory:

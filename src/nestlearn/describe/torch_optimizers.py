@@ -14,16 +14,10 @@ from torch import Tensor
 
 from nestlearn.describe.data import WEIGHTS, Memory, inner_name, sort_into_levels
 from nestlearn.describe.language import evaluate, names_in, specialise
-from nestlearn.describe.parameters import (
-    count_entries,
-    covered,
-    outermost,
-    tensor_bytes,
-    tensors_in,
-    written_parameters,
-)
+from nestlearn.describe.parameters import covered, outermost, written_parameters
 from nestlearn.describe.recipes import RECIPES, SETTINGS, Box, Recipe
 from nestlearn.describe.system import NestedSystem
+from nestlearn.memory.state import count_entries, leaves, state_bytes
 
 __all__ = ["describe_torch"]
 
@@ -168,14 +162,14 @@ def _system(optimizer: torch.optim.Optimizer, recipe: Recipe, part: _Part) -> Ne
         sizes = [_size(box, parameter, settings[0]) for parameter in parameters]
         held = [optimizer.state[p].get(box.state) if p in optimizer.state else None for p in parameters]
         if recipe.joint and any(item is not None for item in held):
-            sizes = [(count_entries(item), tensor_bytes(item)) for item in held]
-        actual = [tensor_bytes(item) if item is not None else size[1] for item, size in zip(held, sizes, strict=True)]
-        accounted += sum(tensor_bytes(item) for item in held)
+            sizes = [(count_entries(item), state_bytes(item)) for item in held]
+        actual = [state_bytes(item) if item is not None else size[1] for item, size in zip(held, sizes, strict=True)]
+        accounted += sum(state_bytes(item) for item in held)
         found.append(
             replace(memory, count=len(parameters), parameters=sum(size[0] for size in sizes), bytes=sum(actual))
         )
     known = {id(parameter): optimizer.state.get(parameter) for parameter in parameters}
-    bookkeeping = sum(tensor_bytes(state) for state in known.values()) - accounted
+    bookkeeping = sum(state_bytes(state) for state in known.values()) - accounted
     bookkeeping += sum(not state for state in known.values()) * len(part.scalars) * _number_size()
     used = set().union(*(_mentions(text) for text in _texts(found, part.where)))
     return NestedSystem(
@@ -233,8 +227,8 @@ def _unknown(optimizer: torch.optim.Optimizer) -> tuple[NestedSystem, list[Tenso
     bookkeeping = 0
     for state in optimizer.state.values():
         for name, item in state.items():
-            if name == "step" or not tensors_in(item):
-                bookkeeping += tensor_bytes(item)
+            if name == "step" or not leaves(item):
+                bookkeeping += state_bytes(item)
                 continue
             word = str(name)
             before = found.get(name, replace(blank, name=inner_name(word), symbol=word, state=word))
@@ -242,7 +236,7 @@ def _unknown(optimizer: torch.optim.Optimizer) -> tuple[NestedSystem, list[Tenso
                 before,
                 count=before.count + 1,
                 parameters=before.parameters + count_entries(item),
-                bytes=before.bytes + tensor_bytes(item),
+                bytes=before.bytes + state_bytes(item),
             )
     kind = type(optimizer)
     notes = [

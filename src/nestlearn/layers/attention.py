@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from nestlearn.layers.sequence import SequenceLayer, check_heads, full, merge_heads, split_heads
-from nestlearn.memory.rules import State
+from nestlearn.memory.state import State
 
 __all__ = ["Attention"]
 

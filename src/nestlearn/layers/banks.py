@@ -27,7 +27,8 @@ from nestlearn.layers.sequence import full
 from nestlearn.memory.associative import AssociativeMemory
 from nestlearn.memory.models import MLP, Matrix, Parameters
 from nestlearn.memory.objectives import DotProduct, Objective
-from nestlearn.memory.rules import Rule, State
+from nestlearn.memory.rules import Rule
+from nestlearn.memory.state import State
 from nestlearn.ops.matrix_memory import matrix_step
 from nestlearn.ops.mlp_memory import mlp_group_step
 

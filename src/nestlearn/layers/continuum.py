@@ -51,7 +51,8 @@ from nestlearn.errors import choice
 from nestlearn.layers.sequence import SequenceLayer, full
 from nestlearn.memory import MLP, AssociativeMemory, GradientDescent, l2
 from nestlearn.memory.models import Parameters
-from nestlearn.memory.rules import State, apply_update, spread
+from nestlearn.memory.rules import apply_update, spread
+from nestlearn.memory.state import State
 from nestlearn.ops.local_period import local_period
 from nestlearn.ops.scan import runs
 from nestlearn.precision import no_autocast

@@ -31,7 +31,8 @@ from nestlearn.memory.associative import AssociativeMemory
 from nestlearn.memory.inner_momentum import InnerMomentum
 from nestlearn.memory.models import MLP, Matrix, Model
 from nestlearn.memory.objectives import Objective, Oja, dot_product, l2, oja
-from nestlearn.memory.rules import DeltaGradientDescent, GradientDescent, Rule, State
+from nestlearn.memory.rules import DeltaGradientDescent, GradientDescent, Rule
+from nestlearn.memory.state import State
 from nestlearn.ops import has_parallel_form, parallel_scan
 from nestlearn.ops.fused import is_fused
 from nestlearn.precision import no_autocast

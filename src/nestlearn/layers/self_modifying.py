@@ -33,7 +33,8 @@ from nestlearn.layers.rates import bounded_eta, check_max_eta, erasures
 from nestlearn.layers.sequence import SequenceLayer, check_heads, full
 from nestlearn.memory.inner_momentum import InnerMomentum
 from nestlearn.memory.objectives import Objective, dot_product, l2
-from nestlearn.memory.rules import DeltaGradientDescent, GradientDescent, Rule, State
+from nestlearn.memory.rules import DeltaGradientDescent, GradientDescent, Rule
+from nestlearn.memory.state import State
 from nestlearn.precision import no_autocast
 
 __all__ = ["SelfModifyingTitans"]

@@ -24,7 +24,8 @@ from torch import Tensor
 
 from nestlearn.memory.associative import AssociativeMemory
 from nestlearn.memory.models import Parameters
-from nestlearn.memory.rules import Context, Rule, Scalar, State, always
+from nestlearn.memory.rules import Context, Rule, Scalar, always
+from nestlearn.memory.state import State
 from nestlearn.memory.times import Times, happens_at, number_at, numbers_at
 
 __all__ = ["Consult", "Consulted", "Said", "Scene", "the_gradient"]

@@ -11,9 +11,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from nestlearn.memory.rules import State
+from nestlearn.memory.state import State
 
-__all__ = ["Reader", "generate", "read", "state_bytes", "stream"]
+__all__ = ["Reader", "generate", "read", "stream"]
 
 PIECE = 1024  # tokens of a prompt that are read at once, so that a long one needs no more memory than this
 
@@ -115,10 +115,3 @@ def _choose(logits: Tensor, temperature: float, top_k: int | None, generator: to
         least = logits.topk(top_k).values[..., -1:]
         logits = logits.masked_fill(logits < least, float("-inf"))
     return torch.multinomial(logits.softmax(-1), 1, generator=generator).squeeze(-1).to(device)
-
-
-def state_bytes(state: Any) -> int:
-    """Bytes of all tensors in a state."""
-    if isinstance(state, dict):
-        return sum(map(state_bytes, state.values()))
-    return state.numel() * state.element_size()

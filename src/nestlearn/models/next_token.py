@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from nestlearn.layers.continuum import ContinuumMemory
 from nestlearn.layers.sequence import SequenceLayer, full
-from nestlearn.memory.rules import State
+from nestlearn.memory.state import State, mapped
 
 __all__ = ["Parted", "advance_and_learn", "learning_parts"]
 
@@ -81,7 +81,7 @@ def advance_and_learn(
         seen = replay["tokens"]
         if seen.shape[1] == period:
             answered = torch.cat([seen, tokens[:, :1]], 1)
-            _, _, slopes = _read_chunk(model, learning, answered, _detached(replay["parts"]))
+            _, _, slopes = _read_chunk(model, learning, answered, mapped(Tensor.detach, replay["parts"]))
             parts = _written(learning, parts, slopes)
             seen, replay = seen[:, :0], {"tokens": seen[:, :0], "parts": parts}
         piece, rest = tokens[:, : period - seen.shape[1]], tokens[:, period - seen.shape[1] :]
@@ -129,15 +129,9 @@ def _read_chunk(
             name: {number: {key: next(found) for key in block} for number, block in blocks.items()}
             for name, blocks in fast.items()
         }
-    return (logits, after, slopes) if outer else (logits.detach(), _detached(after), slopes)
+    return (logits, after, slopes) if outer else (logits.detach(), mapped(Tensor.detach, after), slopes)
 
 
 def _with_slope(tensor: Tensor, outer: bool) -> Tensor:
     """The tensor under another name: its slope is not to hold what earlier chunks, whose states are read, owe to it."""
     return tensor.view_as(tensor) if outer and tensor.requires_grad else tensor.detach().requires_grad_()
-
-
-def _detached(state: Any) -> Any:
-    if isinstance(state, dict):
-        return {name: _detached(value) for name, value in state.items()}
-    return state.detach()

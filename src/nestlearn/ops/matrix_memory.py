@@ -35,7 +35,8 @@ from nestlearn.memory.associative import AssociativeMemory
 from nestlearn.memory.inner_momentum import InnerMomentum
 from nestlearn.memory.models import Matrix, Parameters
 from nestlearn.memory.objectives import L2, DotProduct, Oja
-from nestlearn.memory.rules import DeltaGradientDescent, GradientDescent, Scalar, State
+from nestlearn.memory.rules import DeltaGradientDescent, GradientDescent, Scalar
+from nestlearn.memory.state import State
 from nestlearn.ops.blocks import TokenRows, delta_block, momentum_block, per_row, windows
 from nestlearn.ops.fused import fused_delta_rule, is_fused
 from nestlearn.ops.kernel import BLOCK, delta_kernel, held_blocks, momentum_blocks

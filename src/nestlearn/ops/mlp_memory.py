@@ -25,7 +25,8 @@ from torch import Tensor
 from nestlearn.memory.associative import AssociativeMemory
 from nestlearn.memory.models import MLP, Parameters
 from nestlearn.memory.objectives import L2, DotProduct
-from nestlearn.memory.rules import DeltaGradientDescent, GradientDescent, Scalar, State
+from nestlearn.memory.rules import DeltaGradientDescent, GradientDescent, Scalar
+from nestlearn.memory.state import State
 from nestlearn.ops.blocks import TokenRows, delta_block, momentum_block, per_row, windows
 from nestlearn.ops.scan import Read, finish, inner_rule, prepare, runs
 from nestlearn.precision import no_autocast

@@ -36,7 +36,8 @@ from nestlearn.memory.associative import AssociativeMemory
 from nestlearn.memory.inner_momentum import InnerMomentum
 from nestlearn.memory.models import Matrix, Parameters
 from nestlearn.memory.objectives import DotProduct
-from nestlearn.memory.rules import Rule, Scalar, State
+from nestlearn.memory.rules import Rule, Scalar
+from nestlearn.memory.state import State
 
 __all__ = ["Read", "Sequence", "finish", "inner_rule", "prepare", "runs", "scan"]
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from nestlearn.memory.rules import Context
-from nestlearn.optim.lanes import Lane, Scalar, as_real, flatten, memory_dtype, remember, step_weights
+from nestlearn.memory.state import flatten
+from nestlearn.optim.lanes import Lane, Scalar, as_real, memory_dtype, remember, step_weights
 from nestlearn.rules import as_rule
 
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from nestlearn.memory.nesting import Consult, Scene
+from nestlearn.memory.state import unflatten
 from nestlearn.optim.checks import one_process
-from nestlearn.optim.lanes import matrix_shape, memory_dtype, unflatten
+from nestlearn.optim.lanes import matrix_shape, memory_dtype
 from nestlearn.rules import Link
 from nestlearn.rules.shape import from_rows
 from nestlearn.targets import GaussNewton, Target

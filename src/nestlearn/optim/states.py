@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from nestlearn.memory.state import flatten
 from nestlearn.optim.checks import describe
-from nestlearn.optim.lanes import as_real, flatten, matrix_shape, memory_dtype
+from nestlearn.optim.lanes import as_real, matrix_shape, memory_dtype
 
 if TYPE_CHECKING:
     from nestlearn.optim.optimizer import Optimizer
