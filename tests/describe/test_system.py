@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import nestlearn as nl
-from nestlearn.describe import Memory, NestedSystem
+from nestlearn.describe import Described, NestedSystem
 from nestlearn.describe.data import sort_into_levels
 from nestlearn.describe.table import readable_bytes
 
@@ -60,21 +60,21 @@ def test_a_dictionary_of_another_shape_is_refused(change):
 
 
 def test_levels_follow_pace_and_need():
-    weights = Memory("weights", home="weights")
-    slow = Memory("slow", consulted_by="weights", period=5)
-    fast = Memory("fast", consulted_by="weights")
-    deeper = Memory("deeper", consulted_by="fast")
-    watcher = Memory("watcher", follows="weights")
+    weights = Described("weights", home="weights")
+    slow = Described("slow", consulted_by="weights", period=5)
+    fast = Described("fast", consulted_by="weights")
+    deeper = Described("deeper", consulted_by="fast")
+    watcher = Described("watcher", follows="weights")
     found = {memory.name: memory.level for memory in sort_into_levels([weights, slow, fast, deeper, watcher])}
     assert found == {"slow": 1, "watcher": 2, "weights": 3, "fast": 4, "deeper": 5}
 
 
 def test_tokens_are_faster_than_steps():
-    weights = Memory("weights", home="weights", period=10)
-    block = Memory("block", unit="token", period=1000)
-    fast = Memory("fast", unit="token")
-    generator = Memory("generator", unit="token", consulted_by="fast", fresh=False)  # asked before all writes
-    box = Memory("box", unit="token", consulted_by="fast")
+    weights = Described("weights", home="weights", period=10)
+    block = Described("block", unit="token", period=1000)
+    fast = Described("fast", unit="token")
+    generator = Described("generator", unit="token", consulted_by="fast", fresh=False)  # asked before all writes
+    box = Described("box", unit="token", consulted_by="fast")
     found = {memory.name: memory.level for memory in sort_into_levels([box, generator, fast, block, weights])}
     assert found == {"weights": 1, "block": 2, "fast": 3, "generator": 3, "box": 4}
 
@@ -90,12 +90,12 @@ def test_descriptions_from_before_tokens_are_read():
 
 
 def test_a_layer_may_have_the_name_of_a_memory():
-    layers = [Memory("momentum", home="weights"), Memory("momentum", consulted_by="weights")]
+    layers = [Described("momentum", home="weights"), Described("momentum", consulted_by="weights")]
     assert [memory.level for memory in sort_into_levels(layers)] == [1, 2]
 
 
 def test_all_layers_share_the_level_of_the_weights():
-    layers = [Memory("a", home="weights"), Memory("b", home="weights"), Memory("box", consulted_by="weights")]
+    layers = [Described("a", home="weights"), Described("b", home="weights"), Described("box", consulted_by="weights")]
     assert [memory.level for memory in sort_into_levels(layers)] == [1, 1, 2]
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import nestlearn as nl
-from nestlearn.describe import Memory, NestedSystem
+from nestlearn.describe import Described, NestedSystem
 from nestlearn.layers import Attention, ContinuumMemory, MemoryLayer, SelfModifyingTitans, SequenceLayer
 from nestlearn.models import LanguageModel, state_bytes
 
@@ -58,7 +58,7 @@ class Own(nn.Module):
 EVERYTHING = {**LAYERS, **MODELS, "own": Own}
 
 
-def of(system: NestedSystem) -> dict[str, Memory]:
+def of(system: NestedSystem) -> dict[str, Described]:
     return {memory.name: memory for memory in system.memories if memory.unit == "token"}
 
 

@@ -10,9 +10,10 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from typing import Any, Self
 
+from nestlearn.memory.described import Described
 from nestlearn.memory.levels import levels
 
-__all__ = ["UNITS", "WEIGHTS", "Data", "Level", "Memory", "inner_name", "sort_into_levels"]
+__all__ = ["UNITS", "WEIGHTS", "Data", "Level", "inner_name", "sort_into_levels"]
 
 WEIGHTS = "weights"
 """The name of the outermost memory, and what ``consulted_by`` says of the memories behind its rule."""
@@ -22,82 +23,12 @@ UNITS = ("step", "token")
 
 
 @dataclass(frozen=True)
-class Memory:
-    """One memory in words, numbers and expressions.
-
-    Attributes:
-        name: what it is called; the memories of one role in many parameters are one entry.
-        symbol: what expressions call it.
-        level: its place in the order of frequencies, 1 being the slowest (M4).
-        period: it is written every so many optimizer steps or tokens.
-        unit: "step" or "token", what the period is counted in.
-        chunk: tokens whose gradients are taken at one state, the first one's (S6); what they write comes at once.
-        model: what holds the map: "box", "MLP 64-32-64", "Linear 64 -> 10".
-        objective: what a good answer is, by the name of the core's objective.
-        key, value: what it is shown; a box has no key.
-        rule: what writes it.
-        lr, retention: numbers of the rule, as expressions: theta <- retention theta - lr update (M3).
-        update: the rule's update where it is not the gradient of the objective.
-        query: what it is asked; empty if it is asked the key it was just shown.
-        readout: what is made of its answer M; empty if nothing.
-        fresh: it is read after its write of the same step or token, not before.
-        consulted_by: the memory whose rule asks it, empty for the outermost ones. "weights" stands for all weights.
-        read_by: the memories whose writes depend on its answer, where these are several; it may be one of them (S4).
-        starts_from: the memories that hold its learned start, written by slower levels (M5).
-        follows: the memory whose new state it is shown in the same step, for one that looks on and is not consulted.
-        home: "weights", "optimizer" (state of the optimizer), "model" (state of the model, such as running means) or
-            "sequence" (state that belongs to one sequence of tokens).
-        holds: one value an "entry", "row" or "column" of a parameter, one "number" a parameter, a "history", a "map".
-        initial: what a box holds before the first write.
-        state: the name of its tensor in the state of a torch optimizer.
-        count: how many there are: one for every parameter it serves, and more for memories that write memories.
-        parameters: entries of all of them together.
-        bytes: bytes of all of them together, in the optimizer's or the model's state, or in that of one sequence.
-        bytes_per_token: bytes that every token adds to them, for memories that grow.
-        max_tokens: how many tokens such a memory holds at most.
-        surprise: its objective before the latest write, averaged; None where nobody measures it.
-    """
-
-    name: str
-    symbol: str = ""
-    level: int = 0
-    period: int = 1
-    unit: str = "step"
-    chunk: int = 1
-    model: str = "box"
-    objective: str = "l2"
-    key: str = "none"
-    value: str = "u"
-    rule: str = "gradient descent"
-    lr: str = "1"
-    retention: str = "1"
-    update: str = ""
-    query: str = ""
-    readout: str = ""
-    fresh: bool = True
-    consulted_by: str = ""
-    read_by: tuple[str, ...] = ()
-    starts_from: tuple[str, ...] = ()
-    follows: str = ""
-    home: str = "optimizer"
-    holds: str = "entry"
-    initial: str = "0"
-    state: str = ""
-    count: int = 0
-    parameters: int = 0
-    bytes: int = 0
-    bytes_per_token: int = 0
-    max_tokens: int = 0
-    surprise: float | None = None
-
-
-@dataclass(frozen=True)
 class Level:
     """Memories of which neither is faster: one pace, and none that needs another at the same time (M4)."""
 
     number: int
     period: int
-    memories: tuple[Memory, ...]
+    memories: tuple[Described, ...]
     unit: str = "step"
 
 
@@ -119,7 +50,7 @@ class Data:
     """
 
     name: str
-    memories: tuple[Memory, ...]
+    memories: tuple[Described, ...]
     known: bool = True
     notes: tuple[str, ...] = ()
     settings: tuple[Mapping[str, Any], ...] = ()
@@ -182,9 +113,9 @@ class Data:
         """
         _check_keys(cls, data)
         for memory in data["memories"]:
-            _check_keys(Memory, memory)
+            _check_keys(Described, memory)
         tuples = {
-            "memories": tuple(Memory(**{**memory, **_tuples(memory)}) for memory in data["memories"]),
+            "memories": tuple(Described(**{**memory, **_tuples(memory)}) for memory in data["memories"]),
             "notes": tuple(data.get("notes", ())),
             "settings": tuple(dict(settings) for settings in data.get("settings", ())),
             "others": tuple(cls.from_dict(other) for other in data.get("others", ())),
@@ -195,7 +126,7 @@ class Data:
         """``to_dict`` as text."""
         return json.dumps(self.to_dict(), indent=indent)
 
-    def _all(self) -> Iterator[Memory]:
+    def _all(self) -> Iterator[Described]:
         return (memory for system in self.everything for memory in system.memories)
 
 
@@ -204,14 +135,14 @@ def inner_name(name: str) -> str:
     return f"past_{name}" if name == WEIGHTS else name
 
 
-def sort_into_levels(memories: Collection[Memory]) -> tuple[Memory, ...]:
+def sort_into_levels(memories: Collection[Described]) -> tuple[Described, ...]:
     """Number the memories by level (M4) and sort them, slowest first: all that count steps, then all that count tokens.
 
     A rule needs the memories it consults at the time of its write, and a memory that looks on needs what it looks at.
     What tokens ask before its write, as in S4, they do not need at that time. All weights of one system count as one
     memory, "weights".
     """
-    numbered: list[Memory] = []
+    numbered: list[Described] = []
     for unit in UNITS:
         paced = [memory for memory in memories if memory.unit == unit]
         slower = max((memory.level for memory in numbered), default=0)
@@ -219,10 +150,10 @@ def sort_into_levels(memories: Collection[Memory]) -> tuple[Memory, ...]:
     return tuple(sorted(numbered, key=lambda memory: memory.level))
 
 
-def _places(memories: Collection[Memory]) -> list[int]:
+def _places(memories: Collection[Described]) -> list[int]:
     """The level of each of these memories among them, from 1."""
 
-    def name(memory: Memory) -> str:
+    def name(memory: Described) -> str:
         return WEIGHTS if memory.home == "weights" else memory.name
 
     periods = {name(memory): memory.period for memory in memories}

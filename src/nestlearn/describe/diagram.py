@@ -9,7 +9,7 @@ on light and on dark paper, and a page may set ``--nest-1`` to ``--nest-6`` to u
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from nestlearn.describe.data import WEIGHTS, Data, Memory
+from nestlearn.describe.data import WEIGHTS, Data
 from nestlearn.describe.pen import Pen
 from nestlearn.describe.table import (
     answer,
@@ -26,6 +26,7 @@ from nestlearn.describe.table import (
     tokens,
     written,
 )
+from nestlearn.memory.described import Described
 
 __all__ = ["draw"]
 
@@ -118,7 +119,7 @@ def _carried(pen: Pen, system: Data, y: float) -> float:
 
 
 def _nested(
-    pen: Pen, members: Sequence[Memory], system: Data, x: float, y: float, width: float, least: float = 0
+    pen: Pen, members: Sequence[Described], system: Data, x: float, y: float, width: float, least: float = 0
 ) -> float:
     """Draw one memory (or all weights) with what its rule consults, at least so high; returns the height."""
     memory, start, top = members[0], len(pen.parts), y
@@ -140,7 +141,7 @@ def _nested(
     return height
 
 
-def _heading(pen: Pen, members: Sequence[Memory], x: float, y: float, room: float, colour: str) -> float:
+def _heading(pen: Pen, members: Sequence[Described], x: float, y: float, room: float, colour: str) -> float:
     memory = members[0]
     own = memory.name.rpartition(".")[2] if memory.consulted_by else memory.name
     own = WEIGHTS if memory.home == "weights" else own
@@ -168,7 +169,7 @@ def _heading(pen: Pen, members: Sequence[Memory], x: float, y: float, room: floa
 
 
 def _facts(
-    pen: Pen, memory: Memory, above: Memory | None, x: float, y: float, room: float, *, with_rule: bool
+    pen: Pen, memory: Described, above: Described | None, x: float, y: float, room: float, *, with_rule: bool
 ) -> float:
     """What a memory is shown, how it is judged, and, unless a rule with memories follows, how it is written."""
     facts = [("shown", shown(memory)), ("objective", memory.objective)]
@@ -185,7 +186,7 @@ def _facts(
     return y
 
 
-def _by_tokens(memory: Memory, above: Memory | None) -> list[tuple[str, str]]:
+def _by_tokens(memory: Described, above: Described | None) -> list[tuple[str, str]]:
     """Where a memory of a sequence starts and how long its chunks are, if the memory that asks it has not said so, what
     it is asked and who reads the answer.
     """
@@ -200,7 +201,7 @@ def _typeset(words: str) -> str:
     return words.replace("<-", "←").replace("->", "→")
 
 
-def _rule(pen: Pen, memory: Memory, where: Mapping[str, str], x: float, y: float, room: float, colour: str) -> float:
+def _rule(pen: Pen, memory: Described, where: Mapping[str, str], x: float, y: float, room: float, colour: str) -> float:
     """The band with the rule that reads the memories below it, and the definitions that it uses."""
     start, top = len(pen.parts), y
     bottom = pen.paragraph(x + 8, y + 16, _typeset(written(memory)), room - 16, size=11.5, code=True)
@@ -210,7 +211,7 @@ def _rule(pen: Pen, memory: Memory, where: Mapping[str, str], x: float, y: float
     return bottom - 4
 
 
-def _inside(pen: Pen, inside: Sequence[Memory], system: Data, x: float, y: float, room: float, colour: str) -> float:
+def _inside(pen: Pen, inside: Sequence[Described], system: Data, x: float, y: float, room: float, colour: str) -> float:
     """The consulted memories in rows, and the lines from them to the rule at y."""
     rail = x + 6
     left, width = x + RAIL, room - RAIL
@@ -227,7 +228,7 @@ def _inside(pen: Pen, inside: Sequence[Memory], system: Data, x: float, y: float
     return y
 
 
-def _row(pen: Pen, row: Sequence[Memory], system: Data, x: float, top: float, width: float) -> float:
+def _row(pen: Pen, row: Sequence[Described], system: Data, x: float, top: float, width: float) -> float:
     """Memories side by side; returns where they end."""
     share = (width - GAP * (len(row) - 1)) / len(row)
     # Neighbours are made equally high. They consult nothing, so measuring them beforehand is no second recursion.
@@ -238,9 +239,9 @@ def _row(pen: Pen, row: Sequence[Memory], system: Data, x: float, top: float, wi
     )
 
 
-def _rows(inside: Sequence[Memory], asked: set[str]) -> list[list[Memory]]:
+def _rows(inside: Sequence[Described], asked: set[str]) -> list[list[Described]]:
     """Two memories a row where they share a level and consult nothing; a memory with memories has a row of its own."""
-    rows: list[list[Memory]] = []
+    rows: list[list[Described]] = []
     for memory in inside:
         (neighbour,) = rows[-1] if rows and len(rows[-1]) == 1 else (None,)
         if neighbour and neighbour.level == memory.level and not {neighbour.name, memory.name} & asked:

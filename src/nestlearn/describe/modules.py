@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from nestlearn.describe.data import WEIGHTS, Memory, sort_into_levels
-from nestlearn.describe.parameters import Piece, covered, outermost
+from nestlearn.describe.data import WEIGHTS, sort_into_levels
+from nestlearn.describe.parameters import covered, outermost
 from nestlearn.describe.paths import join, pattern, row_names
 from nestlearn.describe.system import NestedSystem
+from nestlearn.layers.facts import Piece
+from nestlearn.memory.described import Described
 from nestlearn.memory.state import state_bytes
 
 if TYPE_CHECKING:
@@ -74,8 +76,8 @@ def _look(module: nn.Module) -> Carried:
 
 
 def _outside(
-    parameters: Iterable[Tensor], row_of: Mapping[int, str], weights: Memory, *, named: bool
-) -> Iterator[Memory]:
+    parameters: Iterable[Tensor], row_of: Mapping[int, str], weights: Described, *, named: bool
+) -> Iterator[Described]:
     """A row for the parameters that no row of layers has."""
     outside = [parameter for parameter in parameters if id(parameter) not in row_of]
     if outside:
@@ -100,8 +102,8 @@ class _Layer:
 
 
 def _layer_rows(
-    module: nn.Module, carried: Carried, parameters: Iterable[Tensor], weights: Memory
-) -> list[tuple[Memory, list[Tensor]]]:
+    module: nn.Module, carried: Carried, parameters: Iterable[Tensor], weights: Described
+) -> list[tuple[Described, list[Tensor]]]:
     """A row for each kind of layer that has some of the parameters, and those that it has."""
     chosen = {id(parameter) for parameter in parameters}
     kinds: dict[tuple[str, str], list[_Layer]] = {}
@@ -151,11 +153,11 @@ def _kind(layer: nn.Module, parameters: dict[str, Tensor]) -> str:
     return f"{type(layer).__name__} {' x '.join(map(str, shape))}".strip()
 
 
-def _average(module: nn.Module, *, followed: bool) -> Memory:
+def _average(module: nn.Module, *, followed: bool) -> Described:
     """The averages of an ``AveragedModel``, a box that follows the weights of another model."""
     averages = list(module.parameters())
     plain = getattr(module, "avg_fn", None) is None and getattr(module, "multi_avg_fn", None) is None
-    return Memory(
+    return Described(
         "average_weights",
         symbol="A",
         value="W, at each update_parameters",
@@ -168,7 +170,7 @@ def _average(module: nn.Module, *, followed: bool) -> Memory:
     )
 
 
-def _statistics(module: nn.Module) -> Iterator[Memory]:
+def _statistics(module: nn.Module) -> Iterator[Described]:
     """Running statistics, which a training forward writes and nobody reads before evaluation."""
     found: dict[tuple[str, str, str], list[Tensor]] = {}
     for path, layer in module.named_modules():
@@ -179,7 +181,7 @@ def _statistics(module: nn.Module) -> Iterator[Memory]:
                 rate = "1 / batches" if momentum is None else f"{momentum:g}"
                 found.setdefault((pattern(join(path, buffer)), value, rate), []).append(held)
     for (name, value, rate), tensors in found.items():
-        yield Memory(
+        yield Described(
             name,
             value=value,
             lr=rate,

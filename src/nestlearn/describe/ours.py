@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nestlearn.describe.data import WEIGHTS, Memory, inner_name, sort_into_levels
+from nestlearn.describe.data import WEIGHTS, inner_name, sort_into_levels
 from nestlearn.describe.parameters import covered, outermost, written_parameters
 from nestlearn.describe.system import NestedSystem
-from nestlearn.describe.words import model_words, number_words, rule_words
+from nestlearn.memory.described import Described, model_words, number_words, rule_words
 from nestlearn.memory.models import Constant
 from nestlearn.memory.nesting import Consult, Consulted
 from nestlearn.memory.rules import GradientDescent, Rule
@@ -66,9 +66,9 @@ class _Part:
 
 def _system(optimizer: Optimizer, part: _Part) -> NestedSystem:
     parameters = [parameter for parameter, _ in part.members]
-    found: dict[str, list[Memory]] = {}
+    found: dict[str, list[Described]] = {}
     bookkeeping = 0
-    fresh: dict[Any, tuple[list[Memory], int]] = {}
+    fresh: dict[Any, tuple[list[Described], int]] = {}
     for parameter, group in part.members:
         state, alike = optimizer.state.get(parameter), (parameter.shape, parameter.dtype)
         if state:
@@ -93,10 +93,10 @@ def _system(optimizer: Optimizer, part: _Part) -> NestedSystem:
     )
 
 
-def _behind(part: _Part, parameter: Tensor, state: dict[str, Tensor]) -> tuple[list[Memory], int]:
+def _behind(part: _Part, parameter: Tensor, state: dict[str, Tensor]) -> tuple[list[Described], int]:
     """The memories behind the rule of one parameter, measured in its state, and the bytes there that are no memory."""
     shape = parameter.shape if part.flat else torch.Size(matrix_shape(parameter))
-    roles: dict[str, Memory] = {}
+    roles: dict[str, Described] = {}
     for memory in _consulted(part.rule, shape, WEIGHTS, part.period):
         count = roles[memory.name].count if memory.name in roles else 0
         roles[memory.name] = replace(memory, count=count + 1)
@@ -118,7 +118,7 @@ def _behind(part: _Part, parameter: Tensor, state: dict[str, Tensor]) -> tuple[l
     return list(roles.values()), rest
 
 
-def _consulted(rule: Rule, shape: torch.Size, above: str, period: int) -> Iterator[Memory]:
+def _consulted(rule: Rule, shape: torch.Size, above: str, period: int) -> Iterator[Described]:
     """The memories that a rule consults for a tensor of this shape, each followed by those that its own rule consults.
 
     A memory that is written by memories has one set of them for each of its parameters (O6).
@@ -133,7 +133,7 @@ def _consulted(rule: Rule, shape: torch.Size, above: str, period: int) -> Iterat
             yield from _consulted(member.memory.rule, tensor.shape, memory.name, memory.period)
 
 
-def _locate(key: str, roles: Mapping[str, Memory]) -> tuple[str | None, list[str]]:
+def _locate(key: str, roles: Mapping[str, Described]) -> tuple[str | None, list[str]]:
     """The role that a key of a state belongs to, None for the adapter's own, and what is left of the key.
 
     "momentum.rule.outer.momentum.model.inner" is the inner matrix of the memory that writes the outer matrix of the
@@ -159,7 +159,7 @@ def _mean(tensors: list[Tensor]) -> float | None:
     return torch.stack(known).mean().item() if known else None
 
 
-def _together(alike: list[Memory]) -> Memory:
+def _together(alike: list[Described]) -> Described:
     """The memories of one role in many parameters as one."""
     models = list(dict.fromkeys(memory.model for memory in alike))
     surprises = [memory.surprise for memory in alike if memory.surprise is not None]
@@ -173,7 +173,7 @@ def _together(alike: list[Memory]) -> Memory:
     )
 
 
-def _weights(part: _Part) -> Memory:
+def _weights(part: _Part) -> Described:
     return replace(
         outermost([parameter for parameter, _ in part.members]),
         period=part.period,
@@ -194,11 +194,11 @@ def _gradient(part: _Part) -> str:
     return sign if part.period == 1 else f"the sum of {sign} over {part.period} steps"
 
 
-def _memory(member: Consulted, above: str, period: int) -> Memory:
+def _memory(member: Consulted, above: str, period: int) -> Described:
     memory = member.memory
     # A box ignores its key, unless its rule reads it.
     ignores = isinstance(memory.model, Constant) and isinstance(memory.rule, (GradientDescent, Consult))
-    return Memory(
+    return Described(
         _join(above, member.name),
         symbol=member.name,
         period=period * max(member.every, memory.period),

@@ -1,37 +1,21 @@
 """What every description says of parameters and of tensors in a state: which of them count, how many, how large."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from nestlearn.describe.data import WEIGHTS, Memory
+from nestlearn.describe.data import WEIGHTS
+from nestlearn.memory.described import Described
 from nestlearn.memory.state import state_bytes
 
 __all__ = [
-    "Piece",
     "covered",
     "frozen_parameters",
     "outermost",
     "written_parameters",
 ]
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Parameters of a layer that are for one thing.
-
-    Attributes:
-        name: their path in the layer.
-        words: what they are.
-        parameters: by the names that they have there.
-    """
-
-    name: str
-    words: str
-    parameters: Mapping[str, Tensor]
 
 
 def written_parameters(optimizer: torch.optim.Optimizer, group: Mapping[str, Any]) -> list[Tensor]:
@@ -45,9 +29,9 @@ def frozen_parameters(optimizer: torch.optim.Optimizer, group: Mapping[str, Any]
     return [parameter for parameter in group["params"] if id(parameter) not in written]
 
 
-def outermost(parameters: Sequence[Tensor]) -> Memory:
+def outermost(parameters: Sequence[Tensor]) -> Described:
     """The weights, the memory that all others serve, before anything is said of their rule."""
-    return Memory(
+    return Described(
         WEIGHTS,
         symbol="W",
         model="the model's parameters",

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nestlearn.describe.data import Memory
 from nestlearn.describe.language import evaluate, names_in
 from nestlearn.describe.system import NestedSystem
 from nestlearn.memory.associative import AssociativeMemory
+from nestlearn.memory.described import Described
 from nestlearn.memory.models import Constant
 from nestlearn.memory.nesting import Consult, Consulted, Scene
 from nestlearn.memory.objectives import dot_product, l2
@@ -101,7 +101,7 @@ def rebuild(system: NestedSystem, group: int = 0) -> Learner:
     )
 
 
-def _checked(system: NestedSystem, group: int) -> Memory:
+def _checked(system: NestedSystem, group: int) -> Described:
     """The weights of a system that is made of boxes and expressions alone; an error for any other."""
     try:
         if not system.known:
@@ -126,11 +126,11 @@ def _checked(system: NestedSystem, group: int) -> Memory:
     return outer[0]
 
 
-def _check_memory(memory: Memory) -> None:
+def _check_memory(memory: Described) -> None:
     """Raise ValueError for a memory that is no box under gradient descent, read as it is."""
     if memory.home == "weights":
         return
-    plain = Memory(memory.name)
+    plain = Described(memory.name)
     for item in ("model", "key", "rule", "update", "query", "readout", "period"):
         if getattr(memory, item) != getattr(plain, item):
             raise ValueError(f"the {item} of {memory.name!r} is {getattr(memory, item)!r}")
@@ -138,7 +138,7 @@ def _check_memory(memory: Memory) -> None:
         raise ValueError(f"{memory.name!r} has the objective {memory.objective!r} and belongs to the {memory.home}")
 
 
-def _expressions(memory: Memory) -> tuple[str, ...]:
+def _expressions(memory: Described) -> tuple[str, ...]:
     own = (memory.update or "u",) if memory.home == "weights" else (memory.value, memory.initial)
     return (*own, memory.lr, memory.retention)
 
@@ -193,7 +193,7 @@ class _Member(Consulted):
     holds: str = "entry"
 
     @classmethod
-    def of(cls, memory: Memory, names: _Names) -> "_Member":
+    def of(cls, memory: Described, names: _Names) -> "_Member":
         return cls(
             memory.name,
             AssociativeMemory(Constant(), OBJECTIVES[memory.objective], GradientDescent()),

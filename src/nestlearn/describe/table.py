@@ -6,7 +6,8 @@ from itertools import zip_longest
 from types import MappingProxyType
 from typing import Any
 
-from nestlearn.describe.data import Data, Memory
+from nestlearn.describe.data import Data
+from nestlearn.memory.described import Described
 
 __all__ = [
     "answer",
@@ -57,7 +58,7 @@ def apart(part: Data, system: Data) -> str:
     return f"Apart from these, {part.covers}{'' if part.name == system.name else f', with {part.name}'}"
 
 
-def every(memory: Memory) -> str:
+def every(memory: Described) -> str:
     """A pace in words: 'every step', 'every 64 tokens'."""
     return f"every {memory.unit}" if memory.period == 1 else f"every {memory.period} {memory.unit}s"
 
@@ -73,7 +74,7 @@ def _of_a_sequence(system: Data) -> str:
     return f", and {words} for each sequence" if words else ""
 
 
-def tokens(system: Data) -> list[Memory]:
+def tokens(system: Data) -> list[Described]:
     """The memories that tokens write."""
     return [memory for memory in system.memories if memory.unit == "token"]
 
@@ -87,14 +88,14 @@ def readable_bytes(count: float) -> str:
     raise AssertionError("the last unit returns")
 
 
-def size(memory: Memory) -> str:
+def size(memory: Described) -> str:
     """'16.0 KiB', or '512 B a token' of a memory that grows."""
     return (
         f"{readable_bytes(memory.bytes_per_token)} a token" if memory.bytes_per_token else readable_bytes(memory.bytes)
     )
 
 
-def written(memory: Memory) -> str:
+def written(memory: Described) -> str:
     """How a memory is written, in a line: the rule, its rate and what it keeps, the read-out."""
     words = [memory.rule]
     if memory.home == "weights" and memory.lr:
@@ -121,7 +122,7 @@ def written(memory: Memory) -> str:
     return ", ".join(words)
 
 
-def shown(memory: Memory) -> str:
+def shown(memory: Described) -> str:
     """The pair that a memory is shown; a box has no key."""
     return memory.value if memory.key == "none" else f"{memory.key} -> {memory.value}"
 
@@ -147,7 +148,7 @@ def _sizes(system: Data) -> str:
 
 
 def _rules(system: Data) -> str:
-    rows: dict[tuple[str, ...], list[Memory]] = {}
+    rows: dict[tuple[str, ...], list[Described]] = {}
     for memory in system.memories:
         # All layers of a system follow one rule, and so do many memories of one sequence layer.
         where = "" if memory.home == "weights" else _home(memory) if memory.unit == "token" else memory.name
@@ -160,7 +161,7 @@ def _rules(system: Data) -> str:
     return _aligned(table, caps={0: 42, 1: 38})
 
 
-def _home(memory: Memory) -> str:
+def _home(memory: Described) -> str:
     """What the names of all memories of one sequence layer begin with."""
     return (memory.consulted_by or memory.name).rpartition(".")[0]
 
@@ -181,7 +182,7 @@ def _by_tokens(system: Data) -> str:
     return f"{_aligned(rows, right=[2], gives=1)}\n\n{_wrap(_legend(tokens(system)))}"
 
 
-def _legend(memories: Sequence[Memory]) -> str:
+def _legend(memories: Sequence[Described]) -> str:
     """The words that these memories use, explained."""
     words = ["x is what a layer is given, and k, v, q, eta, alpha and theta are what it makes of a token"]
     if any("M(v)" in memory.value for memory in memories):
@@ -194,7 +195,7 @@ def _legend(memories: Sequence[Memory]) -> str:
     return f"By tokens: {'. '.join(words)}."
 
 
-def began(memory: Memory) -> str:
+def began(memory: Described) -> str:
     """What a memory of a sequence holds before the first token."""
     if memory.max_tokens:
         most = readable_bytes(memory.bytes_per_token * memory.max_tokens)
@@ -202,12 +203,12 @@ def began(memory: Memory) -> str:
     return ", ".join(memory.starts_from) or memory.initial or UNSAID
 
 
-def answer(memory: Memory) -> str:
+def answer(memory: Described) -> str:
     """What a memory of a sequence answers: y where the layer makes its own answer of it."""
     return memory.readout or ((memory.symbol or "M") if memory.consulted_by else "y")
 
 
-def readers(memory: Memory) -> str:
+def readers(memory: Described) -> str:
     """Whose writes depend on its answer, in the words of their layer."""
     names = memory.read_by or ((memory.consulted_by,) if memory.consulted_by else ())
     return ", ".join(map(short, names)) or "the layer"
@@ -230,7 +231,7 @@ def _definitions(system: Data) -> list[str]:
     return lines
 
 
-def _name(memory: Memory) -> str:
+def _name(memory: Described) -> str:
     own = memory.name.rpartition(".")[2]
     return memory.name if memory.symbol in ("", own) else f"{memory.name} ({memory.symbol})"
 

@@ -4,7 +4,7 @@ The state is made on the meta device, with stand-ins for the parameters, so that
 without its memory. Layers of one kind are one row, as in `nestlearn.describe.modules`.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from inspect import getattr_static
 from typing import Any
@@ -13,11 +13,10 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from nestlearn.describe.data import Memory
-from nestlearn.describe.layers import ADAPTERS, PLAIN, Facts
-from nestlearn.describe.parameters import Piece
 from nestlearn.describe.paths import join, pattern, row_names
 from nestlearn.layers import SequenceLayer
+from nestlearn.layers.facts import PLAIN, Facts, Piece
+from nestlearn.memory.described import Described
 from nestlearn.memory.state import State, flatten, state_bytes
 from nestlearn.models import LanguageModel
 
@@ -46,7 +45,7 @@ class Carried:
         """The parameters of a module by what they are for, if it is a sequence layer that we know."""
         return self.layers[path].pieces if path in self.layers else ()
 
-    def memories(self, row_of: Mapping[int, str]) -> list[Memory]:
+    def memories(self, row_of: Mapping[int, str]) -> list[Described]:
         """All memories; ``row_of`` has the name of the weights that hold a parameter, by its id."""
         kinds: dict[Any, dict[str, Facts]] = {}
         for path, facts in self.layers.items():
@@ -98,19 +97,20 @@ class _Search:
 
     def _read(self, path: str, layer: SequenceLayer, inside: int, has_layers: bool) -> None:
         """Facts of one layer, of whose state layers within it have had ``inside`` bytes."""
-        adapter = _adapter(layer)
+        speaks = _speaks(layer)
         try:
             state = _state(layer)
         except (RuntimeError, NotImplementedError) as error:
-            if adapter is not None:
+            if speaks:
                 raise
             reason = str(error).partition("\n")[0] or type(error).__name__
             self._unknown(path, layer, f"not known to us, and its state cannot be made without memory ({reason})")
             return
         rest = state_bytes(state) - inside
         self.bytes += rest
-        if adapter is not None:
-            facts = self.layers[path] = adapter(layer, state)
+        facts = layer.facts(state) if speaks else None
+        if facts is not None:
+            self.layers[path] = facts
             if facts.frozen:
                 self._remark(path, layer, f"{facts.frozen}, so nothing is written in context")
         elif has_layers and rest:
@@ -152,20 +152,20 @@ def _state(owner: nn.Module) -> State:
     return state
 
 
-def _adapter(layer: SequenceLayer) -> Callable[[Any, State], Facts] | None:
-    """How to read a layer: as its class, or as the class of ours whose ways a subclass has left alone."""
+def _speaks(layer: SequenceLayer) -> bool:
+    """Whether a layer says what it holds, and it is still true: a subclass has left the ways of the class that says it
+    alone.
+    """
     kind = type(layer)
-    for base in kind.__mro__:
-        if base in ADAPTERS:
-            own = {**vars(SequenceLayer), **vars(base)}
-            ways = [name for name, item in own.items() if callable(item) or isinstance(item, property)]
-            ways = [name for name in ways if not name.startswith("__") and name != "extra_repr"]
-            same = all(getattr_static(kind, name) is getattr_static(base, name) for name in ways)
-            return ADAPTERS[base] if same else None
-    return None
+    teller = next(base for base in kind.__mro__ if "facts" in vars(base))
+    above = [base for base in teller.__mro__ if issubclass(base, SequenceLayer)]
+    own = [(name, item) for base in above for name, item in vars(base).items() if not name.startswith("__")]
+    ways = {name for name, item in own if callable(item) or isinstance(item, property)} - {"extra_repr"}
+    same = all(getattr_static(kind, name) is getattr_static(teller, name) for name in ways)
+    return same and teller is not SequenceLayer
 
 
-def _tensors(state: State) -> Iterator[Memory]:
+def _tensors(state: State) -> Iterator[Described]:
     """A memory for each tensor of numbers in the state of a layer that we do not know."""
     for name, held in flatten(state).items():
         if held.is_floating_point():
@@ -177,7 +177,7 @@ def _tensors(state: State) -> Iterator[Memory]:
             )  # fmt: skip
 
 
-def _placed(memory: Memory, name: str, alike: list[Facts], row_of: Mapping[int, str]) -> Memory:
+def _placed(memory: Described, name: str, alike: list[Facts], row_of: Mapping[int, str]) -> Described:
     """A memory of layers that are alike, by its name in the whole module."""
 
     def outside(names: tuple[str, ...]) -> tuple[str, ...]:

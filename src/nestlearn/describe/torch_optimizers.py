@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nestlearn.describe.data import WEIGHTS, Memory, inner_name, sort_into_levels
+from nestlearn.describe.data import WEIGHTS, inner_name, sort_into_levels
 from nestlearn.describe.language import evaluate, names_in, specialise
 from nestlearn.describe.parameters import covered, outermost, written_parameters
 from nestlearn.describe.recipes import RECIPES, SETTINGS, Box, Recipe
 from nestlearn.describe.system import NestedSystem
+from nestlearn.memory.described import Described
 from nestlearn.memory.state import count_entries, leaves, state_bytes
 
 __all__ = ["describe_torch"]
@@ -42,8 +43,8 @@ def describe_torch(optimizer: torch.optim.Optimizer) -> list[tuple[NestedSystem,
 class _Part:
     """Parameters that follow the same expressions: the texts, and one dictionary of settings a group."""
 
-    weights: Memory
-    boxes: list[tuple[Box, Memory]]
+    weights: Described
+    boxes: list[tuple[Box, Described]]
     where: dict[str, str]
     settings: list[dict[str, Any]]
     parameters: list[Tensor]
@@ -112,7 +113,7 @@ def _part(recipe: Recipe, settings: dict[str, Any], parameters: list[Tensor]) ->
     boxes = [
         (
             box,
-            Memory(
+            Described(
                 box.name,
                 symbol=box.symbol,
                 objective=box.objective,
@@ -134,7 +135,7 @@ def _part(recipe: Recipe, settings: dict[str, Any], parameters: list[Tensor]) ->
     return _Part(weights, boxes, where, [settings], list(parameters), recipe.scalars)
 
 
-def _reachable(where: dict[str, str], weights: Memory, boxes: list[Memory]) -> dict[str, str]:
+def _reachable(where: dict[str, str], weights: Described, boxes: list[Described]) -> dict[str, str]:
     """The definitions that some expression mentions, in their order; the gradient is always explained."""
     texts = [weights.update or "u", weights.lr, weights.retention]
     texts += [text for box in boxes for text in (box.value, box.lr, box.retention)]
@@ -183,7 +184,7 @@ def _system(optimizer: torch.optim.Optimizer, recipe: Recipe, part: _Part) -> Ne
     )
 
 
-def _texts(memories: list[Memory], where: Mapping[str, str]) -> list[str]:
+def _texts(memories: list[Described], where: Mapping[str, str]) -> list[str]:
     own = [text for m in memories for text in (m.value, m.lr, m.retention, m.update, m.initial) if text]
     return [*own, *where.values()]
 
@@ -209,7 +210,7 @@ def _unknown(optimizer: torch.optim.Optimizer) -> tuple[NestedSystem, list[Tenso
     """What can be seen of an optimizer that we have no recipe for."""
     parameters = [p for group in optimizer.param_groups for p in written_parameters(optimizer, group)]
     # What is unknown of every tensor in the state.
-    blank = Memory(
+    blank = Described(
         "",
         model=UNKNOWN,
         objective=UNKNOWN,
@@ -223,7 +224,7 @@ def _unknown(optimizer: torch.optim.Optimizer) -> tuple[NestedSystem, list[Tenso
         consulted_by=WEIGHTS,
     )
     weights = replace(outermost(parameters), rule=UNKNOWN, lr="", retention="")
-    found: dict[str, Memory] = {}
+    found: dict[str, Described] = {}
     bookkeeping = 0
     for state in optimizer.state.values():
         for name, item in state.items():

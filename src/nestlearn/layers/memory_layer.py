@@ -24,15 +24,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nestlearn.layers.facts import Facts, Piece, by_tokens, momentum_box, named
 from nestlearn.layers.projections import CausalConvolution, Readout, retention_bias, unit
 from nestlearn.layers.rates import averaged, bounded_eta, check_max_eta, erasures
 from nestlearn.layers.sequence import SequenceLayer, check_heads, full, split_heads
 from nestlearn.memory.associative import AssociativeMemory
+from nestlearn.memory.described import model_words
 from nestlearn.memory.inner_momentum import InnerMomentum
 from nestlearn.memory.models import MLP, Matrix, Model
 from nestlearn.memory.objectives import Objective, Oja, dot_product, l2, oja
 from nestlearn.memory.rules import DeltaGradientDescent, GradientDescent, Rule
-from nestlearn.memory.state import State
+from nestlearn.memory.state import State, state_bytes
 from nestlearn.ops import has_parallel_form, parallel_scan
 from nestlearn.ops.fused import is_fused
 from nestlearn.precision import no_autocast
@@ -196,6 +198,29 @@ class MemoryLayer(SequenceLayer):
                 self.memory, **found, state=state["memory"], chunk=self.chunk, window=self.window
             )
         return self.readout(full(answers), x), {"convolution": past, "memory": memory}
+
+    def facts(self, state: State) -> Facts:
+        memory, held = self.memory, state["memory"]
+        words = model_words(memory.model)
+        pieces = [Piece("start", f"start of {words}", named(self.start))]
+        if self.features is not None:
+            pieces.append(Piece("features", f"features of {words}", {"features": self.features}))
+        if not self.max_eta:
+            return Facts(pieces=tuple(pieces), frozen="max_eta is 0")
+        own = by_tokens(
+            "memory",
+            memory,
+            held["model"],
+            chunk=self.chunk,
+            key="k" if self.window == 1 else f"k of {self.window} tokens",
+            value="v" if self.window == 1 else f"v of {self.window} tokens",
+            lr=f"eta < {self.max_eta:g}",
+            retention="alpha" if self.retention else "1",
+            query="q",
+            count=self.heads,
+            bytes=state_bytes({name: part for name, part in held.items() if name not in ("rule", "time")}),
+        )
+        return Facts((own, *momentum_box(own, memory, held["rule"])), {own.name: "start"}, tuple(pieces))
 
 
 def _model(name: str, width: int, hidden: int) -> Model:
