@@ -186,8 +186,9 @@ class MemoryLayer(SequenceLayer):
 
     def advance(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
         if state is None:
-            state = self.initial_state(x.shape[0])
-            del state["memory"]["time"]  # a start without a look at a tensor can be compiled
+            start = self.initial_state(x.shape[0])
+            # A scan completes what begins; a count of tokens would be looked at, which cannot be compiled.
+            state = {**start, "memory": {"model": start["memory"]["model"]}}
         found, past = self.associations(x, state["convolution"])
         autocast = not x.is_meta and torch.is_autocast_enabled(x.device.type)
         half = torch.get_autocast_dtype(x.device.type) if autocast else x.dtype
