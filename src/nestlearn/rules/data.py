@@ -17,6 +17,7 @@ from nestlearn.errors import choice
 from nestlearn.memory import models
 from nestlearn.memory.models import Model
 from nestlearn.rules.link import Link
+from nestlearn.rules.registry import LINKS
 from nestlearn.targets import TARGETS, Target
 
 __all__ = ["difference", "from_data", "to_data"]
@@ -83,11 +84,7 @@ def _kind(value: Any) -> str:
 
 def _known() -> dict[str, type]:
     """Everything that data may name: links, targets and models, each by its name."""
-    import nestlearn.rules as library
-
-    links = {name: getattr(library, name) for name in library.__all__}
-    known: dict[str, type] = {name: kind for name, kind in links.items() if isinstance(kind, type)}
-    known |= {f"target.{name}": kind for name, kind in TARGETS.items()}
+    known: dict[str, type] = {**LINKS, **{f"target.{name}": kind for name, kind in TARGETS.items()}}
     return known | {f"model.{kind.__name__}": kind for kind in (models.MLP, models.Matrix, models.Constant)}
 
 
