@@ -40,9 +40,9 @@ MAY_IMPORT = {
     "models": {"layers"},
     "tasks": {"models"},
     "training": {"optim", "models", "tasks"},
-    "describe": {"optim", "models"},
-    "report": {"training", "describe"},
-    "cli": {"training", "describe", "report"},  # `nestlearn report` is a verb of the command line
+    "descriptions": {"optim", "models"},
+    "report": {"training", "descriptions"},
+    "cli": {"training", "descriptions", "report"},  # `nestlearn report` is a verb of the command line
 }
 
 # The folders whose modules may import optional packages when they are loaded.

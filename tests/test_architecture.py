@@ -54,7 +54,7 @@ FORBIDDEN_IMPORTS = [
     ("optim/named.py", "from nestlearn.models import hope"),
     ("optim/named.py", "from nestlearn import Adam"),
     ("optim/named.py", "import nestlearn"),
-    ("training/loop.py", "from nestlearn.describe import describe"),
+    ("training/loop.py", "from nestlearn.descriptions import describe"),
     ("training/loop.py", "from nestlearn.report import pictures"),
     ("__init__.py", "from nestlearn.training import loop"),
     ("version.py", "from nestlearn.memory import Box"),

@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 import nestlearn as nl
 from nestlearn.cli.inspect_job import inspect_training
 from nestlearn.cli.main import build_app
-from nestlearn.describe import NestedSystem
+from nestlearn.descriptions import NestedSystem
 from nestlearn.precision import products
 from nestlearn.tasks import make_task
 from nestlearn.training.options import merge

@@ -20,8 +20,8 @@ import typer
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from nestlearn.describe import NestedSystem, describe
-from nestlearn.describe.table import of_a_sequence, readable_bytes
+from nestlearn.descriptions import NestedSystem, describe
+from nestlearn.descriptions.table import of_a_sequence, readable_bytes
 from nestlearn.device import meta_stands_for
 from nestlearn.tasks import DataFileError, Task, make_task
 from nestlearn.training import options

@@ -2,10 +2,11 @@
 
 from nestlearn.layers.attention import Attention
 from nestlearn.layers.continuum import ContinuumMemory
-from nestlearn.layers.facts import Facts, Piece, by_tokens
+from nestlearn.layers.facts import by_tokens
 from nestlearn.layers.memory_layer import MemoryLayer
 from nestlearn.layers.self_modifying import SelfModifyingTitans
 from nestlearn.layers.sequence import SequenceLayer
+from nestlearn.memory.described import Facts, Piece
 
 __all__ = [
     "Attention",

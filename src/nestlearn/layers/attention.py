@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from nestlearn.layers.facts import PLAIN, Facts
+from nestlearn.layers.facts import PLAIN
 from nestlearn.layers.sequence import SequenceLayer, check_heads, full, merge_heads, split_heads
+from nestlearn.memory.described import Facts
 from nestlearn.memory.state import State, state_bytes
 
 __all__ = ["Attention"]

@@ -23,10 +23,11 @@ from itertools import accumulate
 import torch
 from torch import Tensor, nn
 
-from nestlearn.layers.facts import Piece, listed, named
+from nestlearn.layers.facts import listed, named
 from nestlearn.layers.projections import shortened
 from nestlearn.layers.sequence import full
 from nestlearn.memory.associative import AssociativeMemory
+from nestlearn.memory.described import Piece
 from nestlearn.memory.models import MLP, Matrix, Parameters
 from nestlearn.memory.objectives import DotProduct, Objective
 from nestlearn.memory.rules import Rule

@@ -48,9 +48,8 @@ from torch import Tensor, nn
 
 from nestlearn.errors import choice
 from nestlearn.layers.continuum_block import ContinuumBlock
-from nestlearn.layers.facts import Facts, Piece
 from nestlearn.layers.sequence import SequenceLayer, full
-from nestlearn.memory.described import Described
+from nestlearn.memory.described import Described, Facts, Piece
 from nestlearn.memory.models import Parameters
 from nestlearn.memory.state import State
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nestlearn.layers.facts import Piece, by_tokens
+from nestlearn.layers.facts import by_tokens
 from nestlearn.layers.sequence import full
 from nestlearn.memory import MLP, AssociativeMemory, GradientDescent, l2
-from nestlearn.memory.described import Described, model_words
+from nestlearn.memory.described import Described, Piece, model_words
 from nestlearn.memory.models import Parameters
 from nestlearn.memory.rules import apply_update, spread
 from nestlearn.memory.state import State, state_bytes

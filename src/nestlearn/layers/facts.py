@@ -12,56 +12,20 @@ theta          what a momentum box keeps (S2)
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 
 from nestlearn.memory.associative import AssociativeMemory
-from nestlearn.memory.described import Described, model_words, number_words, rule_words
+from nestlearn.memory.described import Described, Piece, model_words, number_words, rule_words
 from nestlearn.memory.inner_momentum import InnerMomentum
 from nestlearn.memory.state import State, count_entries, state_bytes
 
-__all__ = ["PLAIN", "Facts", "Piece", "by_tokens", "listed", "momentum_box", "named"]
+__all__ = ["PLAIN", "by_tokens", "listed", "momentum_box", "named"]
 
 PLAIN = Described("", unit="token", home="sequence", holds="map", initial="learned")
 """What the memories of all layers have in common."""
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Parameters of a layer that are for one thing.
-
-    Attributes:
-        name: their path in the layer.
-        words: what they are.
-        parameters: by the names that they have there.
-    """
-
-    name: str
-    words: str
-    parameters: Mapping[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What a layer holds.
-
-    Attributes:
-        memories: of one sequence, with names as within the layer.
-        starts: names of pieces that hold their starts, by the memories' names.
-        pieces: its parameters, as far as their modules' classes do not say what they are.
-        frozen: why nothing is ever written, if so.
-    """
-
-    memories: tuple[Described, ...] = ()
-    starts: Mapping[str, str] = field(default_factory=dict)
-    pieces: tuple[Piece, ...] = ()
-    frozen: str = ""
-
-    def parameters(self, piece: str) -> list[Tensor]:
-        """Those of the piece with this name."""
-        return [tensor for each in self.pieces if each.name == piece for tensor in each.parameters.values()]
 
 
 def by_tokens(name: str, memory: AssociativeMemory, held: Mapping[str, Tensor], /, **said: Any) -> Described:

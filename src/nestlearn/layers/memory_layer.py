@@ -24,12 +24,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nestlearn.layers.facts import Facts, Piece, by_tokens, momentum_box, named
+from nestlearn.layers.facts import by_tokens, momentum_box, named
 from nestlearn.layers.projections import CausalConvolution, Readout, retention_bias, unit
 from nestlearn.layers.rates import averaged, bounded_eta, check_max_eta, erasures
 from nestlearn.layers.sequence import SequenceLayer, check_heads, full, split_heads
 from nestlearn.memory.associative import AssociativeMemory
-from nestlearn.memory.described import model_words
+from nestlearn.memory.described import Facts, Piece, model_words
 from nestlearn.memory.inner_momentum import InnerMomentum
 from nestlearn.memory.models import MLP, Matrix, Model
 from nestlearn.memory.objectives import Objective, Oja, dot_product, l2, oja

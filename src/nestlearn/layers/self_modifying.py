@@ -28,11 +28,11 @@ import torch
 from torch import Tensor, nn
 
 from nestlearn.layers.banks import MAIN, Bank, MatrixBank, MLPBank, Tokens
-from nestlearn.layers.facts import Facts, by_tokens, listed, momentum_box
+from nestlearn.layers.facts import by_tokens, listed, momentum_box
 from nestlearn.layers.projections import CausalConvolution, Readout, retention_bias, unit
 from nestlearn.layers.rates import bounded_eta, check_max_eta, erasures
 from nestlearn.layers.sequence import SequenceLayer, check_heads, full
-from nestlearn.memory.described import Described
+from nestlearn.memory.described import Described, Facts
 from nestlearn.memory.inner_momentum import InnerMomentum
 from nestlearn.memory.objectives import Objective, dot_product, l2
 from nestlearn.memory.rules import DeltaGradientDescent, GradientDescent, Rule

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nestlearn.layers.facts import Facts
+from nestlearn.memory.described import Facts
 from nestlearn.memory.state import State
 
 __all__ = ["SequenceLayer", "check_heads", "full", "merge_heads", "split_heads"]

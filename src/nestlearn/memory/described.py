@@ -5,7 +5,8 @@ and shows them. Words for parts of the core, a model, a rule, a number, are the 
 """
 
 import re
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 
 from torch import Tensor
 
@@ -14,7 +15,7 @@ from nestlearn.memory.models import MLP, Constant, Matrix, Model
 from nestlearn.memory.nesting import Consult
 from nestlearn.memory.rules import Rule
 
-__all__ = ["Described", "model_words", "number_words", "rule_words"]
+__all__ = ["Described", "Facts", "Piece", "model_words", "number_words", "rule_words"]
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,42 @@ class Described:
     bytes_per_token: int = 0
     max_tokens: int = 0
     surprise: float | None = None
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Parameters of a layer that are for one thing.
+
+    Attributes:
+        name: their path in the layer.
+        words: what they are.
+        parameters: by the names that they have there.
+    """
+
+    name: str
+    words: str
+    parameters: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a layer holds.
+
+    Attributes:
+        memories: of one sequence, with names as within the layer.
+        starts: names of pieces that hold their starts, by the memories' names.
+        pieces: its parameters, as far as their modules' classes do not say what they are.
+        frozen: why nothing is ever written, if so.
+    """
+
+    memories: tuple[Described, ...] = ()
+    starts: Mapping[str, str] = field(default_factory=dict)
+    pieces: tuple[Piece, ...] = ()
+    frozen: str = ""
+
+    def parameters(self, piece: str) -> list[Tensor]:
+        """Those of the piece with this name."""
+        return [tensor for each in self.pieces if each.name == piece for tensor in each.parameters.values()]
 
 
 def model_words(model: Model) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-from nestlearn.describe import NestedSystem, describe
+from nestlearn.descriptions import NestedSystem, describe
 from nestlearn.report.folders import read_json
 from nestlearn.tasks import DataFileError, make_task
 from nestlearn.training import RunFolder, RunFolderError, RunSpec

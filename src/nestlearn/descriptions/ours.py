@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nestlearn.describe.data import WEIGHTS, inner_name, sort_into_levels
-from nestlearn.describe.parameters import covered, outermost, written_parameters
-from nestlearn.describe.system import NestedSystem
+from nestlearn.descriptions.data import WEIGHTS, inner_name, sort_into_levels
+from nestlearn.descriptions.parameters import covered, outermost, written_parameters
+from nestlearn.descriptions.system import NestedSystem
 from nestlearn.memory.described import Described, model_words, number_words, rule_words
 from nestlearn.memory.models import Constant
 from nestlearn.memory.nesting import Consult, Consulted

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nestlearn.describe.language import FUNCTIONS, evaluate, names_in, specialise
+from nestlearn.descriptions.language import FUNCTIONS, evaluate, names_in, specialise
 
 NAMES = {"a": 3.0, "b": torch.tensor([[1.0, -2.0], [4.0, 0.0]], dtype=torch.float64), "yes": True, "no": False, "t": 2}
 

@@ -14,7 +14,7 @@ __all__ = ["RECIPES", "SETTINGS", "Box", "Recipe"]
 
 @dataclass(frozen=True)
 class Box:
-    """A memory of a recipe; expressions as in ``nestlearn.describe.language``.
+    """A memory of a recipe; expressions as in ``nestlearn.descriptions.language``.
 
     Attributes:
         name, symbol: in words, and in expressions.

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nestlearn.describe.data import WEIGHTS, inner_name, sort_into_levels
-from nestlearn.describe.language import evaluate, names_in, specialise
-from nestlearn.describe.parameters import covered, outermost, written_parameters
-from nestlearn.describe.recipes import RECIPES, SETTINGS, Box, Recipe
-from nestlearn.describe.system import NestedSystem
+from nestlearn.descriptions.data import WEIGHTS, inner_name, sort_into_levels
+from nestlearn.descriptions.language import evaluate, names_in, specialise
+from nestlearn.descriptions.parameters import covered, outermost, written_parameters
+from nestlearn.descriptions.recipes import RECIPES, SETTINGS, Box, Recipe
+from nestlearn.descriptions.system import NestedSystem
 from nestlearn.memory.described import Described
 from nestlearn.memory.state import count_entries, leaves, state_bytes
 

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 import nestlearn as nl
-from nestlearn.describe import NestedSystem, rebuild
-from nestlearn.describe.language import FUNCTIONS
-from nestlearn.describe.recipes import RECIPES
+from nestlearn.descriptions import NestedSystem, rebuild
+from nestlearn.descriptions.language import FUNCTIONS
+from nestlearn.descriptions.recipes import RECIPES
 
 O = torch.optim  # noqa: E741
 EVERY = sorted(

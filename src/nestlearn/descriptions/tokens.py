@@ -1,7 +1,7 @@
 """What a module carries along a sequence: the memories of its layers, and the bytes of one sequence's state.
 
 The state is made on the meta device, with stand-ins for the parameters, so that a model of any size is described
-without its memory. Layers of one kind are one row, as in `nestlearn.describe.modules`.
+without its memory. Layers of one kind are one row, as in `nestlearn.descriptions.modules`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,10 +13,10 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from nestlearn.describe.paths import join, pattern, row_names
+from nestlearn.descriptions.paths import join, pattern, row_names
 from nestlearn.layers import SequenceLayer
-from nestlearn.layers.facts import PLAIN, Facts, Piece
-from nestlearn.memory.described import Described
+from nestlearn.layers.facts import PLAIN
+from nestlearn.memory.described import Described, Facts, Piece
 from nestlearn.memory.state import State, flatten, state_bytes
 from nestlearn.models import LanguageModel
 

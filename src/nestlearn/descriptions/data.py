@@ -1,8 +1,8 @@
 """What a description is: memories sorted into levels, as plain data (M4, [NL] Definitions 2-4).
 
 ``Data`` is made from a real object and then stands alone: it holds words, numbers and expressions (see
-``nestlearn.describe.language``), becomes JSON and comes back equal. How it is shown, as text and as a picture, is
-``nestlearn.describe.system``'s to know.
+``nestlearn.descriptions.language``), becomes JSON and comes back equal. How it is shown, as text and as a picture, is
+``nestlearn.descriptions.system``'s to know.
 """
 
 import json

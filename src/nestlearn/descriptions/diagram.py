@@ -9,9 +9,9 @@ on light and on dark paper, and a page may set ``--nest-1`` to ``--nest-6`` to u
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from nestlearn.describe.data import WEIGHTS, Data
-from nestlearn.describe.pen import Pen
-from nestlearn.describe.table import (
+from nestlearn.descriptions.data import WEIGHTS, Data
+from nestlearn.descriptions.pen import Pen
+from nestlearn.descriptions.table import (
     answer,
     apart,
     began,

@@ -1,8 +1,8 @@
 """What ``nl.describe`` gives: a description that can show itself."""
 
-from nestlearn.describe.data import Data
-from nestlearn.describe.diagram import draw
-from nestlearn.describe.table import as_text
+from nestlearn.descriptions.data import Data
+from nestlearn.descriptions.diagram import draw
+from nestlearn.descriptions.table import as_text
 
 __all__ = ["NestedSystem"]
 
@@ -10,7 +10,7 @@ __all__ = ["NestedSystem"]
 class NestedSystem(Data):
     """The memories behind one object, and what writes them: ``print`` it, draw it, store it.
 
-    Its attributes are those of ``nestlearn.describe.data.Data``.
+    Its attributes are those of ``nestlearn.descriptions.data.Data``.
     """
 
     def svg(self) -> str:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import nestlearn as nl
-from nestlearn.describe import Described, NestedSystem
+from nestlearn.descriptions import Described, NestedSystem
 from nestlearn.layers import Attention, ContinuumMemory, MemoryLayer, SelfModifyingTitans, SequenceLayer
 from nestlearn.models import LanguageModel, state_bytes
 
@@ -464,7 +464,7 @@ def test_a_billion_parameters_are_described_without_their_memory():
             return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         start = peak()  # that of the process which started this one, if it was larger
         import torch
-        import nestlearn.describe
+        import nestlearn.descriptions
         assert "nestlearn.layers" not in sys.modules
         import nestlearn as nl
         with torch.device("meta"):

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 import nestlearn as nl
-from nestlearn.describe import Described, NestedSystem
-from nestlearn.describe.data import sort_into_levels
-from nestlearn.describe.table import readable_bytes
+from nestlearn.descriptions import Described, NestedSystem
+from nestlearn.descriptions.data import sort_into_levels
+from nestlearn.descriptions.table import readable_bytes
 
 SPACE = "{http://www.w3.org/2000/svg}"
 

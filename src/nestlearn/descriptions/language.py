@@ -2,7 +2,7 @@
 
     (1 - lr * weight_decay) * W        m / (sqrt(v) + eps)        u + momentum * M if nesterov else M
 
-One text is read by people, stored as JSON and executed by ``nestlearn.describe.rebuild``. It is evaluated node by node
+One text is read by people, stored as JSON and executed by ``descriptions.rebuild``. It is evaluated node by node
 from a list of what is allowed (numbers, names, + - * / ^, comparisons, ``a if c else b`` and the functions below), so a
 description from a file cannot run anything else. Names stand for numbers or tensors:
 

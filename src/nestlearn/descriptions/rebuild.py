@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nestlearn.describe.language import evaluate, names_in
-from nestlearn.describe.system import NestedSystem
+from nestlearn.descriptions.language import evaluate, names_in
+from nestlearn.descriptions.system import NestedSystem
 from nestlearn.memory.associative import AssociativeMemory
 from nestlearn.memory.described import Described
 from nestlearn.memory.models import Constant

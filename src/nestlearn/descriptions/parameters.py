@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nestlearn.describe.data import WEIGHTS
+from nestlearn.descriptions.data import WEIGHTS
 from nestlearn.memory.described import Described
 from nestlearn.memory.state import state_bytes
 

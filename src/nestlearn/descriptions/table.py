@@ -6,7 +6,7 @@ from itertools import zip_longest
 from types import MappingProxyType
 from typing import Any
 
-from nestlearn.describe.data import Data
+from nestlearn.descriptions.data import Data
 from nestlearn.memory.described import Described
 
 __all__ = [

@@ -13,16 +13,15 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from nestlearn.describe.data import WEIGHTS, sort_into_levels
-from nestlearn.describe.parameters import covered, outermost
-from nestlearn.describe.paths import join, pattern, row_names
-from nestlearn.describe.system import NestedSystem
-from nestlearn.layers.facts import Piece
-from nestlearn.memory.described import Described
+from nestlearn.descriptions.data import WEIGHTS, sort_into_levels
+from nestlearn.descriptions.parameters import covered, outermost
+from nestlearn.descriptions.paths import join, pattern, row_names
+from nestlearn.descriptions.system import NestedSystem
+from nestlearn.memory.described import Described, Piece
 from nestlearn.memory.state import state_bytes
 
 if TYPE_CHECKING:
-    from nestlearn.describe.tokens import Carried
+    from nestlearn.descriptions.tokens import Carried
 
 __all__ = ["describe_module", "with_layers"]
 
@@ -70,7 +69,7 @@ def with_layers(parts: list[tuple[NestedSystem, list[Tensor]]], module: nn.Modul
 
 def _look(module: nn.Module) -> Carried:
     # Loads all layers and models, which descriptions of optimizers have no use for.
-    from nestlearn.describe.tokens import look
+    from nestlearn.descriptions.tokens import look
 
     return look(module)
 

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from nestlearn.describe.modules import describe_module, with_layers
-from nestlearn.describe.ours import describe_ours
-from nestlearn.describe.parameters import covered, frozen_parameters, outermost
-from nestlearn.describe.system import NestedSystem
-from nestlearn.describe.torch_optimizers import describe_torch
+from nestlearn.descriptions.modules import describe_module, with_layers
+from nestlearn.descriptions.ours import describe_ours
+from nestlearn.descriptions.parameters import covered, frozen_parameters, outermost
+from nestlearn.descriptions.system import NestedSystem
+from nestlearn.descriptions.torch_optimizers import describe_torch
 from nestlearn.optim.optimizer import Optimizer
 
 __all__ = ["describe"]

@@ -8,7 +8,7 @@ from contract.members import MEMBERS, Member
 from torch import nn
 
 import nestlearn as nl
-from nestlearn.describe import NestedSystem
+from nestlearn.descriptions import NestedSystem
 
 
 def network() -> nn.Sequential:
