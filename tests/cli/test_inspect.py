@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 import nestlearn as nl
 from nestlearn.cli.main import build_app
-from nestlearn.describe import NestedSystem
+from nestlearn.descriptions import NestedSystem
 from nestlearn.precision import products
 from nestlearn.tasks import make_task
 

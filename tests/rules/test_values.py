@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import pickle
 
@@ -19,6 +20,7 @@ from nestlearn.rules import (
     deep,
     every,
     from_data,
+    gradient,
     orthogonal,
     parse,
     slow,
@@ -27,6 +29,7 @@ from nestlearn.rules import (
     whiten,
     within,
 )
+from nestlearn.rules.registry import LINKS
 
 from .examples import EVERY, RULES, composed, stepped
 
@@ -84,6 +87,9 @@ def test_every_part_has_a_path_and_every_setting_one_below_it(rule):
 def test_every_part_can_be_taken_away(rule):
     for path in rule.parts():
         rest = rule.without(path)
+        if rule == gradient():  # what is left of a rule without parts
+            assert rest == rule
+            continue
         assert path not in rest.parts() and rest != rule
 
 
@@ -143,7 +149,13 @@ def test_what_is_left_without_a_part():
     assert rule.without("slow") == chain(average(0.9), within(whiten(), orthogonal()))
     assert deep(beside=average(0.8)).without("deep") == average(0.8)
     assert deep(written_by=adam()).without("deep.second_moment").written_by == chain(adam().links[0])
-    assert sum().without("sum") == chain()
+    assert sum().without("sum") == gradient()
+
+
+def test_every_public_link_has_its_name_in_data():
+    public = {name: getattr(rules, name) for name in rules.__all__}
+    kinds = {name: kind for name, kind in public.items() if isinstance(kind, type) and issubclass(kind, rules.Link)}
+    assert dict(LINKS) == {name: kind for name, kind in kinds.items() if not inspect.isabstract(kind)}
 
 
 def test_paths_lead_behind_memories():

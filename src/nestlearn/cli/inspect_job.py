@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from nestlearn.describe.table import of_a_sequence, readable_bytes
+from nestlearn.descriptions.table import of_a_sequence, readable_bytes
 from nestlearn.errors import SettingsError, as_settings_error
 from nestlearn.training import Inspection, TrainSettings, inspect_training, read_settings, resolve_training
 from nestlearn.training.run_folder import write_atomic

@@ -15,8 +15,8 @@ import typer
 from rich.console import Console
 
 from nestlearn.cli.progress import show_training
-from nestlearn.describe import describe
-from nestlearn.describe.table import readable_bytes
+from nestlearn.descriptions import describe
+from nestlearn.descriptions.table import readable_bytes
 from nestlearn.errors import Interrupted, SettingsError
 from nestlearn.report import print_tables, write_report, write_systems
 from nestlearn.training import (

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nestlearn.describe import NestedSystem
+from nestlearn.descriptions import NestedSystem
 from nestlearn.report import memories, pictures
 from nestlearn.report.captions import CAPTIONS
 from nestlearn.report.choices import rates

@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from nestlearn.describe import NestedSystem, describe
+from nestlearn.descriptions import NestedSystem, describe
 from nestlearn.report.folders import read_results
 from nestlearn.tasks import DataFileError
 from nestlearn.training import Row, RunFolder, RunFolderError, RunSpec

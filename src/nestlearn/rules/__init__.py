@@ -1,13 +1,13 @@
 """Rules as values: links that are put together into whatever writes the weights, or a memory behind them."""
 
-from nestlearn.rules.boxes import average, gradient, second_moment, slow, sum, sum_of_squares
+from nestlearn.rules.boxes import average, second_moment, slow, sum, sum_of_squares
 from nestlearn.rules.combine import Basis, chain, parallel, within
 from nestlearn.rules.data import difference, from_data, to_data
 from nestlearn.rules.deep import deep
 from nestlearn.rules.deep_adam import deep_adam
 from nestlearn.rules.forget import delta, delta_entries, delta_inputs
 from nestlearn.rules.keep import cautious
-from nestlearn.rules.link import Link, Linked, as_rule, written
+from nestlearn.rules.link import Link, Linked, as_rule, gradient, written
 from nestlearn.rules.named import adam, muon
 from nestlearn.rules.newton import newton
 from nestlearn.rules.orthogonal import orthogonal, preconditioner

@@ -14,15 +14,7 @@ from nestlearn.rules.link import Answer, Link, Linked, once, whole
 from nestlearn.rules.settings import count, positive, share
 from nestlearn.rules.words import grouped, in_words, mixed
 
-__all__ = ["Box", "average", "gradient", "second_moment", "slow", "sum", "sum_of_squares"]
-
-
-@dataclass(frozen=True, repr=False)
-class gradient(Link):
-    """Answers what it is given: no memory (O1)."""
-
-    def link(self, shape: torch.Size, u: Said, a: Said) -> Linked:
-        return Linked(a)
+__all__ = ["Box", "average", "second_moment", "slow", "sum", "sum_of_squares"]
 
 
 @dataclass(frozen=True, repr=False)

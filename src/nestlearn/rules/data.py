@@ -17,6 +17,7 @@ from nestlearn.imported import imported
 from nestlearn.memory.models import MLP, Constant, Matrix, Model
 from nestlearn.memory.objectives import L2, DotProduct, Hypergradient, Objective, Quadratic
 from nestlearn.rules.link import Link
+from nestlearn.rules.registry import LINKS
 from nestlearn.targets import TARGETS, Target
 
 __all__ = ["difference", "from_data", "kinds", "to_data"]
@@ -86,13 +87,12 @@ def _kind(value: Any) -> str:
 
 def kinds() -> dict[str, type]:
     """Everything that data may name: links, targets, models and objectives, each by its name."""
-    import nestlearn.rules as library
-
-    links = {name: getattr(library, name) for name in library.__all__}
-    known: dict[str, type] = {name: kind for name, kind in links.items() if isinstance(kind, type)}
-    known |= {f"target.{name}": kind for name, kind in TARGETS.items()}
-    for word, kinds in (("model", (MLP, Constant, Matrix)), ("objective", (L2, DotProduct, Hypergradient, Quadratic))):
-        known |= {f"{word}.{kind.__name__}": kind for kind in kinds}
+    known: dict[str, type] = {**LINKS, **{f"target.{name}": kind for name, kind in TARGETS.items()}}
+    for word, several in (
+        ("model", (MLP, Constant, Matrix)),
+        ("objective", (L2, DotProduct, Hypergradient, Quadratic)),
+    ):
+        known |= {f"{word}.{kind.__name__}": kind for kind in several}
     return known
 
 

@@ -12,7 +12,8 @@ from nestlearn.memory.associative import AssociativeMemory
 from nestlearn.memory.models import Constant, Parameters
 from nestlearn.memory.nesting import Consulted, Said, Scene
 from nestlearn.memory.objectives import dot_product
-from nestlearn.memory.rules import Context, Rule, Scalar, State, always, in_words
+from nestlearn.memory.rules import Context, Rule, Scalar, always, in_words
+from nestlearn.memory.state import State
 from nestlearn.rules.link import Link, Linked, whole
 from nestlearn.rules.settings import positive, share
 from nestlearn.rules.words import grouped

@@ -26,7 +26,7 @@ from nestlearn.rules.paths import parts, replaced, settings, without
 from nestlearn.rules.settings import check
 from nestlearn.targets import Target
 
-__all__ = ["Answer", "Link", "Linked", "as_rule", "gathered", "once", "whole", "written"]
+__all__ = ["Answer", "Link", "Linked", "as_rule", "gathered", "gradient", "once", "whole", "written"]
 
 Change = Callable[[str, "Link"], "Link | None"]
 """What becomes of a part of a rule, given its path."""
@@ -183,7 +183,8 @@ class Link(ABC):
         return settings(self)
 
     def without(self, name: str) -> Link:
-        """The rule without one of its parts: the control that shows what the part is good for.
+        """The rule without one of its parts: the control that shows what the part is good for. Without any it is the
+        gradient.
 
         Args:
             name: path of the part, or the end of one if no other path ends like it.
@@ -191,7 +192,7 @@ class Link(ABC):
         Raises:
             ValueError: no part, or more than one, is called like this.
         """
-        return without(self, name)
+        return without(self, name) or gradient()
 
     def replace(self, changes: Mapping[str, Any] | None = None, /, **more: Any) -> Link:
         """The rule with other settings.
@@ -221,6 +222,14 @@ class Link(ABC):
             yield repr(value) if in_place and not item.kw_only else f"{item.name}={value!r}"
         if self.name is not None:
             yield f"name={self.name!r}"
+
+
+@dataclass(frozen=True, repr=False)
+class gradient(Link):
+    """Answers what it is given: no memory (O1)."""
+
+    def link(self, shape: torch.Size, u: Said, a: Said) -> Linked:
+        return Linked(a)
 
 
 def as_rule(rule: Link | Rule) -> Rule:

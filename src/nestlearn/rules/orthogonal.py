@@ -13,9 +13,10 @@ from nestlearn.memory.associative import AssociativeMemory
 from nestlearn.memory.models import Matrix, Parameters
 from nestlearn.memory.nesting import Consulted, Said, Scene
 from nestlearn.memory.objectives import orthogonality
-from nestlearn.memory.rules import Context, Rule, State, always
-from nestlearn.ops.matrix import newton_schulz
+from nestlearn.memory.rules import Context, Rule, always
+from nestlearn.memory.state import State
 from nestlearn.ops.preconditioner import initial_preconditioner, preconditioner_step
+from nestlearn.ops.whitening import newton_schulz
 from nestlearn.rules.link import Link, Linked, once, whole
 from nestlearn.rules.settings import among, count
 from nestlearn.rules.shape import SCALES, update_scale

@@ -15,8 +15,7 @@ from nestlearn.memory.models import Constant
 from nestlearn.memory.nesting import Consulted, Said, Scene
 from nestlearn.memory.objectives import hypergradient
 from nestlearn.memory.times import happens_at
-from nestlearn.rules.boxes import gradient
-from nestlearn.rules.link import Link, Linked, once, whole, written
+from nestlearn.rules.link import Link, Linked, gradient, once, whole, written
 from nestlearn.rules.settings import count
 
 __all__ = ["Paced", "every", "outer"]

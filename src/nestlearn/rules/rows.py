@@ -14,8 +14,7 @@ from nestlearn.memory.associative import AssociativeMemory
 from nestlearn.memory.models import MLP, Matrix, Model
 from nestlearn.memory.nesting import Said
 from nestlearn.memory.objectives import Objective
-from nestlearn.rules.boxes import gradient
-from nestlearn.rules.link import Link, written
+from nestlearn.rules.link import Link, gradient, written
 from nestlearn.rules.settings import count, positive, share
 from nestlearn.rules.shape import as_rows, unit
 from nestlearn.rules.words import grouped

@@ -11,7 +11,7 @@ from torch import Tensor
 from nestlearn.memory.boxes import average_box
 from nestlearn.memory.nesting import Consulted, Said, Scene
 from nestlearn.memory.rules import solve_ridge
-from nestlearn.ops.matrix import cholesky_whitener, symmetric_power
+from nestlearn.ops.whitening import cholesky_whitener, symmetric_power
 from nestlearn.rules.combine import Bases, Basis
 from nestlearn.rules.link import Link, Linked, whole
 from nestlearn.rules.settings import among, count, positive, share

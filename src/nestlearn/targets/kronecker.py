@@ -11,7 +11,7 @@ from nestlearn.memory.models import Matrix
 from nestlearn.memory.nesting import Consulted, Said, Scene
 from nestlearn.memory.objectives import dot_product
 from nestlearn.memory.rules import GradientDescent
-from nestlearn.ops.matrix import inverse_root
+from nestlearn.ops.whitening import inverse_root
 from nestlearn.targets.target import Target
 
 __all__ = ["Kronecker"]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from nestlearn.memory.boxes import average_box
 from nestlearn.memory.nesting import Consulted, Scene
-from nestlearn.ops.matrix import newton_schulz
+from nestlearn.ops.whitening import newton_schulz
 from nestlearn.targets.target import Target
 
 __all__ = ["OrthogonalMomentum"]

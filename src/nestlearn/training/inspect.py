@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from nestlearn.describe import NestedSystem, describe
+from nestlearn.descriptions import NestedSystem, describe
 from nestlearn.device import meta_stands_for
 from nestlearn.imported import imported
 from nestlearn.tasks import Task

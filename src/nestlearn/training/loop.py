@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from nestlearn.errors import Interrupted
+from nestlearn.memory.state import leaves
 from nestlearn.training.clock import StepClock
 from nestlearn.training.random_stream import RandomStream
 from nestlearn.training.results import Point, RunResult
@@ -257,18 +258,5 @@ def train(spec: RunSpec, should_stop: Callable[[], bool] = lambda: False) -> Run
 
 def state_bytes(optimizer: torch.optim.Optimizer) -> int:
     """The bytes of all distinct tensors in ``optimizer.state``, nested dicts and sequences included."""
-    seen: dict[int, int] = {}
-
-    def walk(value: Any) -> None:
-        if isinstance(value, Tensor):
-            seen[id(value)] = value.numel() * value.element_size()
-        elif isinstance(value, dict):
-            for item in value.values():
-                walk(item)
-        elif isinstance(value, list | tuple):
-            for item in value:
-                walk(item)
-
-    for state in optimizer.state.values():
-        walk(state)
-    return sum(seen.values())
+    distinct = {id(tensor): tensor for tensor in leaves(optimizer.state)}
+    return sum(tensor.numel() * tensor.element_size() for tensor in distinct.values())
