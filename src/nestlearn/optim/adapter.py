@@ -20,6 +20,9 @@ __all__ = ["Adapter", "Watcher"]
 class Watcher(Protocol):
     """Whatever watches layers for an adapter."""
 
+    def follow(self) -> None:
+        """Look for the matrices of a group that has come since."""
+
     def waiting(
         self, parameter: Tensor, group: Mapping[str, Any], device: torch.device | str | None
     ) -> dict[str, Tensor]:
@@ -32,6 +35,7 @@ class Adapter(Protocol):
     state: Any
     param_groups: list[dict[str, Any]]
     defaults: dict[str, Any]
+    declared: tuple[str, ...]
     compiles: bool
 
     @property
