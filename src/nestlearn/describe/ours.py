@@ -14,7 +14,7 @@ from torch import Tensor
 
 from nestlearn.describe.parameters import covered, outermost, tensor_bytes, written_parameters
 from nestlearn.describe.system import WEIGHTS, Memory, NestedSystem, inner_name, sort_into_levels
-from nestlearn.describe.words import model_words, number_words, rule_words
+from nestlearn.describe.words import model_words, number_words, objective_words, rule_words
 from nestlearn.memory.models import Constant
 from nestlearn.memory.nesting import Consult, Consulted
 from nestlearn.memory.rules import GradientDescent, Rule
@@ -85,7 +85,7 @@ def _system(optimizer: Optimizer, part: _Part) -> NestedSystem:
         sort_into_levels([_weights(part), *map(_together, found.values())]),
         notes=("a step needs a closure that keeps the graph of the loss",) if optimizer.needs_graph else (),
         settings=tuple({name: _number(optimizer, group, name) for name in sorted(used)} for group in groups),
-        where={"u": _gradient(part)},
+        where={"u": "-g" if part.maximize else "g", **_definitions(part)},
         covers=covered(parameters),
         bookkeeping=bookkeeping,
     )
@@ -93,9 +93,9 @@ def _system(optimizer: Optimizer, part: _Part) -> NestedSystem:
 
 def _behind(part: _Part, parameter: Tensor, state: dict[str, Tensor]) -> tuple[list[Memory], int]:
     """The memories behind the rule of one parameter, measured in its state, and the bytes there that are no memory."""
-    shape = parameter.shape if part.flat else torch.Size(matrix_shape(parameter))
+    shape = _shape(part, parameter)
     roles: dict[str, Memory] = {}
-    for memory in _consulted(part.rule, shape, WEIGHTS, part.period):
+    for memory, _ in _consulted(part.rule, shape, WEIGHTS, part.period):
         count = roles[memory.name].count if memory.name in roles else 0
         roles[memory.name] = replace(memory, count=count + 1)
     surprises: dict[str, list[Tensor]] = {}
@@ -116,19 +116,32 @@ def _behind(part: _Part, parameter: Tensor, state: dict[str, Tensor]) -> tuple[l
     return list(roles.values()), rest
 
 
-def _consulted(rule: Rule, shape: torch.Size, above: str, period: int) -> Iterator[Memory]:
+def _consulted(rule: Rule, shape: torch.Size, above: str, period: int) -> Iterator[tuple[Memory, Consulted]]:
     """The memories that a rule consults for a tensor of this shape, each followed by those that its own rule consults.
 
     A memory that is written by memories has one set of them for each of its parameters (O6).
     """
     if not isinstance(rule, Consult):
         return
-    for member in rule.memories(shape):
-        memory = _memory(member, above, period)
-        yield memory
+    for turn, member in enumerate(rule.memories(shape)):
+        memory = _memory(member, above, period, turn)
+        yield memory, member
         model = member.memory.model
         for tensor in model.init(shape if model.per_entry else shape[:-2], device="meta").values():
             yield from _consulted(member.memory.rule, tensor.shape, memory.name, memory.period)
+
+
+def _shape(part: _Part, parameter: Tensor) -> torch.Size:
+    return parameter.shape if part.flat else torch.Size(matrix_shape(parameter))
+
+
+def _definitions(part: _Part) -> dict[str, str]:
+    """What the words of the memories define besides."""
+    found: dict[str, str] = {}
+    for _, member in _consulted(part.rule, _shape(part, part.members[0][0]), WEIGHTS, part.period):
+        for said in (member.key, member.value, member.query, member.readout):
+            found |= getattr(said, "where", {})
+    return found
 
 
 def _locate(key: str, roles: Mapping[str, Memory]) -> tuple[str | None, list[str]]:
@@ -187,12 +200,7 @@ def _number(optimizer: Optimizer, group: dict[str, Any], name: str) -> float:
     return float(optimizer.rate(group, own=False) if name == "elementwise_lr" else group[name])
 
 
-def _gradient(part: _Part) -> str:
-    sign = "-g" if part.maximize else "g"
-    return sign if part.period == 1 else f"the sum of {sign} over {part.period} steps"
-
-
-def _memory(member: Consulted, above: str, period: int) -> Memory:
+def _memory(member: Consulted, above: str, period: int, turn: int) -> Memory:
     memory = member.memory
     # A box ignores its key, unless its rule reads it.
     ignores = isinstance(memory.model, Constant) and isinstance(memory.rule, (GradientDescent, Consult))
@@ -200,8 +208,9 @@ def _memory(member: Consulted, above: str, period: int) -> Memory:
         _join(above, member.name),
         symbol=member.name,
         period=period * max(member.every, memory.period),
+        collects=member.every == 1,
         model=model_words(memory.model),
-        objective=memory.objective.name,
+        objective=objective_words(memory.objective),
         key="none" if ignores else _said(member.key),
         value=_said(member.value),
         rule=rule_words(memory.rule),
@@ -210,8 +219,10 @@ def _memory(member: Consulted, above: str, period: int) -> Memory:
         update=_update(memory.rule),
         query="" if member.query in (None, member.key) else _said(member.query),
         readout="" if member.readout is None else _said(member.readout, "a function of M"),
+        first_answer="" if member.keep_answer is None else _said(member.keep_answer, "a function of the gradient"),
         fresh=member.fresh,
         consulted_by=above,
+        turn=turn,
         holds="entry" if memory.model.per_entry else "map",
         initial="0" if isinstance(memory.model, Constant) else "",
         state=member.name,

@@ -29,6 +29,7 @@ class Memory:
         symbol: what expressions call it.
         level: its place in the order of frequencies, 1 being the slowest (M4).
         period: it is written every so many optimizer steps or tokens.
+        collects: what comes in a period is summed and written at its end; otherwise only the first of it is shown.
         unit: "step" or "token", what the period is counted in.
         chunk: tokens whose gradients are taken at one state, the first one's (S6); what they write comes at once.
         model: what holds the map: "box", "MLP 64-32-64", "Linear 64 -> 10".
@@ -39,11 +40,14 @@ class Memory:
         update: the rule's update where it is not the gradient of the objective.
         query: what it is asked; empty if it is asked the key it was just shown.
         readout: what is made of its answer M; empty if nothing.
+        first_answer: of a memory whose answer is kept until it is written again, the answer before its first write;
+            empty where every read is new.
         fresh: it is read after its write of the same step or token, not before.
         consulted_by: the memory whose rule asks it, empty for the outermost ones. "weights" stands for all weights.
         read_by: the memories whose writes depend on its answer, where these are several; it may be one of them (S4).
         starts_from: the memories that hold its learned start, written by slower levels (M5).
         follows: the memory whose new state it is shown in the same step, for one that looks on and is not consulted.
+        turn: its place in the order in which the memories of one rule are consulted.
         home: "weights", "optimizer" (state of the optimizer), "model" (state of the model, such as running means) or
             "sequence" (state that belongs to one sequence of tokens).
         holds: one value an "entry", "row" or "column" of a parameter, one "number" a parameter, a "history", a "map".
@@ -61,6 +65,7 @@ class Memory:
     symbol: str = ""
     level: int = 0
     period: int = 1
+    collects: bool = True
     unit: str = "step"
     chunk: int = 1
     model: str = "box"
@@ -73,11 +78,13 @@ class Memory:
     update: str = ""
     query: str = ""
     readout: str = ""
+    first_answer: str = ""
     fresh: bool = True
     consulted_by: str = ""
     read_by: tuple[str, ...] = ()
     starts_from: tuple[str, ...] = ()
     follows: str = ""
+    turn: int = 0
     home: str = "optimizer"
     holds: str = "entry"
     initial: str = "0"

@@ -36,13 +36,15 @@ class Said:
     execute: ``nestlearn.describe`` has the language.
 
     Words speak of u, the gradient, M, the answer of the memory that is read, W, the weights, t, the write from one,
-    and of other memories by their names.
+    seen_inputs and the like, what was measured, and of other memories by their names. ``where`` has definitions for
+    names of their own, which the words of one memory need more than once.
     """
 
     words: str
-    function: Callable[..., Tensor]
+    function: Callable[..., Any]
+    where: Mapping[str, str] = field(default_factory=dict, compare=False)
 
-    def __call__(self, *arguments: Any) -> Tensor:
+    def __call__(self, *arguments: Any) -> Any:
         return self.function(*arguments)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from nestlearn.memory.nesting import Consulted, Said, Scene, the_gradient
 from nestlearn.rules.link import Change, Link, Linked, gathered, once, whole
-from nestlearn.rules.words import grouped, in_words
+from nestlearn.rules.words import times
 
 __all__ = ["Bases", "Basis", "Combined", "chain", "parallel", "within"]
 
@@ -130,13 +130,14 @@ class within(Combined):
         found = once(whole(inside.answer))
         carried = back(found)
 
+        length = inside.length or Said(found.words, lambda scene: torch.linalg.matrix_norm(found(scene), keepdim=True))
+
         def answer(scene: Scene) -> Tensor:
             matrix = carried(scene)
-            length = torch.linalg.matrix_norm(found(scene), keepdim=True) if inside.length is None else inside.length
-            return matrix * (length / torch.linalg.matrix_norm(matrix, keepdim=True).clamp_min(1e-30))
+            return matrix * (length(scene) / torch.linalg.matrix_norm(matrix, keepdim=True).clamp_min(1e-30))
 
-        words = Said(f"{carried.words}; length kept", answer)
-        return Linked(words, (*memories, *inside.memories), inside.numbers, inside.length)
+        words = f"as_long_as({carried.words}, {length.words})"
+        return Linked(Said(words, answer), (*memories, *inside.memories), inside.numbers, inside.length)
 
 
 def weighed(answer: Tensor, weight: float) -> Tensor:
@@ -182,7 +183,7 @@ class parallel(Combined):
         parts = [each.link(shape, u, a) for each in self.rules]
         answers = [whole(part.answer) for part in parts]
         pairs = zip(answers, self.weights, strict=True)
-        words = " + ".join(each.words if w == 1 else f"{in_words(w)} * {grouped(each.words)}" for each, w in pairs)
+        words = " + ".join(times(weight, each.words) for each, weight in pairs)
 
         def combined(scene: Scene) -> Tensor:
             found = [weighed(each(scene), weight) for each, weight in zip(answers, self.weights, strict=True)]

@@ -14,7 +14,7 @@ from nestlearn.rules.link import Linked
 from nestlearn.rules.rows import RowLink, rows_of
 from nestlearn.rules.settings import positive, share
 from nestlearn.rules.shape import as_rows, from_rows
-from nestlearn.rules.words import in_words
+from nestlearn.rules.words import grouped, in_words
 
 __all__ = ["deep_adam"]
 
@@ -69,17 +69,20 @@ class deep_adam(RowLink):
             rest = from_rows(answers[second_moment], form).add_(1).clamp_min_(FLOOR)
             return first / ((answers[v] * rest).sqrt() + self.eps)
 
-        said = u.words
+        said = grouped(u.words)
         square = Said(f"{said}^2", lambda scene: u(scene).square())
-        words = f"({m} + sqrt({v}) {momentum}) / (sqrt({v} max(1 + {second_moment}, {FLOOR:g})) + {in_words(self.eps)})"
+        first_is = f"{m} + sqrt({v}) * as_matrix({momentum}, u)"
+        second_is = f"{v} * max(1 + as_matrix({second_moment}, u), {FLOOR:g})"
+        words = f"({first_is}) / (sqrt({second_is}) + {in_words(self.eps)})"
+        side = "sqrt(min(rows(u), columns(u)))"
+        deviation_is = f"as_rows(({said} - {m}) / sqrt(or_one({v}))) / {side}"
+        relative_is = f"as_rows(min({said}^2 / or_one({v}), {CEILING:g}) - 1) / {side}"
         memories = (
             average_box(m, self.first, u, readout=bias_corrected(self.first)),
             average_box(v, self.second, square, readout=bias_corrected(self.second)),
             sum_box(previous, 0.0, u, fresh=False),
-            self._learned(momentum, length, shape, u, Said(f"rows of ({said} - {m}) / sqrt(d {v})", deviation)),
-            self._learned(
-                second_moment, length, shape, u, Said(f"rows of ({said}^2 / {v} - 1) / sqrt(d)", relative_square)
-            ),
+            self._learned(momentum, length, shape, u, Said(deviation_is, deviation)),
+            self._learned(second_moment, length, shape, u, Said(relative_is, relative_square)),
         )
         return Linked(Said(words, answer), memories)
 
@@ -90,7 +93,7 @@ class deep_adam(RowLink):
             key=rows_of(Said(self.memory("previous"), lambda scene: scene.answers[self.memory("previous")])),
             value=value,
             query=rows_of(u),
-            readout=Said("sqrt(d) M", lambda answer, scene: answer * length),
+            readout=Said("sqrt(columns(M)) * M", lambda answer, scene: answer * length),
             track=True,
         )
 

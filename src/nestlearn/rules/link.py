@@ -59,13 +59,13 @@ class Linked:
         answer: the answer, once the memories have been consulted.
         memories: what is consulted, in this order.
         numbers: what the answer needs that depends on the time alone, by names under which ``scene.scalars`` has it.
-        length: Frobenius norm that the answer has in exact arithmetic, if the shape alone decides it.
+        length: Frobenius norm that the answer has in exact arithmetic, a number, if the shape alone decides it.
     """
 
     answer: Said
     memories: tuple[Consulted, ...] = ()
     numbers: Mapping[str, Number] = field(default_factory=dict)
-    length: float | None = None
+    length: Said | None = None
 
 
 @dataclass(frozen=True)

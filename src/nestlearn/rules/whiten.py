@@ -68,16 +68,17 @@ def _covariance_box(
         eye = torch.eye(size, dtype=gradient.dtype, device=gradient.device)
         return eye.expand(*gradient.shape[:-2], size, size).clone()
 
-    seen = {"inputs": "the layer's inputs", "errors": "the layer's error signals"}
-    unseen = {"inputs": f"rows of {grouped(u.words)}", "errors": f"columns of {grouped(u.words)}"}
+    rows = grouped(u.words)
+    unseen = {"inputs": f"{rows}^T @ {rows}", "errors": f"{rows} @ {rows}^T"}
+    covariance_is = f"seen_{side}" if watched else unseen[side]
     return average_box(
         name,
         retention,
-        Said(f"covariance of {(seen if watched else unseen)[side]}", value),
+        Said(f"mean_one({covariance_is})", value),
         shape=(size, size),
         readout=readout,
         every=refresh,
-        keep_answer=identity if readout is not None else None,
+        keep_answer=None if readout is None else Said(f"identity({'u' if side == 'inputs' else 'u^T'})", identity),
     )
 
 
@@ -118,7 +119,10 @@ class whiten(Basis):
         both = self.sides == "both"
         names = {side: self.memory(side) for side in (("inputs", "errors") if both else ("inputs",))}
         inputs, errors = self.memory("inputs"), self.memory("errors")
-        readout = Said("Z with Z M Z^T = I", lambda covariance, scene: cholesky_whitener(covariance, self.damping))
+        readout = Said(
+            f"whitener(M, {in_words(self.damping)})",
+            lambda covariance, scene: cholesky_whitener(covariance, self.damping),
+        )
         memories = covariance_boxes(
             shape,
             u,
@@ -134,16 +138,16 @@ class whiten(Basis):
                 matrix = a(scene) @ scene.answers[inputs].mT
                 return scene.answers[errors] @ matrix if both else matrix
 
-            words = f"{grouped(a.words)} {inputs}^T"
-            return Said(f"{errors} {words}" if both else words, answer)
+            words = f"{grouped(a.words)} @ {inputs}^T"
+            return Said(f"{errors} @ {words}" if both else words, answer)
 
         def back(a: Said) -> Said:
             def answer(scene: Scene) -> Tensor:
                 matrix = scene.answers[errors].mT @ a(scene) if both else a(scene)
                 return matrix @ scene.answers[inputs]
 
-            words = f"{grouped(a.words)} {inputs}"
-            return Said(f"{errors}^T {words}" if both else words, answer)
+            words = f"{grouped(a.words)} @ {inputs}"
+            return Said(f"{errors}^T @ {words}" if both else words, answer)
 
         return Bases(memories, into, back)
 
@@ -179,5 +183,5 @@ class regress(Link):
         memories = covariance_boxes(
             shape, u, {"inputs": inputs}, watched=self.of == "layers", retention=self.retention, refresh=self.refresh
         )
-        words = f"{grouped(a.words)} ({inputs} + {in_words(damping)} I)^-1"
+        words = f"ridge({a.words}, {inputs}, {in_words(damping)})"
         return Linked(Said(words, lambda scene: solve_ridge(scene.answers[inputs], a(scene), damping)), memories)

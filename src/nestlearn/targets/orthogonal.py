@@ -22,7 +22,7 @@ class OrthogonalMomentum(Target):
     """
 
     name: ClassVar[str] = "orthogonal"
-    words: ClassVar[str] = "NS(average_gradient)"
+    words: ClassVar[str] = "sqrt(max(rows(u), columns(u))) * newton_schulz(average_gradient)"
     retention: float = 0.95
 
     elementwise = False
