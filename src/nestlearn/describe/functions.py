@@ -123,7 +123,10 @@ FUNCTIONS: Mapping[str, tuple[Callable[..., Value], str]] = {
     "identity": (_identity, "the identity with as many columns"),
     "trace": (_trace, "sum of the diagonal"),
     "mean_one": (_mean_one, "divided by the mean of its diagonal; zero stays zero"),
-    "ridge": (lambda x, a, damping: solve_ridge(a, x, damping), "ridge(x, A, d): x (A + d I)^-1, d in means of A's diagonal"),
+    "ridge": (
+        lambda x, a, damping: solve_ridge(a, x, damping),
+        "ridge(x, A, d): x (A + d I)^-1, d in means of A's diagonal",
+    ),
     "whitener": (cholesky_whitener, "whitener(A, d): Z with Z (A + d I) Z^T = I, d in means of A's diagonal"),
     "inverse_root": (
         lambda a, order, damping: inverse_root(a, int(order), damping),

@@ -209,7 +209,8 @@ def _memory(member: Consulted, above: str, period: int, turn: int) -> Memory:
         symbol=member.name,
         period=period * max(member.every, memory.period),
         collects=member.every == 1,
-        model=model_words(memory.model),
+        model=model_words(memory.model)
+        + (" with features" if getattr(memory.model, "features", None) is not None else ""),
         objective=objective_words(memory.objective),
         key="none" if ignores else _said(member.key),
         value=_said(member.value),

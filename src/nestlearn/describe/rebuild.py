@@ -9,22 +9,22 @@ written by memories again where the description says so. Nothing of an optimizer
 weights as the optimizer has understood the same rule.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from nestlearn.describe.scopes import SEEN, Function, Scope
 from nestlearn.describe.language import names_in
+from nestlearn.describe.scopes import SEEN, Function, Scope
 from nestlearn.describe.system import WEIGHTS, Memory, NestedSystem
-from nestlearn.describe.words import made_model, made_objective, made_rule
+from nestlearn.describe.words import check_model, made_model, made_objective, made_rule
 from nestlearn.memory.associative import AssociativeMemory
 from nestlearn.memory.models import Constant, Parameters
 from nestlearn.memory.nesting import Consult, Consulted, Scene, the_gradient
 from nestlearn.memory.objectives import dot_product
-from nestlearn.memory.rules import Context, GradientDescent, Rule, State
+from nestlearn.memory.rules import Context, Rule, State
 
 __all__ = ["Learner", "rebuild"]
 
@@ -147,7 +147,7 @@ def _checked(memory: Memory, item: str, scope: Scope, *more: str, text: str = ""
     return scope.tensor(text) if item in ("key", "value", "query", "update") else scope.of(text)
 
 
-def _consult(memory: Memory, scope: Scope, **rates: float) -> Consult:
+def _consult(memory: Memory, scope: Scope) -> Consult:
     """The rule of a memory that consults others, its own scope being given."""
     members = tuple(_Member.of(each, scope) for each in scope.consulted)
     update = _checked(memory, "update", scope, text=memory.update or "u")
@@ -159,12 +159,12 @@ def _consult(memory: Memory, scope: Scope, **rates: float) -> Consult:
             known[shape] = _shaped(members, shape, seen)
         return known[shape]
 
-    return Consult(memories=memories, combine=lambda scene: update(scene).expand_as(scene.gradient), **rates)
+    return Consult(memories=memories, combine=lambda scene: update(scene).expand_as(scene.gradient))
 
 
 def _seen(system: NestedSystem) -> set[str]:
     """All measurements that a description mentions."""
-    texts = [text for each in system.memories for text in (each.key, each.value, each.query, each.update) if text]
+    texts = [text for each in system.memories for text in _texts(each) if text]
     found: set[str] = set()
     for text in [*texts, *system.where.values()]:
         try:
@@ -172,6 +172,10 @@ def _seen(system: NestedSystem) -> set[str]:
         except ValueError:  # words of the weights, which nobody executes
             continue
     return found
+
+
+def _texts(memory: Memory) -> tuple[str, ...]:
+    return memory.key, memory.value, memory.query, memory.readout, memory.update
 
 
 def _shaped(members: tuple["_Member", ...], shape: torch.Size, seen: set[str]) -> tuple[Consulted, ...]:
@@ -192,10 +196,10 @@ def _shaped(members: tuple["_Member", ...], shape: torch.Size, seen: set[str]) -
 
 
 @dataclass(frozen=True)
-class _Said(Rule):
+class _Stated(Rule):
     """A rule of the core that consults nobody, by its update as an expression over u, M, k and v."""
 
-    update_is: Function = lambda scene: scene.gradient  # noqa: E731
+    update_is: Function = lambda scene, **_: scene.gradient
 
     def update(self, state: State, gradients: Parameters, context: Context) -> tuple[Parameters, State]:
         ((name, gradient),) = gradients.items()
@@ -210,8 +214,11 @@ def _rule(memory: Memory, scope: Scope) -> Rule:
     if inside.consulted or memory.rule == "consult":
         return _consult(memory, inside)
     if memory.update:
-        return _Said(update_is=_checked(memory, "update", inside, "M", "k", "v"))
-    return made_rule(memory.rule)
+        return _Stated(update_is=_checked(memory, "update", inside, "M", "k", "v"))
+    try:
+        return made_rule(memory.rule)
+    except ValueError as error:
+        raise ValueError(f"{memory.name!r}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -229,34 +236,30 @@ class _Member(Consulted):
     @classmethod
     def of(cls, memory: Memory, scope: Scope) -> "_Member":
         """A memory of a description, in the scope of the rule that consults it."""
-        try:
-            return cls._of(memory, scope)
-        except ValueError as error:
-            raise ValueError(f"{memory.name!r}: {error}") from error
 
-    @classmethod
-    def _of(cls, memory: Memory, scope: Scope) -> "_Member":
         def said(item: str, *more: str) -> Any:
             return _checked(memory, item, scope, *more) if getattr(memory, item) else None
 
-        asked = {"key": the_gradient} if memory.key == "none" else {"key": said("key")}
-        paces = _pace(memory, scope)
-        made = AssociativeMemory(Constant(), made_objective(memory.objective), _rule(memory, scope), paces[0])
+        try:
+            check_model(memory.model)
+            objective, (period, every) = made_objective(memory.objective), _pace(memory, scope)
+        except ValueError as error:
+            raise ValueError(f"{memory.name!r}: {error}") from error
         readout, first = said("readout", "M"), said("first_answer")
         return cls(
             scope.local(memory),
-            made,
+            AssociativeMemory(Constant(), objective, _rule(memory, scope), period),
+            key=the_gradient if memory.key == "none" else said("key"),
             value=said("value"),
             query=said("query"),
             readout=None if readout is None else lambda answer, scene: readout(scene, M=answer),
             fresh=memory.fresh,
-            every=paces[1],
+            every=every,
             keep_answer=None if first is None else lambda gradient: _kept(first(Scene(gradient)), gradient),
             about=memory,
             lr=said("lr"),
             retention=said("retention"),
             initial=said("initial"),
-            **asked,
         )
 
     def held(self, shape: torch.Size) -> "_Member":

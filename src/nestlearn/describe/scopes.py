@@ -4,12 +4,11 @@ Every rule has a scope: the memories that it consults, by their symbols, and wha
 memory may be called like the one before it.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from nestlearn.describe.language import evaluate, names_in

@@ -1,15 +1,15 @@
 """Words for parts of the core, the same wherever a memory of them is described, and the parts again from their words.
 
-What is written here is read by ``made_model``, ``made_objective`` and ``made_rule`` below, for ``rebuild``.
+``rebuild`` reads with ``made_model``, ``made_objective`` and ``made_rule`` what is written here.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 
 from torch import Tensor
 
-from nestlearn.memory.models import MLP, Constant, Matrix, Model
+from nestlearn.memory.models import ACTIVATIONS, MLP, Constant, Matrix, Model
 from nestlearn.memory.momentum import InnerMomentum
 from nestlearn.memory.nesting import Consult
 from nestlearn.memory.objectives import Objective, dot_product, hypergradient, l2, oja, orthogonality, quadratic
@@ -17,6 +17,7 @@ from nestlearn.memory.rules import DeltaGradientDescent, GradientDescent, LeastS
 from nestlearn.rules.newton import MeasuredQuadratic
 
 __all__ = [
+    "check_model",
     "made_model",
     "made_objective",
     "made_rule",
@@ -29,38 +30,38 @@ __all__ = [
 
 def model_words(model: Model) -> str:
     """'MLP 16-32-16', 'matrix 16 -> 16', 'box'; with '+ key' where the key is added to the answer."""
+    added = " + key" if getattr(model, "residual", False) else ""
     match model:
-        case MLP():
+        case MLP() if type(model) is MLP:
             kind = "" if model.activation == "silu" else f"{model.activation} "
-            return f"{kind}MLP {model.in_dim}-{model.hidden}-{model.out_dim}{_key(model.residual)}"
-        case Matrix():
-            return f"matrix {model.in_dim} -> {model.out_dim}{_key(model.residual)}"
-        case Constant(shape=()):
-            return "box"
-        case Constant():
-            return f"box {' x '.join(map(str, model.shape))}"
+            return f"{kind}MLP {model.in_dim}-{model.hidden}-{model.out_dim}{added}"
+        case Matrix() if type(model) is Matrix:
+            return f"matrix {model.in_dim} -> {model.out_dim}{added}"
+        case Constant() if type(model) is Constant:
+            return f"box {' x '.join(map(str, model.shape))}".strip()
         case _:
             return type(model).__name__
 
 
-def _key(residual: bool) -> str:
-    return " + key" if residual else ""
+_MODEL = re.compile(r"(?P<box>box(?: \d+(?: x \d+)*)?)|(?:(?:(\w+) )?MLP \d+-(\d+)-\d+|matrix \d+ -> \d+)( \+ key)?")
+
+
+def check_model(words: str) -> re.Match[str]:
+    """Raise ValueError for a model that ``model_words`` has no words for.
+
+    The memories of one role in several parameters share their words: the first of their models counts.
+    """
+    found = _MODEL.fullmatch(words.split(", ")[0])
+    if found is None or (found[2] or "silu") not in ACTIVATIONS:
+        raise ValueError(f"the model {words!r} is not one of the core's")
+    return found
 
 
 def made_model(words: str, key: Tensor, value: Tensor, objective: Objective) -> Model:
-    """The model of ``model_words`` for keys and values of these shapes, whatever sizes the words speak of.
-
-    The memories of one role in several parameters share their words, and each has sizes of its own.
-    """
-    first, *_ = words.split(", ")
-    if first == "box":
-        return Constant()
-    if re.fullmatch(r"box \d+( x \d+)*", first):
-        return Constant(tuple(value.shape[-2:]))
-    found = re.fullmatch(r"(?:(?:(\w+) )?MLP \d+-(\d+)-\d+|matrix \d+ -> \d+)( \+ key)?", first)
-    if found is None:
-        raise ValueError(f"its model is {words!r}, which is not one of the core's")
-    activation, hidden, residual = found.groups()
+    """The model of ``model_words`` for keys and values of these shapes, whatever sizes the words speak of."""
+    box, activation, hidden, residual = check_model(words).groups()
+    if box is not None:
+        return Constant(() if box == "box" else tuple(value.shape[-2:]))
     into, out = key.shape[-1], value.shape[-1] if value.ndim else 0
     # What scores the whole map, or answers beside their curvature, has values of another width than answers.
     out = into if residual or objective.name == orthogonality.name else out
@@ -77,14 +78,15 @@ _OBJECTIVES: Mapping[str, Objective] = {
 
 def objective_words(objective: Objective) -> str:
     """'l2', and 'mean l2' where it is divided by the number of keys."""
-    return f"mean {objective.name}" if objective.mean else objective.name
+    own = getattr(objective, "curvature", None) is not None
+    return f"{'mean ' if objective.mean else ''}{objective.name}{' with a curvature of its own' if own else ''}"
 
 
 def made_objective(words: str) -> Objective:
     """The objective of ``objective_words``."""
     name = words.removeprefix("mean ")
     if name not in _OBJECTIVES:
-        raise ValueError(f"its objective is {words!r}, which is not one of the core's")
+        raise ValueError(f"the objective {words!r} is not one of the core's")
     found = _OBJECTIVES[name]
     return found if name == words else found.averaged()
 
@@ -105,14 +107,16 @@ def _kind(kind: type[Rule]) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind.__name__.lstrip("_")).lower()
 
 
-_RULES = {_kind(kind): kind for kind in (DeltaGradientDescent, GradientDescent, LeastSquares)}
+_RULES: dict[str, Callable[..., Rule]] = {
+    _kind(kind): kind for kind in (DeltaGradientDescent, GradientDescent, LeastSquares)
+}
 
 
 def made_rule(words: str) -> Rule:
     """The rule of ``rule_words``, for one whose update is the core's and not an expression."""
     name, *settings = words.split(", ")
     if name not in _RULES:
-        raise ValueError(f"its rule is {words!r}, which is not one of the core's and says no update")
+        raise ValueError(f"the rule {words!r} is not one of the core's and says no update")
     said = (setting.partition(" ") for setting in settings)
     return _RULES[name](**{name: float(value) if value else True for name, _, value in said})
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from nestlearn.memory.nesting import Consulted, Said, Scene, the_gradient
 from nestlearn.rules.link import Change, Link, Linked, gathered, once, whole
-from nestlearn.rules.words import times
+from nestlearn.rules.words import multiple
 
 __all__ = ["Bases", "Basis", "Combined", "chain", "parallel", "within"]
 
@@ -183,7 +183,7 @@ class parallel(Combined):
         parts = [each.link(shape, u, a) for each in self.rules]
         answers = [whole(part.answer) for part in parts]
         pairs = zip(answers, self.weights, strict=True)
-        words = " + ".join(times(weight, each.words) for each, weight in pairs)
+        words = " + ".join(multiple(weight, each.words) for each, weight in pairs)
 
         def combined(scene: Scene) -> Tensor:
             found = [weighed(each(scene), weight) for each, weight in zip(answers, self.weights, strict=True)]

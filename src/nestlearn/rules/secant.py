@@ -17,7 +17,7 @@ from nestlearn.memory.rules import LeastSquares
 from nestlearn.rules.link import Link, Linked, once, whole
 from nestlearn.rules.settings import among, count, positive, share
 from nestlearn.rules.whiten import covariance_boxes
-from nestlearn.rules.words import in_words, mixed, times
+from nestlearn.rules.words import in_words, mixed, multiple
 
 __all__ = ["KEYS", "secant"]
 
@@ -100,7 +100,7 @@ class secant(Link):
             return torch.lerp(a(scene), found, kept) if self.nesterov else found
 
         words = f"mix({a.words}, {momentum}, {_share_is(kept)})"
-        words = f"{words} + {times(rho, learned)}" if self.learns else words
+        words = f"{words} + {multiple(rho, learned)}" if self.learns else words
         words = mixed(a.words, words, kept) if self.nesterov else words
         return Linked(Said(words, answer), memories)
 
@@ -166,7 +166,9 @@ def _past(name: str, kept: float, value: Said) -> Consulted:
     def readout(answer: Tensor, scene: Scene) -> Tensor:
         return answer / scene.number(lambda time: 1 - kept**time if time else 1.0)
 
-    return average_box(name, kept, value, readout=Said(f"M / or_one(1 - {in_words(kept)}^(t - 1))", readout), fresh=False)
+    return average_box(
+        name, kept, value, readout=Said(f"M / or_one(1 - {in_words(kept)}^(t - 1))", readout), fresh=False
+    )
 
 
 def _share_of_past(scene: Scene, kept: float) -> Tensor | float:

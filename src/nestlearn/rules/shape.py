@@ -75,7 +75,9 @@ class scale(Link):
     def link(self, shape: torch.Size, u: Said, a: Said) -> Linked:
         a, factor = whole(a), update_scale(shape, self.kind) / self.over
         words = scaled(self.kind, a.words)
-        words = words if self.over == 1 else f"{grouped(words) if self.kind == 'none' else words} / {in_words(self.over)}"
+        words = (
+            words if self.over == 1 else f"{grouped(words) if self.kind == 'none' else words} / {in_words(self.over)}"
+        )
         return Linked(Said(words, lambda scene: a(scene) * factor))
 
 

@@ -15,7 +15,7 @@ from nestlearn.ops.matrix import cholesky_whitener
 from nestlearn.rules.combine import Bases, Basis
 from nestlearn.rules.link import Link, Linked, whole
 from nestlearn.rules.settings import among, count, positive, share
-from nestlearn.rules.words import grouped, in_words
+from nestlearn.rules.words import grouped, in_words, raised
 
 __all__ = ["covariance_boxes", "regress", "whiten"]
 
@@ -69,7 +69,7 @@ def _covariance_box(
         return eye.expand(*gradient.shape[:-2], size, size).clone()
 
     rows = grouped(u.words)
-    unseen = {"inputs": f"{rows}^T @ {rows}", "errors": f"{rows} @ {rows}^T"}
+    unseen = {"inputs": f"{raised(u.words, 'T')} @ {rows}", "errors": f"{rows} @ {raised(u.words, 'T')}"}
     covariance_is = f"seen_{side}" if watched else unseen[side]
     return average_box(
         name,

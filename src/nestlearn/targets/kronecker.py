@@ -57,7 +57,10 @@ class Kronecker(Target):
             value=rows,
             # Asked for every unit vector, a linear memory answers with its whole (symmetric) matrix.
             query=Said(f"identity({rows.words})", lambda scene: identity(scene.gradient)),
-            readout=Said(f"inverse_root(M, 4, {in_words(self.damping)})", lambda factor, scene: inverse_root(factor, 4, self.damping)),
+            readout=Said(
+                f"inverse_root(M, 4, {in_words(self.damping)})",
+                lambda factor, scene: inverse_root(factor, 4, self.damping),
+            ),
             every=self.period,
             keep_answer=Said(f"identity({rows.words})", lambda gradient: identity(gradient).clone()),
         )
