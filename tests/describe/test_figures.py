@@ -39,9 +39,9 @@ def test_figure_1_is_one_deep_memory_behind_the_weights():
 
 def test_the_figure_goes_on_indefinitely():
     """ "We can create another momentum M2 for our now-upgraded momentum M1, and this process can continue"."""
-    inner = deep(8, target="identity", name="M3")
+    inner = deep(8, target="random_features", name="M3")
     for name in ("M2", "M1"):
-        inner = deep(8, target="identity", name=name, written_by=inner)
+        inner = deep(8, target="random_features", name=name, written_by=inner)
     system = described(inner)
     assert {name: box[:2] for name, box in drawn(system).items()} == {
         "weights": (1, ""),
