@@ -6,10 +6,12 @@ import re
 import pytest
 import torch
 from contract.members import MEMBERS, Member
+from rules.examples import EVERY as RULES
 from torch import nn
 
 import nestlearn as nl
 from nestlearn.describe import NestedSystem
+from nestlearn.describe.words import MEASURED
 
 
 def network() -> nn.Sequential:
@@ -163,6 +165,17 @@ def test_a_curvature_target_is_said_to_need_the_graph():
     system = nl.describe(nl.optim.DeepMomentum(network().parameters(), target="hessian", target_period=5))
     assert "closure" in system.notes[0]
     assert {memory.name: memory.period for memory in system.memories}["curvature"] == 5
+
+
+def test_what_is_measured_is_explained():
+    weight = nn.Parameter(torch.ones(3, 2))
+    curved = nl.describe(nl.optim.PreconditionedMomentum([weight], target="hessian"))
+    assert "seen_hessian_diagonal = z * (H z) with random signs z" in " ".join(str(curved).split())
+    assert "seen_" not in str(nl.describe(nl.optim.Momentum([weight])))
+    links = [link for rule in RULES.values() for link in rule.everything()]
+    names = {name for link in links for name in link.reads if name != "weights"}
+    names |= {kind.observation for kind in nl.targets.TARGETS.values() if kind.observation}
+    assert {f"seen_{name}" for name in names} == set(MEASURED)
 
 
 def test_a_look_ahead_is_said_with_both_of_its_shares():

@@ -92,6 +92,8 @@ def linear(
         (sum_box("own", 0.9, readout=lambda answer, scene: answer), "the readout of 'own' .*a function of M"),
         (sum_box("slow box", 0.9), "'slow box'"),
         (sum_box("lr", 0.9), "a memory is called lr, which means something else"),
+        (sum_box("T", 0.9), "a memory is called T"),
+        (sum_box("D", 0.9, Said("u + D", torch.sin, {"D": "W"})), "a memory is called D"),
         (linear(Diagonal(3, 3)), "the model 'Diagonal' is not one of the core's"),
         (linear(MLP(3, 4, 3, features=torch.ones(4, 3))), "the model 'MLP 3-4-3 . key with features' is not"),
         (linear(Matrix(3, 3), LogCosh()), "the objective 'log_cosh' is not one of the core's"),

@@ -122,6 +122,15 @@ def test_labels_that_a_model_draws_are_a_measurement_like_others():
     assert_same(make, TALL)
 
 
+def test_the_rate_of_vectors_is_their_own():
+    """``lr`` in an expression is the rate of the write, whatever setting of the group it comes from."""
+    rule = chain(average(0.8), outer(3, sum(0.5)))
+    assert_same(
+        lambda module: nl.optim.Optimizer(module.parameters(), 0.1, matrix=rule, element=rule, elementwise_lr=0.02),
+        VECTOR,
+    )
+
+
 @pytest.mark.parametrize("name", RULES)
 @pytest.mark.parametrize("shape", [TALL, WIDE], ids=str)
 def test_composed_rules_are_replayed(name, shape):

@@ -137,11 +137,10 @@ def _shape(part: _Part, parameter: Tensor) -> torch.Size:
 
 def _definitions(part: _Part) -> dict[str, str]:
     """What the words of the memories define besides."""
-    found: dict[str, str] = {}
+    said: list[Any] = [getattr(part.rule, "combine", None)]
     for _, member in _consulted(part.rule, _shape(part, part.members[0][0]), WEIGHTS, part.period):
-        for said in (member.key, member.value, member.query, member.readout):
-            found |= getattr(said, "where", {})
-    return found
+        said += [member.key, member.value, member.query, member.readout, getattr(member.memory.rule, "combine", None)]
+    return {name: text for each in said for name, text in getattr(each, "where", {}).items()}
 
 
 def _locate(key: str, roles: Mapping[str, Memory]) -> tuple[str | None, list[str]]:

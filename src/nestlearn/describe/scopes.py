@@ -130,7 +130,7 @@ class Scope:
             text: the expression.
             *more: names that it may mention besides.
         """
-        clash = COMMON & set(self.symbols)
+        clash = (COMMON | {"T"} | set(self.system.where)) & set(self.symbols)
         if clash:
             raise ValueError(f"a memory is called {', '.join(sorted(clash))}, which means something else there")
         known = COMMON | set(self.symbols) | set(self.settings) | set(more)

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from nestlearn.describe.system import Memory, NestedSystem
+from nestlearn.describe.words import MEASURED
 
 __all__ = [
     "answer",
@@ -225,10 +226,12 @@ def short(name: str) -> str:
 
 
 def definitions(system: NestedSystem) -> dict[str, str]:
-    """What expressions call by a name: those of the description, and g where it is a sum."""
+    """What expressions call by a name: those of the description, what is measured, and g where it is a sum."""
+    texts = [text for each in system.memories for text in (each.key, each.value, each.update)]
+    seen = {name: words for name, words in MEASURED.items() if any(name in text for text in texts)}
     period = max((memory.period for memory in system.memories if memory.home == "weights"), default=1)
     summed = {"g": f"the sum of the gradients of {period} steps"} if period > 1 and system.where else {}
-    return {**system.where, **summed}
+    return {**system.where, **seen, **summed}
 
 
 def _definitions(system: NestedSystem) -> list[str]:

@@ -17,6 +17,7 @@ from nestlearn.memory.rules import DeltaGradientDescent, GradientDescent, LeastS
 from nestlearn.rules.newton import MeasuredQuadratic
 
 __all__ = [
+    "MEASURED",
     "check_model",
     "made_model",
     "made_objective",
@@ -26,6 +27,16 @@ __all__ = [
     "objective_words",
     "rule_words",
 ]
+
+
+MEASURED: Mapping[str, str] = {
+    "seen_inputs": "the covariance of what the layer is given",
+    "seen_errors": "the covariance of the layer's error signals",
+    "seen_hessian_diagonal": "z * (H z) with random signs z",
+    "seen_gauss_newton_diagonal": "the squared gradient at labels drawn from the model",
+    "seen_curvature_product": "H M(u), before M is written",
+}
+"""What is measured outside, by the names that expressions have for it."""
 
 
 def model_words(model: Model) -> str:

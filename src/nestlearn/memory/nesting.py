@@ -41,10 +41,10 @@ class Said:
     """
 
     words: str
-    function: Callable[..., Any]
+    function: Callable[..., Tensor]
     where: Mapping[str, str] = field(default_factory=dict, compare=False)
 
-    def __call__(self, *arguments: Any) -> Any:
+    def __call__(self, *arguments: Any) -> Tensor:
         return self.function(*arguments)
 
 

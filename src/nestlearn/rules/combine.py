@@ -129,14 +129,14 @@ class within(Combined):
         inside = self.rule.link(shape, once(into(u)), into(whole(a)))
         found = once(whole(inside.answer))
         carried = back(found)
-
-        length = inside.length or Said(found.words, lambda scene: torch.linalg.matrix_norm(found(scene), keepdim=True))
+        known = inside.length
 
         def answer(scene: Scene) -> Tensor:
             matrix = carried(scene)
-            return matrix * (length(scene) / torch.linalg.matrix_norm(matrix, keepdim=True).clamp_min(1e-30))
+            length = torch.linalg.matrix_norm(found(scene), keepdim=True) if known is None else known.number
+            return matrix * (length / torch.linalg.matrix_norm(matrix, keepdim=True).clamp_min(1e-30))
 
-        words = f"as_long_as({carried.words}, {length.words})"
+        words = f"as_long_as({carried.words}, {(known or found).words})"
         return Linked(Said(words, answer), (*memories, *inside.memories), inside.numbers, inside.length)
 
 

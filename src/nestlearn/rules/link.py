@@ -12,7 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 
@@ -22,7 +22,7 @@ from nestlearn.rules.paths import parts, replaced, settings, without
 from nestlearn.rules.settings import check
 from nestlearn.targets import Target
 
-__all__ = ["Answer", "Link", "Linked", "as_rule", "gathered", "once", "whole", "written"]
+__all__ = ["Answer", "Length", "Link", "Linked", "as_rule", "gathered", "once", "whole", "written"]
 
 Change = Callable[[str, "Link"], "Link | None"]
 """What becomes of a part of a rule, given its path."""
@@ -51,6 +51,13 @@ class Answer(Said):
         return Said(self.words, lambda scene: self.function(scene) / scene.number(share))
 
 
+class Length(NamedTuple):
+    """A number that the shape of a matrix decides, and the same in words, as an expression over u."""
+
+    words: str
+    number: float
+
+
 @dataclass(frozen=True)
 class Linked:
     """A link between matrices, or entries, of one shape.
@@ -59,13 +66,13 @@ class Linked:
         answer: the answer, once the memories have been consulted.
         memories: what is consulted, in this order.
         numbers: what the answer needs that depends on the time alone, by names under which ``scene.scalars`` has it.
-        length: Frobenius norm that the answer has in exact arithmetic, a number, if the shape alone decides it.
+        length: Frobenius norm that the answer has in exact arithmetic, if the shape alone decides it.
     """
 
     answer: Said
     memories: tuple[Consulted, ...] = ()
     numbers: Mapping[str, Number] = field(default_factory=dict)
-    length: Said | None = None
+    length: Length | None = None
 
 
 @dataclass(frozen=True)

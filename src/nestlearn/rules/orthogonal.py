@@ -16,7 +16,7 @@ from nestlearn.memory.objectives import orthogonality
 from nestlearn.memory.rules import Context, Rule, State, always
 from nestlearn.ops.matrix import newton_schulz
 from nestlearn.ops.preconditioner import initial_preconditioner, preconditioner_step
-from nestlearn.rules.link import Link, Linked, once, whole
+from nestlearn.rules.link import Length, Link, Linked, once, whole
 from nestlearn.rules.settings import among, count
 from nestlearn.rules.shape import SCALES, scaled, update_scale
 
@@ -43,18 +43,17 @@ class orthogonal(Link):
 
     def link(self, shape: torch.Size, u: Said, a: Said) -> Linked:
         a, steps, factor = whole(a), self.steps, update_scale(shape, self.scale)
-        length = min(shape[-2:]) ** 0.5
-        length_is = "sqrt(min(rows(u), columns(u)))"
+        length = Length("sqrt(min(rows(u), columns(u)))", min(shape[-2:]) ** 0.5)
 
         def answer(scene: Scene) -> Tensor:
             found = newton_schulz(a(scene), steps)
             if self.normed:
-                found = found * (length / torch.linalg.matrix_norm(found, keepdim=True).clamp_min(1e-30))
+                found = found * (length.number / torch.linalg.matrix_norm(found, keepdim=True).clamp_min(1e-30))
             return found if self.scale == "none" else found.mul_(factor)
 
         words = f"newton_schulz({a.words})" if steps == 5 else f"newton_schulz({a.words}, {steps})"
-        words = f"as_long_as({words}, {length_is})" if self.normed else words
-        size = Said(scaled(self.scale, length_is), lambda scene: factor * length)
+        words = f"as_long_as({words}, {length.words})" if self.normed else words
+        size = Length(scaled(self.scale, length.words), factor * length.number)
         return Linked(Said(scaled(self.scale, words), answer), length=size)
 
 

@@ -55,7 +55,7 @@ def update_scale(shape: torch.Size, kind: str) -> float:
 
 def scaled(kind: str, words: str) -> str:
     """An answer times ``update_scale``, as an expression."""
-    return words if kind == "none" else f"{SCALES[kind]} * {grouped(words)}"
+    return grouped(words) if kind == "none" else f"{SCALES[kind]} * {grouped(words)}"
 
 
 @dataclass(frozen=True, repr=False)
@@ -75,9 +75,7 @@ class scale(Link):
     def link(self, shape: torch.Size, u: Said, a: Said) -> Linked:
         a, factor = whole(a), update_scale(shape, self.kind) / self.over
         words = scaled(self.kind, a.words)
-        words = (
-            words if self.over == 1 else f"{grouped(words) if self.kind == 'none' else words} / {in_words(self.over)}"
-        )
+        words = words if self.over == 1 else f"{words} / {in_words(self.over)}"
         return Linked(Said(words, lambda scene: a(scene) * factor))
 
 

@@ -30,7 +30,6 @@ class Kronecker(Target):
     """
 
     name: ClassVar[str] = "kronecker"
-    words: ClassVar[str] = "left @ u @ right"
     retention: float = 0.95
     damping: float = 1e-6
 
@@ -64,6 +63,8 @@ class Kronecker(Target):
             every=self.period,
             keep_answer=Said(f"identity({rows.words})", lambda gradient: identity(gradient).clone()),
         )
+
+    words: ClassVar[str] = "left @ u @ right"
 
     def __call__(self, scene: Scene) -> Tensor:
         return scene.answers["left"] @ scene.gradient @ scene.answers["right"]

@@ -50,11 +50,12 @@ class AverageGradient(Target):
     """P = the running mean of the gradient: the box that the memory is asked to imitate (O2)."""
 
     name: ClassVar[str] = "average_gradient"
-    words: ClassVar[str] = "average_gradient"
     retention: float = 0.9
 
     def memories(self, shape: torch.Size) -> tuple[Consulted, ...]:
         return (average_box("average_gradient", self.retention, readout=bias_corrected(self.retention)),)
+
+    words: ClassVar[str] = "average_gradient"
 
     def __call__(self, scene: Scene) -> Tensor:
         return scene.answers["average_gradient"]
