@@ -7,9 +7,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from nestlearn.descriptions.language import FUNCTIONS, evaluate, names_in, specialise
+import nestlearn as nl
+from nestlearn.descriptions.functions import FUNCTIONS
+from nestlearn.descriptions.language import evaluate, names_in, specialise
 
-NAMES = {"a": 3.0, "b": torch.tensor([[1.0, -2.0], [4.0, 0.0]], dtype=torch.float64), "yes": True, "no": False, "t": 2}
+NAMES = {
+    "a": 3.0,
+    "b": torch.tensor([[1.0, -2.0], [4.0, 0.0]]).double(),
+    "yes": True,
+    "no": False,
+    "t": 2,
+    "path.to.a": 7.0,
+}
+NAMES["wide"] = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]).double()
 
 
 def value(text: str) -> object:
@@ -29,6 +39,12 @@ def value(text: str) -> object:
         ("0.9^t", 0.9**2),
         ("sqrt(a)", math.sqrt(3)),
         ("1 if a is None else 2", 2.0),
+        ("t % 2 == 0", True),
+        ("where(a > 2, a, 0)", 3.0),
+        ("or_one(a - 3) + or_one(a)", 4.0),
+        ("0.5^ceil(a / 2)", 0.25),
+        ("max(1, a, 2) - min(4, a, 5)", 0.0),
+        ("path.to.a + 1", 8.0),
     ],
 )
 def test_arithmetic_over_numbers(text, expected):
@@ -48,29 +64,70 @@ def test_arithmetic_over_numbers(text, expected):
         ("rms(b)", math.sqrt(21 / 4)),
         ("rows(b) + 10 * columns(b)", 22),
         ("precision(b)", 2.0**-52),
+        ("b @ b^T", [[5, 4], [4, 16]]),
+        ("b^T", [[1, 4], [-2, 0]]),
+        ("max(b, 0.5, 2 * b)", [[2, 0.5], [8, 0.5]]),
+        ("where(t == 2, b, 0)", [[1, -2], [4, 0]]),
+        ("or_one(b)", [[1, -2], [4, 1]]),
+        ("mix(b, 0 * b, 0.25)", [[0.75, -1.5], [3, 0]]),
+        ("ones(b)", [[1, 1], [1, 1]]),
+        ("norm(b)^2", [[21]]),
+        ("21 * unit(b)^2 + 0 * unit(0 * b)", [[1, 4], [16, 0]]),
+        ("as_long_as(b, 2 * b)", [[2, -4], [8, 0]]),
+        ("as_long_as(b, 0)", [[0, 0], [0, 0]]),
+        ("as_rows(wide)", [[1, 4], [2, 5], [3, 6]]),
+        ("unit_rows(wide)^2 * 91 / 3", [[1, 16], [4, 25], [9, 36]]),
+        ("as_matrix(as_rows(wide), wide)", [[1, 2, 3], [4, 5, 6]]),
+        ("entries(b, 2 * b)", [[1, 2], [-2, -4], [4, 8], [0, 0]]),
+        ("as_matrix(entries(wide), wide)", [[1, 2, 3], [4, 5, 6]]),
+        ("side_by_side(b, -b)", [[1, -2, -1, 2], [4, 0, -4, 0]]),
+        ("identity(wide)", [[1, 0, 0], [0, 1, 0], [0, 0, 1]]),
+        ("trace(b)", [[1]]),
+        ("mean_one(b) + mean_one(0 * b)", [[2, -4], [8, 0]]),
+        ("ridge(b, identity(b), 1)", [[0.5, -1], [2, 0]]),
+        ("whitener(4 * identity(b), 0)", [[0.5, 0], [0, 0.5]]),
+        ("inverse_root(16 * identity(b), 4, 0)", [[0.5, 0], [0, 0.5]]),
     ],
 )
 def test_functions_of_tensors(text, expected):
-    assert torch.equal(torch.as_tensor(value(text), dtype=torch.float64), torch.tensor(expected, dtype=torch.float64))
+    found = torch.as_tensor(value(text), dtype=torch.float64)
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=1e-15, atol=1e-15)
 
 
 def test_newton_schulz_makes_a_matrix_orthogonal_up_to_its_published_spread():
     names = {"M": torch.randn(6, 4, dtype=torch.float64)}
     found = evaluate("newton_schulz(M, 5, 3.4445, -4.775, 2.0315, 0.0000001)", names.__getitem__)
-    singular = torch.linalg.svdvals(found)
-    assert singular.min() > 0.6 and singular.max() < 1.3
+    ours = evaluate("newton_schulz(M)", names.__getitem__)
+    for each in (found, ours):
+        singular = torch.linalg.svdvals(each)
+        assert singular.min() > 0.6 and singular.max() < 1.3
+    assert torch.equal(ours, evaluate("newton_schulz(M, 5)", names.__getitem__))
+
+
+def test_root_steps_come_to_the_inverse_root():
+    root, names = torch.zeros(2, 2, dtype=torch.float64), {"S": torch.tensor([[5.0, 4.0], [4.0, 16.0]]).double()}
+    for _ in range(12):
+        root = evaluate("root_step(R, S)", {**names, "R": root}.__getitem__)
+    assert torch.allclose(root @ names["S"] @ root, torch.eye(2, dtype=torch.float64), atol=1e-9)
+
+
+def test_random_features_are_those_of_the_target():
+    names = {"u": torch.randn(5, 3)}
+    scene = nl.memory.Scene(names["u"])
+    assert torch.equal(evaluate("random_features(u)", names.__getitem__), nl.targets.RandomFeatures()(scene))
+    assert torch.equal(evaluate("random_features(u, 3)", names.__getitem__), nl.targets.RandomFeatures(seed=3)(scene))
 
 
 @pytest.mark.parametrize(
     "text",
     [
         "open('x')",
-        "a.real",
+        "abs(a).real",
         "b[0]",
         "__import__('os')",
         "[a]",
         "lambda: a",
-        "a @ b",
+        "a or b",
         "abs(x=a)",
         "(a := 1)",
         "a if",
@@ -88,6 +145,7 @@ def test_every_function_says_what_it_does():
 
 def test_names_leave_functions_out():
     assert names_in("sqrt(v) + eps^t if flag else M") == {"v", "eps", "t", "flag", "M"}
+    assert names_in("slow.weights @ left^T + T") == {"slow.weights", "left", "T"}
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,17 @@
 """Descriptions of our optimizers agree with their own rules and with the bytes in their state."""
 
 import json
+import re
 
 import pytest
 import torch
 from contract.members import MEMBERS, Member
+from rules.examples import EVERY as RULES
 from torch import nn
 
 import nestlearn as nl
 from nestlearn.descriptions import NestedSystem
+from nestlearn.descriptions.words import MEASURED
 
 
 def network() -> nn.Sequential:
@@ -61,7 +64,7 @@ def test_paces_are_levels():
 def test_the_period_of_a_group_is_that_of_all_its_memories():
     system = nl.describe(nl.optim.M3(network().parameters(), slow_period=3, period=4))
     assert [level.period for level in system.levels] == [12, 4, 4]
-    assert system.where["u"] == "the sum of g over 4 steps"
+    assert system.where["u"] == "g" and "g = the sum of the gradients of 4 steps" in str(system)
 
 
 @pytest.mark.parametrize("member", MEMBERS, ids=str)
@@ -164,10 +167,21 @@ def test_a_curvature_target_is_said_to_need_the_graph():
     assert {memory.name: memory.period for memory in system.memories}["curvature"] == 5
 
 
+def test_what_is_measured_is_explained():
+    weight = nn.Parameter(torch.ones(3, 2))
+    curved = nl.describe(nl.optim.PreconditionedMomentum([weight], target="hessian"))
+    assert "seen_hessian_diagonal = z * (H z) with random signs z" in " ".join(str(curved).split())
+    assert "seen_" not in str(nl.describe(nl.optim.Momentum([weight])))
+    links = [link for rule in RULES.values() for link in rule.everything()]
+    names = {name for link in links for name in link.reads if name != "weights"}
+    names |= {kind.observation for kind in nl.targets.TARGETS.values() if kind.observation}
+    assert {f"seen_{name}" for name in names} == set(MEASURED)
+
+
 def test_a_look_ahead_is_said_with_both_of_its_shares():
     weight = nn.Parameter(torch.ones(3, 2))
     ahead = nl.describe(nl.optim.SecantMomentum([weight], retention=0.75, nesterov=True))
-    assert "0.25 u + 0.75 (m' + 1 secant)" in ahead.memories[0].update
+    assert re.search(r"0\.25 \* u \+ 0\.75 \* \(mix\(u, momentum, .*\) \+ secant\)", ahead.memories[0].update)
     assert "0.25 * u + 0.75 * momentum" in nl.describe(nl.optim.Muon([weight], retention=0.75)).memories[0].update
 
 
@@ -180,12 +194,12 @@ def test_the_skip_path_is_said_as_it_was_only_where_the_answer_comes_late():
         for objective in ("l2", "hypergradient", "quadratic")
         for memory in (True, False)
     }
-    updates = {key: system.memories[0].update.partition("NS")[2] for key, system in said.items()}
+    updates = {key: system.memories[0].update.partition("newton_schulz")[2] for key, system in said.items()}
     assert updates == {
-        ("l2", True): "(skip + momentum)",
-        ("l2", False): "(skip)",
-        ("hypergradient", True): "(past_skip with u + momentum)",
-        ("hypergradient", False): "(skip)",
-        ("quadratic", True): "(momentum)",
-        ("quadratic", False): "(u)",
+        ("l2", True): "(as_matrix(unit_rows(skip) + momentum, u))",
+        ("l2", False): "(as_matrix(unit_rows(skip), u))",
+        ("hypergradient", True): "(as_matrix(unit_rows(0.2 * u + 0.8 * past_skip) + momentum, u))",
+        ("hypergradient", False): "(as_matrix(unit_rows(skip), u))",
+        ("quadratic", True): "(norm(u) / sqrt(rows(momentum)) * as_matrix(momentum, u))",
+        ("quadratic", False): "(as_matrix(unit_rows(u), u))",
     }

@@ -297,7 +297,7 @@ def test_the_bound_of_eta_is_the_layers(name):
 
 DEFAULT = {"heads": 2, "chunk": 4}
 SWITCHES = [
-    ({"memory": "mlp"}, "model", ["MLP 8-8-8"] * 3 + ["matrix 8 -> 1"] * 2),
+    ({"memory": "mlp"}, "model", ["tanh MLP 8-8-8"] * 3 + ["matrix 8 -> 1"] * 2),
     ({"objective": "l2"}, "objective", ["l2"] * 5),
     ({"dgd": False}, "rule", ["gradient descent"] * 5),
     ({"retention": False}, "retention", ["1"] * 4),

@@ -13,10 +13,13 @@ from typing import Any, Self
 from nestlearn.memory.described import Described
 from nestlearn.memory.levels import levels
 
-__all__ = ["UNITS", "WEIGHTS", "Data", "Level", "inner_name", "sort_into_levels"]
+__all__ = ["KEPT", "UNITS", "WEIGHTS", "Data", "Level", "inner_name", "sort_into_levels"]
 
 WEIGHTS = "weights"
 """The name of the outermost memory, and what ``consulted_by`` says of the memories behind its rule."""
+
+KEPT = "retention"
+"""Where a rule decides how much of the weights is kept: the name of what would be kept otherwise."""
 
 UNITS = ("step", "token")
 """What periods are counted in, the slower first: a step of the optimizer sees all tokens of its batch."""

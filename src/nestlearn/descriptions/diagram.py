@@ -15,6 +15,7 @@ from nestlearn.descriptions.table import (
     answer,
     apart,
     began,
+    definitions,
     every,
     headline,
     of_a_sequence,
@@ -132,7 +133,7 @@ def _nested(
     above = next((other for other in system.memories if other.name == memory.consulted_by), None)
     y = _facts(pen, memory, above, inner, y, room, with_rule=not banded)
     if banded:
-        where = {name: text for name, text in system.where.items() if memory.home == "weights" and text != "g"}
+        where = {name: text for name, text in definitions(system).items() if memory.home == "weights" and text != "g"}
         y = _rule(pen, memory, where, inner, y - 2, room, colour)
     if inside:
         y = _inside(pen, inside, system, inner, y, room, colour)

@@ -1,36 +1,41 @@
 """The language in which a description says what a memory is shown and how weights move: arithmetic over names.
 
-    (1 - lr * weight_decay) * W        m / (sqrt(v) + eps)        u + momentum * M if nesterov else M
+    (1 - lr * weight_decay) * W        m / (sqrt(v) + eps)        left @ u @ right^T
 
-One text is read by people, stored as JSON and executed by ``descriptions.rebuild``. It is evaluated node by node
-from a list of what is allowed (numbers, names, + - * / ^, comparisons, ``a if c else b`` and the functions below), so a
-description from a file cannot run anything else. Names stand for numbers or tensors:
+One text is read by people, stored as JSON and executed by ``descriptions.rebuild``. It is evaluated node by node from a
+list of what is allowed (numbers, names, + - * / % ^, the matrix product @, ^T, comparisons, ``a if c else b`` and the
+functions of ``descriptions.functions``), so a description from a file cannot run anything else. Names stand for numbers
+or tensors, and a dot is a part of a name:
 
 =========  =======================================================================================================
 name       meaning
 =========  =======================================================================================================
-g, u       the gradient as it came; the gradient that memories are shown (sign and coupled decay included)
+g, u       the gradient as it came; the gradient that memories are shown (sign and coupled decay included). For a
+           memory behind a memory u is the gradient of the memory that it helps to write
 W          the weights; before the step, for a memory that is written after it the new ones
-t          the step, from 1
+t          the write, from 1; for weights with a period of 1 that is the step
+lr         the rate of the write
 present    1 where a sparse gradient has entries, else 0
+seen_...   what was measured for the step: seen_inputs and seen_errors (covariances of what a layer is given and of its
+           error signals), seen_hessian_diagonal, seen_gauss_newton_diagonal, seen_curvature_product
+M          in a read-out, the answer that it reads
+M, k, v    in the update of a rule that consults nobody, the content of the memory, and the key and value it is shown
 others     memories by their symbols, settings of the parameter group, and the definitions of the description
 =========  =======================================================================================================
 
 A memory's own symbol means its content before the write where its own value is computed, and its answer elsewhere.
+Only the memories that a rule consults have a name in its expressions, so memories behind memories may be called alike.
 """
 
 import ast
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
-import torch
-from torch import Tensor
+from nestlearn.descriptions.functions import FUNCTIONS
 
-from nestlearn.ops.whitening import newton_schulz
-
-__all__ = ["FUNCTIONS", "evaluate", "names_in", "specialise"]
+__all__ = ["evaluate", "names_in", "specialise"]
 
 Value = Any  # a number, a truth value, a word or a tensor
 
@@ -46,8 +51,7 @@ def evaluate(text: str, names: Callable[[str], Value]) -> Value:
 
 def names_in(text: str) -> set[str]:
     """The names that an expression mentions, functions left out."""
-    called = {id(node.func) for node in ast.walk(_parse(text)) if isinstance(node, ast.Call)}
-    return {node.id for node in ast.walk(_parse(text)) if isinstance(node, ast.Name) and id(node) not in called}
+    return set(_names(_parse(text)))
 
 
 def specialise(text: str, settings: Mapping[str, Value]) -> str:
@@ -65,60 +69,37 @@ def _parse(text: str) -> ast.expr:
     return _checked(tree, text)
 
 
-def _rows(tensor: Tensor) -> int:
-    return tensor.shape[-2]
+def _names(node: ast.AST) -> Iterator[str]:
+    match node:
+        case ast.Name() | ast.Attribute():
+            yield _dotted(node)
+        case ast.BinOp(op=ast.Pow(), right=ast.Name(id="T")):
+            yield from _names(node.left)
+        case ast.Call():
+            for argument in node.args:
+                yield from _names(argument)
+        case _:
+            for child in ast.iter_child_nodes(node):
+                yield from _names(child)
 
 
-def _columns(tensor: Tensor) -> int:
-    return tensor.shape[-1]
+def _dotted(node: ast.expr) -> str:
+    """A name with its dots; empty for anything else."""
+    match node:
+        case ast.Name():
+            return node.id
+        case ast.Attribute() if above := _dotted(node.value):
+            return f"{above}.{node.attr}"
+    return ""
 
-
-def _either(choose: Callable[[Value, Value], Value], chosen: Callable[..., Tensor]) -> Callable[[Value, Value], Value]:
-    """A function of two numbers or tensors, entry by entry."""
-
-    def function(first: Value, second: Value) -> Value:
-        tensors = [item for item in (first, second) if isinstance(item, Tensor)]
-        if not tensors:
-            return choose(first, second)
-        return chosen(*(torch.as_tensor(item, dtype=tensors[0].dtype) for item in (first, second)))
-
-    return function
-
-
-def _where(condition: Tensor, then: Value, otherwise: Value) -> Tensor:
-    # Two plain numbers become float64, so that they keep their digits whatever dtype they meet.
-    tensors = [item for item in (then, otherwise) if isinstance(item, Tensor)]
-    dtype = tensors[0].dtype if tensors else torch.float64
-    return torch.where(condition, torch.as_tensor(then, dtype=dtype), torch.as_tensor(otherwise, dtype=dtype))
-
-
-def _newton_schulz(matrix: Tensor, steps: float, a: float, b: float, c: float, eps: float) -> Tensor:
-    return newton_schulz(matrix, int(steps), (a, b, c), eps, dtype=torch.bfloat16)
-
-
-FUNCTIONS: Mapping[str, tuple[Callable[..., Value], str]] = {
-    "abs": (abs, "size without sign"),
-    "sign": (torch.sign, "1, 0 or -1"),
-    "sqrt": (lambda x: x.sqrt() if isinstance(x, Tensor) else x**0.5, "square root"),
-    "max": (_either(max, torch.maximum), "the larger of two"),
-    "min": (_either(min, torch.minimum), "the smaller of two"),
-    "clip": (lambda x, low, high: x.clamp(low, high), "moved into [low, high]"),
-    "where": (_where, "where(condition, a, b): a where it holds, else b"),
-    "rows": (_rows, "number of rows"),
-    "columns": (_columns, "number of columns"),
-    "row_means": (lambda x: x.mean(-1, keepdim=True), "one mean a row"),
-    "column_means": (lambda x: x.mean(-2, keepdim=True), "one mean a column"),
-    "rms": (lambda x: x.norm() / x.numel() ** 0.5, "root mean square of all entries"),
-    "precision": (lambda x: torch.finfo(x.dtype).eps, "distance from 1 to the next number of this dtype"),
-    "newton_schulz": (_newton_schulz, "newton_schulz(M, steps, a, b, c, eps): singular values to about 1, in bfloat16"),
-}
-"""Every function of the language and what it does."""
 
 _OPERATORS: Mapping[type, Callable[..., Value]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
     ast.Div: operator.truediv,
+    ast.Mod: operator.mod,
+    ast.MatMult: operator.matmul,
     ast.Pow: operator.pow,
     ast.USub: operator.neg,
     ast.Not: operator.not_,
@@ -140,6 +121,8 @@ def _checked(tree: ast.expr, text: str) -> ast.expr:
                 continue
             case ast.Constant(value=bool() | int() | float() | str() | None) | ast.Compare(ops=[_]):
                 continue
+            case ast.Attribute() if _dotted(node):
+                continue
             case ast.Name() | ast.Load() | ast.BinOp() | ast.UnaryOp() | ast.BoolOp() | ast.And() | ast.IfExp():
                 continue
         if type(node) not in _OPERATORS:
@@ -156,8 +139,10 @@ def _value(node: ast.expr, names: Callable[[str], Value]) -> Value:
             return float(number)
         case ast.Constant():
             return node.value
-        case ast.Name():
-            return names(node.id)
+        case ast.Name() | ast.Attribute():
+            return names(_dotted(node))
+        case ast.BinOp(op=ast.Pow(), right=ast.Name(id="T")):
+            return _value(node.left, names).mT
         case ast.BinOp():
             return _OPERATORS[type(node.op)](_value(node.left, names), _value(node.right, names))
         case ast.UnaryOp():

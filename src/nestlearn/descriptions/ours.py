@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nestlearn.descriptions.data import WEIGHTS, inner_name, sort_into_levels
+from nestlearn.descriptions.data import KEPT, WEIGHTS, inner_name, sort_into_levels
 from nestlearn.descriptions.parameters import covered, outermost, written_parameters
 from nestlearn.descriptions.system import NestedSystem
-from nestlearn.memory.described import Described, model_words, number_words, rule_words
+from nestlearn.memory.described import Described, model_words, number_words, objective_words, rule_words
 from nestlearn.memory.models import Constant
 from nestlearn.memory.nesting import Consult, Consulted
 from nestlearn.memory.rules import GradientDescent, Rule
@@ -87,7 +87,7 @@ def _system(optimizer: Optimizer, part: _Part) -> NestedSystem:
         sort_into_levels([_weights(part), *map(_together, found.values())]),
         notes=("a step needs a closure that keeps the graph of the loss",) if optimizer.needs_graph else (),
         settings=tuple({name: _number(optimizer, group, name) for name in sorted(used)} for group in groups),
-        where={"u": _gradient(part)},
+        where={"u": "-g" if part.maximize else "g", **_definitions(part), **_kept(part)},
         covers=covered(parameters),
         bookkeeping=bookkeeping,
     )
@@ -95,9 +95,9 @@ def _system(optimizer: Optimizer, part: _Part) -> NestedSystem:
 
 def _behind(part: _Part, parameter: Tensor, state: dict[str, Tensor]) -> tuple[list[Described], int]:
     """The memories behind the rule of one parameter, measured in its state, and the bytes there that are no memory."""
-    shape = parameter.shape if part.flat else torch.Size(matrix_shape(parameter))
+    shape = _shape(part, parameter)
     roles: dict[str, Described] = {}
-    for memory in _consulted(part.rule, shape, WEIGHTS, part.period):
+    for memory, _ in _consulted(part.rule, shape, WEIGHTS, part.period):
         count = roles[memory.name].count if memory.name in roles else 0
         roles[memory.name] = replace(memory, count=count + 1)
     surprises: dict[str, list[Tensor]] = {}
@@ -118,19 +118,36 @@ def _behind(part: _Part, parameter: Tensor, state: dict[str, Tensor]) -> tuple[l
     return list(roles.values()), rest
 
 
-def _consulted(rule: Rule, shape: torch.Size, above: str, period: int) -> Iterator[Described]:
+def _consulted(rule: Rule, shape: torch.Size, above: str, period: int) -> Iterator[tuple[Described, Consulted]]:
     """The memories that a rule consults for a tensor of this shape, each followed by those that its own rule consults.
 
     A memory that is written by memories has one set of them for each of its parameters (O6).
     """
     if not isinstance(rule, Consult):
         return
-    for member in rule.memories(shape):
-        memory = _memory(member, above, period)
-        yield memory
+    for turn, member in enumerate(rule.memories(shape)):
+        memory = _memory(member, above, period, turn)
+        yield memory, member
         model = member.memory.model
         for tensor in model.init(shape if model.per_entry else shape[:-2], device="meta").values():
             yield from _consulted(member.memory.rule, tensor.shape, memory.name, memory.period)
+
+
+def _shape(part: _Part, parameter: Tensor) -> torch.Size:
+    return parameter.shape if part.flat else torch.Size(matrix_shape(parameter))
+
+
+def _kept(part: _Part) -> dict[str, str]:
+    """What a rule that decides how much of the weights is kept calls the share that would be kept otherwise."""
+    return {} if getattr(part.rule, "keep", None) is None else {KEPT: part.retention}
+
+
+def _definitions(part: _Part) -> dict[str, str]:
+    """What the words of the memories define besides."""
+    said: list[Any] = [getattr(part.rule, "combine", None)]
+    for _, member in _consulted(part.rule, _shape(part, part.members[0][0]), WEIGHTS, part.period):
+        said += [member.key, member.value, member.query, member.readout, getattr(member.memory.rule, "combine", None)]
+    return {name: text for each in said for name, text in getattr(each, "where", {}).items()}
 
 
 def _locate(key: str, roles: Mapping[str, Described]) -> tuple[str | None, list[str]]:
@@ -174,12 +191,13 @@ def _together(alike: list[Described]) -> Described:
 
 
 def _weights(part: _Part) -> Described:
+    keep = getattr(part.rule, "keep", None)
     return replace(
         outermost([parameter for parameter, _ in part.members]),
         period=part.period,
         rule=rule_words(part.rule),
         lr=part.lr,
-        retention=part.retention,
+        retention=_said(keep, "a function of the scene") if keep is not None else part.retention,
         update="" if type(part.rule) is GradientDescent else _update(part.rule) or "the rule's update",
     )
 
@@ -189,12 +207,7 @@ def _number(optimizer: Optimizer, group: dict[str, Any], name: str) -> float:
     return float(optimizer.rate(group, own=False) if name == "elementwise_lr" else group[name])
 
 
-def _gradient(part: _Part) -> str:
-    sign = "-g" if part.maximize else "g"
-    return sign if part.period == 1 else f"the sum of {sign} over {part.period} steps"
-
-
-def _memory(member: Consulted, above: str, period: int) -> Described:
+def _memory(member: Consulted, above: str, period: int, turn: int) -> Described:
     memory = member.memory
     # A box ignores its key, unless its rule reads it.
     ignores = isinstance(memory.model, Constant) and isinstance(memory.rule, (GradientDescent, Consult))
@@ -202,8 +215,10 @@ def _memory(member: Consulted, above: str, period: int) -> Described:
         _join(above, member.name),
         symbol=member.name,
         period=period * max(member.every, memory.period),
-        model=model_words(memory.model),
-        objective=memory.objective.name,
+        collects=member.every == 1,
+        model=model_words(memory.model)
+        + (" with features" if getattr(memory.model, "features", None) is not None else ""),
+        objective=objective_words(memory.objective),
         key="none" if ignores else _said(member.key),
         value=_said(member.value),
         rule=rule_words(memory.rule),
@@ -212,8 +227,11 @@ def _memory(member: Consulted, above: str, period: int) -> Described:
         update=_update(memory.rule),
         query="" if member.query in (None, member.key) else _said(member.query),
         readout="" if member.readout is None else _said(member.readout, "a function of M"),
+        refresh=member.refresh,
+        first_answer="" if member.keep_answer is None else _said(member.keep_answer, "a function of the gradient"),
         fresh=member.fresh,
         consulted_by=above,
+        turn=turn,
         holds="entry" if memory.model.per_entry else "map",
         initial="0" if isinstance(memory.model, Constant) else "",
         state=member.name,

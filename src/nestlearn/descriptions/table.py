@@ -1,5 +1,6 @@
 """A description as plain text: who is there and how large, and below it who is shown what and written by which rule."""
 
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
@@ -7,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from nestlearn.descriptions.data import Data
+from nestlearn.descriptions.words import MEASURED
 from nestlearn.memory.described import Described
 
 __all__ = [
@@ -14,6 +16,7 @@ __all__ = [
     "apart",
     "as_text",
     "began",
+    "definitions",
     "every",
     "headline",
     "of_a_sequence",
@@ -99,16 +102,15 @@ def written(memory: Described) -> str:
     """How a memory is written, in a line: the rule, its rate and what it keeps, the read-out."""
     words = [memory.rule]
     if memory.home == "weights" and memory.lr:
-        formula, _, remark = (memory.update or "u").partition("; ")
+        formula = memory.update or "u"
         update = formula if formula.isidentifier() else f"({formula})"
         kept = "W" if memory.retention == "1" else f"({memory.retention}) W"
         rate = memory.lr if memory.lr.isidentifier() else f"({memory.lr})"
         words = [f"W <- {kept} - {update}" if memory.lr == "1" else f"W <- {kept} - {rate} {update}"]
-        words += [remark] if remark else []
     elif memory.lr:
         words += [f"lr {memory.lr}"] if memory.lr != "1" or memory.retention == "1" else []
         words += [f"retention {memory.retention}"] if memory.retention != "1" else []
-        words += [f"update {memory.update}".replace("; ", ", ")] if memory.update else []
+        words += [f"update {memory.update}"] if memory.update else []
     if memory.unit == "token":
         return ", ".join(words)  # what it starts from, is asked and answers has a place of its own
     if memory.initial not in ("", "0"):
@@ -118,7 +120,11 @@ def written(memory: Described) -> str:
     if not memory.fresh and memory.consulted_by:
         words.append("read before its write")
     if memory.readout:
-        words.append(f"read as {memory.readout}")
+        words.append(f"read as {memory.readout}" + (f" every {memory.refresh} writes" if memory.refresh > 1 else ""))
+    if not memory.collects:
+        words.append("shown the first pair of a period")
+    elif memory.first_answer:
+        words.append(f"answers {memory.first_answer} at first")
     return ", ".join(words)
 
 
@@ -220,10 +226,19 @@ def short(name: str) -> str:
     return f"{above.rpartition('.')[2]}.{own}" if above and own.isdigit() else own
 
 
+def definitions(system: Data) -> dict[str, str]:
+    """What expressions call by a name: those of the description, what is measured, and g where it is a sum."""
+    texts = [text for each in system.memories for text in (each.key, each.value, each.update)]
+    seen = {name: words for name, words in MEASURED.items() if any(name in text for text in texts)}
+    period = max((memory.period for memory in system.memories if memory.home == "weights"), default=1)
+    summed = {"g": f"the sum of the gradients of {period} steps"} if period > 1 and system.where else {}
+    return {**system.where, **seen, **summed}
+
+
 def _definitions(system: Data) -> list[str]:
     lines = []
     if system.where:
-        lines.append(_wrap("where " + "; ".join(f"{name} = {text}" for name, text in system.where.items())))
+        lines.append(_wrap("where " + "; ".join(f"{name} = {text}" for name, text in definitions(system).items())))
     groups: Sequence[Mapping[str, Any]] = list({repr(group): group for group in system.settings if group}.values())
     for number, group in enumerate(groups):
         label = "with " if len(groups) == 1 else f"with, in group {number + 1} of {len(groups)}, "
@@ -240,6 +255,18 @@ def _wrap(text: str) -> str:
     return "\n".join(textwrap.wrap(text, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False))
 
 
+def _lines(text: str, width: int) -> list[str]:
+    """Text in lines of a width; a word that is longer, a nested call, is broken behind its parentheses."""
+    lines = textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
+    if all(len(line) <= width for line in lines):
+        return lines
+    return _Calls(width, break_long_words=False, break_on_hyphens=False).wrap(text)
+
+
+class _Calls(textwrap.TextWrapper):
+    wordsep_simple_re = re.compile(r"(\s+|(?<=\())")
+
+
 def _aligned(
     rows: list[list[str]], right: Sequence[int] = (), caps: Mapping[int, int] = MappingProxyType({}), gives: int = -1
 ) -> str:
@@ -250,10 +277,7 @@ def _aligned(
     widths[gives] = min(widths[gives], max(NARROW, widths[gives] - over))
     lines = []
     for number, row in enumerate(rows):
-        wrapped = [
-            textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [""]
-            for text, width in zip(row, widths, strict=True)
-        ]
+        wrapped = [_lines(text, width) or [""] for text, width in zip(row, widths, strict=True)]
         for part in zip_longest(*wrapped, fillvalue=""):
             cells = [
                 text.rjust(width) if column in right else text.ljust(width)

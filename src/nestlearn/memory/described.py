@@ -13,9 +13,10 @@ from torch import Tensor
 from nestlearn.memory.inner_momentum import InnerMomentum
 from nestlearn.memory.models import MLP, Constant, Matrix, Model
 from nestlearn.memory.nesting import Consult
+from nestlearn.memory.objectives import Objective
 from nestlearn.memory.rules import Rule
 
-__all__ = ["Described", "Facts", "Piece", "model_words", "number_words", "rule_words"]
+__all__ = ["Described", "Facts", "Piece", "kind_words", "model_words", "number_words", "objective_words", "rule_words"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Described:
         symbol: what expressions call it.
         level: its place in the order of frequencies, 1 being the slowest (M4).
         period: it is written every so many optimizer steps or tokens.
+        collects: what comes in a period is summed and written at its end; otherwise only the first of it is shown.
         unit: "step" or "token", what the period is counted in.
         chunk: tokens whose gradients are taken at one state, the first one's (S6); what they write comes at once.
         model: what holds the map: "box", "MLP 64-32-64", "Linear 64 -> 10".
@@ -37,11 +39,15 @@ class Described:
         update: the rule's update where it is not the gradient of the objective.
         query: what it is asked; empty if it is asked the key it was just shown.
         readout: what is made of its answer M; empty if nothing.
+        refresh: the read-out is made at every so many writes of the rule that asks, and kept in between.
+        first_answer: of a memory whose answer is kept until it is written again, the answer before its first write;
+            empty where every read is new.
         fresh: it is read after its write of the same step or token, not before.
         consulted_by: the memory whose rule asks it, empty for the outermost ones. "weights" stands for all weights.
         read_by: the memories whose writes depend on its answer, where these are several; it may be one of them (S4).
         starts_from: the memories that hold its learned start, written by slower levels (M5).
         follows: the memory whose new state it is shown in the same step, for one that looks on and is not consulted.
+        turn: its place in the order in which the memories of one rule are consulted.
         home: "weights", "optimizer" (state of the optimizer), "model" (state of the model, such as running means) or
             "sequence" (state that belongs to one sequence of tokens).
         holds: one value an "entry", "row" or "column" of a parameter, one "number" a parameter, a "history", a "map".
@@ -59,6 +65,7 @@ class Described:
     symbol: str = ""
     level: int = 0
     period: int = 1
+    collects: bool = True
     unit: str = "step"
     chunk: int = 1
     model: str = "box"
@@ -71,11 +78,14 @@ class Described:
     update: str = ""
     query: str = ""
     readout: str = ""
+    refresh: int = 1
+    first_answer: str = ""
     fresh: bool = True
     consulted_by: str = ""
     read_by: tuple[str, ...] = ()
     starts_from: tuple[str, ...] = ()
     follows: str = ""
+    turn: int = 0
     home: str = "optimizer"
     holds: str = "entry"
     initial: str = "0"
@@ -125,30 +135,41 @@ class Facts:
 
 
 def model_words(model: Model) -> str:
-    """'MLP 16-32-16', 'matrix 16 -> 16', 'box'."""
+    """'MLP 16-32-16', 'matrix 16 -> 16', 'box'; with '+ key' where the key is added to the answer."""
+    added = " + key" if getattr(model, "residual", False) else ""
     match model:
-        case MLP():
-            return f"MLP {model.in_dim}-{model.hidden}-{model.out_dim}"
-        case Matrix():
-            return f"matrix {model.in_dim} -> {model.out_dim}"
-        case Constant(shape=()):
-            return "box"
-        case Constant():
-            return f"box {' x '.join(map(str, model.shape))}"
+        case MLP() if type(model) is MLP:
+            kind = "" if model.activation == "silu" else f"{model.activation} "
+            return f"{kind}MLP {model.in_dim}-{model.hidden}-{model.out_dim}{added}"
+        case Matrix() if type(model) is Matrix:
+            return f"matrix {model.in_dim} -> {model.out_dim}{added}"
+        case Constant() if type(model) is Constant:
+            return f"box {' x '.join(map(str, model.shape))}".strip()
         case _:
             return type(model).__name__
+
+
+def objective_words(objective: Objective) -> str:
+    """'l2', and 'mean l2' where it is divided by the number of keys."""
+    own = getattr(objective, "curvature", None) is not None
+    return f"{'mean ' if objective.mean else ''}{objective.name}{' with a curvature of its own' if own else ''}"
 
 
 def rule_words(rule: Rule) -> str:
     """The class of a rule as words, with the settings that lr, retention and update do not show."""
     if isinstance(rule, InnerMomentum):
         return f"{rule_words(rule.rule)} through momentum"
-    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(rule).__name__.lstrip("_")).lower()
+    words = kind_words(type(rule))
     if hasattr(rule, "update_is") or isinstance(rule, Consult):
         return words
     own = {item.name: getattr(rule, item.name) for item in fields(rule) if item.name not in ("lr", "retention")}
     said = [name if value is True else f"{name} {value}" for name, value in own.items() if value is not False]
     return ", ".join([words, *said])
+
+
+def kind_words(kind: type[Rule]) -> str:
+    """The class of a rule in words."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind.__name__.lstrip("_")).lower()
 
 
 def number_words(value: float | Tensor) -> str:

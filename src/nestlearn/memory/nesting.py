@@ -37,11 +37,13 @@ class Said:
     execute: ``nestlearn.descriptions`` has the language.
 
     Words speak of u, the gradient, M, the answer of the memory that is read, W, the weights, t, the write from one,
-    and of other memories by their names.
+    seen_inputs and the like, what was measured, and of other memories by their names. ``where`` has definitions for
+    names of their own, which the words of one memory need more than once.
     """
 
     words: str
     function: Callable[..., Tensor]
+    where: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def __call__(self, *arguments: Any) -> Tensor:
         return self.function(*arguments)

@@ -17,7 +17,6 @@ from nestlearn.memory.objectives import Objective
 from nestlearn.rules.link import Link, gradient, written
 from nestlearn.rules.settings import count, positive, share
 from nestlearn.rules.shape import as_rows, unit
-from nestlearn.rules.words import grouped
 
 __all__ = ["RowLink", "rows_of"]
 
@@ -64,4 +63,4 @@ class RowLink(Link):
 
 def rows_of(a: Said) -> Said:
     """A matrix as rows along its longer side, scaled together to a mean squared length of one."""
-    return Said(f"rows of {grouped(a.words)}", lambda scene: unit(as_rows(a(scene))))
+    return Said(f"unit_rows({a.words})", lambda scene: unit(as_rows(a(scene))))

@@ -22,13 +22,14 @@ class OrthogonalMomentum(Target):
     """
 
     name: ClassVar[str] = "orthogonal"
-    words: ClassVar[str] = "NS(average_gradient)"
     retention: float = 0.95
 
     elementwise = False
 
     def memories(self, shape: torch.Size) -> tuple[Consulted, ...]:
         return (average_box("average_gradient", self.retention),)
+
+    words: ClassVar[str] = "sqrt(max(rows(u), columns(u))) * newton_schulz(average_gradient)"
 
     def __call__(self, scene: Scene) -> Tensor:
         answer = scene.answers["average_gradient"]
