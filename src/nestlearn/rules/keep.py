@@ -35,8 +35,8 @@ class cautious(Link):
         a = once(whole(a))
 
         def kept(scene: Scene) -> Tensor:
-            shrinks = a(scene) * scene.weights > 0
-            retention = torch.as_tensor(scene.retention, dtype=scene.gradient.dtype, device=scene.gradient.device)
-            return torch.where(shrinks, retention, torch.ones_like(retention))
+            # Made on the device: a number that is copied there would be waited for.
+            ones = torch.ones_like(scene.gradient)
+            return torch.where(a(scene) * scene.weights > 0, scene.retention * ones, ones)
 
         return Linked(a, kept=Said(f"where({grouped(a.words)} * W > 0, retention, 1)", kept))
