@@ -45,6 +45,9 @@ class Adapter(Protocol):
     def check_group(self, group: dict[str, Any]) -> None:
         """Raise ValueError for settings that do not fit."""
 
+    def matrix_rule(self, group: dict[str, Any]) -> Link | Rule | None:
+        """The rule for matrices; None gives them the other one."""
+
     def element_rule(self, group: dict[str, Any]) -> Link | Rule:
         """The rule for single entries."""
 

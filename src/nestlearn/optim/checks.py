@@ -35,7 +35,7 @@ def settings(optimizer: Adapter, group: Mapping[str, Any]) -> None:
     who = type(optimizer).__name__
     for name in optimizer.defaults:
         value = group.get(name)
-        if value is None:
+        if value is None or isinstance(value, Mapping):  # a schedule is checked by the rule that is made with it
             continue
         if isinstance(value, Tensor) and value.numel() != 1:
             raise ValueError(f"{who}: Tensor {name} must be 1-element, got shape {tuple(value.shape)}")

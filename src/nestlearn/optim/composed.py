@@ -8,9 +8,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from nestlearn.memory.rules import Rule
-from nestlearn.rules import Link, as_rule, part, partition, to_data
+from nestlearn.rules import Link, Schedule, as_rule, part, partition, to_data
+from nestlearn.rules.data import schedule_from_data
 
-__all__ = ["Rules", "check_places", "default_settings", "overridden", "parted"]
+__all__ = ["Rules", "check_places", "default_settings", "number_now", "overridden", "parted", "plain"]
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,19 @@ def default_settings(matrix: Link | None, element: Link | None) -> dict[str, Any
     if any(isinstance(rule, partition) for _, rule in pairs):
         found["part"] = ""
     for place, rule in pairs:
-        found.update({f"{place}.{path}": value for path, value in _settings(rule).items()})
+        found.update({f"{place}.{path}": plain(value) for path, value in _settings(rule).items()})
     return found
+
+
+def plain(value: Any) -> Any:
+    """A setting as a group holds it: a schedule is data there, which any checkpoint can hold."""
+    return to_data(value) if isinstance(value, Schedule) else value
+
+
+def number_now(value: Any, writes: int, lr_share: float) -> Any:
+    """A setting of a group at a time."""
+    schedule = schedule_from_data(value) if isinstance(value, Mapping) else value
+    return schedule.at(writes, lr_share) if isinstance(schedule, Schedule) else value
 
 
 def overridden(rule: Link | None, place: str, group: Mapping[str, Any]) -> Link | None:

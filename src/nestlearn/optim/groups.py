@@ -1,22 +1,27 @@
 """Parameter groups: completed when they come, watched since anybody may change the list of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from nestlearn.optim import checks
 from nestlearn.optim.adapter import Adapter
+from nestlearn.optim.composed import plain
 from nestlearn.optim.elementwise import Choice
 from nestlearn.optim.layers import LAYERS
 from nestlearn.optim.plan import Plan
 from nestlearn.optim.settings import Settings
+from nestlearn.rules.data import schedule_from_data
 
-__all__ = ["complete", "finish", "own"]
+__all__ = ["clock", "complete", "finish", "own"]
 
 
 def finish(optimizer: Adapter, group: Settings, choice: Choice) -> None:
     """Check a group that has just been added, complete it, and have everything watched that its rule looks at."""
+    for name, value in group.items():
+        dict.__setitem__(group, name, plain(value))
     checks.settings(optimizer, group)
     complete(optimizer, group, optimizer.defaults.__getitem__)
+    _check_schedules(optimizer, group)
     choice.add(group)
     if optimizer.layers is not None:
         optimizer.layers.follow()
@@ -24,6 +29,16 @@ def finish(optimizer: Adapter, group: Settings, choice: Choice) -> None:
         raise TypeError(
             f"{type(optimizer).__name__} reads the inputs of layers: pass model=, the module whose parameters it trains"
         )
+
+
+def _check_schedules(optimizer: Adapter, group: Settings) -> None:
+    """Raise ValueError for a schedule that leaves the range of its setting: the rules can be made at both its ends."""
+    for name, value in group.items():
+        if name != "rule" and isinstance(value, Mapping):
+            for number in schedule_from_data(value).span:
+                given = {**optimizer.rule_settings(group), name: number}
+                optimizer.matrix_rule(given)
+                optimizer.element_rule(given)
 
 
 def own(optimizer: Adapter, plans: dict[int, Plan], choice: Choice) -> None:
@@ -49,3 +64,12 @@ def complete(optimizer: Adapter, group: Settings, default: Callable[[str], Any])
         # Where a scheduler has moved lr since, it says in initial_lr where it began.
         group["elementwise_base"] = float(group.get("initial_lr", group["lr"]))
     return group
+
+
+def clock(optimizer: Adapter, group: Mapping[str, Any]) -> tuple[int, float]:
+    """What schedules of a group look at: its writes so far, and lr as a share of the one that it began with."""
+    if not any(isinstance(value, Mapping) for name, value in group.items() if name != "rule"):
+        return 0, 1.0
+    writes = max((optimizer.taken(parameter) for parameter in group["params"]), default=0) // group["period"]
+    first = float(group.get("initial_lr", group["elementwise_base"]) or 0.0)
+    return writes, float(group["lr"]) / first if first else 1.0

@@ -20,7 +20,7 @@ from nestlearn.memory.rules import Rule
 from nestlearn.memory.times import refuse_capture
 from nestlearn.optim import checks, curvature, groups, states
 from nestlearn.optim.compiled import CompiledLanes
-from nestlearn.optim.composed import Rules, check_places, default_settings, overridden, parted
+from nestlearn.optim.composed import Rules, check_places, default_settings, number_now, overridden, parted
 from nestlearn.optim.elementwise import Choice
 from nestlearn.optim.lanes import Entry, Lane, Scalar, as_real, matrix_shape
 from nestlearn.optim.layers import Layers
@@ -76,6 +76,7 @@ class Optimizer(torch.optim.Optimizer):
     # Both follow from the groups, the parameters and the state, and may be forgotten at any time.
     _plans: dict[int, Plan]
     _made: list[tuple[dict[str, Any], Rules]]
+    _clock: dict[int, tuple[int, float]]
 
     def __init__(
         self,
@@ -153,10 +154,13 @@ class Optimizer(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         groups.own(self, self._plans, self._choice)
+        # One time for everything in a step, the counts of which rise on the way.
+        self._clock = {id(group): groups.clock(self, group) for group in self.param_groups}
         check_gradients(self, self._let_in)
         observations = self.observe(loss)
         for index, group in enumerate(self.param_groups):
             self._advance(index, group, observations)
+        self._clock = {}
         if self.layers is not None:
             self.layers.drop()
         return loss
@@ -282,6 +286,9 @@ class Optimizer(torch.optim.Optimizer):
     def rule_settings(self, group: Mapping[str, Any]) -> dict[str, Any]:
         """The settings of a group that its rules are made from; lr and decay are not theirs."""
         found = {name: group[name] for name in self.declared if name not in _NO_SETTINGS_OF_RULES}
+        if any(isinstance(value, Mapping) for value in found.values()):
+            writes, share = self._clock.get(id(group)) or groups.clock(self, group)
+            found = {name: number_now(value, writes, share) for name, value in found.items()}
         return {name: _snapshot(value) for name, value in found.items()}
 
     def links(self, group: Mapping[str, Any]) -> tuple[Link, ...]:
@@ -299,7 +306,7 @@ class Optimizer(torch.optim.Optimizer):
             if known == settings:
                 return rules
         # Rules keep what they are made from: not the parameters, which may be replaced.
-        given = {name: value for name, value in group.items() if name not in ("params", "param_names")}
+        given = {name: value for name, value in group.items() if name not in ("params", "param_names")} | settings
         rules = Rules(self.matrix_rule(given), self.element_rule(given))
         # One for each group, and a few of before: a setting that cycles comes back.
         self._made = [*self._made[-len(self.param_groups) - 7 :], (settings, rules)]
@@ -359,6 +366,7 @@ class Optimizer(torch.optim.Optimizer):
     def _forget(self) -> None:
         self._plans = {}
         self._made = []
+        self._clock = {}
 
 
 def _snapshot(value: Any) -> Any:

@@ -13,6 +13,7 @@ from nestlearn.rules.newton import newton
 from nestlearn.rules.orthogonal import orthogonal, preconditioner
 from nestlearn.rules.pace import every, outer
 from nestlearn.rules.partition import part, partition
+from nestlearn.rules.schedule import Schedule, ramp, with_lr
 from nestlearn.rules.secant import secant
 from nestlearn.rules.shape import features, keep_length, scale, unit_rows
 from nestlearn.rules.text import parse
@@ -23,6 +24,7 @@ __all__ = [
     "Basis",
     "Link",
     "Linked",
+    "Schedule",
     "adam",
     "as_rule",
     "average",
@@ -49,6 +51,7 @@ __all__ = [
     "partition",
     "precondition",
     "preconditioner",
+    "ramp",
     "regress",
     "scale",
     "secant",
@@ -59,6 +62,7 @@ __all__ = [
     "to_data",
     "unit_rows",
     "whiten",
+    "with_lr",
     "within",
     "written",
 ]

@@ -16,6 +16,7 @@ from torch import Tensor
 from nestlearn.imported import imported
 from nestlearn.memory.nesting import Consulted, Said, Scene, the_gradient
 from nestlearn.rules.link import Answer, Change, Link, Linked, gathered, once, whole
+from nestlearn.rules.paths import resolved
 from nestlearn.rules.settings import named
 from nestlearn.rules.words import grouped, multiple
 
@@ -33,7 +34,9 @@ class Combined(Link):
             for each in value if isinstance(value, tuple) else ():
                 if not isinstance(each, Link | float | int):
                     raise TypeError(f"{type(self).__name__}(): expected links such as average(...), got {each!r}")
-        names = Counter(memory.name for memory in self.link(torch.Size((2, 2)), the_gradient, the_gradient).memories)
+        numbers: Link = resolved(self)  # type: ignore[type-var]
+        found = numbers.link(torch.Size((2, 2)), the_gradient, the_gradient)
+        names = Counter(memory.name for memory in found.memories)
         for name, times in names.items():
             if times > 1:
                 raise ValueError(f"{type(self).__name__}(): {times} memories are called {name!r}: give links a name=")

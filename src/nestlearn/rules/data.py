@@ -18,15 +18,16 @@ from nestlearn.memory.models import MLP, Constant, Matrix, Model
 from nestlearn.memory.objectives import L2, DotProduct, Hypergradient, Objective, Quadratic
 from nestlearn.rules.link import Link
 from nestlearn.rules.registry import LINKS
+from nestlearn.rules.schedule import Schedule, ramp, with_lr
 from nestlearn.targets import TARGETS, Target
 
-__all__ = ["difference", "from_data", "kinds", "to_data"]
+__all__ = ["difference", "from_data", "kinds", "schedule_from_data", "to_data"]
 
 
 _FOREIGN = "{!r} is somebody's own, which is imported only for a rule that you typed"
 
 
-def to_data(rule: Link, *, functions: bool = False) -> dict[str, Any]:
+def to_data(rule: Link | Schedule, *, functions: bool = False) -> dict[str, Any]:
     """The rule as ``{kind: {setting: value}}``; settings that have their default are left out.
 
     Args:
@@ -56,13 +57,21 @@ def from_data(data: Any, *, typed: bool = False) -> Link:
     return rule
 
 
+def schedule_from_data(data: Any) -> Schedule:
+    """The schedule that ``to_data`` has written down: what a parameter group holds in the place of a number."""
+    found = _made(data, typed=False)
+    if not isinstance(found, Schedule):
+        raise ValueError(f"expected a schedule such as {{'ramp': {{...}}}}, got {data!r}")
+    return found
+
+
 def difference(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
     """Where two rules as data differ in more than the size of a number or a switch, in words."""
     return list(_differences(mine, theirs, ""))
 
 
 def _written_down(value: Any, where: str, functions: bool) -> Any:
-    if isinstance(value, Link | Target | Model | Objective):
+    if isinstance(value, Link | Target | Model | Objective | Schedule):
         settings = {}
         for item in fields(cast(Any, value)):
             setting = getattr(value, item.name)
@@ -86,14 +95,11 @@ def _kind(value: Any) -> str:
 
 
 def kinds() -> dict[str, type]:
-    """Everything that data may name: links, targets, models and objectives, each by its name."""
+    """Everything that data may name: links, schedules, targets, models and objectives, each by its name."""
     known: dict[str, type] = {**LINKS, **{f"target.{name}": kind for name, kind in TARGETS.items()}}
-    for word, several in (
-        ("model", (MLP, Constant, Matrix)),
-        ("objective", (L2, DotProduct, Hypergradient, Quadratic)),
-    ):
-        known |= {f"{word}.{kind.__name__}": kind for kind in several}
-    return known
+    known |= {f"model.{kind.__name__}": kind for kind in (MLP, Constant, Matrix)}
+    known |= {f"objective.{kind.__name__}": kind for kind in (L2, DotProduct, Hypergradient, Quadratic)}
+    return known | {kind.__name__: kind for kind in (ramp, with_lr)}
 
 
 def _made(data: Any, typed: bool) -> Any:

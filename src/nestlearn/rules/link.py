@@ -22,7 +22,7 @@ from torch import Tensor
 
 from nestlearn.memory.nesting import Consult, Consulted, Said, Scene, the_gradient
 from nestlearn.memory.rules import GradientDescent, Rule, Scalar
-from nestlearn.rules.paths import parts, replaced, settings, without
+from nestlearn.rules.paths import parts, replaced, resolved, settings, without
 from nestlearn.rules.settings import check
 from nestlearn.targets import Target
 
@@ -287,6 +287,8 @@ def written(link: Link, *, lr: Scalar = 1.0, retention: Scalar = 1.0) -> Rule:
         link: the rule as a value.
         lr, retention: of the memory that is written; the adapter has its own for weights.
     """
+    if resolved(link) is not link:
+        raise ValueError(f"{link!r} changes as training goes on, which only an Optimizer knows: pass it to one")
     made: dict[Any, Linked] = {}
     on_matrices = any(each.on_matrices for each in link.everything())
 

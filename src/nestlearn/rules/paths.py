@@ -9,8 +9,9 @@ from typing import Any, ClassVar, Protocol, Self, TypeVar
 from torch import Tensor
 
 from nestlearn.errors import did_you_mean
+from nestlearn.rules.schedule import Schedule
 
-__all__ = ["Parted", "parts", "replaced", "resolve", "settings", "without"]
+__all__ = ["Parted", "parts", "replaced", "resolve", "resolved", "settings", "without"]
 
 
 class Parted(Protocol):
@@ -81,7 +82,28 @@ def replaced(rule: Whole, changes: Mapping[str, Any]) -> Whole:
     return changed
 
 
+def resolved(rule: Whole, writes: int = 0, lr_share: float = 1.0) -> Whole:
+    """The rule with numbers in the place of its schedules, those of a time."""
+
+    def numbers(path: str, part: Whole) -> Whole:
+        found = {name: value.at(writes, lr_share) for name, value in _schedules(part).items()}
+        return replace(part, **found) if found else part
+
+    if not any(_schedules(part) for _, part in rule.located()):
+        return rule
+    changed = rule.rewritten(numbers)
+    assert changed is not None, "nothing was taken away"
+    return changed
+
+
+def _schedules(part: Any) -> dict[str, Schedule]:
+    return {name: value for name, value in _own(part).items() if isinstance(value, Schedule)}
+
+
 def _own(part: Any) -> dict[str, Any]:
     """The settings of one part that are no links."""
     found = {item.name: getattr(part, item.name) for item in fields(part) if item.name != "name"}
-    return {name: value for name, value in found.items() if isinstance(value, bool | int | float | str | Tensor)}
+    return {name: value for name, value in found.items() if isinstance(value, _PLAIN)}
+
+
+_PLAIN = (bool, int, float, str, Tensor, Schedule)

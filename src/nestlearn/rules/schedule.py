@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
 
-if TYPE_CHECKING:
-    from nestlearn.rules.link import Link
-
-__all__ = ["Schedule", "ramp", "resolved", "with_lr"]
+__all__ = ["Schedule", "ramp", "with_lr"]
 
 
 @dataclass(frozen=True)
@@ -78,16 +74,3 @@ class with_lr(Schedule):
     @property
     def span(self) -> tuple[float, float]:
         return min(0.0, self.value), max(0.0, self.value)
-
-
-def resolved(rule: Link, writes: int = 0, lr_share: float = 1.0) -> Link:
-    """The rule with numbers in the place of its schedules, those of a time."""
-
-    def numbers(path: str, part: Link) -> Link:
-        found: dict[str, Any] = {item.name: getattr(part, item.name) for item in fields(part)}
-        found = {name: value.at(writes, lr_share) for name, value in found.items() if isinstance(value, Schedule)}
-        return replace(part, **found) if found else part
-
-    changed = rule.rewritten(numbers)
-    assert changed is not None, "nothing was taken away"
-    return changed

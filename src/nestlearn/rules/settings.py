@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nestlearn.errors import choice
 from nestlearn.imported import imported
+from nestlearn.rules.schedule import Schedule
 
 __all__ = ["among", "check", "count", "named", "positive", "share"]
 
@@ -49,6 +50,14 @@ def check(what: str, value: Any, metadata: Mapping[str, Any]) -> None:
     A tensor stands for a number inside a compiled kernel, where it was checked before.
     """
     if isinstance(value, Tensor) or (value is None and metadata.get("optional")):
+        return
+    if isinstance(value, Schedule):
+        if "range" not in metadata:
+            raise TypeError(
+                f"{what} decides what is remembered, so it cannot change as training goes on: got {value!r}"
+            )
+        for end in value.span:
+            check(f"{what}, at an end of {value!r},", end, metadata)
         return
     if metadata.get("imports") and isinstance(value, str) and ":" in value:
         imported(value, "setting")
