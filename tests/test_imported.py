@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nestlearn.imported import imported
+from nestlearn.imported import imported, only
 
 
 @pytest.fixture
@@ -41,3 +41,15 @@ def test_what_is_not_there_is_one_clear_line(module: str, name: str, message: st
     with pytest.raises(ValueError, match=message) as caught:
         imported(name, "task")
     assert "\n" not in str(caught.value)
+
+
+def test_what_a_folder_names_is_imported_only_if_it_was_typed_too(tmp_path, monkeypatch):
+    (tmp_path / "not_trusted.py").write_text("def make():\n    return 1\n")
+    monkeypatch.chdir(tmp_path)
+    with only(["Muon", "other:make"], ["task=digits"]), pytest.raises(ValueError, match="add --import not_trusted"):
+        imported("not_trusted:make", "task")
+    assert "not_trusted" not in sys.modules
+    for typed in (["not_trusted"], ["task.name=not_trusted:make"], ["{'task': 'not_trusted:other'}"]):
+        with only(typed):
+            assert imported("not_trusted:make", "task")() == 1
+    assert imported("not_trusted:make", "task")() == 1

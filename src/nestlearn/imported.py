@@ -3,13 +3,34 @@
 import importlib
 import inspect
 import os
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from nestlearn.errors import did_you_mean
 
-__all__ = ["imported"]
+__all__ = ["imported", "only"]
+
+_allowed: set[str] | None = None
+"""The modules that may be imported; None while all names come from whoever calls."""
+
+
+@contextmanager
+def only(*typed: Iterable[str]) -> Iterator[None]:
+    """A block in which names are read from a run folder: what it names is imported only if the user has typed it too.
+
+    Args:
+        *typed: texts in which the user has typed modules, alone or as ``module:function``.
+    """
+    global _allowed
+    words = [word for texts in typed for text in texts for word in re.findall(r"[\w.]+(?=:[A-Za-z_])|^[\w.]+$", text)]
+    before, _allowed = _allowed, set(words)
+    try:
+        yield
+    finally:
+        _allowed = before
 
 
 def imported(name: str, what: str) -> Callable[..., Any]:
@@ -22,6 +43,11 @@ def imported(name: str, what: str) -> Callable[..., Any]:
         ValueError: there is no such module, it imports something that is not there, or it has no such function.
     """
     module_name, _, function_name = name.partition(":")
+    if _allowed is not None and module_name not in _allowed:
+        raise ValueError(
+            f"the run folder names the {what} {name!r}, which is imported only if you say so: add --import "
+            f"{module_name}"
+        )
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     try:

@@ -25,6 +25,7 @@ TINY = [
     *("--task", "tiny_task:lines", "--optimizer", "DeepMomentum", "--set", "optimizer.hidden=4"),
     *("--seeds", "0..1", "--checkpoint-every", "20"),
 ]
+RESUME = ("--import", "tiny_task", "--resume")  # the folder names the task, and a folder is not trusted
 STEPS = 120
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -93,7 +94,7 @@ def test_a_killed_run_is_continued_to_the_same_bits(whole, tmp_path, lines: int)
     running.send_signal(signal.SIGKILL)
     running.communicate()
     assert running.returncode == -signal.SIGKILL and not (folder / "results.json").exists()
-    result = call("--resume", folder, "--quiet")  # in another process than the one that began
+    result = call(*RESUME, folder, "--quiet")  # in another process than the one that began
     assert result.exit_code == 0 and result.output.strip() == str(folder / "report.html")
     assert differences(left_behind(whole[0]), left_behind(folder), ignore=TIMES) == []
 
@@ -108,7 +109,7 @@ def test_an_interrupted_process_leaves_a_checkpoint_of_the_moment_and_the_way_to
     assert running.returncode == 130 and f"continue with: nestlearn train --resume {folder}" in errors
     assert "Traceback" not in errors
     assert Checkpoints(folder / "checkpoints", "seed0").newest()[0]["training"]["steps_taken"] >= 40
-    result = call("--resume", folder)
+    result = call(*RESUME, folder)
     first = re.search(r"^seed 0, step (\d+) of", result.output, re.MULTILINE)
     assert result.exit_code == 0 and first and int(first[1]) > 40, "the run began anew"
     assert differences(left_behind(whole[0]), left_behind(folder), ignore=TIMES) == []
@@ -159,7 +160,7 @@ def test_a_signal_ends_the_step_and_the_run_with_status_130(whole, tmp_path, mon
     assert result.exit_code == 130 and f"continue with: nestlearn train --resume {folder}" in result.output
     assert [signal.getsignal(one) for one in SIGNALS] == handlers
     assert Checkpoints(folder / "checkpoints", "seed0").newest()[0]["training"]["steps_taken"] == 30
-    assert call("--resume", folder).exit_code == 0
+    assert call(*RESUME, folder).exit_code == 0
     assert differences(left_behind(whole[0]), left_behind(folder), ignore=TIMES) == []
 
 
@@ -217,7 +218,7 @@ def test_a_full_disk_is_an_error_and_no_traceback(tmp_path, monkeypatch) -> None
 def test_resuming_a_finished_run_trains_nothing(whole) -> None:
     folder, _ = whole
     before = left_behind(folder)
-    result = call("--resume", folder, "--quiet")
+    result = call(*RESUME, folder, "--quiet")
     assert result.exit_code == 0 and result.output.strip() == str(folder / "report.html")
     assert differences(before, left_behind(folder)) == []
 
@@ -257,7 +258,7 @@ def test_what_the_optimizer_itself_refuses_is_said_before_anything_is_written(tm
 
 
 def test_a_resumed_run_refuses_other_settings_by_name(whole) -> None:
-    result = call("--resume", whole[0], "--lr", 0.5, "--steps", 7)
+    result = call(*RESUME, whole[0], "--lr", 0.5, "--steps", 7)
     assert result.exit_code == 2
     assert "optimizer.lr: was 0.052, now 0.5" in result.output and "steps: was 120, now 7" in result.output
 
@@ -283,9 +284,9 @@ def test_a_file_and_options_and_assignments_are_laid_over_each_other(tmp_path) -
 def test_a_taken_folder_and_a_folder_that_is_none(whole, tmp_path) -> None:
     result = call(*TINY, "--out", whole[0])
     assert result.exit_code == 2 and f"--resume {whole[0]}" in result.output
-    result = call("--resume", tmp_path)
+    result = call(*RESUME, tmp_path)
     assert result.exit_code == 2 and "not a run folder" in result.output
-    result = call("--resume", whole[0], "--out", tmp_path)
+    result = call(*RESUME, whole[0], "--out", tmp_path)
     assert result.exit_code == 2 and "either --out or --resume" in result.output
 
 
@@ -295,12 +296,12 @@ def test_a_broken_checkpoint_is_said_and_the_older_one_taken(whole, tmp_path) ->
     (folder / "metrics.jsonl").write_text("".join(text[:-1]))  # as if killed before the last line
     newest, older = Checkpoints(folder / "checkpoints", "seed1").paths()
     newest.write_bytes(newest.read_bytes()[:500])
-    result = call("--resume", folder)
+    result = call(*RESUME, folder)
     assert result.exit_code == 0 and f"note: the checkpoint {newest} is broken" in result.output
     assert f"Going on from {older.name} instead" in result.output
     assert differences(left_behind(whole[0]), left_behind(folder), ignore=TIMES) == []
     for path in (folder / "checkpoints").glob("seed1-*"):
         path.write_bytes(b"")
     (folder / "metrics.jsonl").write_text("".join(text[:-1]))
-    result = call("--resume", folder)
+    result = call(*RESUME, folder)
     assert result.exit_code == 2 and "No whole checkpoint of seed1 is left" in result.output

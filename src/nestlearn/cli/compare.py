@@ -27,7 +27,17 @@ __all__ = ["compare"]
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:
-    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip())) if text else None
+    """Names between commas; those inside the parentheses of a rule are its own."""
+    if not text:
+        return None
+    parts, depth = [""], 0
+    for letter in text:
+        depth += (letter in "([{") - (letter in ")]}")
+        if letter == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return tuple(dict.fromkeys(part.strip() for part in parts if part.strip()))
 
 
 def compare(
@@ -40,7 +50,8 @@ def compare(
     optimizers: Annotated[
         str | None,
         typer.Option(
-            help="Comma-separated contenders, or module:function. [default: all]", autocompletion=list_of(CONTENDERS)
+            help="Comma-separated contenders, rules as in mine=chain(...), or module:function. [default: all]",
+            autocompletion=list_of(CONTENDERS),
         ),
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Steps of a full run, for every task.")] = None,
@@ -61,6 +72,10 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="The run folder. [default: runs/compare-DATE-TIME]")] = None,
     resume: Annotated[
         Path | None, typer.Option(help="Continue in this run folder; its finished runs are kept.")
+    ] = None,
+    imports: Annotated[
+        list[str] | None,
+        typer.Option("--import", metavar="MODULE", help="A module of yours that a run folder names, which you trust."),
     ] = None,
     search: Annotated[str | None, typer.Option(help="grid or tpe (needs the extra `search`).")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.", autocompletion=one_of(DEVICES))] = None,
@@ -88,4 +103,4 @@ def compare(
         "cluster": cluster,
     }
     given = {name: value for name, value in given.items() if value is not None}
-    raise typer.Exit(compare_job(given, preset, config, assignments or [], out, resume, quiet))
+    raise typer.Exit(compare_job(given, preset, config, assignments or [], out, resume, imports or [], quiet))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from nestlearn.cli.progress import show_progress
 from nestlearn.comparison import CompareSettings, compare, resolve
 from nestlearn.comparison import preset as find_preset
 from nestlearn.errors import SettingsError
+from nestlearn.imported import only
 from nestlearn.report import print_tables, write_report, write_systems
 from nestlearn.training import RunFolder, merge, read_settings
 
@@ -28,6 +30,7 @@ def compare_job(
     assignments: list[str],
     out: Path | None,
     resume: Path | None,
+    imports: list[str],
     quiet: bool,
 ) -> int:
     """Carry a comparison out, from its options to its report; returns the exit status.
@@ -36,6 +39,7 @@ def compare_job(
         given: the options that stand for single settings, those left out not among them.
         preset, config, assignments: what the settings start from, a file with settings, and ``--set``.
         out, resume: the folder to make, or to continue in.
+        imports: modules that the folder may name.
         quiet: print the report's path alone.
     """
     console = Console(quiet=quiet)
@@ -43,10 +47,13 @@ def compare_job(
     try:
         if resume is not None and out not in (None, resume):
             raise SettingsError("expected either --out or --resume, got both: a resumed comparison stays in its folder")
-        settings = resolve(merge(_base(preset, config, resume), *assignments), **given)
-        with show_progress(console) as progress:
-            results = compare(settings, folder, resume=resume is not None, progress=progress)
-        write_systems(folder)
+        typed = [text for value in given.values() for text in (value if isinstance(value, tuple) else [str(value)])]
+        own = [config.read_text(encoding="utf-8")] if config is not None and config.is_file() else []
+        with only(imports, typed, assignments, own) if resume else nullcontext():
+            settings = resolve(merge(_base(preset, config, resume), *assignments), **given)
+            with show_progress(console) as progress:
+                results = compare(settings, folder, resume=resume is not None, progress=progress)
+            write_systems(folder)
         path, _ = write_report(folder)
     except KeyboardInterrupt:
         typer.echo(f"interrupted; finished runs are kept, continue with: nestlearn compare --resume {folder}", err=True)

@@ -35,7 +35,16 @@ PRESETS = ("demo", "quick", "full")
 DEVICES = ("auto", "cpu", "cuda")
 DTYPES = ("float32", "float64", "bfloat16")
 TRAIN_KEYS = (
-    *("task.name", "optimizer.name", "optimizer.lr", "optimizer.elementwise_lr", "steps", "seeds", "schedule"),
+    *(
+        "task.name",
+        "optimizer.name",
+        "optimizer.lr",
+        "optimizer.rule",
+        "optimizer.elementwise_lr",
+        "steps",
+        "seeds",
+        "schedule",
+    ),
     *("warmup", "points", "rows", "checkpoint_every", "device", "dtype", "threads"),
 )
 COMPARE_KEYS = (

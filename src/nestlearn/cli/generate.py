@@ -37,6 +37,10 @@ def generate(
     run_seed: Annotated[
         int | None, typer.Option(help="Which run of the folder, by its seed. [default: the first]")
     ] = None,
+    imports: Annotated[
+        list[str] | None,
+        typer.Option("--import", metavar="MODULE", help="A module of yours that a run folder names, which you trust."),
+    ] = None,
     device: Annotated[
         str | None,
         typer.Option(help="auto, cpu or cuda. [default: where it was trained]", autocompletion=one_of(DEVICES)),
@@ -46,4 +50,4 @@ def generate(
     from nestlearn.cli.generate_job import Choices, generate_job
 
     choices = Choices(tokens, temperature, top_k, seed)
-    raise typer.Exit(generate_job(run, prompt, choices, state, tokenizer, run_seed, device))
+    raise typer.Exit(generate_job(run, prompt, choices, state, tokenizer, run_seed, device, imports or []))

@@ -12,6 +12,7 @@ import torch
 import typer
 
 from nestlearn.errors import SettingsError, as_settings_error
+from nestlearn.imported import only
 from nestlearn.models import (
     ByteTokenizer,
     LanguageModel,
@@ -50,6 +51,7 @@ def generate_job(
     tokenizer: Path | None,
     run_seed: int | None,
     device: str | None,
+    imports: list[str],
 ) -> int:
     """Print the continuation; returns the exit status.
 
@@ -61,8 +63,10 @@ def generate_job(
         tokenizer: file of the vocabulary, or None for bytes.
         run_seed: which run of the folder.
         device: where to compute.
+        imports: modules that the folder may name.
     """
-    model = _model(run, run_seed, device)
+    with only(imports):
+        model = _model(run, run_seed, device)
     with as_settings_error():
         words = load_tokenizer(tokenizer)
     if words.vocab_size > model.vocab_size:

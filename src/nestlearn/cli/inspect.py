@@ -25,7 +25,8 @@ def inspect(
     optimizer: Annotated[
         str | None,
         typer.Option(
-            help="A contender, a class of nestlearn.optim or torch.optim, or module:function. [default: DeepMomentum]"
+            help="A contender, a class of nestlearn.optim or torch.optim, a rule, or module:function. "
+            "[default: DeepMomentum]"
         ),
     ] = None,
     config: Annotated[

@@ -16,11 +16,15 @@ __all__ = ["report"]
 def report(
     folder: Annotated[Path, typer.Argument(help="A folder written by `nestlearn compare` or `nestlearn train`.")],
     pictures: Annotated[Path | None, typer.Option(help="Also write the main pictures there, as SVG files.")] = None,
+    imports: Annotated[
+        list[str] | None,
+        typer.Option("--import", metavar="MODULE", help="A module of yours that a run folder names, which you trust."),
+    ] = None,
 ) -> None:
     """Make report.html of a run folder again."""
     from nestlearn.report import write_pictures, write_report
 
-    missing = _complete(folder)
+    missing = _complete(folder, imports or [])
     path, notes = write_report(folder)
     drawn = write_pictures(folder, pictures) if pictures is not None else []
     for note in (*missing, *notes):
@@ -29,15 +33,17 @@ def report(
         typer.echo(str(written))
 
 
-def _complete(folder: Path) -> list[str]:
+def _complete(folder: Path, imports: list[str]) -> list[str]:
     """Describe the optimizers if nobody did yet; a note if that cannot be done here, which is no reason to give up."""
     from nestlearn.errors import RunFolderError
+    from nestlearn.imported import only
     from nestlearn.report import write_systems
 
     if (folder / "systems.json").is_file():
         return []
     try:
-        write_systems(folder)
+        with only(imports):
+            write_systems(folder)
     except RunFolderError as error:
         return [str(error)]
     return []

@@ -33,7 +33,8 @@ def train(
     optimizer: Annotated[
         str | None,
         typer.Option(
-            help="A contender, a class of nestlearn.optim or torch.optim, or module:function. [default: DeepMomentum]",
+            help="A contender, a class of nestlearn.optim or torch.optim, a rule, or module:function. "
+            "[default: DeepMomentum]",
             autocompletion=one_of((*CONTENDERS, *TORCH_OPTIMIZERS)),
         ),
     ] = None,
@@ -52,6 +53,10 @@ def train(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The run folder. [default: runs/train-DATE-TIME]")] = None,
     resume: Annotated[Path | None, typer.Option(help="Continue in this run folder, from its last checkpoint.")] = None,
+    imports: Annotated[
+        list[str] | None,
+        typer.Option("--import", metavar="MODULE", help="A module of yours that a run folder names, which you trust."),
+    ] = None,
     checkpoint_every: Annotated[int | None, typer.Option(help="Steps between checkpoints. [default: 100]")] = None,
     device: Annotated[
         str | None, typer.Option(help="auto, cpu or cuda. [default: cpu]", autocompletion=one_of(DEVICES))
@@ -76,4 +81,4 @@ def train(
     }
     given = {name: value for name, value in given.items() if value is not None}
     rate = [] if lr is None else [f"optimizer.lr={lr}"]
-    raise typer.Exit(train_job(given, config, [*rate, *(assignments or [])], out, resume, quiet))
+    raise typer.Exit(train_job(given, config, [*rate, *(assignments or [])], out, resume, imports or [], quiet))

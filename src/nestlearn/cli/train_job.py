@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
@@ -18,6 +18,7 @@ from nestlearn.cli.progress import show_training
 from nestlearn.descriptions import describe
 from nestlearn.descriptions.table import readable_bytes
 from nestlearn.errors import Interrupted, SettingsError
+from nestlearn.imported import only
 from nestlearn.report import print_tables, write_report, write_systems
 from nestlearn.training import (
     RunFolder,
@@ -40,6 +41,7 @@ def train_job(
     assignments: list[str],
     out: Path | None,
     resume: Path | None,
+    imports: list[str],
     quiet: bool,
 ) -> int:
     """Carry a training run out, from its options to its report; returns the exit status.
@@ -48,14 +50,28 @@ def train_job(
         given: the options that stand for single settings, those left out not among them.
         config, assignments: a file with settings, and ``--set``.
         out, resume: the folder to make, or to continue in.
+        imports: modules that the folder may name.
         quiet: print the report's path alone.
     """
     console = Console(quiet=quiet)
     folder = RunFolder(resume or out or Path("runs") / f"train-{datetime.now():%Y%m%d-%H%M%S}")
     if resume is not None and out not in (None, resume):
         raise SettingsError("expected either --out or --resume, got both: a resumed run stays in its folder")
-    base = TrainRun.settings_of(RunFolder.open(resume)) if resume else TrainSettings()
     file = read_settings(find_settings(config)) if config else {}
+    with only(imports, map(str, given.values()), assignments, [str(file)]) if resume else nullcontext():
+        return _train_job(given, file, assignments, folder, resume, console, quiet)
+
+
+def _train_job(
+    given: dict[str, Any],
+    file: dict[str, Any],
+    assignments: list[str],
+    folder: RunFolder,
+    resume: Path | None,
+    console: Console,
+    quiet: bool,
+) -> int:
+    base = TrainRun.settings_of(RunFolder.open(resume)) if resume else TrainSettings()
     run = TrainRun(folder, resolve_training(base, file, given, *assignments))
     first = run.begin(resume=resume is not None)
     try:

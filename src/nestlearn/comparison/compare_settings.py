@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from nestlearn.contenders import BASELINE, CONTENDERS, MUON, find_contenders
+from nestlearn.contenders import BASELINE, CONTENDERS, MUON, find_contenders, rule_name
 from nestlearn.errors import as_settings_error, choice
 from nestlearn.tasks import TASKS, make_task
 from nestlearn.training.settings import Settings, check_seeds, find_device, merge, parse_seeds
@@ -30,7 +30,9 @@ class CompareSettings(Settings):
         default=("digits", "speeches"), min_length=1, description="names, or `module:function`"
     )
     optimizers: tuple[str, ...] = Field(
-        default=tuple(CONTENDERS), description="names, or `module:function`; AdamW and Muon are always among them"
+        default=tuple(CONTENDERS),
+        description="names, rules (`mine=chain(...)`, or a mapping of name, rule, without), `module:function`; AdamW "
+        "and Muon are always among them",
     )
     seeds: tuple[int, ...] = Field(
         default=(0, 1), min_length=1, description="seeds of the final runs; the first one tunes"
@@ -84,6 +86,13 @@ class CompareSettings(Settings):
     cluster: str | None = Field(
         default=None, description="address of a Dask scheduler; without one, a cluster on this machine"
     )
+
+    @field_validator("optimizers", mode="before")
+    @classmethod
+    def _by_rule(cls, given: Any) -> Any:
+        if not isinstance(given, list | tuple):
+            return given
+        return [rule_name(**_rule_of(each)) if isinstance(each, Mapping) else each for each in given]
 
     @field_validator("seeds", mode="before")
     @classmethod
@@ -173,6 +182,15 @@ def preset(name: str) -> CompareSettings:
     return PRESETS[name]
 
 
+def _rule_of(given: Mapping[str, Any]) -> dict[str, Any]:
+    """A contender that is given as name, rule and without, as ``rule_name`` takes it."""
+    for key in given:
+        choice("key of an optimizer that is a rule", key, ("name", "rule", "without"))
+    if "rule" not in given:
+        raise ValueError(f"expected a rule beside the name, got {dict(given)!r}")
+    return {"rule": given["rule"], "label": given.get("name", ""), "without": given.get("without", "")}
+
+
 def _packages(settings: CompareSettings) -> None:
     """Refuse settings for which an optional package is missing."""
     wanted = [("search: tpe", settings.search == "tpe", "optuna", "search")]
@@ -201,12 +219,16 @@ def resolve(settings: CompareSettings, **changes: Any) -> CompareSettings:
         raise ValueError(f"cluster: expected it with executor: dask, got executor: {settings.executor}")
     for task in settings.tasks:
         make_task(task, settings.sizes.get(task, {}), "cpu", settings.dtype)
-    chosen = [contender.name for contender in find_contenders([BASELINE, MUON, *settings.optimizers])]
+    found = find_contenders([BASELINE, MUON, *settings.optimizers])
+    labels = [contender.label for contender in found]
+    for label in {label for label in labels if labels.count(label) > 1}:
+        raise ValueError(f"optimizers: {labels.count(label)} are called {label!r}; give rules a name, as in mine=...")
     for name, arguments in settings.fixed.items():
-        choice("optimizer under `fixed`", name, chosen)
+        choice("optimizer under `fixed`", name, labels)
         if "lr" in arguments:
             raise ValueError(f"fixed.{name}.lr: expected other arguments than lr, which is tuned for every contender")
     for field in ("sizes", "task_steps"):
         for name in getattr(settings, field):
             choice(f"task under `{field}`", name, {*TASKS, *settings.tasks})
-    return settings.model_copy(update={"optimizers": tuple(chosen), "device": find_device(settings.device)})
+    chosen = tuple(contender.name for contender in found)
+    return settings.model_copy(update={"optimizers": chosen, "device": find_device(settings.device)})

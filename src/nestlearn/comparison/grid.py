@@ -80,7 +80,7 @@ class Space:
     @classmethod
     def of(cls, contender: Contender, control: bool, settings: CompareSettings) -> Space:
         """The space of a contender or of its control; what the settings fix is not tuned."""
-        fixed = settings.fixed.get(contender.name, {})
+        fixed = settings.fixed.get(contender.label, {})
         names = [name for name in (contender.control_tuned if control else contender.tuned) if name not in fixed]
         lr = (contender.control_lr or contender.lr) if control else contender.lr
         shrink = CONTENDERS[BASELINE].lr / lr

@@ -37,7 +37,7 @@ class Search(Course):
     def spec(self, values: Pairs, seed: int, full: bool) -> RunSpec:
         """The run with these settings: of full length, or a trial."""
         s, steps = self.settings, self.settings.steps_of(self.task)
-        fixed = {**self.contender.fixed, **s.fixed.get(self.contender.name, {})}
+        fixed = {**self.contender.fixed, **s.fixed.get(self.contender.label, {})}
         if self.control and isinstance(self.contender.control, Mapping):
             fixed.update(self.contender.control)
         return RunSpec(

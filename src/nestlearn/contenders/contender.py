@@ -21,12 +21,17 @@ from torch import nn
 
 from nestlearn import optim
 
-__all__ = ["Contender", "Factory", "Variant", "beside_adam", "hidden_and_rest", "whole"]
+__all__ = ["Contender", "Factory", "Variant", "beside_adam", "hidden_and_rest", "label_of", "whole"]
 
 Factory = Callable[..., list[torch.optim.Optimizer]]
 Build = Callable[..., torch.optim.Optimizer]
 Named = list[tuple[str, nn.Parameter]]
 SET_BY_TRAINING = {"params", "model", "tables", "lr", "elementwise", "elementwise_lr", "named_parameters"}
+
+
+def label_of(name: str) -> str:
+    """What tables say of a contender: its name, or the word before it where that is a rule."""
+    return name.partition("=")[0] if "=" in name else name
 
 
 @dataclass(frozen=True, order=True)
@@ -38,7 +43,8 @@ class Variant:
 
     @property
     def name(self) -> str:
-        return f"{self.contender} (control)" if self.control else self.contender
+        label = label_of(self.contender)
+        return f"{label} (control)" if self.control else label
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,11 @@ class Contender:
     control_tuned: tuple[str, ...] = ("weight_decay",)
     control_lr: float | None = None
     fixed: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """What tables say."""
+        return label_of(self.name)
 
     def takes(self) -> dict[str, Any] | None:
         """The settings that it takes besides its rates, with their defaults; None if it takes whatever it is given."""

@@ -15,6 +15,7 @@ from torch import nn
 
 from nestlearn import optim
 from nestlearn.contenders.by_class import class_contender, optimizer_classes
+from nestlearn.contenders.by_rule import named_rule, rule_contender
 from nestlearn.contenders.contender import Contender, Variant, beside_adam, hidden_and_rest, whole
 from nestlearn.contenders.own import own_contender
 from nestlearn.errors import choice
@@ -180,13 +181,15 @@ _FOLDED = {name.casefold(): contender for name, contender in CONTENDERS.items()}
 
 @lru_cache
 def find_contender(name: str) -> Contender:
-    """The contender with this name, without regard to case; else the one that ``module:function`` makes, or a class of
-    ``nestlearn.optim`` or ``torch.optim``. A name that is both is the contender; ``torch.optim.AdamW`` in full is the
-    class.
+    """The contender with this name, without regard to case; else the one that a rule or ``module:function`` makes, or a
+    class of ``nestlearn.optim`` or ``torch.optim``. A name that is both is the contender; ``torch.optim.AdamW`` in full
+    is the class.
 
     Raises:
         ValueError: there is none; the message gives the nearest name and all names.
     """
+    if named_rule(name):
+        return rule_contender(name)
     if ":" in name:
         return own_contender(name)
     found = _FOLDED.get(name.casefold()) or class_contender(name)
@@ -204,7 +207,7 @@ def find_contenders(names: Iterable[str]) -> list[Contender]:
     """
     names = list(names)
     for name in names:
-        if ":" not in name and name.casefold() not in _FOLDED:
+        if ":" not in name and not named_rule(name) and name.casefold() not in _FOLDED:
             choice("optimizer", name, CONTENDERS)
     found = {contender.name: contender for contender in map(find_contender, names)}
     own = [contender for name, contender in found.items() if name not in CONTENDERS]

@@ -223,10 +223,10 @@ class Link(ABC):
             value = getattr(self, item.name)
             if item.name == "name":
                 continue
-            if value == item.default:
-                in_place = False
-                continue
-            yield repr(value) if in_place and not item.kw_only else f"{item.name}={value!r}"
+            # The first setting is what a link is about; of the others the name says more than the place.
+            in_place = in_place and value != item.default and (item is fields(self)[1] or isinstance(value, Link))
+            if value != item.default:
+                yield repr(value) if in_place and not item.kw_only else f"{item.name}={value!r}"
         if self.name is not None:
             yield f"name={self.name!r}"
 

@@ -102,7 +102,7 @@ class whiten(Basis):
 
     Example:
         >>> whiten("root", retention=0.97, refresh=5)
-        whiten('root', 0.97, refresh=5)
+        whiten('root', retention=0.97, refresh=5)
     """
 
     on_matrices = True

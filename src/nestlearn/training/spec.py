@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from nestlearn.contenders import Contender, Variant, find_contender
+from nestlearn.contenders.contender import label_of
 from nestlearn.tasks import Task, make_task
 
 __all__ = ["Pairs", "RunSpec"]
@@ -49,7 +50,8 @@ class RunSpec:
     def key(self) -> str:
         """A readable, unique name, such as ``digits/Muon/lr=0.01,retention=0.9/seed0/steps100-1f3a9c02``."""
         rates = [self.elementwise_lr, self.schedule, self.warmup]
-        rest = json.dumps([self.fixed, self.size, *rates, self.points, self.full, self.device, self.dtype])
+        who = [self.variant.contender] if self.variant.contender != label_of(self.variant.contender) else []
+        rest = json.dumps([self.fixed, self.size, *rates, self.points, self.full, self.device, self.dtype, *who])
         digest = hashlib.sha256(rest.encode()).hexdigest()[:8]
         settings = ",".join(f"{name}={value:g}" for name, value in self.settings)
         return f"{self.task}/{self.variant.name}/{settings}/seed{self.seed}/steps{self.steps}-{digest}"

@@ -188,7 +188,7 @@ def results_of(specs: list[RunSpec], runs: list[RunResult]) -> Results:
     diverged = [run for run in runs if run.status == "diverged"]
     test = figures(runs, "test")
     row = Row(
-        name=contender.name,
+        name=contender.label,
         contender=contender.name,
         control=False,
         family=contender.family,

@@ -12,10 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from nestlearn.contenders import Variant, find_contender
+from nestlearn.contenders import CONTENDERS, Variant, find_contender, rule_name
 from nestlearn.contenders.by_class import TORCH
+from nestlearn.contenders.contender import label_of
 from nestlearn.errors import SettingsError, as_settings_error, did_you_mean
 from nestlearn.tasks import make_task
 from nestlearn.training.schedule import make_schedule
@@ -60,15 +61,30 @@ class OptimizerSettings(_Named):
 
     name: str = Field(
         default="DeepMomentum",
-        description="a contender of `compare`, a class of `nestlearn.optim` or `torch.optim`, or `module:function`; "
-        "its arguments stand beside it",
+        description="a contender of `compare`, a class of `nestlearn.optim` or `torch.optim`, a rule such as "
+        "`mine=chain(average(0.9), orthogonal())`, or `module:function`; its arguments stand beside it",
     )
     lr: float | None = Field(default=None, gt=0, description="learning rate; null is the optimizer's own")
+    rule: str | dict[str, Any] | None = Field(
+        default=None,
+        exclude=True,  # it becomes a name
+        description="instead of a name: a rule, as it is printed or as data; `name` is then what tables call it",
+    )
     elementwise_lr: float | None = Field(
         default=None,
         gt=0,
         description="rate for vectors, embeddings and heads; null is 0.01, or lr for a class of torch",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_rule(cls, given: Any) -> Any:
+        """A rule as the name that says all of it."""
+        if not isinstance(given, dict) or given.get("rule") is None:
+            return given
+        name = str(given.get("name", ""))
+        label = "" if name in CONTENDERS else label_of(name)
+        return {**given, "name": rule_name(given["rule"], label), "rule": None}
 
 
 class TrainSettings(Settings):
