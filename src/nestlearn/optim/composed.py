@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from torch import Tensor, nn
 
 from nestlearn.memory.rules import Rule
+from nestlearn.optim.settings import Group
 from nestlearn.rules import Link, as_rule, part, partition, to_data
+from nestlearn.rules.paths import Setting
 
 __all__ = ["Rules", "check_places", "default_settings", "overridden", "parted"]
 
@@ -61,7 +62,7 @@ class Rules:
         return min((link.smallest_side for link in self.links if link.smallest_side is not None), default=2)
 
 
-def check_places(who: str, matrix: Any, element: Any) -> None:
+def check_places(who: str, matrix: Link | None, element: Link | None) -> None:
     """Raise TypeError unless both are rules, and that for entries acts on entries."""
     for name, rule in (("matrix", matrix), ("element", element)):
         if rule is not None and not isinstance(rule, Link):
@@ -74,10 +75,10 @@ def check_places(who: str, matrix: Any, element: Any) -> None:
                 )
 
 
-def default_settings(matrix: Link | None, element: Link | None) -> dict[str, Any]:
+def default_settings(matrix: Link | None, element: Link | None) -> Group:
     """The settings of both rules by path, those of a group that they are made from, and both as data under "rule"."""
     pairs = [(place, rule) for place, rule in (("matrix", matrix), ("element", element)) if rule is not None]
-    found: dict[str, Any] = {"rule": {place: to_data(rule, functions=True) for place, rule in pairs}}
+    found: Group = {"rule": {place: to_data(rule, functions=True) for place, rule in pairs}}
     if any(isinstance(rule, partition) for _, rule in pairs):
         found["part"] = ""
     for place, rule in pairs:
@@ -85,7 +86,7 @@ def default_settings(matrix: Link | None, element: Link | None) -> dict[str, Any
     return found
 
 
-def overridden(rule: Link | None, place: str, group: Mapping[str, Any]) -> Link | None:
+def overridden(rule: Link | None, place: str, group: Group) -> Link | None:
     """The rule with what a group says instead of its own settings; of a partition the part that the group is."""
     if rule is None:
         return None
@@ -99,15 +100,13 @@ def overridden(rule: Link | None, place: str, group: Mapping[str, Any]) -> Link 
     return rule
 
 
-def _settings(rule: Link) -> dict[str, Any]:
+def _settings(rule: Link) -> dict[str, Setting]:
     """The settings of a rule; which parameters a part is for, and its lr and decay, are those of groups."""
     parts = {path for path, each in rule.parts().items() if isinstance(each, part)}
     return {path: value for path, value in rule.settings().items() if path.rpartition(".")[0] not in parts}
 
 
-def parted(
-    who: str, group: dict[str, Any], matrix: Link | None, element: Link | None, model: nn.Module | None
-) -> list[dict[str, Any]]:
+def parted(who: str, group: Group, matrix: Link | None, element: Link | None, model: nn.Module | None) -> list[Group]:
     """A group as one group for each part of a partition that its parameters belong to.
 
     Args:
@@ -120,8 +119,8 @@ def parted(
         return [group]
     given = group["params"]
     items = [given] if isinstance(given, Tensor) else list(given)
-    found: dict[str, list[Any]] = {}
-    own: dict[str, dict[str, Any]] = {}
+    found: dict[str, list[Tensor | tuple[str, Tensor]]] = {}
+    own: dict[str, Group] = {}
     for item in items:
         name, parameter = item if isinstance(item, tuple) else ("", item)
         place, rule = ("matrix", matrix) if parameter.ndim > 1 and matrix is not None else ("element", element)

@@ -1,7 +1,6 @@
 """Parameter groups: completed when they come, watched since anybody may change the list of them."""
 
 from collections.abc import Callable
-from typing import Any
 
 from nestlearn.optim import checks
 from nestlearn.optim.adapter import Adapter
@@ -40,7 +39,7 @@ def own(optimizer: Adapter, plans: dict[int, Plan], choice: Choice) -> None:
     choice.follow(optimizer.param_groups)
 
 
-def complete(optimizer: Adapter, group: Settings, default: Callable[[str], Any]) -> Settings:
+def complete(optimizer: Adapter, group: Settings, default: Callable[[str], object]) -> Settings:
     """A group with all settings; those that it lacks come from ``default``."""
     for name in optimizer.declared:
         if name not in group:

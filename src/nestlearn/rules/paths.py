@@ -10,7 +10,10 @@ from torch import Tensor
 
 from nestlearn.errors import did_you_mean
 
-__all__ = ["Parted", "parts", "replaced", "resolve", "settings", "without"]
+__all__ = ["Parted", "Setting", "parts", "replaced", "resolve", "settings", "without"]
+
+Setting = bool | int | float | str | Tensor
+"""A number, word or switch; a tensor stands for a number inside a compiled kernel."""
 
 
 class Parted(Protocol):
@@ -41,7 +44,7 @@ def parts(rule: Whole) -> dict[str, Whole]:
     return found
 
 
-def settings(rule: Parted) -> dict[str, Any]:
+def settings(rule: Parted) -> dict[str, Setting]:
     """Every number, word and switch by its path."""
     return {f"{path}.{name}": value for path, part in parts(rule).items() for name, value in _own(part).items()}
 
@@ -69,10 +72,10 @@ def without(rule: Whole, name: str) -> Whole | None:
     return rule.rewritten(lambda where, part: part.left() if where == path else part)
 
 
-def replaced(rule: Whole, changes: Mapping[str, Any]) -> Whole:
+def replaced(rule: Whole, changes: Mapping[str, object]) -> Whole:
     """The rule with other settings."""
     known = settings(rule)
-    wanted: dict[str, dict[str, Any]] = {}
+    wanted: dict[str, dict[str, object]] = {}
     for name, value in changes.items():
         path, _, setting = resolve(name, known, "setting").rpartition(".")
         wanted.setdefault(path, {})[setting] = value
@@ -81,7 +84,7 @@ def replaced(rule: Whole, changes: Mapping[str, Any]) -> Whole:
     return changed
 
 
-def _own(part: Any) -> dict[str, Any]:
+def _own(part: Parted) -> dict[str, Setting]:
     """The settings of one part that are no links."""
     found = {item.name: getattr(part, item.name) for item in fields(part) if item.name != "name"}
-    return {name: value for name, value in found.items() if isinstance(value, bool | int | float | str | Tensor)}
+    return {name: value for name, value in found.items() if isinstance(value, Setting)}
