@@ -5,6 +5,7 @@ to show that each rule can fail.
 """
 
 import ast
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -12,10 +13,12 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 __all__ = [
+    "MAX_ANY",
     "MAY_IMPORT",
     "NEEDS_EXTRAS",
     "RULES",
     "Module",
+    "check_any",
     "check_circles",
     "check_exports",
     "check_imports",
@@ -49,6 +52,10 @@ MAY_IMPORT = {
     "report": {"training"},
     "cli": {"comparison", "report"},
 }
+
+# Of the annotations in these folders, together, at most this share may say Any.
+MAX_ANY = 0.03
+SAY_WHAT_THINGS_ARE = {"optim", "rules"}
 
 # The folders whose modules may import optional packages when they are loaded.
 NEEDS_EXTRAS = {"training", "comparison", "report", "cli"}
@@ -305,6 +312,44 @@ def check_size(modules: list[Module]) -> list[str]:
     return complaints
 
 
+def annotations(tree: ast.Module) -> Iterator[ast.expr]:
+    """What arguments, returned values and attributes are said to be; and every alias that says Any, where it is made:
+    whoever uses the alias then says what a thing is.
+    """
+    for node in ast.walk(tree):
+        if isinstance(node, ast.arg | ast.AnnAssign) and node.annotation is not None:
+            yield node.annotation
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.returns is not None:
+            yield node.returns
+    yield from (node.value for node in tree.body if isinstance(node, ast.Assign) and says_any(node.value))
+
+
+def says_any(annotation: ast.expr) -> bool:
+    """Whether Any is in an annotation, or in one that is written as a string."""
+    for node in ast.walk(annotation):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            if re.search(r"\bAny\b", node.value):
+                return True
+        elif getattr(node, "id", None) == "Any" or getattr(node, "attr", None) == "Any":
+            return True
+    return False
+
+
+def check_any(modules: list[Module]) -> list[str]:
+    """Few annotations say Any where users meet them: what a thing may be is said, once, by a type with a name."""
+    found = [
+        (module, annotation)
+        for module in modules
+        if module.folder in SAY_WHAT_THINGS_ARE
+        for annotation in annotations(module.tree)
+    ]
+    vague = [(module, annotation) for module, annotation in found if says_any(annotation)]
+    if len(vague) <= MAX_ANY * len(found):
+        return []
+    places = ", ".join(f"{module.where} line {annotation.lineno}" for module, annotation in vague)
+    return [f"{len(vague)} of {len(found)} annotations say Any, at most {MAX_ANY:.0%}: {places}"]
+
+
 RULES = (
     check_imports,
     check_circles,
@@ -313,4 +358,5 @@ RULES = (
     check_exports,
     check_init_files,
     check_size,
+    check_any,
 )

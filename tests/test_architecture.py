@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from architecture import (
     RULES,
+    check_any,
     check_circles,
     check_exports,
     check_imports,
@@ -225,3 +226,28 @@ def test_deep_folder_is_noticed(name, tmp_path):
     complaints = check_size(build(tmp_path, {f"optim/rules/more/{name}": ""}))
     assert len(complaints) == 1
     assert "3 folders deep, at most 2" in complaints[0]
+
+
+VAGUE = [
+    "def late(value: Any): ...",
+    "def late(*values: Any, **more: int): ...",
+    "async def late() -> dict[str, Any]: ...",
+    "value: list[typing.Any] = []",
+    "class Late:\n    value: 'Callable[..., Any]'",
+    "def late():\n    found: Any = 1",
+    "Group = dict[str, Any]",
+]
+PLAIN = "def plain(" + ", ".join(f"x{number}: int" for number in range(40)) + "): ...\n"
+
+
+@pytest.mark.parametrize("line", VAGUE)
+@pytest.mark.parametrize("file", ["optim/named.py", "rules/link.py"])
+def test_too_many_anys_are_noticed(file, line, tmp_path):
+    text = SOUND["optim/named.py"] + PLAIN
+    assert check_any(build(tmp_path, {file: text + line + "\n"})) == []
+    (complaint,) = check_any(build(tmp_path, {file: text + line + "\nOther = list[Any]\n"}))
+    assert complaint.startswith("2 of 4") and "at most 3%: " + file.removesuffix(".py").replace("/", ".") in complaint
+
+
+def test_any_is_counted_in_the_folders_of_rules_and_optimizers_alone(tmp_path):
+    assert check_any(build(tmp_path, {"ops/matrix.py": SOUND["ops/matrix.py"] + "value: Any = 1\n"})) == []

@@ -82,7 +82,8 @@ def rule_contender(name: str) -> Contender:
     rule = parse(text) if data is None else from_data(data, typed=True)
     full = rule_name(rule, found["label"] or "", part)
     watches = any({"inputs", "errors"} & set(link.reads) for link in rule.everything())
-    plain = {path.rpartition(".")[2]: path for path in reversed(rule.settings()) if _is_number(rule.settings()[path])}
+    numbers = {path: value for path, value in rule.settings().items() if isinstance(value, float)}
+    plain = {path.rpartition(".")[2]: path for path in reversed(numbers)}  # of several the first
     tuned = tuple(name for name in ("retention", "inner_lr") if name in plain)
 
     def build(
@@ -118,7 +119,7 @@ def rule_contender(name: str) -> Contender:
         f"the rule {rule!r}",
         "own",
         tuned=(*tuned, "weight_decay"),
-        inner_lr=float(rule.settings()[plain["inner_lr"]]) if "inner_lr" in tuned else None,
+        inner_lr=numbers[plain["inner_lr"]] if "inner_lr" in tuned else None,
         control={"without": part} if part else None,
         control_tuned=tuple(
             name for name in (*tuned, "weight_decay") if name != "inner_lr" and _left(rule, part, plain.get(name, ""))
@@ -127,10 +128,6 @@ def rule_contender(name: str) -> Contender:
 
 
 _COMMON = ("weight_decay", "period", "nonfinite", "compile", "maximize")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, float) and not isinstance(value, bool)
 
 
 def _has(rule: Link, kind: str) -> bool:

@@ -51,7 +51,8 @@ def _or_one(x: Value) -> Value:
 
 
 def _norm(x: Tensor) -> Tensor:
-    return torch.linalg.matrix_norm(x, keepdim=True)
+    length: Tensor = torch.linalg.matrix_norm(x, keepdim=True)
+    return length
 
 
 def _as_long_as(x: Tensor, like: Value) -> Tensor:
@@ -70,11 +71,13 @@ def _entries(*matrices: Tensor) -> Tensor:
 
 
 def _trace(x: Tensor) -> Tensor:
-    return x.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]
+    total: Tensor = x.diagonal(dim1=-2, dim2=-1).sum(-1)
+    return total[..., None, None]
 
 
 def _mean_one(x: Tensor) -> Tensor:
-    return x / _or_one(_trace(x) / x.shape[-1])
+    scaled: Tensor = x / _or_one(_trace(x) / x.shape[-1])
+    return scaled
 
 
 def _identity(x: Tensor) -> Tensor:

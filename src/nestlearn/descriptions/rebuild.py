@@ -26,7 +26,8 @@ from nestlearn.memory.described import Described
 from nestlearn.memory.models import Constant, Parameters
 from nestlearn.memory.nesting import Consult, Consulted, Scene, the_gradient
 from nestlearn.memory.objectives import dot_product
-from nestlearn.memory.rules import Context, Rule, State
+from nestlearn.memory.rules import Context, Rule
+from nestlearn.memory.state import State
 
 __all__ = ["Learner", "rebuild"]
 

@@ -55,7 +55,9 @@ class Attention(SequenceLayer):
         empty = full(self.qkv.weight).new_zeros(batch_size, self.heads, 0, self.dim // self.heads)
         return {"key": empty, "value": empty}
 
-    def forward(self, x: Tensor, state: State | None = None, return_state: bool = False) -> Tensor | tuple:
+    def forward(
+        self, x: Tensor, state: State | None = None, return_state: bool = False
+    ) -> Tensor | tuple[Tensor, State]:
         if (state is not None or return_state) and x.ndim == 3:
             seen = state["key"].shape[-2] if state and "key" in state else 0
             if seen + x.shape[1] > self.max_tokens:
@@ -63,7 +65,8 @@ class Attention(SequenceLayer):
                     f"Attention: the state would hold {seen} + {x.shape[1]} tokens, at most {self.max_tokens} are "
                     "allowed; make the layer with a larger max_tokens, or begin anew"
                 )
-        return super().forward(x, state, return_state)
+        found: Tensor | tuple[Tensor, State] = super().forward(x, state, return_state)
+        return found
 
     def advance(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
         state = self.initial_state(x.shape[0]) if state is None else state

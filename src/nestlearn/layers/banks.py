@@ -82,6 +82,12 @@ class Bank(nn.Module, ABC):
             {name: nn.Parameter(_base(name, size, dim, heads)) for name, size in sizes.items()}
         )
 
+    def start_of(self, name: str) -> nn.ParameterDict:
+        """The learned start of one memory."""
+        start = self.start[name]
+        assert isinstance(start, nn.ParameterDict), "starts are parameters"
+        return start
+
     @abstractmethod
     def initial_state(self, batch_size: int) -> State:
         """The state of the core's memory with the learned starts, for every sequence."""
@@ -139,7 +145,7 @@ class MatrixBank(Bank):
         self.wide = sum(size for size in sizes.values() if size > 1)
 
     def initial_state(self, batch_size: int) -> State:
-        weight = torch.cat([full(self.start[name]["weight"]) for name in self.sizes], -2)  # type: ignore[index]
+        weight = torch.cat([full(self.start_of(name)["weight"]) for name in self.sizes], -2)
         model = {"weight": weight.expand(batch_size, *weight.shape)}
         return {"model": model, "rule": self.memory.rule.init(model)}
 
@@ -229,7 +235,7 @@ class MLPBank(Bank):
     def initial_state(self, batch_size: int) -> State:
         model = {}
         for part in ("inner", "outer"):
-            stacked = torch.stack([full(self.start[name][part]) for name in self.sizes], 1)  # type: ignore[index]
+            stacked = torch.stack([full(self.start_of(name)[part]) for name in self.sizes], 1)
             model[part] = stacked.expand(batch_size, *stacked.shape)
         return {"model": model, "rule": self.memory.rule.init(model)}
 

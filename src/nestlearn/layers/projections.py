@@ -1,7 +1,8 @@
 """What surrounds a memory in a layer: the convolution before it, keys of unit length, the norm after it (S9)."""
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -71,7 +72,8 @@ class Readout(nn.Module):
         y = merge_heads(rms_norm(answers, self.scale.shape, self.scale.to(answers.dtype), 1e-5)).to(x.dtype)
         if self.gate is not None:
             y = y * silu(self.gate(x))
-        return self.out(y)
+        out: Tensor = self.out(y)
+        return out
 
 
 def unit(x: Tensor) -> Tensor:
@@ -91,6 +93,8 @@ def _scaled(x: Tensor, softening: float) -> tuple[Tensor, Tensor]:
 
 class _Shortened(torch.autograd.Function):
     """With the slope scale (g - y <y, g>), in fewer passes over memory than single operations make."""
+
+    apply: ClassVar[Callable[[Tensor, float], Tensor]]
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, softening: float) -> Tensor:

@@ -168,7 +168,7 @@ class SelfModifyingTitans(SequenceLayer):
                 answers += [] if y is None else [y]
             queries.append(tokens.query)
             time += tokens.query.shape[-2]
-        base = full(self.banks[self.home[MAIN]].base[MAIN])  # type: ignore[index]
+        base = full(self._bank(self.home[MAIN]).base[MAIN])
         return torch.cat(answers, -2) + torch.cat(queries, -2) @ base.mT, banks, held
 
     def _generate(self, opened: dict[str, Any], seen: Tensor, momentum: Tensor | None) -> Tokens:
@@ -177,12 +177,13 @@ class SelfModifyingTitans(SequenceLayer):
 
         def ask(name: str, at: Tensor) -> Tensor:
             home = self.home[name]
-            return self.banks[home].answer(opened[home], name, at)  # type: ignore[operator]
+            return self._bank(home).answer(opened[home], name, at)
 
         def rate(name: str) -> Tensor:
             told = ask(name, key) if name in self.home else key @ full(self.fixed[name]).mT
             # Keys of unit length spread over d numbers: without the factor rates would hardly move.
-            return told.squeeze(-1) * key.shape[-1] ** 0.5 + full(self.bias[name]).unsqueeze(-1)
+            length: float = key.shape[-1] ** 0.5
+            return told.squeeze(-1) * length + full(self.bias[name]).unsqueeze(-1)
 
         forgets = self.retention and self.max_eta > 0
         alpha = rate("alpha").sigmoid() if forgets else torch.ones_like(key[..., 0])
@@ -207,7 +208,12 @@ class SelfModifyingTitans(SequenceLayer):
         return [after - before for before, after in pairwise(cuts)]
 
     def _banks(self) -> list[tuple[str, Bank]]:
-        return list(self.banks.items())  # type: ignore[arg-type]
+        return [(name, self._bank(name)) for name in self.banks]
+
+    def _bank(self, name: str) -> Bank:
+        bank = self.banks[name]
+        assert isinstance(bank, Bank), "nothing else is in there"
+        return bank
 
     def facts(self, state: State) -> Facts:
         pieces = tuple(piece for name, bank in self._banks() for piece in bank.pieces(f"banks.{name}"))

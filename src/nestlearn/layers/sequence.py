@@ -115,7 +115,8 @@ def check_heads(dim: int, heads: int) -> int:
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
     """[batch, time, heads * d] -> [batch, heads, time, d]."""
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+    parts: Tensor = x.unflatten(-1, (heads, -1))
+    return parts.transpose(1, 2)
 
 
 def merge_heads(x: Tensor) -> Tensor:

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from nestlearn.memory.models import Constant, Model, Parameters
 from nestlearn.memory.objectives import L2, Objective
-from nestlearn.memory.rules import Context, GradientDescent, Rule, Scalar, apply_update
+from nestlearn.memory.rules import Context, GradientDescent, Rule, apply_update
 from nestlearn.memory.state import State, mapped
-from nestlearn.memory.times import Times, happens_at
+from nestlearn.memory.times import Scalar, Time, happens_at
 
 __all__ = ["AssociativeMemory"]
 
@@ -85,7 +85,7 @@ class AssociativeMemory:
         key: Tensor,
         value: Tensor,
         *,
-        time: int | Times | Tensor | None = None,
+        time: Time | None = None,
         lr: Scalar | None = None,
         retention: Scalar | None = None,
         observations: dict[str, Tensor] | None = None,

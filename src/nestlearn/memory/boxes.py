@@ -1,6 +1,7 @@
 """Memories that are boxes, one number for every entry of the gradient (O2, O7)."""
 
 from collections.abc import Callable
+from typing import TypedDict, Unpack
 
 from torch import Tensor
 
@@ -10,7 +11,19 @@ from nestlearn.memory.nesting import Consulted, Said, Scene, the_gradient
 from nestlearn.memory.objectives import dot_product, l2
 from nestlearn.memory.rules import GradientDescent, in_words
 
-__all__ = ["average_box", "bias_corrected", "sum_box"]
+__all__ = ["Options", "average_box", "bias_corrected", "sum_box"]
+
+
+class Options(TypedDict, total=False):
+    """How a box is asked, and when: see ``Consulted``."""
+
+    query: Callable[[Scene], Tensor] | None
+    readout: Callable[[Tensor, Scene], Tensor] | None
+    fresh: bool
+    every: int
+    refresh: int
+    keep_answer: Callable[[Tensor], Tensor] | None
+    track: bool
 
 
 def sum_box(
@@ -19,11 +32,11 @@ def sum_box(
     value: Callable[[Scene], Tensor] = the_gradient,
     *,
     period: int = 1,
-    **options: object,
+    **options: Unpack[Options],
 ) -> Consulted:
     """M <- retention M + value: the dot-product objective on a box, which is momentum (O2)."""
     memory = AssociativeMemory(Constant(), dot_product, GradientDescent(lr=1.0, retention=retention), period)
-    return Consulted(name, memory, value=value, **options)  # type: ignore[arg-type]
+    return Consulted(name, memory, value=value, **options)
 
 
 def average_box(
@@ -33,7 +46,7 @@ def average_box(
     *,
     shape: tuple[int, ...] = (),
     period: int = 1,
-    **options: object,
+    **options: Unpack[Options],
 ) -> Consulted:
     """M <- M - (1 - retention) (M - value): l2 regression on a box, which is an exponential average (O7).
 
@@ -41,7 +54,7 @@ def average_box(
     ``period`` the box is written that rarely, with the mean of the values since (C1).
     """
     memory = AssociativeMemory(Constant(shape), l2, GradientDescent(lr=(1.0 - retention) / period), period)
-    return Consulted(name, memory, value=value, **options)  # type: ignore[arg-type]
+    return Consulted(name, memory, value=value, **options)
 
 
 def bias_corrected(retention: float) -> Said:

@@ -15,8 +15,9 @@ import torch
 from nestlearn.memory.associative import AssociativeMemory
 from nestlearn.memory.models import Constant, Parameters
 from nestlearn.memory.objectives import dot_product
-from nestlearn.memory.rules import Context, DeltaGradientDescent, GradientDescent, Rule, Scalar, spread
+from nestlearn.memory.rules import Context, DeltaGradientDescent, GradientDescent, Rule, spread
 from nestlearn.memory.state import State
+from nestlearn.memory.times import Scalar
 
 __all__ = ["InnerMomentum"]
 

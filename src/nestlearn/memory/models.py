@@ -260,7 +260,8 @@ class MLP(Model):
 
     @property
     def _gain(self) -> float:
-        return self.hidden**-0.5
+        gain: float = self.hidden**-0.5
+        return gain
 
 
 def _silu_slope(x: Tensor) -> Tensor:
@@ -270,7 +271,8 @@ def _silu_slope(x: Tensor) -> Tensor:
 
 def _gelu_slope(x: Tensor) -> Tensor:
     below = 0.5 * (1 + torch.erf(x * 0.5**0.5))
-    return below + x * torch.exp(-0.5 * x.square()) * (2 * torch.pi) ** -0.5
+    slope: Tensor = below + x * torch.exp(-0.5 * x.square()) * (2 * torch.pi) ** -0.5
+    return slope
 
 
 ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {

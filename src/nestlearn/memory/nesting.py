@@ -24,9 +24,9 @@ from torch import Tensor
 
 from nestlearn.memory.associative import AssociativeMemory
 from nestlearn.memory.models import Parameters
-from nestlearn.memory.rules import Context, Kept, Rule, Scalar, Updates, always
+from nestlearn.memory.rules import Context, Kept, Rule, Updates, always
 from nestlearn.memory.state import State
-from nestlearn.memory.times import Times, happens_at, number_at, numbers_at
+from nestlearn.memory.times import Number, Scalar, Time, Times, happens_at, number_at, numbers_at
 
 __all__ = ["Consult", "Consulted", "Said", "Scene", "the_gradient"]
 
@@ -45,7 +45,7 @@ class Said:
     function: Callable[..., Tensor]
     where: Mapping[str, str] = field(default_factory=dict, compare=False)
 
-    def __call__(self, *arguments: Any) -> Tensor:
+    def __call__(self, *arguments: object) -> Tensor:
         return self.function(*arguments)
 
 
@@ -61,8 +61,8 @@ class Scene:
 
     gradient: Tensor
     parameter: Tensor | None = None
-    time: int | Times | Tensor | None = None
-    observations: Mapping[str, Any] = field(default_factory=dict)
+    time: Time | None = None
+    observations: Mapping[str, Tensor] = field(default_factory=dict)
     scalars: Mapping[str, Scalar] = field(default_factory=dict)
     inplace: bool = False
     lr: Scalar = 1.0
@@ -82,7 +82,7 @@ class Scene:
             raise ValueError("the rule looks at what it writes: pass Context(parameters=...) to its update")
         return self.parameter
 
-    def number(self, at: Callable[[Any], Any]) -> Any:
+    def number(self, at: Number) -> Scalar:
         """``at(time)``; where memories of the batch have been written unequally often, one number for each of them."""
         return number_at(self.time, at)
 
@@ -206,14 +206,14 @@ class Consulted:
             written["answer"] = answer
         return answer, written
 
-    def _changes(self, time: int | Times | Tensor | None) -> bool:
+    def _changes(self, time: Time | None) -> bool:
         if self.refresh > 1:
             return self._happens(time, self.refresh, first=True)
         if self.every > 1:
             return self._happens(time, self.every, first=True)
         return self._happens(time, self.memory.period, first=False)
 
-    def _happens(self, time: int | Times | Tensor | None, every: int, *, first: bool) -> bool:
+    def _happens(self, time: Time | None, every: int, *, first: bool) -> bool:
         """Whether what happens once in ``every`` writes happens at this one: at the first of them, or at the last."""
         if every == 1:
             return True
@@ -221,7 +221,8 @@ class Consulted:
             raise ValueError(
                 f"memory {self.name!r} acts once in {every} writes and needs the time as an int, got {time!r}"
             )
-        return happens_at(time, lambda time: (time if first else time + 1) % every == 0)
+        due: bool = happens_at(time, lambda time: (time if first else time + 1) % every == 0)
+        return due
 
 
 @dataclass(frozen=True)
@@ -246,7 +247,7 @@ class Consult(Rule):
     keep: Callable[[Scene], Scalar] | None = None
     named: Callable[[torch.Size], Mapping[str, Callable[[Scene], Tensor]]] = lambda shape: {}
 
-    def scalars(self, time: Any) -> Mapping[str, Scalar]:
+    def scalars(self, time: Time | None) -> Mapping[str, Scalar]:
         return numbers_at(time, self.scalars_at)
 
     def schedule(self, shape: torch.Size) -> Callable[[int], Hashable]:

@@ -12,14 +12,14 @@ are numbers, or tensors over the batch of memories [*B]; a write may override th
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from nestlearn.memory.models import Model, Parameters
 from nestlearn.memory.state import State
-from nestlearn.memory.times import Times
+from nestlearn.memory.times import Scalar, Time
 
 __all__ = [
     "Context",
@@ -32,8 +32,6 @@ __all__ = [
     "apply_update",
     "in_words",
 ]
-
-Scalar = float | Tensor
 
 
 class Kept(NamedTuple):
@@ -63,10 +61,10 @@ class Context:
     parameters: Parameters | None = None
     key: Tensor | None = None
     value: Tensor | None = None
-    time: int | Times | Tensor | None = None
+    time: Time | None = None
     lr: Scalar = 1.0
     retention: Scalar = 1.0
-    observations: Mapping[str, Any] = field(default_factory=dict)
+    observations: Mapping[str, Tensor] = field(default_factory=dict)
     scalars: Mapping[str, Scalar] | None = None
     inplace: bool = False
     at: Parameters | None = None
@@ -89,7 +87,7 @@ class Rule(ABC):
         """The rule's own state beside ``parameters``: none, unless the rule remembers something."""
         return {}
 
-    def scalars(self, time: Any) -> Mapping[str, Scalar]:
+    def scalars(self, time: Time | None) -> Mapping[str, Scalar]:
         """Numbers that depend on the time alone; a caller that writes in pieces asks for them once."""
         return {}
 

@@ -2,12 +2,31 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
 
-__all__ = ["Times", "happens_at", "number_at", "numbers_at", "refuse_capture"]
+__all__ = [
+    "Number",
+    "Scalar",
+    "Spread",
+    "Time",
+    "Times",
+    "happens_at",
+    "number_at",
+    "numbers_at",
+    "refuse_capture",
+]
+
+Scalar = float | Tensor
+"""A number, or one for each memory of the batch [*B]."""
+
+Number = Callable[[Any], Scalar]
+"""A number that depends on how often a memory was written before: an int, or a tensor in a compiled kernel."""
+
+Spread = Callable[[Sequence[Scalar]], Tensor]
+"""Puts one number a memory into a tensor that multiplies the batch's gradients."""
 
 
 @dataclass(frozen=True)
@@ -24,10 +43,10 @@ class Times:
     """
 
     each: tuple[int, ...]
-    spread: Callable[[Sequence[float]], Tensor]
+    spread: Spread
 
     @staticmethod
-    def of(each: Sequence[int], spread: Callable[[Sequence[float]], Tensor]) -> "int | Times":
+    def of(each: Sequence[int], spread: Spread) -> "int | Times":
         """A plain number where all counts are equal."""
         return each[0] if len(set(each)) == 1 else Times(tuple(each), spread)
 
@@ -46,7 +65,11 @@ class Times:
         raise TypeError(f"the memories of the batch have been written {self.each} times: {_USE}")
 
 
-def refuse_capture(time: Any) -> None:
+Time = int | Times | Tensor
+"""How often memories were written before; a tensor in a compiled kernel."""
+
+
+def refuse_capture(time: object) -> None:
     """Raise RuntimeError while a CUDA graph is captured, unless the time is a tensor that the graph can follow."""
     if isinstance(time, Tensor) or torch.compiler.is_compiling() or not torch.cuda.is_available():
         return
@@ -61,13 +84,21 @@ def refuse_capture(time: Any) -> None:
 _USE = "a function of the time is scene.number(lambda time: ...), which gives each memory its own number"
 
 
-def number_at(time: Any, number: Callable[[Any], Any]) -> Any:
+def number_at(time: Time | None, number: Number) -> Scalar:
     """``number(time)``; for times that differ, the number of each, spread over the batch."""
     refuse_capture(time)
     return time.spread([number(each) for each in time.each]) if isinstance(time, Times) else number(time)
 
 
-def happens_at(time: Any, test: Callable[[Any], Any]) -> Any:
+@overload
+def happens_at(time: int | Times, test: Callable[[Any], bool]) -> bool: ...
+
+
+@overload
+def happens_at(time: Time | None, test: Callable[[Any], bool | Tensor]) -> bool | Tensor: ...
+
+
+def happens_at(time: Time | None, test: Callable[[Any], bool | Tensor]) -> bool | Tensor:
     """``test(time)``, whether something happens at a time; the same for all memories of a batch."""
     refuse_capture(time)
     if not isinstance(time, Times):
@@ -81,7 +112,7 @@ def happens_at(time: Any, test: Callable[[Any], Any]) -> Any:
     return found.pop()
 
 
-def numbers_at(time: Any, numbers: Callable[[Any], Mapping[str, Any]]) -> Mapping[str, Any]:
+def numbers_at(time: Time | None, numbers: Callable[[Any], Mapping[str, Scalar]]) -> Mapping[str, Scalar]:
     """The same for several numbers with names."""
     if not isinstance(time, Times):
         known = numbers(time)

@@ -19,9 +19,10 @@ triangular matrices of decays, in the place of A, and d = A g_theta carries the 
 Shapes: any leading dimensions ``*``; C tokens and R = C * rows rows, row i belonging to token i // rows.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -143,6 +144,8 @@ def decays(decay: Tensor) -> Decays:
 class _Decay(torch.autograd.Function):
     """(A, g) from a, exact also where a token forgets everything; second derivatives are those of the plain formula."""
 
+    apply: ClassVar[Callable[[Tensor], tuple[Tensor, Tensor]]]
+
     @staticmethod
     def forward(ctx: Any, decay: Tensor) -> tuple[Tensor, Tensor]:
         floored, total = log_decay(decay)
@@ -153,9 +156,12 @@ class _Decay(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *slopes: Tensor) -> Tensor:
         decay, floored, within, start = ctx.saved_tensors
+        slope: Tensor
         if torch.is_grad_enabled():
-            return torch.autograd.grad(_plain_decays(decay), decay, slopes, create_graph=True)[0]
-        return (from_end(slopes[1] * start) + between(slopes[0] * within, 1)) / floored
+            (slope,) = torch.autograd.grad(_plain_decays(decay), decay, slopes, create_graph=True)
+        else:
+            slope = (from_end(slopes[1] * start) + between(slopes[0] * within, 1)) / floored
+        return slope
 
 
 def _plain_decays(decay: Tensor) -> tuple[Tensor, Tensor]:
@@ -189,7 +195,8 @@ def innovations(key: Tensor, erase: Tensor, before: Tensor, right: Tensor, rows:
         return right
     overlap = (key * per_row(erase, rows).unsqueeze(-1)) @ key.mT
     strict = per_row(per_row(before, rows), rows, -2)
-    return torch.linalg.solve_triangular(overlap * strict, right, upper=False, unitriangular=True)
+    solved: Tensor = torch.linalg.solve_triangular(overlap * strict, right, upper=False, unitriangular=True)
+    return solved
 
 
 def scores(query: Tensor, key: Tensor, within: Tensor, rows: int = 1) -> Tensor:
@@ -210,7 +217,8 @@ def delta_block(block: TokenRows, state: Tensor, read: Read = "after") -> tuple[
     """
     if _has_own_slopes(block, state):
         columns = block.answers.indices(state.shape[-1])[:2]
-        erase: Tensor = block.erase  # type: ignore[assignment]
+        erase = block.erase
+        assert erase is not None, "what has slopes of its own erases"
         composed = partial(_plain_block, columns=columns, read=read)
         before = read == "before"
         return delta_rule(block.key, block.write, block.query, erase, block.alpha, state, columns, before, composed)
@@ -263,7 +271,8 @@ def momentum_block(
     Returns:
         y, S and V at the block's end.
     """
-    decay, fading = decays(block.alpha), decays(block.momentum)  # type: ignore[arg-type]
+    assert block.momentum is not None, "a box has a momentum"
+    decay, fading = decays(block.alpha), decays(block.momentum)
     through = Decays(decay.within @ fading.within, (decay.within @ fading.start.unsqueeze(-1)).squeeze(-1), first=0.0)
     before, through_before = decay.before(), through.before()
     rows, written, erased = block.rows, block.write, None

@@ -11,7 +11,7 @@ A graph of the slopes themselves, for derivatives of higher order, is made from 
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -57,6 +57,8 @@ def delta_rule(
 
 class _DeltaRule(torch.autograd.Function):
     """With one leading dimension; y is empty without queries."""
+
+    apply: ClassVar[Callable[..., tuple[Tensor, Tensor]]]
 
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:

@@ -103,7 +103,8 @@ def _recurrence(cut: TokenRows, decay: Decays, written: Tensor, state: Tensor) -
 
 def _answers(cut: TokenRows, seen: Decays, written: Tensor, starts: Tensor) -> Tensor:
     """y of all blocks [G, N, C, out] ([G, N, C, in] if transposed), given the state at the start of each."""
-    query: Tensor = cut.query  # type: ignore[assignment]
+    query = cut.query
+    assert query is not None, "tokens of a scan are asked"
     out, kept = starts.shape[-1], seen.start.unsqueeze(-1)
     if cut.transposed:
         if written.shape[-1] > out:

@@ -11,7 +11,7 @@ A graph of the slopes themselves, for derivatives of higher order, is made from 
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -42,6 +42,8 @@ def local_period(
 
 
 class _LocalPeriod(torch.autograd.Function):
+    apply: ClassVar[Callable[..., tuple[Tensor, ...]]]
+
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, ...]:
         inner, outer, keys, value, eta, composed = arguments

@@ -35,8 +35,9 @@ from nestlearn.memory.associative import AssociativeMemory
 from nestlearn.memory.inner_momentum import InnerMomentum
 from nestlearn.memory.models import Matrix, Parameters
 from nestlearn.memory.objectives import L2, DotProduct, Oja
-from nestlearn.memory.rules import DeltaGradientDescent, GradientDescent, Scalar
+from nestlearn.memory.rules import DeltaGradientDescent, GradientDescent
 from nestlearn.memory.state import State
+from nestlearn.memory.times import Scalar
 from nestlearn.ops.blocks import TokenRows, delta_block, momentum_block, per_row, windows
 from nestlearn.ops.fused import fused_delta_rule, is_fused
 from nestlearn.ops.kernel import BLOCK, delta_kernel, held_blocks, momentum_blocks
@@ -101,7 +102,7 @@ def matrix_scan(
             y, start = _fused(rows, tokens.value, start, key.dtype)
         else:
             y, start, _ = delta_kernel(rows, start, block=length, read=read)
-        if memory.model.residual:  # type: ignore[attr-defined]
+        if _residual(memory):
             y = y + tokens.query
     frozen = None if held is None else {"weight": _turn(memory, held)}
     return y.to(value.dtype), finish(tokens, state, _store(memory, start, box), frozen)
@@ -151,7 +152,7 @@ def matrix_step(
             y, start = delta_block(rows, start, read)
         else:
             y, start, box = momentum_block(rows, start, box, read)
-        if memory.model.residual and y is not None and query is not None:  # type: ignore[attr-defined]
+        if _residual(memory) and y is not None and query is not None:
             y = y + query[..., answers]
     return y, _store(memory, start, box)
 
@@ -162,7 +163,7 @@ def _rows(memory: AssociativeMemory, tokens: Sequence, key: Tensor, value: Tenso
     regresses, transposed = not isinstance(memory.objective, DotProduct), isinstance(memory.objective, Oja)
     if transposed:
         key, value = value, key
-    if regresses and memory.model.residual:  # type: ignore[attr-defined]
+    if regresses and _residual(memory):
         value = value - key  # what the key itself does not answer
     key, value = windows(key, window), windows(value, window)
     if getattr(rule, "implicit", False):
@@ -180,6 +181,11 @@ def _rows(memory: AssociativeMemory, tokens: Sequence, key: Tensor, value: Tenso
         hold=int(regresses and tokens.chunk > 1),
         transposed=transposed,
     )
+
+
+def _residual(memory: AssociativeMemory) -> bool:
+    """Whether the key is a part of the answer."""
+    return isinstance(memory.model, Matrix) and memory.model.residual
 
 
 def _turn(memory: AssociativeMemory, weight: Tensor) -> Tensor:
@@ -202,13 +208,14 @@ def _store(memory: AssociativeMemory, state: Tensor, box: Tensor | None) -> Stat
 
 
 def _suits_fused(memory: AssociativeMemory, rows: TokenRows) -> bool:
-    plain = rows.rows == 1 and not rows.transposed and not memory.model.residual  # type: ignore[attr-defined]
+    plain = rows.rows == 1 and not rows.transposed and not _residual(memory)
     return plain and rows.erase is not None
 
 
 def _fused(rows: TokenRows, value: Tensor, state: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """All tokens through the kernel of fla-core, which has one leading dimension and half precision."""
-    asked: Tensor = rows.query  # type: ignore[assignment]
+    asked = rows.query
+    assert asked is not None, "tokens of a scan are asked"
     key, value, query = (x.reshape(-1, *x.shape[-2:]).to(dtype) for x in (rows.key, value, asked))
     eta, alpha = (x.reshape(-1, x.shape[-1]) for x in (rows.eta, rows.alpha))
     start = state.reshape(-1, *state.shape[-2:])

@@ -25,8 +25,9 @@ from torch import Tensor
 from nestlearn.memory.associative import AssociativeMemory
 from nestlearn.memory.models import MLP, Parameters
 from nestlearn.memory.objectives import L2, DotProduct
-from nestlearn.memory.rules import DeltaGradientDescent, GradientDescent, Scalar
+from nestlearn.memory.rules import DeltaGradientDescent, GradientDescent
 from nestlearn.memory.state import State
+from nestlearn.memory.times import Scalar
 from nestlearn.ops.blocks import TokenRows, delta_block, momentum_block, per_row, windows
 from nestlearn.ops.scan import Read, finish, inner_rule, prepare, runs
 from nestlearn.precision import no_autocast
@@ -124,7 +125,8 @@ def mlp_step(
     Returns:
         y [*B, C, out] (None without queries) and the state after the last token.
     """
-    model: MLP = memory.model  # type: ignore[assignment]
+    model = memory.model
+    assert isinstance(model, MLP), "this form is of MLPs"
     with no_autocast(key):
         at = state["model"] if frozen is None else frozen
         answer, trace = model.trace(at, key)
@@ -172,7 +174,8 @@ def mlp_group_step(
     Returns:
         y [*B, C, out] of the first memory (None without queries), and the state after the last token.
     """
-    model: MLP = memory.model  # type: ignore[assignment]
+    model = memory.model
+    assert isinstance(model, MLP), "this form is of MLPs"
     bare = replace(model, features=None)
     with no_autocast(key):
         answer, trace = bare.trace(seen, key.unsqueeze(-3))

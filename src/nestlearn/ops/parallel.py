@@ -8,8 +8,8 @@ from torch import Tensor
 
 from nestlearn.memory.associative import AssociativeMemory
 from nestlearn.memory.models import Parameters
-from nestlearn.memory.rules import Scalar
 from nestlearn.memory.state import State
+from nestlearn.memory.times import Scalar
 from nestlearn.ops.matrix_memory import has_matrix_form, matrix_scan, matrix_step
 from nestlearn.ops.mlp_memory import has_mlp_form, mlp_scan, mlp_step
 from nestlearn.ops.scan import Read

@@ -89,7 +89,8 @@ def _unit(matrix: Tensor) -> Tensor:
     v = _longest_column(matrix.mT)
     for _ in range(4):
         v = matrix.mT @ (matrix @ (v / torch.linalg.vector_norm(v, dim=-2, keepdim=True).clamp(min=tiny)))
-    return matrix / torch.linalg.vector_norm(v, dim=-2, keepdim=True).sqrt().clamp(min=tiny)
+    largest: Tensor = torch.linalg.vector_norm(v, dim=-2, keepdim=True).sqrt().clamp(min=tiny)
+    return matrix / largest
 
 
 def _longest_column(matrix: Tensor) -> Tensor:

@@ -36,8 +36,9 @@ from nestlearn.memory.associative import AssociativeMemory
 from nestlearn.memory.inner_momentum import InnerMomentum
 from nestlearn.memory.models import Matrix, Parameters
 from nestlearn.memory.objectives import DotProduct
-from nestlearn.memory.rules import Rule, Scalar
+from nestlearn.memory.rules import Rule
 from nestlearn.memory.state import State
+from nestlearn.memory.times import Scalar
 
 __all__ = ["Read", "Sequence", "finish", "inner_rule", "prepare", "runs", "scan"]
 
@@ -153,9 +154,9 @@ def prepare(
     """Check the arguments of `scan` and complete the state; what every form of a scan starts with."""
     _check(memory, key, value, query, chunk, window, momentum, read)
     batch, dtype = key.shape[:-2], torch.promote_types(key.dtype, torch.float32)
-    inner = isinstance(memory.rule, InnerMomentum)
-    if inner and momentum is None:
-        momentum = memory.rule.momentum  # type: ignore[attr-defined]
+    rule = memory.rule
+    if momentum is None and isinstance(rule, InnerMomentum):
+        momentum = rule.momentum
 
     def per_token(name: str, number: Scalar) -> Tensor:
         number = torch.as_tensor(number, dtype=dtype, device=key.device)
@@ -178,7 +179,7 @@ def prepare(
         query.to(dtype),
         per_token("eta", eta),
         per_token("alpha", alpha),
-        per_token("momentum", momentum) if inner else None,  # type: ignore[arg-type]
+        None if momentum is None else per_token("momentum", momentum),
         chunk,
         window,
         position,

@@ -231,7 +231,7 @@ def inverse_root(matrix: Tensor, order: int = 2, damping: float = 1e-6) -> Tenso
     values = values.clamp(min=0)
     values = values + damping * values[..., -1:]
     values = torch.where(values > 0, values, torch.ones_like(values))
-    root = (vectors * values.pow(-1.0 / order).unsqueeze(-2)) @ vectors.mT
+    root: Tensor = (vectors * values.pow(-1.0 / order).unsqueeze(-2)) @ vectors.mT
     return (root * scale.pow(-1.0 / order)).to(matrix.dtype)
 
 
@@ -257,7 +257,7 @@ def symmetric_power(matrix: Tensor, power: float, damping: float = 0.1) -> Tenso
     values, vectors = torch.linalg.eigh(a)
     values = values.clamp(min=0) + damping
     values = torch.where((values > 0) & ~empty, values, torch.ones_like(values))
-    root = (vectors * values.pow(power).unsqueeze(-2)) @ vectors.mT
+    root: Tensor = (vectors * values.pow(power).unsqueeze(-2)) @ vectors.mT
     return (root * scale.pow(power)).to(matrix.dtype)
 
 
@@ -287,14 +287,16 @@ def cholesky_whitener(matrix: Tensor, damping: float = 1e-3) -> Tensor:
             f"cholesky_whitener: expected a positive semi-definite matrix, but A + {damping} * mean diagonal * I "
             "is not positive definite; raise damping or pass a matrix without negative eigenvalues or NaN."
         ) from error
-    inverse = torch.linalg.solve_triangular(factor, identity.expand_as(a), upper=False)
+    inverse: Tensor = torch.linalg.solve_triangular(factor, identity.expand_as(a), upper=False)
     return (inverse / scale.sqrt()).to(matrix.dtype)
 
 
 def _cholesky(matrix: Tensor) -> Tensor:
     """The Cholesky factor; where there is none an error on a CPU, and NaN on an accelerator, which it does not ask."""
+    factor: Tensor
     if matrix.device.type == "cpu":
-        return torch.linalg.cholesky(matrix)
+        factor = torch.linalg.cholesky(matrix)
+        return factor
     factor, failed = torch.linalg.cholesky_ex(matrix)
     return factor.masked_fill((failed != 0)[..., None, None], float("nan"))
 
@@ -308,7 +310,8 @@ def orthogonality_error(matrix: Tensor) -> Tensor:
     x = matrix.to(torch.promote_types(matrix.dtype, torch.float32))
     gram = x.mT @ x if x.shape[-2] > x.shape[-1] else x @ x.mT
     identity = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
-    return torch.linalg.matrix_norm(gram - identity) / max(gram.shape[-1], 1) ** 0.5
+    error: Tensor = torch.linalg.matrix_norm(gram - identity) / max(gram.shape[-1], 1) ** 0.5
+    return error
 
 
 def _unit_scale(matrix: Tensor, damping: float, name: str) -> tuple[Tensor, Tensor]:

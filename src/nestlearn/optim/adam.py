@@ -1,10 +1,11 @@
 """Adam as two memories that share a level (O7, [S] 5.4, [NL] App. B)."""
 
-from typing import Any, Unpack
+from typing import Unpack
 
 from torch import Tensor
 
 from nestlearn.optim.optimizer import Common, Optimizer, Params
+from nestlearn.optim.settings import Group
 from nestlearn.rules import Link, adam
 
 __all__ = ["Adam", "check_betas"]
@@ -46,14 +47,14 @@ class Adam(Optimizer):
     ) -> None:
         super().__init__(params, lr, {"betas": betas, "eps": eps}, **common)
 
-    def element_rule(self, group: dict[str, Any]) -> Link:
+    def element_rule(self, group: Group) -> Link:
         return adam(tuple(group["betas"]), group["eps"])
 
-    def check_group(self, group: dict[str, Any]) -> None:
+    def check_group(self, group: Group) -> None:
         check_betas(group["betas"])
 
 
-def check_betas(betas: Any) -> None:
+def check_betas(betas: object) -> None:
     """Raise ValueError unless ``betas`` are two retentions in [0, 1)."""
     if not isinstance(betas, (tuple, list)) or len(betas) != 2:
         raise ValueError(f"betas are two retentions, got {betas!r}")

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -12,6 +12,8 @@ from torch import Tensor
 from nestlearn.memory.rules import Rule
 from nestlearn.optim.composed import Rules
 from nestlearn.optim.lanes import Entry
+from nestlearn.optim.settings import Group
+from nestlearn.optim.stacks import States
 from nestlearn.rules import Link
 
 __all__ = ["Adapter", "Watcher"]
@@ -23,47 +25,48 @@ class Watcher(Protocol):
     def follow(self) -> None:
         """Look for the matrices of a group that has come since."""
 
-    def waiting(
-        self, parameter: Tensor, group: Mapping[str, Any], device: torch.device | str | None
-    ) -> dict[str, Tensor]:
+    def waiting(self, parameter: Tensor, group: Group, device: torch.device | str | None) -> dict[str, Tensor]:
         """What a state holds of the layer's records until the end of a period."""
 
 
 class Adapter(Protocol):
     """An optimizer that writes weights by rules; ``nestlearn.optim.Optimizer`` says more of each member."""
 
-    state: Any
-    param_groups: list[dict[str, Any]]
-    defaults: dict[str, Any]
+    param_groups: list[Group]
+    defaults: Group
     declared: tuple[str, ...]
     compiles: bool
+
+    @property
+    def state(self) -> States:
+        """What is kept for each parameter; empty for one that is new."""
 
     @property
     def layers(self) -> Watcher | None:
         """What watches the layers of the model."""
 
-    def check_group(self, group: dict[str, Any]) -> None:
+    def check_group(self, group: Group) -> None:
         """Raise ValueError for settings that do not fit."""
 
-    def matrix_rule(self, group: dict[str, Any]) -> Link | Rule | None:
+    def matrix_rule(self, group: Group) -> Link | Rule | None:
         """The rule for matrices; None gives them the other one."""
 
-    def element_rule(self, group: dict[str, Any]) -> Link | Rule:
+    def element_rule(self, group: Group) -> Link | Rule:
         """The rule for single entries."""
 
-    def rule_settings(self, group: Mapping[str, Any]) -> dict[str, Any]:
+    def rule_settings(self, group: Group) -> Group:
         """The settings that the rules of a group are made from."""
 
-    def rules(self, group: Mapping[str, Any]) -> Rules:
+    def rules(self, group: Group) -> Rules:
         """The rules of a group."""
 
-    def links(self, group: Mapping[str, Any]) -> tuple[Link, ...]:
+    def links(self, group: Group) -> tuple[Link, ...]:
         """Every link of the rule for matrices."""
 
-    def reads(self, group: Mapping[str, Any]) -> Mapping[str, frozenset[int]]:
+    def reads(self, group: Group) -> Mapping[str, frozenset[int]]:
         """What that rule looks at besides gradients, and every how many writes."""
 
-    def entry(self, parameter: Tensor, group: dict[str, Any]) -> Entry:
+    def entry(self, parameter: Tensor, group: Group) -> Entry:
         """The rule that writes a parameter, and how."""
 
     def entry_of(self, parameter: Tensor, rules: Rules) -> Entry:
@@ -76,6 +79,6 @@ class Adapter(Protocol):
         """How many steps a parameter has taken."""
 
     def fresh_state(
-        self, parameter: Tensor, group: dict[str, Any], device: torch.device | str | None = None
+        self, parameter: Tensor, group: Group, device: torch.device | str | None = None
     ) -> dict[str, Tensor]:
         """What ``state[parameter]`` holds before the first write."""

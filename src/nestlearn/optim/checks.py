@@ -1,13 +1,13 @@
 """What an optimizer checks of what it is given: settings in their ranges, parameters and processes it can serve."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from nestlearn.errors import choice
 from nestlearn.optim.adapter import Adapter
+from nestlearn.optim.settings import Group
 
 __all__ = ["describe", "one_process", "settings", "whole_matrices"]
 
@@ -27,7 +27,7 @@ _AT_LEAST_ZERO = ("lr", "weight_decay", "elementwise_lr", "inner_lr", "eps", "rh
 _COUNTS = ("period", "hidden", "levels", "target_period", "slow_period", "steps", "refresh")
 
 
-def settings(optimizer: Adapter, group: Mapping[str, Any]) -> None:
+def settings(optimizer: Adapter, group: Group) -> None:
     """Raise ValueError for a setting of a parameter group that is out of its range; what others keep there is theirs.
 
     Every setting whose name ends in "retention" is the share of something that is kept.

@@ -1,15 +1,17 @@
 """Large element-wise lanes in one compiled kernel: every tensor is read once and written once a step."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
 
 from nestlearn.memory.rules import Context, always
 from nestlearn.memory.state import flatten
+from nestlearn.memory.times import Scalar
 from nestlearn.optim.adapter import Adapter
-from nestlearn.optim.lanes import Lane, Scalar, as_real, memory_dtype, remember, step_weights
+from nestlearn.optim.lanes import Lane, as_real, memory_dtype, remember, step_weights
+from nestlearn.optim.settings import Group
 from nestlearn.rules import as_rule
 
 __all__ = ["CompiledLanes", "Written", "compile_lanes"]
@@ -30,7 +32,7 @@ class CompiledLanes:
         optimizer, group: whose lanes they are.
     """
 
-    def __init__(self, lanes: list[Lane], optimizer: Adapter, group: dict[str, Any]) -> None:
+    def __init__(self, lanes: list[Lane], optimizer: Adapter, group: Group) -> None:
         self.ids = [id(lane.parameters[0]) for lane in lanes]
         self.lanes = lanes
         self.own_lr = lanes[0].own_lr
@@ -44,7 +46,7 @@ class CompiledLanes:
         """The parameters that it writes."""
         return [lane.parameters[0] for lane in self.lanes]
 
-    def follow(self, lanes: list[Lane], settings: Mapping[str, Any]) -> None:
+    def follow(self, lanes: list[Lane], settings: Group) -> None:
         """Take over the lanes of this step and what the settings are now."""
         self.lanes, self._settings = lanes, dict(settings)
 
@@ -76,7 +78,7 @@ class CompiledLanes:
         numbers: list[Tensor],
         each: Tensor,
         names: list[str],
-        settings: dict[str, Any],
+        settings: Group,
     ) -> None:
         lr, retention = numbers
         # Made here, so that whatever the rule computes from its settings is computed by the kernel.
@@ -107,7 +109,7 @@ Written = list[tuple[Lane | CompiledLanes, list[int]]]
 
 def compile_lanes(
     optimizer: Adapter,
-    group: dict[str, Any],
+    group: Group,
     written: Written,
     made: list[CompiledLanes],
 ) -> Written:
@@ -126,7 +128,7 @@ def compile_lanes(
     present = {id(parameter) for parameter in group["params"]}
     made[:] = [kernel for kernel in made if present.issuperset(kernel.ids)]
     covered = {number for kernel in made for number in kernel.ids}
-    kinds: dict[Any, list[Lane]] = {}
+    kinds: dict[tuple[bool, torch.dtype, torch.device], list[Lane]] = {}
     for number, (lane, _) in large.items():
         if number not in covered:
             kinds.setdefault((lane.own_lr, lane.parameters[0].dtype, lane.parameters[0].device), []).append(lane)
@@ -151,10 +153,14 @@ def _compilable(lane: Lane | CompiledLanes) -> TypeGuard[Lane]:
     return lane.alone and lane.parameters[0].is_contiguous()
 
 
-def _as_tensors(value: Any) -> Any:
-    """A setting with its numbers as 0-D tensors, which a kernel reads at each call."""
+def _as_tensors(settings: Group) -> Group:
+    """Settings with their numbers as 0-D tensors, which a kernel reads at each call."""
+    return {name: _as_tensor(value) for name, value in settings.items()}
+
+
+def _as_tensor(value: object) -> object:
     if isinstance(value, dict):
-        return {name: _as_tensors(item) for name, item in value.items()}
+        return _as_tensors(value)
     if isinstance(value, tuple | list):
-        return tuple(_as_tensors(item) for item in value)
+        return tuple(_as_tensor(item) for item in value)
     return torch.tensor(value, dtype=torch.float64) if isinstance(value, float) else value

@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from torch import Tensor, nn
 
 from nestlearn.memory.rules import Rule
+from nestlearn.optim.settings import Group
 from nestlearn.rules import Link, Schedule, as_rule, part, partition, to_data
 from nestlearn.rules.data import schedule_from_data
+from nestlearn.rules.paths import Setting
 
 __all__ = ["Rules", "check_places", "default_settings", "number_now", "overridden", "parted", "plain"]
 
@@ -62,7 +63,7 @@ class Rules:
         return min((link.smallest_side for link in self.links if link.smallest_side is not None), default=2)
 
 
-def check_places(who: str, matrix: Any, element: Any) -> None:
+def check_places(who: str, matrix: Link | None, element: Link | None) -> None:
     """Raise TypeError unless both are rules, and that for entries acts on entries."""
     for name, rule in (("matrix", matrix), ("element", element)):
         if rule is not None and not isinstance(rule, Link):
@@ -75,10 +76,10 @@ def check_places(who: str, matrix: Any, element: Any) -> None:
                 )
 
 
-def default_settings(matrix: Link | None, element: Link | None) -> dict[str, Any]:
+def default_settings(matrix: Link | None, element: Link | None) -> Group:
     """The settings of both rules by path, those of a group that they are made from, and both as data under "rule"."""
     pairs = [(place, rule) for place, rule in (("matrix", matrix), ("element", element)) if rule is not None]
-    found: dict[str, Any] = {"rule": {place: to_data(rule, functions=True) for place, rule in pairs}}
+    found: Group = {"rule": {place: to_data(rule, functions=True) for place, rule in pairs}}
     if any(isinstance(rule, partition) for _, rule in pairs):
         found["part"] = ""
     for place, rule in pairs:
@@ -86,18 +87,18 @@ def default_settings(matrix: Link | None, element: Link | None) -> dict[str, Any
     return found
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> object:
     """A setting as a group holds it: a schedule is data there, which any checkpoint can hold."""
     return to_data(value) if isinstance(value, Schedule) else value
 
 
-def number_now(value: Any, writes: int, lr_share: float) -> Any:
+def number_now(value: object, writes: int, lr_share: float) -> object:
     """A setting of a group at a time."""
     schedule = schedule_from_data(value) if isinstance(value, Mapping) else value
     return schedule.at(writes, lr_share) if isinstance(schedule, Schedule) else value
 
 
-def overridden(rule: Link | None, place: str, group: Mapping[str, Any]) -> Link | None:
+def overridden(rule: Link | None, place: str, group: Group) -> Link | None:
     """The rule with what a group says instead of its own settings; of a partition the part that the group is."""
     if rule is None:
         return None
@@ -111,15 +112,13 @@ def overridden(rule: Link | None, place: str, group: Mapping[str, Any]) -> Link 
     return rule
 
 
-def _settings(rule: Link) -> dict[str, Any]:
+def _settings(rule: Link) -> dict[str, Setting]:
     """The settings of a rule; which parameters a part is for, and its lr and decay, are those of groups."""
     parts = {path for path, each in rule.parts().items() if isinstance(each, part)}
     return {path: value for path, value in rule.settings().items() if path.rpartition(".")[0] not in parts}
 
 
-def parted(
-    who: str, group: dict[str, Any], matrix: Link | None, element: Link | None, model: nn.Module | None
-) -> list[dict[str, Any]]:
+def parted(who: str, group: Group, matrix: Link | None, element: Link | None, model: nn.Module | None) -> list[Group]:
     """A group as one group for each part of a partition that its parameters belong to.
 
     Args:
@@ -132,8 +131,8 @@ def parted(
         return [group]
     given = group["params"]
     items = [given] if isinstance(given, Tensor) else list(given)
-    found: dict[str, list[Any]] = {}
-    own: dict[str, dict[str, Any]] = {}
+    found: dict[str, list[Tensor | tuple[str, Tensor]]] = {}
+    own: dict[str, Group] = {}
     for item in items:
         name, parameter = item if isinstance(item, tuple) else ("", item)
         place, rule = ("matrix", matrix) if parameter.ndim > 1 and matrix is not None else ("element", element)

@@ -1,7 +1,5 @@
 """Measurements of curvature: products with the Hessian (O16), and its diagonal for the targets that need it."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -10,11 +8,12 @@ from nestlearn.memory.state import unflatten
 from nestlearn.optim.adapter import Adapter
 from nestlearn.optim.checks import one_process
 from nestlearn.optim.lanes import matrix_shape, memory_dtype
+from nestlearn.optim.settings import Group
 from nestlearn.rules import Link
 from nestlearn.rules.shape import from_rows
 from nestlearn.targets import GaussNewton, Target
 
-__all__ = ["HOW", "hessian_product", "observe"]
+__all__ = ["HOW", "Observations", "hessian_product", "observe"]
 
 HOW = (
     "Curvature needs the loss with its graph. Call optimizer.step(closure) with\n"
@@ -26,9 +25,10 @@ HOW = (
 )
 
 Observations = dict[str, dict[Tensor, Tensor]]
+"""What is measured before a step: name -> parameter -> tensor."""
 
 
-def observe(optimizer: Adapter, loss: Any) -> Observations:
+def observe(optimizer: Adapter, loss: object) -> Observations:
     """The curvature that rules look at and that is due: observation name -> parameter -> [out, in].
 
     A step that cannot move anything (all learning rates zero), with which distributed checkpoints make states, gets
@@ -65,7 +65,7 @@ def observe(optimizer: Adapter, loss: Any) -> Observations:
     return found
 
 
-def _due(optimizer: Adapter, parameter: Tensor, group: dict[str, Any], link: Link) -> bool:
+def _due(optimizer: Adapter, parameter: Tensor, group: Group, link: Link) -> bool:
     """Whether the coming step writes a matrix with a measurement."""
     if parameter.grad is None or optimizer.entry(parameter, group).flat:
         return False
@@ -73,9 +73,10 @@ def _due(optimizer: Adapter, parameter: Tensor, group: dict[str, Any], link: Lin
     return rest == 0 and any((writes - 1) % every == 0 for every in link.reads.values())
 
 
-def _answer(optimizer: Adapter, parameter: Tensor, group: dict[str, Any], link: Link) -> tuple[Tensor, int]:
+def _answer(optimizer: Adapter, parameter: Tensor, group: Group, link: Link) -> tuple[Tensor, int]:
     """What the memory of O16 answers to this gradient before it is written, and the sign that loss and u differ by."""
-    gradient = parameter.grad.reshape(matrix_shape(parameter)).to(memory_dtype(parameter))  # type: ignore[union-attr]
+    assert parameter.grad is not None, "what has no gradient is not due"
+    gradient = parameter.grad.reshape(matrix_shape(parameter)).to(memory_dtype(parameter))
     sign = -1 if group["maximize"] else 1
     held = optimizer.state[parameter]
     held = held if "step" in held else optimizer.fresh_state(parameter, group)
@@ -94,7 +95,7 @@ def _as_matrices(parameters: list[Tensor], found: list[Tensor]) -> dict[Tensor, 
     }
 
 
-def _diagonals(optimizer: Adapter, target: Target, parameters: list[Tensor], loss: Any, idle: bool) -> list[Tensor]:
+def _diagonals(optimizer: Adapter, target: Target, parameters: list[Tensor], loss: object, idle: bool) -> list[Tensor]:
     if idle:
         return [torch.zeros_like(parameter) for parameter in parameters]
     if isinstance(target, GaussNewton):
@@ -103,7 +104,7 @@ def _diagonals(optimizer: Adapter, target: Target, parameters: list[Tensor], los
     return [z * h for z, h in zip(signs, hessian_product(loss, parameters, signs), strict=True)]
 
 
-def hessian_product(loss: Any, parameters: list[Tensor], vectors: list[Tensor]) -> list[Tensor]:
+def hessian_product(loss: object, parameters: list[Tensor], vectors: list[Tensor]) -> list[Tensor]:
     """H v for the Hessian of ``loss``: one differentiation of <gradient, v>.
 
     Raises:

@@ -1,11 +1,12 @@
 """Momentum as an MLP that is trained online (O5, O6, [S] 5.3)."""
 
-from typing import Any, Unpack
+from typing import Unpack
 
 from torch import Tensor
 
 from nestlearn.errors import choice
 from nestlearn.optim.optimizer import Common, Params
+from nestlearn.optim.settings import Group
 from nestlearn.optim.targeted import TargetedOptimizer
 from nestlearn.rules import (
     Link,
@@ -93,7 +94,7 @@ class DeepMomentum(TargetedOptimizer):
         }
         super().__init__(params, lr, settings, **common)
 
-    def check_group(self, group: dict[str, Any]) -> None:
+    def check_group(self, group: Group) -> None:
         super().check_group(group)
         choice("objective", group["objective"], OBJECTIVES)
         choice("readout", group["readout"], ("identity", "newton_schulz"))
@@ -107,10 +108,10 @@ class DeepMomentum(TargetedOptimizer):
         if group["objective"] in ("dot_product", "hypergradient") and group["retention"] >= 1:
             raise ValueError(f"objective {group['objective']!r} has no minimum: retention must be below 1, got 1")
 
-    def element_rule(self, group: dict[str, Any]) -> Link:
+    def element_rule(self, group: Group) -> Link:
         return adam()
 
-    def matrix_rule(self, group: dict[str, Any]) -> Link:
+    def matrix_rule(self, group: Group) -> Link:
         readout = orthogonal() if group["readout"] == "newton_schulz" else scale("rows")
         quadratic, kept = group["objective"] == "quadratic", group["skip_retention"]
         late = group["objective"] == "hypergradient" or self.target(group).delayed
@@ -135,7 +136,7 @@ class DeepMomentum(TargetedOptimizer):
         )
 
 
-def written_by(group: dict[str, Any], levels: int) -> Link | None:
+def written_by(group: Group, levels: int) -> Link | None:
     """What writes a memory of so many levels: another memory on the rows of its gradients, or gradient descent."""
     if levels == 1:
         return None

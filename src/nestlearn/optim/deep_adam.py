@@ -1,12 +1,13 @@
 """Adam with two deep memories: the momentum and the second moment both learn (O8, [S] 5.4)."""
 
-from typing import Any, Unpack
+from typing import Unpack
 
 from torch import Tensor
 
 from nestlearn.optim.adam import check_betas
 from nestlearn.optim.deep import written_by
 from nestlearn.optim.optimizer import Common, Optimizer, Params
+from nestlearn.optim.settings import Group
 from nestlearn.rules import Link, adam, deep_adam
 
 __all__ = ["DeepAdam"]
@@ -63,13 +64,13 @@ class DeepAdam(Optimizer):
         }
         super().__init__(params, lr, settings, **common)
 
-    def check_group(self, group: dict[str, Any]) -> None:
+    def check_group(self, group: Group) -> None:
         check_betas(group["betas"])
 
-    def element_rule(self, group: dict[str, Any]) -> Link:
+    def element_rule(self, group: Group) -> Link:
         return adam(tuple(group["betas"]), group["eps"])
 
-    def matrix_rule(self, group: dict[str, Any]) -> Link | None:
+    def matrix_rule(self, group: Group) -> Link | None:
         if not group["memory"]:
             return None
         first, second = group["betas"]

@@ -1,10 +1,11 @@
 """The delta rule for the weights themselves (O12, [NL] 54-57)."""
 
-from typing import Any, Unpack
+from typing import Unpack
 
 from torch import Tensor, nn
 
 from nestlearn.optim.optimizer import Common, Optimizer, Params
+from nestlearn.optim.settings import Group
 from nestlearn.rules import Link, delta_inputs, gradient
 
 __all__ = ["DeltaGradientDescent"]
@@ -32,8 +33,8 @@ class DeltaGradientDescent(Optimizer):
     ) -> None:
         super().__init__(params, lr, {}, model=model, **common)
 
-    def matrix_rule(self, group: dict[str, Any]) -> Link:
+    def matrix_rule(self, group: Group) -> Link:
         return delta_inputs()
 
-    def element_rule(self, group: dict[str, Any]) -> Link:
+    def element_rule(self, group: Group) -> Link:
         return gradient()

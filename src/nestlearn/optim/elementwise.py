@@ -6,13 +6,21 @@ the new one keeps what was chosen for its name, or for its place in the group.
 
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 from torch import Tensor, nn
 
 from nestlearn.errors import did_you_mean
+from nestlearn.optim.settings import Elementwise, Group
 
 __all__ = ["Choice"]
+
+
+class Saved(TypedDict):
+    """What a pickle keeps of a choice: patterns of names, and for each place of each group whether it was chosen."""
+
+    patterns: list[str] | None
+    chosen: list[list[bool]]
 
 
 class _Seen(NamedTuple):
@@ -36,7 +44,7 @@ class Choice:
         wanted: what ``elementwise=`` was given.
     """
 
-    def __init__(self, who: str, wanted: Any) -> None:
+    def __init__(self, who: str, wanted: Elementwise | None) -> None:
         self._who = who
         self._wanted = wanted if wanted is None or callable(wanted) else list(wanted)
         self._seen: list[_Seen] = []
@@ -45,7 +53,7 @@ class Choice:
     def __contains__(self, parameter: Tensor) -> bool:
         return id(parameter) in self._ids
 
-    def add(self, group: Mapping[str, Any]) -> None:
+    def add(self, group: Group) -> None:
         """Choose among the parameters of a new group."""
         if not self._chooses:  # nothing to remember, and nothing to keep alive
             self._seen.append(_Seen([], [], []))
@@ -64,7 +72,7 @@ class Choice:
         del self._seen[group:]
         self._collect()
 
-    def follow(self, groups: Sequence[Mapping[str, Any]]) -> None:
+    def follow(self, groups: Sequence[Group]) -> None:
         """Notice parameters that were replaced, added or taken away since."""
         if not self._chooses:
             self._seen = [_Seen([], [], []) for _ in groups]
@@ -87,7 +95,7 @@ class Choice:
         self._seen = [self._again(group, objects, names, own) for group, own in zip(groups, places, strict=False)]
         self._collect()
 
-    def check(self, groups: Sequence[Mapping[str, Any]]) -> None:
+    def check(self, groups: Sequence[Group]) -> None:
         """Raise ValueError if something that ``elementwise`` names is not among the parameters."""
         if self._wanted is None or callable(self._wanted):
             return
@@ -106,13 +114,13 @@ class Choice:
                     "optimizer"
                 )
 
-    def saved(self) -> dict[str, Any]:
+    def saved(self) -> Saved:
         """What a pickle needs: the patterns, and what was chosen, place by place. Functions and objects stay behind."""
         patterns = [] if callable(self._wanted) else [item for item in self._wanted or () if isinstance(item, str)]
         return {"patterns": patterns or None, "chosen": [list(seen.chosen) for seen in self._seen]}
 
     @staticmethod
-    def restored(who: str, saved: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> "Choice":
+    def restored(who: str, saved: Saved, groups: Sequence[Group]) -> "Choice":
         """The choice over the groups of an unpickled optimizer."""
         choice = Choice(who, saved["patterns"])
         choice._seen = [
@@ -131,7 +139,7 @@ class Choice:
         return callable(self._wanted) or any(isinstance(item, str) for item in self._wanted or ())
 
     def _again(
-        self, group: Mapping[str, Any], objects: Mapping[int, bool], named: Mapping[str, bool], places: Sequence[bool]
+        self, group: Group, objects: Mapping[int, bool], named: Mapping[str, bool], places: Sequence[bool]
     ) -> _Seen:
         """The choice in a group that has changed.
 
@@ -171,13 +179,13 @@ class Choice:
         }
 
 
-def _names(group: Mapping[str, Any]) -> Sequence[str]:
+def _names(group: Group) -> Sequence[str]:
     """The names of a group's parameters; none where they are not known for every one of them."""
     names = group.get("param_names") or ()
     return names if len(names) == len(group["params"]) else ()
 
 
-def _tensors(item: Any) -> list[Tensor]:
+def _tensors(item: object) -> list[Tensor]:
     if isinstance(item, nn.Module):
         return list(item.parameters())
     if isinstance(item, Tensor):

@@ -1,7 +1,6 @@
 """Parameter groups: completed when they come, watched since anybody may change the list of them."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from nestlearn.optim import checks
 from nestlearn.optim.adapter import Adapter
@@ -9,7 +8,7 @@ from nestlearn.optim.composed import plain
 from nestlearn.optim.elementwise import Choice
 from nestlearn.optim.layers import LAYERS
 from nestlearn.optim.plan import Plan
-from nestlearn.optim.settings import Settings
+from nestlearn.optim.settings import Group, Settings
 from nestlearn.rules.data import schedule_from_data
 
 __all__ = ["clock", "complete", "finish", "own"]
@@ -55,7 +54,7 @@ def own(optimizer: Adapter, plans: dict[int, Plan], choice: Choice) -> None:
     choice.follow(optimizer.param_groups)
 
 
-def complete(optimizer: Adapter, group: Settings, default: Callable[[str], Any]) -> Settings:
+def complete(optimizer: Adapter, group: Settings, default: Callable[[str], object]) -> Settings:
     """A group with all settings; those that it lacks come from ``default``."""
     for name in optimizer.declared:
         if name not in group:
@@ -66,7 +65,7 @@ def complete(optimizer: Adapter, group: Settings, default: Callable[[str], Any])
     return group
 
 
-def clock(optimizer: Adapter, group: Mapping[str, Any]) -> tuple[int, float]:
+def clock(optimizer: Adapter, group: Group) -> tuple[int, float]:
     """What schedules of a group look at: its writes so far, and lr as a share of the one that it began with."""
     if not any(isinstance(value, Mapping) for name, value in group.items() if name != "rule"):
         return 0, 1.0

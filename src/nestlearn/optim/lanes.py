@@ -11,14 +11,14 @@ long as the rule does the same at these times (``Rule.schedule``).
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from nestlearn.memory.rules import Context, Kept, Rule, always
 from nestlearn.memory.state import flatten, unflatten
-from nestlearn.memory.times import Times
+from nestlearn.memory.times import Scalar, Time, Times
 from nestlearn.optim.stacks import Stack
 
 __all__ = ["Entry", "Lane", "as_real", "matrix_shape", "memory_dtype"]
@@ -31,8 +31,6 @@ BLOCK = 1 << 18
 
 MATRIX_BLOCK = 1 << 20
 """Entries of equal matrices written at once on a CPU; beyond that a batch saves no time and leaves the cache."""
-
-Scalar = float | Tensor
 
 
 class Entry(NamedTuple):
@@ -97,15 +95,14 @@ class Lane:
         else:
             sizes = [weight.numel() for weight in weights]
             joined = torch.cat([gradient.reshape(-1) for gradient in gradients]).to(memory_dtype(weights[0]))
-            context = self._context(times, lr, retention, partial(_over_entries, joined, sizes))
+            context = self._context(Times.of(times, partial(_over_entries, joined, sizes)), lr, retention)
             if self.reads_weights:
                 line = torch.cat([weight.reshape(-1) for weight in weights]).to(joined.dtype)
                 context = replace(context, parameters={"weight": line})
             update = self._remember(joined, self.places, context)
             step_weights(weights, update, lr, retention, lambda tensor: tensor.split(sizes))
 
-    def _context(self, times: Sequence[int], lr: Scalar, retention: Scalar, spread: Any) -> Context:
-        time = Times.of(times, spread)
+    def _context(self, time: Time, lr: Scalar, retention: Scalar) -> Context:
         return Context(time=time, lr=lr, retention=retention, scalars=self.rule.scalars(time))
 
     def _write_matrices(
@@ -122,7 +119,7 @@ class Lane:
         for start in range(0, len(weights), count):
             part = slice(start, start + count)
             gradient = _stack([gradient.reshape(shape) for gradient in gradients[part]]).to(dtype)
-            context = self._context(times[part], lr, retention, partial(_over_matrices, gradient))
+            context = self._context(Times.of(times[part], partial(_over_matrices, gradient)), lr, retention)
             context = replace(context, observations={name: values[part] for name, values in observations.items()})
             if self.reads_weights:
                 stacked = _stack([weight.reshape(shape) for weight in weights[part]]).to(dtype)
@@ -133,7 +130,7 @@ class Lane:
     def _write_large(self, weight: Tensor, gradient: Tensor, time: int, lr: Scalar, retention: Scalar) -> None:
         line = weight.view(-1) if weight.is_contiguous() else weight.reshape(-1)
         size = BLOCK if weight.device.type == "cpu" else weight.numel()
-        context = self._context([time], lr, retention, None)
+        context = self._context(time, lr, retention)
         held = self.stack.take(self.places)
         for start in range(0, weight.numel(), size):
             block = slice(start, start + size)
@@ -162,14 +159,14 @@ def remember(rule: Rule, gradient: Tensor, buffers: dict[str, Tensor], context: 
     return updates["weight"]
 
 
-def _over_entries(like: Tensor, sizes: list[int], numbers: Sequence[float]) -> Tensor:
+def _over_entries(like: Tensor, sizes: list[int], numbers: Sequence[Scalar]) -> Tensor:
     """One number a parameter, repeated for each of its entries: [entries]."""
     each = torch.tensor(numbers, dtype=like.dtype).to(like.device, non_blocking=True)
     counts = torch.tensor(sizes).to(like.device, non_blocking=True)
     return each.repeat_interleave(counts, output_size=sum(sizes))
 
 
-def _over_matrices(like: Tensor, numbers: Sequence[float]) -> Tensor:
+def _over_matrices(like: Tensor, numbers: Sequence[Scalar]) -> Tensor:
     """One number a matrix: [B, 1, 1]."""
     return torch.tensor(numbers, dtype=like.dtype).to(like.device, non_blocking=True)[:, None, None]
 

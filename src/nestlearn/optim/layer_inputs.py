@@ -7,17 +7,16 @@ the linear layer that its patches see.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["LayerRecorder"]
+__all__ = ["LayerRecorder", "Sums"]
 
-LAYERS = (nn.Linear, nn.Conv2d)
+Layer = nn.Linear | nn.Conv2d
 
-Sums = tuple[Tensor, Tensor | None, int]
+Sums = tuple[Tensor, Tensor | None, int | Tensor]
 """Sums of x x^T [in, in] and of delta delta^T [out, out] (None where they are not wanted) over so many rows."""
 
 
@@ -41,9 +40,9 @@ class LayerRecorder:
         self._wanted = wanted
         self._rows = rows
         # By layer: a weight may be replaced, by one that has grown say, and is then still what its layer multiplies.
-        self._sums: dict[nn.Module, Sums] = {}
-        self._layers: list[Any] = [
-            layer for layer in model.modules() if isinstance(layer, LAYERS) and getattr(layer, "groups", 1) == 1
+        self._sums: dict[Layer, Sums] = {}
+        self._layers: list[Layer] = [
+            layer for layer in model.modules() if isinstance(layer, Layer) and getattr(layer, "groups", 1) == 1
         ]
         self._handles = [layer.register_forward_hook(self._forward) for layer in self._layers]
 
@@ -55,7 +54,7 @@ class LayerRecorder:
         """Weight -> sums of x x^T and delta delta^T since the last ``drop``, and the number of rows."""
         found: dict[Tensor, Sums] = {}
         for layer, sums in self._sums.items():
-            found[layer.weight] = _add(found.get(layer.weight), sums)  # type: ignore[index, arg-type]
+            found[layer.weight] = _add(found.get(layer.weight), sums)
         return found
 
     def drop(self) -> None:
@@ -67,10 +66,10 @@ class LayerRecorder:
         for handle in self._handles:
             handle.remove()
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "LayerRecorder":
+    def __deepcopy__(self, memo: dict[int, object]) -> "LayerRecorder":
         return self._silent()
 
-    def __reduce__(self) -> tuple[Any, tuple[()]]:
+    def __reduce__(self) -> "tuple[Callable[[], LayerRecorder], tuple[()]]":
         return (LayerRecorder._silent, ())
 
     @staticmethod
@@ -81,12 +80,12 @@ class LayerRecorder:
         silent._handles, silent._layers, silent._sums = [], [], {}
         return silent
 
-    def _forward(self, layer: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def _forward(self, layer: Layer, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         if torch.is_grad_enabled() and output.requires_grad and layer.weight.requires_grad:
             output.register_hook(partial(self._backward, layer, inputs[0].detach()))
 
     @torch.no_grad()
-    def _backward(self, layer: Any, inputs: Tensor, error: Tensor) -> None:
+    def _backward(self, layer: Layer, inputs: Tensor, error: Tensor) -> None:
         wanted = self._wanted(layer.weight)
         if not wanted:
             return

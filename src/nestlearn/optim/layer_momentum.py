@@ -1,11 +1,12 @@
 """Momentum whitened by the covariances of what a layer sees (O15, [NL] 37)."""
 
-from typing import Any, Unpack
+from typing import Unpack
 
 from torch import Tensor, nn
 
 from nestlearn.errors import choice
 from nestlearn.optim.optimizer import Common, Optimizer, Params
+from nestlearn.optim.settings import Group
 from nestlearn.rules import Link, adam, average, chain, orthogonal, regress, scale, whiten, within
 
 __all__ = ["LayerMomentum"]
@@ -66,16 +67,16 @@ class LayerMomentum(Optimizer):
         }
         super().__init__(params, lr, settings, model=model, **common)
 
-    def check_group(self, group: dict[str, Any]) -> None:
+    def check_group(self, group: Group) -> None:
         choice("sides", group["sides"], ("input", "both"))
         choice("readout", group["readout"], ("identity", "newton_schulz"))
         if group["readout"] == "identity" and group["sides"] == "both":
             raise ValueError("readout='identity' is the regression on inputs alone: pass sides='input' with it")
 
-    def element_rule(self, group: dict[str, Any]) -> Link:
+    def element_rule(self, group: Group) -> Link:
         return adam()
 
-    def matrix_rule(self, group: dict[str, Any]) -> Link:
+    def matrix_rule(self, group: Group) -> Link:
         momentum = average(group["retention"], name="momentum")
         seen = {
             "retention": group["covariance_retention"],

@@ -6,8 +6,8 @@ written together it waits in the state as the gradients do.
 """
 
 import weakref
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from nestlearn.optim.adapter import Adapter
 from nestlearn.optim.checks import describe, one_process
 from nestlearn.optim.lanes import matrix_shape, memory_dtype
-from nestlearn.optim.layer_inputs import LayerRecorder
+from nestlearn.optim.layer_inputs import LayerRecorder, Sums
+from nestlearn.optim.settings import Group
+from nestlearn.optim.stacks import Held
 from nestlearn.optim.states import initialised
 
 __all__ = ["LAYERS", "Layers"]
@@ -24,6 +26,8 @@ LAYERS = ("inputs", "errors")
 """What can be read of a layer."""
 
 _WAITING = ("pending_inputs", "pending_errors", "pending_rows")
+
+Sum = TypeVar("Sum", bound=Tensor | int | None)
 
 
 class Layers:
@@ -39,7 +43,7 @@ class Layers:
         # The model holds the hooks: they must not keep the optimizer.
         self._optimizer = weakref.ref(optimizer)
         self._recorder: LayerRecorder | None = None
-        self._groups_of: dict[int, dict[str, Any] | None] = {}
+        self._groups_of: dict[int, Group | None] = {}
         self._grouped: list[tuple[int, int]] = []
 
     def watch(self) -> None:
@@ -83,6 +87,7 @@ class Layers:
             *totals, rows = self._collected(optimizer, parameter, group, sums)
             for name, total in zip(LAYERS, totals, strict=True):
                 if name in self._read(optimizer, group):
+                    assert total is not None, "what is read was recorded"
                     found[name][parameter] = (total / max(int(rows), 1)).to(memory_dtype(parameter))
         return found
 
@@ -92,9 +97,7 @@ class Layers:
         if self._recorder is not None:
             self._recorder.drop()
 
-    def waiting(
-        self, parameter: Tensor, group: Mapping[str, Any], device: torch.device | str | None
-    ) -> dict[str, Tensor]:
+    def waiting(self, parameter: Tensor, group: Group, device: torch.device | str | None) -> dict[str, Tensor]:
         """What of a layer waits in the state for the end of a period, when nothing has come yet."""
         read = self._read(self._own(), group)
         if not read:
@@ -109,12 +112,12 @@ class Layers:
         return optimizer
 
     @staticmethod
-    def _read(optimizer: Adapter, group: Mapping[str, Any]) -> tuple[str, ...]:
+    def _read(optimizer: Adapter, group: Group) -> tuple[str, ...]:
         """What the rule of a group looks at."""
         reads = optimizer.reads(group)
         return tuple(name for name in LAYERS if name in reads)
 
-    def _recorded(self, optimizer: Adapter) -> list[tuple[Tensor, dict[str, Any], Any]]:
+    def _recorded(self, optimizer: Adapter) -> list[tuple[Tensor, Group, Sums]]:
         """(weight, its group, its sums) of every matrix that has a gradient and a rule that looks at layers."""
         idle = all(float(group["lr"]) == 0 for group in optimizer.param_groups)
         recorded = []
@@ -131,19 +134,22 @@ class Layers:
             recorded.append((parameter, group, sums or _nothing(parameter)))
         return recorded
 
-    def _collected(self, optimizer: Adapter, parameter: Tensor, group: dict[str, Any], sums: Any) -> Any:
+    def _collected(self, optimizer: Adapter, parameter: Tensor, group: Group, sums: Sums) -> Sums:
         """The sums since the last write of a weight: earlier ones of its period wait in its state, as gradients do."""
         if group["period"] == 1:
             return sums
         state = initialised(optimizer, parameter, group)
-        totals = [
-            value if name not in state else state[name] + value for name, value in zip(_WAITING, sums, strict=True)
-        ]
+        inputs, errors, rows = sums
+        totals = (
+            _waited(state, "pending_inputs", inputs),
+            _waited(state, "pending_errors", errors),
+            _waited(state, "pending_rows", rows),
+        )
         last = (int(state["step"]) + 1) % group["period"] == 0
         for name, total in zip(_WAITING, totals, strict=True):
             if name in state:
                 state[name].copy_(torch.zeros_like(state[name]) if last else total)
-        return tuple(totals)
+        return totals
 
     def _wants(self, weight: Tensor) -> tuple[str, ...]:
         """What the coming step looks at of what the layer of this weight sees."""
@@ -160,20 +166,26 @@ class Layers:
         return self._read(optimizer, group) if group is not None and self._due(optimizer, weight, group) else ()
 
     @staticmethod
-    def _due(optimizer: Adapter, parameter: Tensor, group: Mapping[str, Any]) -> bool:
+    def _due(optimizer: Adapter, parameter: Tensor, group: Group) -> bool:
         """Whether the coming write of a parameter looks at its layer; gradients that wait for it count as well."""
         writes = optimizer.taken(parameter) // group["period"]
         reads = optimizer.reads(group)
         return any(writes % every == 0 for name in LAYERS for every in reads.get(name, ()))
 
     @staticmethod
-    def _matrices(optimizer: Adapter) -> Iterator[tuple[dict[str, Any], Tensor]]:
+    def _matrices(optimizer: Adapter) -> Iterator[tuple[Group, Tensor]]:
         """(group, parameter) of all that a rule for matrices writes."""
         for group in optimizer.param_groups:
             rules = optimizer.rules(group)
             for parameter in group["params"]:
                 if not optimizer.entry_of(parameter, rules).flat:
                     yield group, parameter
+
+
+def _waited(state: Held, name: str, value: Sum) -> Sum:
+    """A sum with what waits in the state for it."""
+    total: Sum = state[name] + value if name in state else value
+    return total
 
 
 def _nothing(parameter: Tensor, device: torch.device | str | None = None) -> tuple[Tensor, Tensor, int]:

@@ -1,11 +1,12 @@
 """Gradient descent and the momenta: from no memory to one that is addressed by its key (O1-O4, O10, O11)."""
 
-from typing import Any, Unpack
+from typing import Unpack
 
 from torch import Tensor
 
 from nestlearn.errors import choice
 from nestlearn.optim.optimizer import Common, Optimizer, Params
+from nestlearn.optim.settings import Group
 from nestlearn.optim.targeted import TargetedOptimizer
 from nestlearn.rules import (
     Link,
@@ -36,7 +37,7 @@ class GradientDescent(Optimizer):
     def __init__(self, params: Params, lr: float | Tensor = 0.1, **common: Unpack[Common]) -> None:
         super().__init__(params, lr, {}, **common)
 
-    def element_rule(self, group: dict[str, Any]) -> Link:
+    def element_rule(self, group: Group) -> Link:
         return gradient()
 
 
@@ -70,21 +71,21 @@ class Momentum(Optimizer):
         settings = {"retention": retention, "nesterov": nesterov, "feature_map": feature_map, "readout": readout}
         super().__init__(params, lr, settings, **common)
 
-    def check_group(self, group: dict[str, Any]) -> None:
+    def check_group(self, group: Group) -> None:
         choice("readout", group["readout"], ("identity", "newton_schulz"))
         if group["feature_map"] is not None:
             choice("feature_map", group["feature_map"], ("random_features",))
 
-    def matrix_rule(self, group: dict[str, Any]) -> Link | None:
+    def matrix_rule(self, group: Group) -> Link | None:
         before = () if group["feature_map"] is None else (features(),)
         after = (orthogonal(scale="none"),) if group["readout"] == "newton_schulz" else ()
         return chain(*before, _momentum(group), *after) if before or after else None
 
-    def element_rule(self, group: dict[str, Any]) -> Link:
+    def element_rule(self, group: Group) -> Link:
         return _momentum(group) if self.matrix_rule(group) is None else adam()
 
 
-def _momentum(group: dict[str, Any]) -> Link:
+def _momentum(group: Group) -> Link:
     return summed(group["retention"], group["nesterov"], name="momentum")
 
 
@@ -114,19 +115,19 @@ class PreconditionedMomentum(TargetedOptimizer):
         settings = {"retention": retention, "target": target, "target_period": target_period}
         super().__init__(params, lr, settings, **common)
 
-    def check_group(self, group: dict[str, Any]) -> None:
+    def check_group(self, group: Group) -> None:
         super().check_group(group)
         if self.target(group).delayed:
             raise ValueError(f"target {group['target']!r} is known one step late, so it cannot precondition this step")
 
-    def matrix_rule(self, group: dict[str, Any]) -> Link | None:
+    def matrix_rule(self, group: Group) -> Link | None:
         target = self.target(group)
         return None if target.elementwise else self._rule(group, target)
 
-    def element_rule(self, group: dict[str, Any]) -> Link:
+    def element_rule(self, group: Group) -> Link:
         return self._rule(group, self.element_target(group))
 
-    def _rule(self, group: dict[str, Any], target: Target) -> Link:
+    def _rule(self, group: Group, target: Target) -> Link:
         return chain(precondition(target), summed(group["retention"], name="momentum"))
 
 
@@ -162,8 +163,8 @@ class DeltaMomentum(Optimizer):
         settings = {"retention": retention, "inner_lr": inner_lr, "literal": literal}
         super().__init__(params, lr, settings, **common)
 
-    def matrix_rule(self, group: dict[str, Any]) -> Link | None:
+    def matrix_rule(self, group: Group) -> Link | None:
         return delta(group["retention"], group["inner_lr"], group["literal"], name="momentum")
 
-    def element_rule(self, group: dict[str, Any]) -> Link:
+    def element_rule(self, group: Group) -> Link:
         return delta_entries(group["retention"], group["inner_lr"], group["literal"], name="momentum")

@@ -1,11 +1,12 @@
 """Momentum read through an orthogonalisation: Muon, with one or two speeds of memory (O10, O14, O18)."""
 
-from typing import Any, Unpack
+from typing import Unpack
 
 from torch import Tensor
 
 from nestlearn.errors import choice
 from nestlearn.optim.optimizer import Common, Optimizer, Params
+from nestlearn.optim.settings import Group
 from nestlearn.rules import (
     Link,
     adam,
@@ -27,10 +28,10 @@ __all__ = ["M3", "Muon"]
 class MatrixOptimizer(Optimizer):
     """Base of rules that need whole matrices: everything else gets Adam, at ``elementwise_lr`` if given (O7)."""
 
-    def element_rule(self, group: dict[str, Any]) -> Link:
+    def element_rule(self, group: Group) -> Link:
         return adam()
 
-    def check_group(self, group: dict[str, Any]) -> None:
+    def check_group(self, group: Group) -> None:
         choice("scale", group["scale"], ("rms", "spectral"))
 
 
@@ -67,11 +68,11 @@ class Muon(MatrixOptimizer):
         settings = {"retention": retention, "nesterov": nesterov, "steps": steps, "scale": scale, "readout": readout}
         super().__init__(params, lr, settings, **common)
 
-    def check_group(self, group: dict[str, Any]) -> None:
+    def check_group(self, group: Group) -> None:
         super().check_group(group)
         choice("readout", group["readout"], ("newton_schulz", "memory"))
 
-    def matrix_rule(self, group: dict[str, Any]) -> Link:
+    def matrix_rule(self, group: Group) -> Link:
         retention, nesterov, steps, scale = (group[name] for name in ("retention", "nesterov", "steps", "scale"))
         if group["readout"] == "memory":
             return chain(average(retention, nesterov, name="momentum"), preconditioner(scale))
@@ -130,7 +131,7 @@ class M3(MatrixOptimizer):
         }
         super().__init__(params, lr, settings, **common)
 
-    def matrix_rule(self, group: dict[str, Any]) -> Link:
+    def matrix_rule(self, group: Group) -> Link:
         weight, second = group["slow_weight"], group["second_retention"]
         read = orthogonal(group["steps"], "none")
         pace = {"period": group["slow_period"], "readout": read, "name": "slow"}

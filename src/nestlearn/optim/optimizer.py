@@ -11,29 +11,32 @@ which rule everything else gets.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, Unpack
+from typing import Any, TypeVar, Unpack, overload
 
 import torch
 from torch import Tensor, nn
 
 from nestlearn.memory.rules import Rule
-from nestlearn.memory.times import refuse_capture
+from nestlearn.memory.times import Scalar, refuse_capture
 from nestlearn.optim import checks, curvature, groups, states
 from nestlearn.optim.compiled import CompiledLanes
 from nestlearn.optim.composed import Rules, check_places, default_settings, number_now, overridden, parted
+from nestlearn.optim.curvature import Observations
 from nestlearn.optim.elementwise import Choice
-from nestlearn.optim.lanes import Entry, Lane, Scalar, as_real, matrix_shape
+from nestlearn.optim.lanes import Entry, Lane, as_real, matrix_shape
 from nestlearn.optim.layers import Layers
 from nestlearn.optim.nonfinite import LetIn, check_gradients
-from nestlearn.optim.persistence import check_checkpoint, check_state, restore
+from nestlearn.optim.persistence import Checkpoint, check_checkpoint, check_state, restore
 from nestlearn.optim.plan import Plan
-from nestlearn.optim.settings import COMMON, Common, Settings, default_of, refuse_unknown
+from nestlearn.optim.settings import COMMON, Common, Group, Settings, default_of, refuse_unknown
 from nestlearn.rules import Link, adam, gradient
 
 __all__ = ["Common", "Optimizer", "Params"]
 
-Params = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
-Observations = dict[str, dict[Tensor, Tensor]]
+Params = Iterable[Tensor] | Iterable[Group] | Iterable[tuple[str, Tensor]]
+
+Loss = TypeVar("Loss")
+"""What a closure returns: a number, or a tensor with its graph where curvature is measured."""
 
 _NO_SETTINGS_OF_RULES = {*COMMON, "lr", "elementwise_base", "momentum", "rule"}
 """Settings that no rule is made from."""
@@ -71,18 +74,18 @@ class Optimizer(torch.optim.Optimizer):
     """A parameter counts as a matrix when both sides have at least this many entries; None asks the rule."""
 
     # The checkpoint that is being loaded.
-    _loading: Mapping[str, Any] | None = None
+    _loading: Checkpoint | None = None
 
     # Both follow from the groups, the parameters and the state, and may be forgotten at any time.
     _plans: dict[int, Plan]
-    _made: list[tuple[dict[str, Any], Rules]]
+    _made: list[tuple[Group, Rules]]
     _clock: dict[int, tuple[int, float]]
 
     def __init__(
         self,
         params: Params,
         lr: float | Tensor,
-        settings: dict[str, Any] | None = None,
+        settings: Group | None = None,
         *,
         matrix: Link | None = None,
         element: Link | None = None,
@@ -121,18 +124,18 @@ class Optimizer(torch.optim.Optimizer):
         """The module whose layers are watched."""
         return None if self.layers is None else self.layers.model
 
-    def matrix_rule(self, group: dict[str, Any]) -> Link | Rule | None:
+    def matrix_rule(self, group: Group) -> Link | Rule | None:
         """The rule for matrices; None gives them the element-wise rule."""
         return overridden(self._matrix, "matrix", group)
 
-    def element_rule(self, group: dict[str, Any]) -> Link | Rule:
+    def element_rule(self, group: Group) -> Link | Rule:
         """The rule for everything else; it must act on every element alone."""
         rule = overridden(self._element, "element", group)
         if rule is None:
             raise NotImplementedError(f"{type(self).__name__} has settings and no element_rule that uses them")
         return rule
 
-    def check_group(self, group: dict[str, Any]) -> None:
+    def check_group(self, group: Group) -> None:
         """Raise ValueError for settings of a group that this optimizer cannot work with."""
 
     @property
@@ -141,13 +144,19 @@ class Optimizer(torch.optim.Optimizer):
         links = [link for group in self.param_groups for link in self.links(group)]
         return any("curvature_product" in link.reads or (link.observed and link.observed.needs_graph) for link in links)
 
-    def observe(self, loss: Any) -> Observations:
+    def observe(self, loss: object) -> Observations:
         """Tensors that rules need besides gradients, measured before the step: name -> parameter -> tensor."""
         found = {} if self.layers is None else self.layers.observe()
         return {**found, **curvature.observe(self, loss)}
 
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], Loss]) -> Loss: ...
+
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+    def step(self, closure: Callable[[], Loss] | None = None) -> Loss | None:
         """One optimizer step; ``closure`` re-evaluates the model and returns the loss, as in ``torch.optim``."""
         loss = None
         if closure is not None:
@@ -170,7 +179,7 @@ class Optimizer(torch.optim.Optimizer):
         if self.layers is not None:
             self.layers.drop()
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
+    def add_param_group(self, param_group: Group) -> None:
         """Add a group; settings that it does not name take the optimizer's defaults.
 
         A partition makes a group of each of its parts.
@@ -186,14 +195,14 @@ class Optimizer(torch.optim.Optimizer):
             self._choice.forget(before)
             raise
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: Checkpoint) -> None:
         """Load a state; memories keep the precision they were saved with.
 
         Raises:
             ValueError: if the state does not fit this optimizer and its parameters. Nothing has changed then.
         """
 
-        def look(_: Any, given: dict[str, Any]) -> None:
+        def look(_: object, given: Checkpoint) -> None:
             check_checkpoint(self, given)
             self._loading = given
 
@@ -248,7 +257,7 @@ class Optimizer(torch.optim.Optimizer):
         return states.surprise(self)
 
     def fresh_state(
-        self, parameter: Tensor, group: dict[str, Any], device: torch.device | str | None = None
+        self, parameter: Tensor, group: Group, device: torch.device | str | None = None
     ) -> dict[str, Tensor]:
         """What ``state[parameter]`` holds before the first write; on device "meta" only its names and shapes."""
         return states.fresh(self, parameter, group, device)
@@ -258,7 +267,7 @@ class Optimizer(torch.optim.Optimizer):
         state = self.state.get(parameter)
         return int(state["step"]) if state and "step" in state else 0
 
-    def entry(self, parameter: Tensor, group: dict[str, Any]) -> Entry:
+    def entry(self, parameter: Tensor, group: Group) -> Entry:
         """The rule that writes a parameter, and how: what a description of the optimizer is read from."""
         return self.entry_of(parameter, self.rules(group))
 
@@ -275,15 +284,16 @@ class Optimizer(torch.optim.Optimizer):
         """Whether a parameter follows the element-wise rule by choice."""
         return parameter in self._choice
 
-    def rate(self, group: Mapping[str, Any], *, own: bool) -> Scalar:
+    def rate(self, group: Group, *, own: bool) -> Scalar:
         """The learning rate in force: the named rule's own, or that of the element-wise rule, in proportion to it."""
         lr, other, base = group["lr"], group["elementwise_lr"], group["elementwise_base"]
-        lr = lr.reshape(()) if isinstance(lr, Tensor) else lr
+        named: Scalar = lr.reshape(()) if isinstance(lr, Tensor) else lr
         if own or other is None:
-            return lr
-        return other * (lr / base) if base else other * 0.0
+            return named
+        found: Scalar = other * (named / base) if base else other * 0.0
+        return found
 
-    def rule_settings(self, group: Mapping[str, Any]) -> dict[str, Any]:
+    def rule_settings(self, group: Group) -> Group:
         """The settings of a group that its rules are made from; lr and decay are not theirs."""
         found = {name: group[name] for name in self.declared if name not in _NO_SETTINGS_OF_RULES}
         if any(isinstance(value, Mapping) for value in found.values()):
@@ -291,15 +301,15 @@ class Optimizer(torch.optim.Optimizer):
             found = {name: number_now(value, writes, share) for name, value in found.items()}
         return {name: _snapshot(value) for name, value in found.items()}
 
-    def links(self, group: Mapping[str, Any]) -> tuple[Link, ...]:
+    def links(self, group: Group) -> tuple[Link, ...]:
         """Every link of the rule for matrices of a group."""
         return self.rules(group).links
 
-    def reads(self, group: Mapping[str, Any]) -> Mapping[str, frozenset[int]]:
+    def reads(self, group: Group) -> Mapping[str, frozenset[int]]:
         """What the rule for matrices of a group looks at besides gradients, and every how many writes."""
         return self.rules(group).reads
 
-    def rules(self, group: Mapping[str, Any]) -> Rules:
+    def rules(self, group: Group) -> Rules:
         """The rules of a group, made anew only when a setting has changed."""
         settings = self.rule_settings(group)
         for known, rules in reversed(self._made):
@@ -312,7 +322,7 @@ class Optimizer(torch.optim.Optimizer):
         self._made = [*self._made[-len(self.param_groups) - 7 :], (settings, rules)]
         return rules
 
-    def _advance(self, index: int, group: dict[str, Any], observations: Observations) -> None:
+    def _advance(self, index: int, group: Group, observations: Observations) -> None:
         """Step the parameters of one group that have a gradient."""
         parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
         if not parameters:
@@ -346,7 +356,7 @@ class Optimizer(torch.optim.Optimizer):
     def _write(
         self,
         lane: Lane | CompiledLanes,
-        group: dict[str, Any],
+        group: Group,
         gradients: list[Tensor],
         observations: Observations,
         times: Sequence[int],
@@ -369,7 +379,7 @@ class Optimizer(torch.optim.Optimizer):
         self._clock = {}
 
 
-def _snapshot(value: Any) -> Any:
+def _snapshot(value: object) -> object:
     """A setting as it is now: lists and tensors may be changed in place, and would be compared with themselves."""
     if isinstance(value, list | tuple):
         return tuple(_snapshot(item) for item in value)

@@ -14,15 +14,19 @@ from torch import Tensor
 from nestlearn.optim.adapter import Adapter
 from nestlearn.optim.checks import describe
 from nestlearn.optim.settings import COMMON
+from nestlearn.optim.stacks import Held
 from nestlearn.rules import difference
 
-__all__ = ["check_checkpoint", "check_state", "restore"]
+__all__ = ["Checkpoint", "check_checkpoint", "check_state", "restore"]
+
+Checkpoint = dict[str, Any]
+"""What ``state_dict`` returns: "state" by the numbers of parameters, and "param_groups"."""
 
 _ON_CPU = ("step", "pending_rows")
 """Counts, which stay where they were saved."""
 
 
-def check_checkpoint(optimizer: Adapter, given: Mapping[str, Any]) -> None:
+def check_checkpoint(optimizer: Adapter, given: Checkpoint) -> None:
     """Raise ValueError if a state dictionary is not one of this kind of optimizer at all.
 
     A checkpoint of ours names settings that all optimizers here share, and some of those that the class has.
@@ -48,7 +52,7 @@ def check_checkpoint(optimizer: Adapter, given: Mapping[str, Any]) -> None:
     _check_rule(optimizer, given)
 
 
-def _check_rule(optimizer: Adapter, given: Mapping[str, Any]) -> None:
+def _check_rule(optimizer: Adapter, given: Checkpoint) -> None:
     """Raise ValueError if a checkpoint was written by another rule; numbers and switches are the groups'."""
     own = optimizer.defaults.get("rule")
     if own is None:
@@ -62,7 +66,7 @@ def _check_rule(optimizer: Adapter, given: Mapping[str, Any]) -> None:
             )
 
 
-def restore(optimizer: Adapter, saved: Mapping[str, Any]) -> None:
+def restore(optimizer: Adapter, saved: Checkpoint) -> None:
     """Put states as they were saved: torch casts what it loads to the parameter's dtype, and memories are wider."""
     numbers = [number for group in saved["param_groups"] for number in group["params"]]
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -80,7 +84,7 @@ def restore(optimizer: Adapter, saved: Mapping[str, Any]) -> None:
             state["step"] = step.reshape(())
 
 
-def _as_saved(value: Any, device: torch.device | None) -> Any:
+def _as_saved(value: object, device: torch.device | None) -> object:
     if isinstance(value, Tensor):
         return value.detach().to(value.device if device is None else device, copy=True)
     if isinstance(value, dict):
@@ -94,7 +98,7 @@ def check_state(optimizer: Adapter) -> None:
     What else a state holds is somebody else's, or was left by other settings.
     """
     for settings in optimizer.param_groups:
-        layouts: dict[Any, dict[str, torch.Size]] = {}
+        layouts: dict[tuple[torch.Size, torch.dtype, bool], dict[str, torch.Size]] = {}
         for parameter in settings["params"]:
             found = optimizer.state.get(parameter, {})
             if not found:
@@ -107,9 +111,7 @@ def check_state(optimizer: Adapter) -> None:
                 _compare(optimizer, parameter, found, layouts[alike])
 
 
-def _compare(
-    optimizer: Adapter, parameter: Tensor, found: Mapping[str, Any], expected: Mapping[str, torch.Size]
-) -> None:
+def _compare(optimizer: Adapter, parameter: Tensor, found: Held, expected: Mapping[str, torch.Size]) -> None:
     # What waits for the end of a period is not there yet where the period has just been made longer.
     expected = {name: shape for name, shape in expected.items() if name in found or not name.startswith("pending")}
     if not set(expected) <= set(found):

@@ -6,7 +6,7 @@ costs time and changes nothing.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from nestlearn.optim.checks import describe, whole_matrices
 from nestlearn.optim.compiled import CompiledLanes, Written, compile_lanes
 from nestlearn.optim.composed import Rules
 from nestlearn.optim.lanes import SMALL, Lane, matrix_shape
-from nestlearn.optim.settings import structure
+from nestlearn.optim.settings import Group, structure
 from nestlearn.optim.stacks import Stack
 
 __all__ = ["Plan"]
@@ -31,7 +31,7 @@ class _Kind(NamedTuple):
     own_lr: bool
     dtype: torch.dtype
     device: torch.device
-    form: Any
+    form: tuple[int, int] | int | None
     """The shape of a matrix; of entries None, or the parameter's own id if there are many."""
 
 
@@ -42,17 +42,15 @@ class Plan:
         self._stacks: dict[_Kind, Stack] = {}
         self._homes: dict[int, _Kind] = {}
         self._members: list[int] = []
-        self._seen: list[Any] = []
+        self._seen: list[tuple[int, torch.dtype, torch.device, torch.Size]] = []
         self._rules: Rules | None = None
         self._lanes: list[Lane] = []
         self._order: list[list[int]] = []
-        self._form: dict[str, Any] = {}
+        self._form: dict[str, object] = {}
         self._schedules: dict[_Kind, tuple[Rule, Callable[[int], Hashable]]] = {}
         self._compiled: list[CompiledLanes] = []
 
-    def lanes(
-        self, optimizer: Adapter, group: dict[str, Any], parameters: list[Tensor], times: Sequence[int]
-    ) -> Written:
+    def lanes(self, optimizer: Adapter, group: Group, parameters: list[Tensor], times: Sequence[int]) -> Written:
         """Lanes that together write ``parameters``, and which of them each lane writes, by place in the list.
 
         Args:
@@ -83,7 +81,7 @@ class Plan:
             for lane, order in zip(self._lanes, self._order, strict=True)
         )
 
-    def _notice_settings(self, optimizer: Adapter, group: dict[str, Any]) -> None:
+    def _notice_settings(self, optimizer: Adapter, group: Group) -> None:
         """Forget everything when a setting has changed that decides what is remembered."""
         form = structure(optimizer.rule_settings(group))
         if form != self._form:
@@ -100,7 +98,7 @@ class Plan:
     def _arrange(
         self,
         optimizer: Adapter,
-        group: dict[str, Any],
+        group: Group,
         rules: Rules,
         parameters: list[Tensor],
         times: Sequence[int],
@@ -144,7 +142,7 @@ class Plan:
     def _schedule(self, rule: Rule, kind: _Kind) -> Callable[[int], Hashable]:
         known = self._schedules.get(kind)
         if known is None or known[0] is not rule:
-            shape = torch.Size([1]) if kind.flat else torch.Size(kind.form)
+            shape = torch.Size(kind.form) if isinstance(kind.form, tuple) else torch.Size([1])
             known = self._schedules[kind] = rule, rule.schedule(shape)
         return known[1]
 
@@ -162,16 +160,14 @@ class Plan:
         stale |= {kind for kind, stack in self._stacks.items() if not present.issuperset(stack.places)}
         return stale
 
-    def _restack(
-        self, optimizer: Adapter, group: dict[str, Any], rules: Rules, stale: set[_Kind], written: set[int]
-    ) -> None:
+    def _restack(self, optimizer: Adapter, group: Group, rules: Rules, stale: set[_Kind], written: set[int]) -> None:
         """Make the stacks of these kinds anew, over the parameters of the group that have a state.
 
         Those that are not ``written`` now, and have a state that does not fit (put away on another device, say), stay
         out.
         """
         members: dict[_Kind, list[Tensor]] = {}
-        layouts: dict[Any, dict[str, Tensor]] = {}
+        layouts: dict[tuple[_Kind, torch.Size], dict[str, Tensor]] = {}
         for parameter in group["params"]:
             if "step" not in optimizer.state.get(parameter, ()):
                 continue
@@ -201,7 +197,7 @@ class Plan:
 def _kind(optimizer: Adapter, parameter: Tensor, rules: Rules) -> _Kind:
     entry = optimizer.entry_of(parameter, rules)
     if not entry.flat:
-        form: Any = matrix_shape(parameter)
+        form: tuple[int, int] | int | None = matrix_shape(parameter)
     else:
         form = id(parameter) if parameter.numel() >= SMALL else None
     return _Kind(entry.flat, entry.own_lr, parameter.dtype, parameter.device, form)

@@ -1,11 +1,12 @@
 """The secant memory: curvature learned from how gradients change as the weights move (O19)."""
 
-from typing import Any, Unpack
+from typing import Unpack
 
 from torch import Tensor, nn
 
 from nestlearn.errors import choice
 from nestlearn.optim.optimizer import Common, Optimizer, Params
+from nestlearn.optim.settings import Group
 from nestlearn.rules import Link, adam, chain, orthogonal, secant
 from nestlearn.rules.secant import KEYS
 
@@ -75,19 +76,19 @@ class SecantMomentum(Optimizer):
         }
         super().__init__(params, lr, settings, model=model, **common)
 
-    def check_group(self, group: dict[str, Any]) -> None:
+    def check_group(self, group: Group) -> None:
         choice("keys", self._resolved(group)["keys"], KEYS)
 
-    def element_rule(self, group: dict[str, Any]) -> Link:
+    def element_rule(self, group: Group) -> Link:
         return adam()
 
-    def _resolved(self, group: dict[str, Any]) -> dict[str, Any]:
+    def _resolved(self, group: Group) -> Group:
         """The settings with what None stands for; A and B of layers deserve more keys, and less trust in each."""
         rho, keys = (1.0, "kronecker") if self.model is None else (0.5, "all")
         asked = {"rho": group["rho"], "keys": group["keys"]}
         return group | {"rho": rho, "keys": keys} | {name: value for name, value in asked.items() if value is not None}
 
-    def matrix_rule(self, group: dict[str, Any]) -> Link:
+    def matrix_rule(self, group: Group) -> Link:
         group = self._resolved(group)
         names = ("retention", "rho", "keys", "nesterov", "memory_retention", "covariance_retention", "ridge")
         learned = secant(

@@ -7,13 +7,19 @@ answers to both names.
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
-from torch import Tensor, nn
+from torch import Tensor, nn, optim
 
 from nestlearn.errors import did_you_mean
 
-__all__ = ["COMMON", "Common", "Elementwise", "Settings", "default_of", "refuse_unknown", "structure"]
+if TYPE_CHECKING:
+    from _typeshed import SupportsKeysAndGetItem
+
+__all__ = ["COMMON", "Common", "Elementwise", "Group", "Settings", "default_of", "refuse_unknown", "structure"]
+
+Group = dict[str, Any]
+"""A parameter group, or settings of one: whatever lies under a name, as in ``torch.optim``."""
 
 _TORCHS = ("params", "param_names", "lr", "initial_lr")
 """Keys of a group that are no settings of a rule."""
@@ -47,7 +53,7 @@ class Common(TypedDict, total=False):
     compile: bool
 
 
-COMMON: Mapping[str, Any] = {
+COMMON: Mapping[str, object] = {
     "weight_decay": 0.0,
     "maximize": False,
     "period": 1,
@@ -57,7 +63,11 @@ COMMON: Mapping[str, Any] = {
 """The shared keywords that are settings of a group, with their defaults."""
 
 
-class Settings(dict[str, Any]):
+Given: TypeAlias = "SupportsKeysAndGetItem[str, object] | Iterable[tuple[str, object]]"
+"""What a dictionary can be updated with."""
+
+
+class Settings(Group):
     """A parameter group, or the defaults of one, that answers to ``momentum`` where it holds a ``retention``.
 
     One value is kept, whoever writes it last, and saved as ``retention``. Where there are ``betas``, torch's schedulers
@@ -66,7 +76,7 @@ class Settings(dict[str, Any]):
     """
 
     @staticmethod
-    def of(values: dict[str, Any], defaults: Mapping[str, Any]) -> "Settings":
+    def of(values: Group, defaults: Group) -> "Settings":
         """``values`` as settings, under the names that ``defaults`` have.
 
         Raises:
@@ -78,7 +88,7 @@ class Settings(dict[str, Any]):
             dict.__setitem__(settings, place, value)
         return settings
 
-    def _name(self, name: Any, *, strict: bool = False) -> Any:
+    def _name(self, name: str, *, strict: bool = False) -> str:
         """The key that a name stands for: itself, that of a momentum, or the only path that ends like it."""
         if dict.__contains__(self, name) or not isinstance(name, str):
             return name
@@ -93,34 +103,34 @@ class Settings(dict[str, Any]):
     def __getitem__(self, name: str) -> Any:
         return dict.__getitem__(self, self._name(name))
 
-    def __setitem__(self, name: str, value: Any) -> None:
+    def __setitem__(self, name: str, value: object) -> None:
         dict.__setitem__(self, self._name(name), value)
 
     def __contains__(self, name: object) -> bool:
-        return dict.__contains__(self, self._name(name))
+        return dict.__contains__(self, self._name(name) if isinstance(name, str) else name)
 
-    def get(self, name: str, default: Any = None) -> Any:
+    def get(self, name: str, default: object = None) -> Any:
         return dict.get(self, self._name(name), default)
 
-    def setdefault(self, name: str, default: Any = None) -> Any:
+    def setdefault(self, name: str, default: object = None) -> Any:
         return dict.setdefault(self, self._name(name), default)
 
-    def pop(self, name: str, *default: Any) -> Any:
+    def pop(self, name: str, *default: object) -> Any:
         return dict.pop(self, self._name(name), *default)
 
     def __delitem__(self, name: str) -> None:
         dict.__delitem__(self, self._name(name))
 
-    def __ior__(self, other: Any) -> "Settings":  # type: ignore[override, misc]
+    def __ior__(self, other: Given) -> "Settings":  # type: ignore[override, misc]
         self.update(other)
         return self
 
-    def update(self, *others: Any, **more: Any) -> None:
+    def update(self, *others: Given, **more: object) -> None:
         for name, value in dict(*others, **more).items():
             self[name] = value
 
 
-def default_of(optimizer: Any, name: str) -> Any:
+def default_of(optimizer: optim.Optimizer, name: str) -> object:
     """What a setting was before it existed: the default of the class, else what this optimizer was made with."""
     if name in COMMON:
         return COMMON[name]
@@ -130,12 +140,12 @@ def default_of(optimizer: Any, name: str) -> Any:
     return parameter.default
 
 
-def structure(settings: Mapping[str, Any]) -> dict[str, Any]:
+def structure(settings: Mapping[str, object]) -> dict[str, object]:
     """What of a rule's settings decides which memories it has and what it computes: all but the size of numbers."""
     return {name: _form(value) for name, value in settings.items()}
 
 
-def _form(value: Any) -> Any:
+def _form(value: object) -> object:
     if isinstance(value, tuple | list):
         return tuple(_form(item) for item in value)
     # A number of zero may leave out a memory, so zero is a form of its own.

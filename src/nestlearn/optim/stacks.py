@@ -14,9 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Stack", "States"]
+__all__ = ["Held", "Stack", "States"]
 
-States = MutableMapping[Tensor, dict[str, Any]]
+Held = dict[str, Any]
+"""What a state holds of a parameter: tensors by dotted names, and whatever others keep there."""
+
+States = MutableMapping[Tensor, Held]
 
 
 class Stack:

@@ -1,7 +1,5 @@
 """What an optimizer keeps for a parameter in ``state[parameter]``: plain tensors with dotted names."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -9,12 +7,14 @@ from nestlearn.memory.state import flatten
 from nestlearn.optim.adapter import Adapter
 from nestlearn.optim.checks import describe
 from nestlearn.optim.lanes import as_real, matrix_shape, memory_dtype
+from nestlearn.optim.settings import Group
+from nestlearn.optim.stacks import Held
 
 __all__ = ["fresh", "initialised", "layout", "surprise", "with_waiting"]
 
 
 def fresh(
-    optimizer: Adapter, parameter: Tensor, group: dict[str, Any], device: torch.device | str | None = None
+    optimizer: Adapter, parameter: Tensor, group: Group, device: torch.device | str | None = None
 ) -> dict[str, Tensor]:
     """What a state holds before the first write; on device "meta" only its names and shapes."""
     entry = optimizer.entry(parameter, group)
@@ -39,13 +39,13 @@ def fresh(
     return {"step": torch.zeros((), dtype=torch.float32), **state}
 
 
-def layout(optimizer: Adapter, parameter: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
+def layout(optimizer: Adapter, parameter: Tensor, group: Group) -> dict[str, Tensor]:
     """The memories behind a parameter's rule by their names in the state, as tensors without data."""
     names = fresh(optimizer, parameter, group, device="meta")
     return {name: leaf for name, leaf in names.items() if name != "step" and not name.startswith("pending")}
 
 
-def initialised(optimizer: Adapter, parameter: Tensor, group: dict[str, Any]) -> dict[str, Any]:
+def initialised(optimizer: Adapter, parameter: Tensor, group: Group) -> Held:
     """``state[parameter]``, with what the optimizer keeps there; entries of others are left alone."""
     state = optimizer.state[parameter]
     if "step" not in state:
@@ -65,11 +65,11 @@ def initialised(optimizer: Adapter, parameter: Tensor, group: dict[str, Any]) ->
     return state
 
 
-def with_waiting(state: dict[str, Any], gradient: Tensor) -> Tensor:
+def with_waiting(state: Held, gradient: Tensor) -> Tensor:
     """A gradient and those that have waited for the end of a period, where there is none any more."""
     if "pending" not in state:
         return gradient
-    waiting = state.pop("pending")
+    waiting: Tensor = state.pop("pending")
     for name in ("pending_inputs", "pending_errors", "pending_rows"):
         state.pop(name, None)
     return waiting + gradient

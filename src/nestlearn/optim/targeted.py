@@ -5,6 +5,7 @@ from typing import Any, Unpack
 from torch import Tensor
 
 from nestlearn.optim.optimizer import Common, Optimizer, Params
+from nestlearn.optim.settings import Group
 from nestlearn.targets import SecondMoment, Target, make_target
 
 __all__ = ["TargetedOptimizer"]
@@ -16,23 +17,23 @@ class TargetedOptimizer(Optimizer):
     Groups keep the target's name, which any checkpoint can hold; target instances stay with the optimizer.
     """
 
-    def __init__(self, params: Params, lr: float | Tensor, settings: dict[str, Any], **common: Unpack[Common]) -> None:
+    def __init__(self, params: Params, lr: float | Tensor, settings: Group, **common: Unpack[Common]) -> None:
         self._targets: dict[str, Target] = {}
         super().__init__(params, lr, {**settings, "target": self._named(settings["target"])}, **common)
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
+    def add_param_group(self, param_group: Group) -> None:
         if "target" in param_group:
             param_group["target"] = self._named(param_group["target"])
         super().add_param_group(param_group)
 
-    def check_group(self, group: dict[str, Any]) -> None:
+    def check_group(self, group: Group) -> None:
         self.target(group)
 
-    def target(self, group: dict[str, Any]) -> Target:
+    def target(self, group: Group) -> Target:
         """The target of a group."""
-        return make_target(self._targets.get(group["target"], group["target"]), group["target_period"])
+        return make_target(self._targets.get(group["target"]) or group["target"], group["target_period"])
 
-    def element_target(self, group: dict[str, Any]) -> Target:
+    def element_target(self, group: Group) -> Target:
         """The target of parameters that are no matrices."""
         target = self.target(group)
         return target if target.elementwise else SecondMoment()

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from nestlearn.memory.boxes import average_box, bias_corrected, sum_box
+from nestlearn.memory.boxes import Options, average_box, bias_corrected, sum_box
 from nestlearn.memory.nesting import Said, Scene
 from nestlearn.rules.link import Answer, Link, Linked, once, whole
 from nestlearn.rules.settings import count, positive, share
@@ -41,10 +40,10 @@ class Box(Link):
             raise ValueError(f"{type(self).__name__}(): nesterov looks ahead of the box itself, at every write")
 
     @property
-    def on_matrices(self) -> bool:  # type: ignore[override]
+    def on_matrices(self) -> bool:
         return self.readout is not None and self.readout.on_matrices
 
-    def read(self, shape: torch.Size, u: Said) -> dict[str, Any]:
+    def read(self, shape: torch.Size, u: Said) -> Options:
         """How the box is read, as keywords of a consulted memory."""
         if self.readout is None:
             return {}
@@ -57,8 +56,8 @@ class Box(Link):
         def readout(content: Tensor, scene: Scene) -> Tensor:
             return answer(replace(scene, answers={**scene.answers, _SLOT: content}))
 
-        kept = {} if self.period == 1 else {"keep_answer": Said("0", torch.zeros_like)}
-        return {"readout": Said(answer.words, readout), **kept}
+        read: Options = {"readout": Said(answer.words, readout)}
+        return read if self.period == 1 else {**read, "keep_answer": Said("0", torch.zeros_like)}
 
 
 _SLOT = ""
@@ -137,7 +136,7 @@ class second_moment(Link):
     length_kept: bool = False
 
     @property
-    def on_matrices(self) -> bool:  # type: ignore[override]
+    def on_matrices(self) -> bool:
         return self.length_kept
 
     def link(self, shape: torch.Size, u: Said, a: Said) -> Linked:
@@ -170,7 +169,8 @@ class second_moment(Link):
             def answer(scene: Scene) -> Tensor:
                 divided = given(scene) / scale(scene)
                 length = torch.linalg.matrix_norm(given(scene), keepdim=True)
-                return divided * (length / torch.linalg.matrix_norm(divided, keepdim=True).clamp_min(1e-30))
+                factor: Tensor = length / torch.linalg.matrix_norm(divided, keepdim=True).clamp_min(1e-30)
+                return divided * factor
 
             return Linked(Said(f"as_long_as({words}, {a.words})", answer), (box,), numbers)
         return Linked(Said(words, lambda scene: a(scene) / scale(scene)), (box,), numbers)

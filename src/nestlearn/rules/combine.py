@@ -127,7 +127,7 @@ class within(Combined):
         basis, rule = (each.rewritten(change, prefix) for each in (self.basis, self.rule))
         if basis is None:
             return rule
-        return within(basis, chain() if rule is None else rule)  # type: ignore[arg-type]
+        return within(basis, chain() if rule is None else rule)  # type: ignore[arg-type]  # within() checks it
 
     def link(self, shape: torch.Size, u: Said, a: Said) -> Linked:
         memories, into, back = self.basis.basis(shape, u)
@@ -139,7 +139,8 @@ class within(Combined):
         def answer(scene: Scene) -> Tensor:
             matrix = carried(scene)
             length = torch.linalg.matrix_norm(found(scene), keepdim=True) if known is None else known.number
-            return matrix * (length / torch.linalg.matrix_norm(matrix, keepdim=True).clamp_min(1e-30))
+            factor: Tensor = length / torch.linalg.matrix_norm(matrix, keepdim=True).clamp_min(1e-30)
+            return matrix * factor
 
         words = f"as_long_as({carried.words}, {(known or found).words})"
         return gathered(Said(words, answer), Linked(a, memories), inside, length=known)

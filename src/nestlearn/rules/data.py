@@ -23,11 +23,13 @@ from nestlearn.targets import TARGETS, Target
 
 __all__ = ["difference", "from_data", "kinds", "schedule_from_data", "to_data"]
 
+Data = bool | int | float | str | None | list["Data"] | dict[str, "Data"]
+"""What a file holds of a rule."""
 
 _FOREIGN = "{!r} is somebody's own, which is imported only for a rule that you typed"
 
 
-def to_data(rule: Link | Schedule, *, functions: bool = False) -> dict[str, Any]:
+def to_data(rule: Link | Schedule, *, functions: bool = False) -> dict[str, Data]:
     """The rule as ``{kind: {setting: value}}``; settings that have their default are left out.
 
     Args:
@@ -38,10 +40,12 @@ def to_data(rule: Link | Schedule, *, functions: bool = False) -> dict[str, Any]
     Raises:
         TypeError: such a setting, otherwise.
     """
-    return _written_down(rule, type(rule).__name__, functions)
+    found = _written_down(rule, type(rule).__name__, functions)
+    assert isinstance(found, dict), "a rule has a kind"
+    return found
 
 
-def from_data(data: Any, *, typed: bool = False) -> Link:
+def from_data(data: object, *, typed: bool = False) -> Link:
     """The rule that ``to_data`` has written down.
 
     Args:
@@ -57,7 +61,7 @@ def from_data(data: Any, *, typed: bool = False) -> Link:
     return rule
 
 
-def schedule_from_data(data: Any) -> Schedule:
+def schedule_from_data(data: object) -> Schedule:
     """The schedule that ``to_data`` has written down: what a parameter group holds in the place of a number."""
     found = _made(data, typed=False)
     if not isinstance(found, Schedule):
@@ -65,14 +69,14 @@ def schedule_from_data(data: Any) -> Schedule:
     return found
 
 
-def difference(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+def difference(mine: Data, theirs: Data) -> list[str]:
     """Where two rules as data differ in more than the size of a number or a switch, in words."""
     return list(_differences(mine, theirs, ""))
 
 
-def _written_down(value: Any, where: str, functions: bool) -> Any:
+def _written_down(value: object, where: str, functions: bool) -> Data:
     if isinstance(value, Link | Target | Model | Objective | Schedule):
-        settings = {}
+        settings: dict[str, Data] = {}
         for item in fields(cast(Any, value)):
             setting = getattr(value, item.name)
             if setting != item.default:
@@ -87,7 +91,7 @@ def _written_down(value: Any, where: str, functions: bool) -> Any:
     raise TypeError(f"{where} cannot be written down: expected numbers, words and rules, got {value!r}")
 
 
-def _kind(value: Any) -> str:
+def _kind(value: object) -> str:
     kind = type(value)
     if kind in kinds().values():
         return next(name for name, known in kinds().items() if known is kind)
@@ -102,7 +106,7 @@ def kinds() -> dict[str, type]:
     return known | {kind.__name__: kind for kind in (ramp, with_lr)}
 
 
-def _made(data: Any, typed: bool) -> Any:
+def _made(data: object, typed: bool) -> object:
     if isinstance(data, Mapping):
         if len(data) != 1:
             raise ValueError(f"expected one kind of rule with its settings, {{kind: {{...}}}}, got {dict(data)!r}")
@@ -123,7 +127,7 @@ def _class(kind: str, typed: bool) -> type:
     return imported(kind, "rule")  # type: ignore[return-value]
 
 
-def _instance(kind: type, settings: Any, typed: bool) -> Any:
+def _instance(kind: type, settings: object, typed: bool) -> object:
     if not isinstance(settings, Mapping):
         raise ValueError(f"{kind.__name__}: expected settings by name, got {settings!r}")
     known = {item.name: item for item in fields(kind)}
@@ -132,12 +136,12 @@ def _instance(kind: type, settings: Any, typed: bool) -> Any:
     foreign = [name for name in settings if known[name].metadata.get("imports") and ":" in str(settings[name])]
     if foreign and not typed:
         raise ValueError(_FOREIGN.format(settings[foreign[0]]))
-    values = {name: _made(value, typed) for name, value in settings.items()}
+    values: dict[str, Any] = {name: _made(value, typed) for name, value in settings.items()}
     several = next((name for name in ("links", "rules", "members") if name in known), None)
     return kind(*values.pop(several, ()), **values) if several else kind(**values)
 
 
-def _differences(mine: Any, theirs: Any, where: str) -> Iterator[str]:
+def _differences(mine: Data, theirs: Data, where: str) -> Iterator[str]:
     if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
         for name in [*mine, *(name for name in theirs if name not in mine)]:
             path = f"{where}.{name}" if where else str(name)

@@ -12,8 +12,9 @@ from nestlearn.memory.associative import AssociativeMemory
 from nestlearn.memory.models import Constant, Parameters
 from nestlearn.memory.nesting import Consulted, Said, Scene
 from nestlearn.memory.objectives import dot_product
-from nestlearn.memory.rules import Context, Rule, Scalar, always, in_words
+from nestlearn.memory.rules import Context, Rule, always, in_words
 from nestlearn.memory.state import State
+from nestlearn.memory.times import Scalar
 from nestlearn.rules.link import Link, Linked, whole
 from nestlearn.rules.settings import positive, share
 

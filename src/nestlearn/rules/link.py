@@ -21,8 +21,9 @@ import torch
 from torch import Tensor
 
 from nestlearn.memory.nesting import Consult, Consulted, Said, Scene, the_gradient
-from nestlearn.memory.rules import GradientDescent, Rule, Scalar
-from nestlearn.rules.paths import parts, replaced, resolved, settings, without
+from nestlearn.memory.rules import GradientDescent, Rule
+from nestlearn.memory.times import Number, Scalar, Time
+from nestlearn.rules.paths import Setting, parts, replaced, resolved, settings, without
 from nestlearn.rules.settings import check
 from nestlearn.targets import Target
 
@@ -30,9 +31,6 @@ __all__ = ["Answer", "Length", "Link", "Linked", "as_rule", "gathered", "gradien
 
 Change = Callable[[str, "Link"], "Link | None"]
 """What becomes of a part of a rule, given its path."""
-
-Number = Callable[[Any], Scalar]
-"""A number that depends on how often a memory was written before."""
 
 
 @dataclass(frozen=True)
@@ -96,11 +94,15 @@ class Link(ABC):
     _: KW_ONLY
     name: str | None = None
 
-    on_matrices: ClassVar[bool] = False
-    """Whether it acts on whole matrices; otherwise on every entry alone."""
+    @property
+    def on_matrices(self) -> bool:
+        """Whether it acts on whole matrices; otherwise on every entry alone."""
+        return False
 
-    smallest_side: ClassVar[int | None] = None
-    """A parameter is a matrix for it when both sides have at least this many entries; None leaves that to others."""
+    @property
+    def smallest_side(self) -> int | None:
+        """A matrix has at least this many entries on both sides, for it; None leaves that to others."""
+        return None
 
     layer_rows: ClassVar[int | None] = None
     """At most so many rows of a batch enter the covariances of what a layer sees; None takes all."""
@@ -185,7 +187,7 @@ class Link(ABC):
         """
         return parts(self)
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, Setting]:
         """Every number, word and switch of the rule by its path, ``"average.retention"`` say."""
         return settings(self)
 
@@ -201,7 +203,7 @@ class Link(ABC):
         """
         return without(self, name) or gradient()
 
-    def replace(self, changes: Mapping[str, Any] | None = None, /, **more: Any) -> Link:
+    def replace(self, changes: Mapping[str, object] | None = None, /, **more: object) -> Link:
         """The rule with other settings.
 
         Args:
@@ -289,7 +291,7 @@ def written(link: Link, *, lr: Scalar = 1.0, retention: Scalar = 1.0) -> Rule:
     """
     if resolved(link) is not link:
         raise ValueError(f"{link!r} changes as training goes on, which only an Optimizer knows: pass it to one")
-    made: dict[Any, Linked] = {}
+    made: dict[torch.Size, Linked] = {}
     on_matrices = any(each.on_matrices for each in link.everything())
 
     def linked(shape: torch.Size) -> Linked:
@@ -299,7 +301,7 @@ def written(link: Link, *, lr: Scalar = 1.0, retention: Scalar = 1.0) -> Rule:
             made[form] = link.link(form, the_gradient, the_gradient)
         return made[form]
 
-    def scalars_at(time: Any) -> Mapping[str, Scalar]:
+    def scalars_at(time: Time) -> Mapping[str, Scalar]:
         return {name: number(time) for name, number in some.numbers.items()}
 
     def keep(scene: Scene) -> Tensor:

@@ -51,7 +51,7 @@ class newton(RowLink):
 
         def answer(scene: Scene) -> Tensor:
             rows, matrix = scene.answers[name], u(scene)
-            length = torch.linalg.matrix_norm(as_rows(matrix), keepdim=True) / rows.shape[-2] ** 0.5
+            length: Tensor = torch.linalg.matrix_norm(as_rows(matrix), keepdim=True) / rows.shape[-2] ** 0.5
             return from_rows(rows, matrix.shape) * length
 
         memory = Consulted(

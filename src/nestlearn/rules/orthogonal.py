@@ -105,9 +105,11 @@ class _PreconditionerStep(Rule):
         return always
 
     def update(self, state: State, gradients: Parameters, context: Context) -> tuple[Parameters, State]:
-        memory, key = context.parameters["weight"], context.key  # type: ignore[index]
-        identity = torch.eye(key.shape[-1], dtype=key.dtype, device=key.device)  # type: ignore[union-attr]
-        gram = key.mT @ key + context.value * identity  # type: ignore[union-attr, operator]
+        key, ridge = context.key, context.value
+        assert context.parameters is not None and key is not None and ridge is not None, "its memory passes them all"
+        memory = context.parameters["weight"]
+        identity = torch.eye(key.shape[-1], dtype=key.dtype, device=key.device)
+        gram = key.mT @ key + ridge * identity
         unseen = (memory == 0).all(-1).all(-1)[..., None, None]
         started = torch.where(unseen, initial_preconditioner(gram), memory)
         return {"weight": memory - preconditioner_step(started, gram)}, state

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +14,7 @@ from nestlearn.memory.models import Constant
 from nestlearn.memory.nesting import Consulted, Said, Scene
 from nestlearn.memory.objectives import hypergradient
 from nestlearn.memory.times import happens_at
-from nestlearn.rules.link import Link, Linked, gradient, once, whole, written
+from nestlearn.rules.link import Change, Link, Linked, gradient, once, whole, written
 from nestlearn.rules.settings import count
 from nestlearn.rules.words import grouped
 
@@ -47,10 +46,10 @@ class Paced(Link):
                 )
 
     @property
-    def on_matrices(self) -> bool:  # type: ignore[override]
+    def on_matrices(self) -> bool:
         return any(link.on_matrices for link in self.rule.everything())
 
-    def rewritten(self, change: Any, prefix: str = "") -> Link | None:
+    def rewritten(self, change: Change, prefix: str = "") -> Link | None:
         rule = self.rule.rewritten(change, f"{prefix}{self.label}.")
         return None if rule is None else change(prefix + self.label, type(self)(self.writes, rule, name=self.name))
 
@@ -101,7 +100,7 @@ class outer(Paced):
         a, start, writes = once(whole(a)), f"{self.label}.start", self.writes
         due_is = f"t % {writes} == 0"
 
-        def due(scene: Scene) -> bool:
+        def due(scene: Scene) -> bool | Tensor:
             return happens_at(scene.time, lambda time: (time + 1) % writes == 0)
 
         def moved(scene: Scene) -> Tensor:

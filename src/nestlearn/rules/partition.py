@@ -49,7 +49,7 @@ class part(Link):
         return table or not self.table
 
     @property
-    def on_matrices(self) -> bool:  # type: ignore[override]
+    def on_matrices(self) -> bool:
         return self.rule.on_matrices
 
     def rewritten(self, change: Change, prefix: str = "") -> Link | None:

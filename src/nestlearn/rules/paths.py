@@ -11,7 +11,10 @@ from torch import Tensor
 from nestlearn.errors import did_you_mean
 from nestlearn.rules.schedule import Schedule
 
-__all__ = ["Parted", "parts", "replaced", "resolve", "resolved", "settings", "without"]
+__all__ = ["Parted", "Setting", "parts", "replaced", "resolve", "resolved", "settings", "without"]
+
+Setting = bool | int | float | str | Tensor | Schedule
+"""A number, word or switch; a tensor stands for a number inside a compiled kernel."""
 
 
 class Parted(Protocol):
@@ -42,7 +45,7 @@ def parts(rule: Whole) -> dict[str, Whole]:
     return found
 
 
-def settings(rule: Parted) -> dict[str, Any]:
+def settings(rule: Parted) -> dict[str, Setting]:
     """Every number, word and switch by its path."""
     return {f"{path}.{name}": value for path, part in parts(rule).items() for name, value in _own(part).items()}
 
@@ -70,10 +73,10 @@ def without(rule: Whole, name: str) -> Whole | None:
     return rule.rewritten(lambda where, part: part.left() if where == path else part)
 
 
-def replaced(rule: Whole, changes: Mapping[str, Any]) -> Whole:
+def replaced(rule: Whole, changes: Mapping[str, object]) -> Whole:
     """The rule with other settings."""
     known = settings(rule)
-    wanted: dict[str, dict[str, Any]] = {}
+    wanted: dict[str, dict[str, object]] = {}
     for name, value in changes.items():
         path, _, setting = resolve(name, known, "setting").rpartition(".")
         wanted.setdefault(path, {})[setting] = value
@@ -96,14 +99,11 @@ def resolved(rule: Whole, writes: int = 0, lr_share: float = 1.0) -> Whole:
     return changed
 
 
-def _schedules(part: Any) -> dict[str, Schedule]:
+def _schedules(part: Parted) -> dict[str, Schedule]:
     return {name: value for name, value in _own(part).items() if isinstance(value, Schedule)}
 
 
-def _own(part: Any) -> dict[str, Any]:
+def _own(part: Parted) -> dict[str, Setting]:
     """The settings of one part that are no links."""
     found = {item.name: getattr(part, item.name) for item in fields(part) if item.name != "name"}
-    return {name: value for name, value in found.items() if isinstance(value, _PLAIN)}
-
-
-_PLAIN = (bool, int, float, str, Tensor, Schedule)
+    return {name: value for name, value in found.items() if isinstance(value, Setting)}

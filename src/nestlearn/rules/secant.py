@@ -66,7 +66,7 @@ class secant(Link):
     learns: bool = True
 
     @property
-    def smallest_side(self) -> int | None:  # type: ignore[override]
+    def smallest_side(self) -> int | None:
         return 1 if self.of == "layers" else None
 
     @property
@@ -114,7 +114,7 @@ class secant(Link):
 
         def per_gradient(tensor: Tensor, scene: Scene) -> Tensor:
             # Relative errors count: late, small gradients weigh as much as the first; a floor keeps squares finite.
-            sizes = torch.linalg.matrix_norm(torch.stack([a(scene), scene.answers[momentum]]))
+            sizes: Tensor = torch.linalg.matrix_norm(torch.stack([a(scene), scene.answers[momentum]]))
             return tensor / sizes.amax(0).clamp_min(1e-12)[..., None, None]
 
         def change(scene: Scene) -> Tensor:

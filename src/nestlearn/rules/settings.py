@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import field
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -14,37 +14,40 @@ from nestlearn.rules.schedule import Schedule
 
 __all__ = ["among", "check", "count", "named", "positive", "share"]
 
+Default = TypeVar("Default")
+"""What a setting has that nobody has set; as with ``dataclasses.field``, a type checker takes the field for it."""
 
-def share(default: Any = ..., *, below_one: bool = False, optional: bool = False) -> Any:
+
+def share(default: Default, *, below_one: bool = False, optional: bool = False) -> Default:
     """A retention: the share of something that is kept, in [0, 1], or in [0, 1)."""
     return _declared(default, {"range": (0.0, 1.0), "open": below_one, "optional": optional})
 
 
-def positive(default: Any = ..., *, optional: bool = False) -> Any:
+def positive(default: Default, *, optional: bool = False) -> Default:
     """A number of at least zero."""
     return _declared(default, {"range": (0.0, float("inf")), "optional": optional})
 
 
-def count(default: Any = ..., least: int = 1) -> Any:
+def count(default: Default, least: int = 1) -> Default:
     """A whole number."""
     return _declared(default, {"least": least})
 
 
-def among(default: Any, known: Iterable[str]) -> Any:
+def among(default: Default, known: Iterable[str]) -> Default:
     """One of some names."""
     return _declared(default, {"choice": tuple(known)})
 
 
-def named(default: Any, known: Iterable[str]) -> Any:
+def named(default: Default, known: Iterable[str]) -> Default:
     """One of some names, or "module:function" for something of the user's own."""
     return _declared(default, {"choice": tuple(known), "imports": True})
 
 
-def _declared(default: Any, metadata: Mapping[str, Any]) -> Any:
-    return field(metadata=metadata) if default is ... else field(default=default, metadata=metadata)
+def _declared(default: Default, metadata: Mapping[str, object]) -> Default:
+    return field(default=default, metadata=metadata)
 
 
-def check(what: str, value: Any, metadata: Mapping[str, Any]) -> None:
+def check(what: str, value: object, metadata: Mapping[str, Any]) -> None:
     """Raise ValueError or TypeError for a setting that is not in its range.
 
     A tensor stands for a number inside a compiled kernel, where it was checked before.

@@ -43,14 +43,15 @@ def update_scale(shape: torch.Size, kind: str) -> float:
     published (Jordan et al. 2024). "rows": 0.2 sqrt(min(out, in)), the same as "rms" for rows of unit length.
     """
     out, into = shape[-2:]
+    found: float = 1.0
     match kind:
         case "rms":
-            return 0.2 * max(out, into) ** 0.5
+            found = 0.2 * max(out, into) ** 0.5
         case "spectral":
-            return max(1.0, out / into) ** 0.5
+            found = max(1.0, out / into) ** 0.5
         case "rows":
-            return 0.2 * min(out, into) ** 0.5
-    return 1.0
+            found = 0.2 * min(out, into) ** 0.5
+    return found
 
 
 def scaled(kind: str, words: str) -> str:
@@ -91,7 +92,8 @@ class keep_length(Link):
         def answer(scene: Scene) -> Tensor:
             given = a(scene)
             length = torch.linalg.matrix_norm(u(scene), keepdim=True)
-            return given * (length / torch.linalg.matrix_norm(given, keepdim=True).clamp_min(1e-30))
+            factor: Tensor = length / torch.linalg.matrix_norm(given, keepdim=True).clamp_min(1e-30)
+            return given * factor
 
         return Linked(Said(f"as_long_as({a.words}, {u.words})", answer))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from nestlearn.errors import choice
 from nestlearn.rules.data import kinds
@@ -38,11 +37,11 @@ def parse(text: str) -> Link:
     return rule
 
 
-def _names() -> Mapping[str, Callable[..., Any]]:
+def _names() -> Mapping[str, Callable[..., object]]:
     return {**{kind.__name__: kind for kind in kinds().values()}, "adam": adam, "muon": muon}
 
 
-def _value(node: ast.expr, names: Mapping[str, Callable[..., Any]], text: str) -> Any:
+def _value(node: ast.expr, names: Mapping[str, Callable[..., object]], text: str) -> object:
     match node:
         case ast.Call(func=ast.Name(id=name)) if all(keyword.arg for keyword in node.keywords):
             choice("rule", name, names)

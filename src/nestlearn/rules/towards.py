@@ -38,7 +38,7 @@ class precondition(Link):
         return make_target(self.target, self.period)
 
     @property
-    def on_matrices(self) -> bool:  # type: ignore[override]
+    def on_matrices(self) -> bool:
         return not self.made.elementwise
 
     @property

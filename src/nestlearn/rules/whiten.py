@@ -117,7 +117,7 @@ class whiten(Basis):
     of: str = among("gradient", ("gradient", "layers"))
 
     @property
-    def smallest_side(self) -> int | None:  # type: ignore[override]
+    def smallest_side(self) -> int | None:
         return 1 if self.of == "layers" else None
 
     @property
@@ -180,7 +180,7 @@ class regress(Link):
     of: str = among("layers", ("gradient", "layers"))
 
     @property
-    def smallest_side(self) -> int | None:  # type: ignore[override]
+    def smallest_side(self) -> int | None:
         return 1 if self.of == "layers" else None
 
     @property

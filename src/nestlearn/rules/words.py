@@ -4,6 +4,7 @@ What they may say is the language of descriptions, ``nestlearn.descriptions.lang
 """
 
 from nestlearn.memory.rules import in_words
+from nestlearn.memory.times import Scalar
 
 __all__ = ["grouped", "in_words", "mixed", "multiple", "raised"]
 
@@ -23,14 +24,14 @@ def raised(words: str, power: str) -> str:
     return f"{grouped(words, ' ^')}^{power}"
 
 
-def multiple(number: object, words: str) -> str:
+def multiple(number: Scalar, words: str) -> str:
     """number * words, or the words alone."""
     one = isinstance(number, float | int) and number == 1
-    return words if one else f"{in_words(number)} * {grouped(words)}"  # type: ignore[arg-type]
+    return words if one else f"{in_words(number)} * {grouped(words)}"
 
 
-def mixed(first: str, second: str, share: object) -> str:
+def mixed(first: str, second: str, share: Scalar) -> str:
     """(1 - share) * first + share * second."""
-    number = in_words(share)  # type: ignore[arg-type]
-    rest = in_words(1 - share)  # type: ignore[operator]
+    number = in_words(share)
+    rest = in_words(1 - share)
     return f"{rest} * {grouped(first)} + {number} * {grouped(second)}"

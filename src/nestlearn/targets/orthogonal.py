@@ -33,4 +33,5 @@ class OrthogonalMomentum(Target):
 
     def __call__(self, scene: Scene) -> Tensor:
         answer = scene.answers["average_gradient"]
-        return max(answer.shape[-2:]) ** 0.5 * newton_schulz(answer)
+        length: float = max(answer.shape[-2:]) ** 0.5
+        return length * newton_schulz(answer)

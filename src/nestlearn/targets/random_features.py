@@ -29,7 +29,7 @@ def random_features(matrix: Tensor, seed: int = 0) -> Tensor:
 def _frequencies(size: int, seed: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Omega; drawn on the CPU, so that it is the same on every device, and kept where it is used."""
     generator = torch.Generator().manual_seed(seed)
-    omega = torch.randn(2 * size, size, generator=generator, dtype=torch.float64) / size**0.5
+    omega: Tensor = torch.randn(2 * size, size, generator=generator, dtype=torch.float64) / size**0.5
     return omega.to(device, dtype)
 
 

@@ -55,7 +55,8 @@ class _Block(nn.Module):
         q, k, v = (p(h).view(batch, time, self.heads, -1).transpose(1, 2) for p in (self.query, self.key, self.value))
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
         x = x + self.output(mixed.transpose(1, 2).reshape(batch, time, dim))
-        return x + self.down(F.gelu(self.up(self.norm_mlp(x))))
+        y: Tensor = self.down(F.gelu(self.up(self.norm_mlp(x))))
+        return x + y
 
 
 class ByteTransformer(nn.Module):

@@ -39,7 +39,8 @@ class _Bowl(nn.Module):
         nn.init.zeros_(self.layer.weight)
 
     def forward(self) -> Tensor:
-        return 0.5 * (self.layer(self.inputs) - self.answers).square().sum()
+        errors: Tensor = self.layer(self.inputs) - self.answers
+        return 0.5 * errors.square().sum()
 
 
 @dataclass(frozen=True, kw_only=True)

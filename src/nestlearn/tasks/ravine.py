@@ -50,7 +50,8 @@ class _Ravine(nn.Module):
     def forward(self) -> Tensor:
         r, t = self.point()[0]
         across = r - t + self.amplitude * torch.sin(self.frequency * r)
-        return r.square() + self.steepness * across.square()
+        height: Tensor = r.square() + self.steepness * across.square()
+        return height
 
 
 @dataclass(frozen=True, kw_only=True)
