@@ -134,8 +134,9 @@ class Consulted:
 
     name: str
     memory: AssociativeMemory
-    key: Callable[[Scene], Tensor] = the_gradient
-    value: Callable[[Scene], Tensor] = the_gradient
+    # A factory, as torch.compile does not know an object of ours that is a default.
+    key: Callable[[Scene], Tensor] = field(default_factory=lambda: the_gradient)
+    value: Callable[[Scene], Tensor] = field(default_factory=lambda: the_gradient)
     query: Callable[[Scene], Tensor] | None = None
     readout: Callable[[Tensor, Scene], Tensor] | None = None
     fresh: bool = True
@@ -242,7 +243,7 @@ class Consult(Rule):
     """
 
     memories: Callable[[torch.Size], tuple[Consulted, ...]] = lambda shape: ()
-    combine: Callable[[Scene], Tensor] = the_gradient
+    combine: Callable[[Scene], Tensor] = field(default_factory=lambda: the_gradient)
     scalars_at: Callable[[Any], Mapping[str, Scalar]] = lambda time: {}
     keep: Callable[[Scene], Scalar] | None = None
     named: Callable[[torch.Size], Mapping[str, Callable[[Scene], Tensor]]] = lambda shape: {}

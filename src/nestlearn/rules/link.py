@@ -14,7 +14,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from functools import reduce
-from itertools import count
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -269,12 +268,12 @@ def _then(first: Said | None, second: Said | None) -> Said | None:
 
 def once(said: Said) -> Said:
     """The same, computed once a write however often it is asked."""
-    number = next(_numbers)
-    return Said(said.words, lambda scene: scene.once(number, said))
+    key = _Key()
+    return Said(said.words, lambda scene: scene.once(key, said))
 
 
-_numbers = count()
-"""What is computed once is remembered under a number: torch.compile cannot look a function up."""
+class _Key:
+    """What is computed once is remembered under an object of its own, as torch.compile cannot look a function up."""
 
 
 def whole(a: Said) -> Said:
