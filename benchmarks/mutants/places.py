@@ -17,7 +17,7 @@ from cosmic_ray.plugins import get_operator
 
 __all__ = ["FOLDERS", "Mutant", "Source", "sample"]
 
-FOLDERS = ("optim", "memory", "ops", "layers")
+FOLDERS = ("optim", "rules", "memory", "ops", "layers")
 PACKAGE = Path("src/nestlearn")
 
 # Of the dozen replacements that cosmic-ray knows for an operator, the one that is hardest to notice.
