@@ -11,9 +11,9 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from nestlearn.training.config import PRESETS
-from nestlearn.training.contenders import CONTENDERS
-from nestlearn.training.train_settings import TrainSettings
+from nestlearn.comparison import PRESETS
+from nestlearn.contenders import CONTENDERS
+from nestlearn.training import TrainSettings
 
 __all__ = ["keys", "settings_page"]
 

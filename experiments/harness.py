@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from nestlearn.training import Settings, compare, environment, options, preset, resolve
+from nestlearn.comparison import CompareSettings, compare, preset, resolve
+from nestlearn.training import Results, Row, environment, merge
+from nestlearn.training.results import Difference
 from nestlearn.training.run_folder import write_atomic
 
 __all__ = ["QUICK", "SIZES", "SMALL_SPEECHES", "Outcome", "compared", "complaints", "expected", "main", "markdown"]
@@ -94,18 +96,18 @@ def markdown(headings: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *lines))
 
 
-def compared(folder: Path, workers: int, base: str = "quick", **changes: Any) -> tuple[Outcome, dict[str, Any]]:
-    """Run ``nestlearn compare`` with these settings; its table, its figures, and the whole of ``results.json``.
+def compared(folder: Path, workers: int, base: str = "quick", **changes: Any) -> tuple[Outcome, Results]:
+    """Run ``nestlearn compare`` with these settings; its table, its figures, and all results.
 
     Figures are called ``TASK/ROW/FIGURE`` and are those of the test split, means over seeds, with ``vs_control``,
     ``vs_baseline`` and ``vs_muon`` (differences of the loss) and their corrected ``p_...`` where there is one.
     """
-    settings: Settings = resolve(options.merge(preset(base), changes), workers=workers)
+    settings: CompareSettings = resolve(merge(preset(base), changes), workers=workers)
     results = compare(settings, folder)
     tables, figures = [], {}
-    for task, rows in results["tasks"].items():
+    for task, rows in results.tasks.items():
         for row in rows:
-            figures |= {f"{task}/{_short(row['name'])}/{name}": value for name, value in _figures(row).items()}
+            figures |= {f"{task}/{_short(row.name)}/{name}": value for name, value in _figures(row).items()}
         tables.append(_table(task, rows, settings))
     return Outcome(tuple(tables), figures), results
 
@@ -115,21 +117,21 @@ def _short(name: str) -> str:
     return name.rpartition(":")[2]
 
 
-def _figures(row: Mapping[str, Any]) -> dict[str, float]:
-    found = {name: figure["mean"] for name, figure in row["test"].items()}
-    for column in ("control", "baseline", "muon"):
-        difference = row[f"against_{column}"]
+def _figures(row: Row) -> dict[str, float]:
+    found = {name: figure.mean for name, figure in row.test.items()}
+    columns = {"control": row.against_control, "baseline": row.against_baseline, "muon": row.against_muon}
+    for column, difference in columns.items():
         if difference:
-            found[f"vs_{column}"] = difference["mean"]
-            if difference["p"] is not None:
-                found[f"p_{column}"] = difference["p"]
-    if row["optimizer_ms"] is not None:
-        found["optimizer_ms"] = row["optimizer_ms"]
+            found[f"vs_{column}"] = difference.mean
+            if difference.p is not None:
+                found[f"p_{column}"] = difference.p
+    if row.optimizer_ms is not None:
+        found["optimizer_ms"] = row.optimizer_ms
     return found
 
 
-def _table(task: str, rows: list[dict[str, Any]], settings: Settings) -> str:
-    figures = [name for name in next((row["test"] for row in rows if row["test"]), {}) if name != "loss"]
+def _table(task: str, rows: Sequence[Row], settings: CompareSettings) -> str:
+    figures = [name for name in next((row.test for row in rows if row.test), {}) if name != "loss"]
     head = ["optimizer", "test loss (seeds)", *figures, "vs control (p)", "vs AdamW (p)", "vs Muon (p)", "opt ms"]
     head.append("tuned settings")
     body = [_cells(row, figures) for row in rows]
@@ -138,25 +140,25 @@ def _table(task: str, rows: list[dict[str, Any]], settings: Settings) -> str:
     return f"{title}\n\n{markdown(head, body)}"
 
 
-def _cells(row: Mapping[str, Any], figures: Iterable[str]) -> list[str]:
-    test = row["test"]
+def _cells(row: Row, figures: Iterable[str]) -> list[str]:
     loss = "diverged"
-    if test:
-        loss = f"{mean(test['loss']['values']):.4f} ({', '.join(f'{value:.3f}' for value in test['loss']['values'])})"
-    tuned = ", ".join(f"{name} {value:g}" for name, value in row["settings"].items())
-    edges = f" [{'; '.join(row['edges'])}]" if row["edges"] else ""
+    if row.test:
+        values = row.test["loss"].values
+        loss = f"{mean(values):.4f} ({', '.join(f'{value:.3f}' for value in values)})"
+    tuned = ", ".join(f"{name} {value:g}" for name, value in row.settings.items())
+    edges = f" [{'; '.join(row.edges)}]" if row.edges else ""
     return [
-        _short(row["name"]),
+        _short(row.name),
         loss,
-        *(f"{test[name]['mean']:.3f}" if test else "" for name in figures),
-        *(_difference(row[f"against_{column}"]) for column in ("control", "baseline", "muon")),
-        "" if row["optimizer_ms"] is None else f"{row['optimizer_ms']:.1f}",
+        *(f"{row.test[name].mean:.3f}" if row.test else "" for name in figures),
+        *map(_difference, (row.against_control, row.against_baseline, row.against_muon)),
+        "" if row.optimizer_ms is None else f"{row.optimizer_ms:.1f}",
         tuned + edges,
     ]
 
 
-def _difference(difference: Mapping[str, Any] | None) -> str:
+def _difference(difference: Difference | None) -> str:
     if not difference:
         return ""
-    p = difference["p"] if difference["p"] is not None else difference["p_alone"]
-    return f"{difference['mean']:+.4f}" + ("" if p is None else f" ({p:.2g})")
+    p = difference.p if difference.p is not None else difference.p_alone
+    return f"{difference.mean:+.4f}" + ("" if p is None else f" ({p:.2g})")

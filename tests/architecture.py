@@ -8,6 +8,7 @@ import ast
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "NEEDS_EXTRAS",
     "RULES",
     "Module",
+    "check_circles",
     "check_exports",
     "check_imports",
     "check_init_files",
@@ -40,14 +42,16 @@ MAY_IMPORT = {
     "optim": {"rules"},
     "models": {"layers"},
     "tasks": {"models"},
-    "training": {"optim", "models", "tasks"},
-    "describe": {"optim", "models"},
-    "report": {"training", "describe"},
-    "cli": {"training", "describe", "report"},  # `nestlearn report` is a verb of the command line
+    "descriptions": {"optim", "models"},
+    "contenders": {"optim"},
+    "training": {"contenders", "tasks", "descriptions"},
+    "comparison": {"training"},
+    "report": {"training"},
+    "cli": {"comparison", "report"},
 }
 
 # The folders whose modules may import optional packages when they are loaded.
-NEEDS_EXTRAS = {"training", "report", "cli"}
+NEEDS_EXTRAS = {"training", "comparison", "report", "cli"}
 
 
 @dataclass(frozen=True)
@@ -144,6 +148,31 @@ def allowed_folders(module: Module) -> set[str]:
     if module.folder:
         return reachable(module.folder)
     return MAY_IMPORT.keys() - NEEDS_EXTRAS if module.is_package else set()
+
+
+def known_modules(module: Module, names: set[str]) -> Iterator[str]:
+    """The modules of the package that a module knows: all it imports, also inside functions and for types alone.
+
+    `from nestlearn.memory import models, Box` knows `memory.models`, and for `Box` the folder's `__init__.py`.
+    """
+    for found in imports_in(module, ast.walk(module.tree)):
+        package, _, target = found.target.partition(".")
+        if package == PACKAGE and target in names:
+            taken = {f"{target}.{name}".lstrip(".") for name in found.names}
+            yield from taken & names
+            if not taken <= names or not taken:
+                yield target
+
+
+def check_circles(modules: list[Module]) -> list[str]:
+    """No module knows, directly or through others, one that knows it; the first such circle is named."""
+    names = {module.name for module in modules}
+    knows = {module.name: set(known_modules(module, names)) - {module.name} for module in modules}
+    try:
+        TopologicalSorter(knows).prepare()
+    except CycleError as error:
+        return ["a circle: " + " <- ".join(name or "the root" for name in error.args[1])]
+    return []
 
 
 def check_optional_packages(modules: list[Module]) -> list[str]:
@@ -276,4 +305,12 @@ def check_size(modules: list[Module]) -> list[str]:
     return complaints
 
 
-RULES = (check_imports, check_optional_packages, check_private_names, check_exports, check_init_files, check_size)
+RULES = (
+    check_imports,
+    check_circles,
+    check_optional_packages,
+    check_private_names,
+    check_exports,
+    check_init_files,
+    check_size,
+)

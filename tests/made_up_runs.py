@@ -2,22 +2,29 @@
 
 import math
 
-from nestlearn.training import options
-from nestlearn.training.config import PRESETS, Settings
-from nestlearn.training.contenders import CONTENDERS
-from nestlearn.training.course import Course
-from nestlearn.training.spec import RunResult, RunSpec
-from nestlearn.training.tuning import Search
+from nestlearn.comparison import PRESETS, CompareSettings, Search
+from nestlearn.comparison.course import Course
+from nestlearn.contenders import CONTENDERS
+from nestlearn.training import Row, RunResult, RunSpec, merge
 
-__all__ = ["SETTINGS", "bowl", "outcome", "run", "search"]
+__all__ = ["SETTINGS", "bowl", "outcome", "row", "run", "search"]
 
-SETTINGS = options.merge(
+SETTINGS = merge(
     PRESETS["demo"],
     {
         "tasks": ["digits"], "steps": 40, "lr_points": 5, "retentions": [0.8, 0.9, 0.95], "trial_fraction": 0.25,
         "grow": 0,
     },
 )  # fmt: skip
+
+
+def row(name: str, *runs: str) -> Row:
+    """The row of a contender that has these runs and nothing else to tell."""
+    return Row(
+        name=name, contender=name, control=False, family="", equation="", about="", status="finished", settings={},
+        fixed={}, validation={}, test={}, interval=None, step_ms=None, optimizer_ms=None, state_bytes=0, parameters=1,
+        runs=runs, spec={},
+    )  # fmt: skip
 
 
 def outcome(spec: RunSpec, validation: float, test: float = 1.0) -> RunResult:
@@ -49,7 +56,7 @@ def run(course: Course, validation, test=lambda spec: 1.0, order=lambda specs: s
     return stages
 
 
-def search(name: str = "Momentum", control: bool = False, settings: Settings = SETTINGS) -> Search:
+def search(name: str = "Momentum", control: bool = False, settings: CompareSettings = SETTINGS) -> Search:
     return Search("digits", CONTENDERS[name], control, settings)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from architecture import (
     RULES,
+    check_circles,
     check_exports,
     check_imports,
     check_init_files,
@@ -53,7 +54,9 @@ FORBIDDEN_IMPORTS = [
     ("optim/named.py", "from nestlearn.models import hope"),
     ("optim/named.py", "from nestlearn import Adam"),
     ("optim/named.py", "import nestlearn"),
-    ("training/loop.py", "from nestlearn.describe import describe"),
+    ("training/loop.py", "from nestlearn.comparison import compare"),
+    ("descriptions/describe.py", "from nestlearn.training import loop"),
+    ("contenders/own.py", "from nestlearn.tasks import Task"),
     ("training/loop.py", "from nestlearn.report import pictures"),
     ("__init__.py", "from nestlearn.training import loop"),
     ("version.py", "from nestlearn.memory import Box"),
@@ -96,6 +99,33 @@ def test_forbidden_import_is_noticed(file, line, tmp_path):
     complaints = check_imports(build(tmp_path, {file: SOUND.get(file, "") + line + "\n"}))
     assert len(complaints) == 1
     assert file.removesuffix(".py").removesuffix("__init__").strip("/").replace("/", ".") in complaints[0]
+
+
+BACK = "from nestlearn.memory.objectives import L2\n"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        BACK,
+        f"def late():\n    {BACK}",
+        f"from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    {BACK}",
+        "import nestlearn.memory.objectives\n",
+        "from ..memory import objectives\n",
+        "from nestlearn.memory import Box\n",  # the __init__.py takes it from here
+        "from nestlearn.memory.between import L2\n",  # through a third
+    ],
+)
+def test_a_circle_of_knowledge_is_noticed(line, tmp_path):
+    others = {
+        "memory/objectives.py": 'from nestlearn.memory.models import Box\n__all__ = ["L2"]\nL2 = Box\n',
+        "memory/between.py": f'{BACK}__all__ = ["L2"]\n',
+    }
+    assert check_circles(build(tmp_path / "sound", others)) == []
+    (complaint,) = check_circles(
+        build(tmp_path / "broken", {**others, "memory/models.py": SOUND["memory/models.py"] + line})
+    )
+    assert complaint.startswith("a circle: ") and "memory.models" in complaint
 
 
 @pytest.mark.parametrize(

@@ -40,9 +40,10 @@ def test_each_is_ours_and_the_builtin_beside_it(name, builtin):
 
 
 def test_names_from_before_there_was_a_tree_are_the_same_classes():
+    from nestlearn.comparison import SweepError
     from nestlearn.models import StateFileError
     from nestlearn.tasks import DataFileError
-    from nestlearn.training import RunFolderError, SweepError
+    from nestlearn.training import RunFolderError
     from nestlearn.training.checkpoint import CheckpointError
     from nestlearn.training.loop import Interrupted
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from nestlearn.device import meta_stands_for
-from nestlearn.ops.matrix import newton_schulz
+from nestlearn.ops.whitening import newton_schulz
 from nestlearn.precision import no_autocast, product_dtype, products
 
 DTYPES = [torch.float32, torch.bfloat16]

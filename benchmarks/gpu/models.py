@@ -120,9 +120,9 @@ def decode(device: str, model: str) -> dict[str, Any]:
 
 def fused(device: str) -> dict[str, Any]:
     """The layer of the gated delta rule through the kernel of fla-core over our own form, where it is installed."""
-    from nestlearn.layers import memory as home
+    from nestlearn.layers import memory_layer as home
     from nestlearn.ops import fused as kernel
-    from nestlearn.ops import linear
+    from nestlearn.ops import matrix_memory
 
     if not kernel.is_fused(torch.empty(0, dtype=torch.bfloat16, device=device)):
         return {
@@ -142,13 +142,13 @@ def fused(device: str) -> dict[str, Any]:
 
     theirs, spent = slopes(), {}
     spent["fla-core"] = statistics.median(seconds(Unit(slopes, lambda: None), device) for _ in range(5))
-    for module in (home, linear):
+    for module in (home, matrix_memory):
         module.is_fused = lambda key: False  # type: ignore[attr-defined]
     try:
         ours = slopes()
         spent["ours"] = statistics.median(seconds(Unit(slopes, lambda: None), device) for _ in range(5))
     finally:
-        for module in (home, linear):
+        for module in (home, matrix_memory):
             module.is_fused = kernel.is_fused  # type: ignore[attr-defined]
     errors = [float((a - b).norm() / b.norm().clamp_min(1e-30)) for a, b in zip(theirs, ours, strict=True)]
     ratio = spent["fla-core"] / spent["ours"]

@@ -79,6 +79,8 @@ class Problem:
 def build(setting: Setting, module: nn.Module, **overrides: Any) -> torch.optim.Optimizer:
     """The optimizer of a setting over all parameters of a module."""
     keywords = {**setting.settings, **({"model": module} if setting.model else {}), **overrides}
+    for place in {"matrix", "element"} & set(keywords):
+        keywords[place] = nl.rules.parse(keywords[place])
     return getattr(nl.optim, setting.name)(module.named_parameters(), **keywords)
 
 

@@ -1,4 +1,5 @@
-"""The optimizers with the settings under which a device is tried: those of the contract suite, which needs pytest.
+"""The optimizers with the settings under which a device is tried: those of the contract suite, which needs pytest, and
+composed rules.
 
 Plain data without torch, so that the process that hands out rows need not load it.
 """
@@ -43,6 +44,11 @@ def _deep(closure: bool = False, **settings: Any) -> Setting:
     return Setting("DeepMomentum", {"hidden": 4, **settings}, closure=closure)
 
 
+def _composed(rule: str, place: str = "matrix", **about: Any) -> Setting:
+    """An ``Optimizer`` of a rule as it is printed."""
+    return Setting("Optimizer", {"lr": 2.0**-7, place: rule}, **about)
+
+
 SETTINGS: tuple[Setting, ...] = (
     Setting("GradientDescent"),
     Setting("Momentum"),
@@ -57,6 +63,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("SecantMomentum", model=True),
     Setting("LayerMomentum", {"refresh": 2}, model=True),
     Setting("DeltaGradientDescent", model=True),
+    _composed("chain(average(0.65, nesterov=True), within(whiten('root', 0.9, refresh=2), orthogonal()), slow(0.9))"),
+    _composed("deep(4, beside=average(0.8), written_by=chain(deep(3, written_by=adam()), keep_length()))"),
     # One of each class is above; what follows are their other settings.
     _deep(levels=2),
     _deep(closure=True, objective="quadratic"),
@@ -87,4 +95,9 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("LayerMomentum", {"sides": "input"}, model=True),
     Setting("LayerMomentum", {"sides": "input", "readout": "identity"}, model=True),
     Setting("LayerMomentum", {"memory": False}, model=True),
+    _composed("chain(muon(0.9), outer(2, sum(0.5, nesterov=True)))"),
+    _composed("parallel(chain(average(0.8), orthogonal()), every(2, muon(0.5)), combine='mean')"),
+    _composed("partition(part(adam(), shape=(5, None), lr=0.01), part(muon(0.9)))"),
+    _composed("chain(average(0.9), within(whiten(of='layers'), orthogonal()))", model=True),
+    _composed("chain(adam(), cautious())", "element"),
 )

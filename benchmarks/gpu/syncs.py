@@ -28,7 +28,7 @@ WARM, WATCHED, DRY = 4, 4, 2
 DOCUMENTED = {"ignore": 0, "raise": 1}
 """Waits for an accelerator that the documentation of ``nonfinite`` tells of, a step."""
 
-NOT_OURS = {"closure", "inverse_root"}
+NOT_OURS = {"closure", "inverse_root", "symmetric_power"}
 """Functions that may wait: the user's own, and eigen-decompositions, which hand their outcome to the host."""
 
 

@@ -2,7 +2,7 @@
 
 Losses follow a made-up law: falling with the steps, best at a made-up learning rate, with noise that is the same each
 time. Everything else (which trials there are, what is chosen, all figures of the table) is the work of
-``nestlearn.training``, so the folder has today's shape.
+``nestlearn.comparison``, so the folder has today's shape.
 """
 
 import json
@@ -14,17 +14,9 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from nestlearn.training import (
-    RunFolder,
-    RunResult,
-    RunSpec,
-    Settings,
-    find_contenders,
-    options,
-    plan,
-    resolve,
-    summarise,
-)
+from nestlearn.comparison import CompareSettings, plan, resolve, summarise
+from nestlearn.contenders import find_contenders
+from nestlearn.training import Point, RunFolder, RunResult, RunSpec, to_yaml
 from nestlearn.training.run_folder import write_atomic
 
 __all__ = ["made_up_folder", "made_up_run"]
@@ -69,8 +61,8 @@ def made_up_run(spec: RunSpec, points: int, looks: int, memories: Sequence[str] 
         optimizer_ms=0.3 + gift,
         state_bytes=int(80_000 * (1 + 4 * gift)),
         parameters=9610,
-        train=[[step, seconds[step], loss(step)] for step in steps],
-        curve=[[step, seconds[step], loss(step)] for step in checked] if spec.full else [],
+        train=[Point(step, seconds[step], loss(step)) for step in steps],
+        curve=[Point(step, seconds[step], loss(step)) for step in checked] if spec.full else [],
         surprises=[
             [step, name, _float32(math.exp(noise.gauss(-step / spec.steps, 0.3)) / (place + 1))]
             for step in (looked if spec.full else ())
@@ -90,9 +82,9 @@ def made_up_folder(
     **settings: Any,
 ) -> RunFolder:  # fmt: skip
     """A finished run folder of a comparison between ``optimizers``; ``settings`` are fields of its settings."""
-    resolved = resolve(Settings(tasks=tuple(tasks), optimizers=tuple(optimizers), **settings))
+    resolved = resolve(CompareSettings(tasks=tuple(tasks), optimizers=tuple(optimizers), **settings))
     folder = RunFolder.create(path)
-    write_atomic(folder.config, options.to_yaml(resolved))
+    write_atomic(folder.config, to_yaml(resolved))
     facts = {"started": "2026-01-01 12:00 UTC", "processor": "a machine", "torch": "2", "workers": 2, "seconds": 60.0}
     write_atomic(folder.environment, json.dumps(facts))
     searches = plan(find_contenders(resolved.optimizers), resolved)
@@ -102,5 +94,5 @@ def made_up_folder(
                 result = made_up_run(spec, points, looks)
                 folder.add(result)
                 search.record(result)
-    write_atomic(folder.results, json.dumps(summarise(searches, resolved), allow_nan=False))
+    write_atomic(folder.results, json.dumps(summarise(searches, resolved).to_plain(), allow_nan=False))
     return folder

@@ -14,10 +14,9 @@ import torch
 from torch import nn
 
 from benchmarks.optim.timing import Unit, interleave, settle_allocator
-from nestlearn.tasks import make_task
+from nestlearn.contenders import Variant, find_contender
 from nestlearn.training.loop import Training
-from nestlearn.training.optimizers import find_optimizer
-from nestlearn.training.spec import RunSpec, Variant
+from nestlearn.training.spec import RunSpec
 
 __all__ = ["measure_overhead"]
 
@@ -37,7 +36,7 @@ class Row:
 
 def _spec(task: str, optimizer: str, **size: int) -> RunSpec:
     # full=False: looks at the validation split are no overhead, and the loop by hand has none.
-    lr = find_optimizer(optimizer).lr
+    lr = find_contender(optimizer).lr
     return RunSpec(task, Variant(optimizer), (("lr", lr),), seed=0, steps=STEPS, size=tuple(size.items()), full=False)
 
 
@@ -55,15 +54,9 @@ class _ByHand:
 
     def __init__(self, spec: RunSpec) -> None:
         self.spec = spec
-        self.task = make_task(spec.task, dict(spec.size), spec.device, spec.dtype)
+        self.task = spec.make_task()
         self.model = self.task.build(spec.seed)
-        settings = dict(spec.settings)
-        self.optimizers = find_optimizer(spec.variant.contender).make(
-            self.model,
-            settings["lr"],
-            tables=self.task.tables(self.model),
-            elementwise_lr=spec.elementwise_lr,
-        )
+        self.optimizers = spec.contender.make(self.model, tables=self.task.tables(self.model), **spec.arguments)
         self.groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
         self.rates = [group["lr"] for group in self.groups]
         self.batches = self.task.batches(spec.seed)

@@ -18,13 +18,15 @@ from typing import Any
 
 from experiments.sequence.equal_size import units
 from experiments.sequence.text import BYTES
-from nestlearn.training import RunFolder, RunResult, RunSpec, Variant
-from nestlearn.training.course import Course
-from nestlearn.training.executors import open_pool
-from nestlearn.training.grid import rounded
+from nestlearn.comparison.course import Course
+from nestlearn.comparison.executors import open_pool
+from nestlearn.comparison.grid import rounded
+from nestlearn.comparison.sweep import run_courses
+from nestlearn.contenders import Variant
+from nestlearn.training import RunFolder, RunResult, RunSpec
+from nestlearn.training.results import Difference
 from nestlearn.training.run_folder import write_atomic
 from nestlearn.training.statistics import correct, paired
-from nestlearn.training.sweep import run_courses
 
 __all__ = ["Entrant", "Plan", "TunedModel", "against", "difference", "fitted", "rates", "seeds", "train_all"]
 
@@ -167,15 +169,14 @@ def train_all(entrants: Sequence[Entrant], plan: Plan, folder: Path, workers: in
     return courses
 
 
-def against(courses: Sequence[TunedModel], reference: TunedModel, figure: str = "bits") -> dict[str, dict[str, Any]]:
+def against(courses: Sequence[TunedModel], reference: TunedModel, figure: str = "bits") -> dict[str, Difference]:
     """By name the difference of every model to the reference, seed by seed, with p by Holm over all of them.
 
     A model that diverged has no difference.
     """
     others = [one for one in courses if one is not reference and mean(one.test(figure)) < float("inf")]
     found = {one.entrant.name: paired(one.test(figure), reference.test(figure)) for one in others}
-    correct(list(found.values()))
-    return found
+    return dict(zip(found, correct(list(found.values())), strict=True))
 
 
 def seeds(values: Sequence[float]) -> str:
@@ -183,12 +184,12 @@ def seeds(values: Sequence[float]) -> str:
     return f"{mean(values):.3f} ({', '.join(f'{value:.3f}' for value in values)})"
 
 
-def difference(found: Mapping[str, Any] | None) -> str:
+def difference(found: Difference | None) -> str:
     """A cell with a mean difference and its p, corrected where it was; empty if there is none."""
     if not found:
         return ""
-    p = found["p_alone"] if found["p"] is None else found["p"]
-    return f"{found['mean']:+.3f}" + ("" if p is None else f" ({p:.2g})")
+    p = found.p_alone if found.p is None else found.p
+    return f"{found.mean:+.3f}" + ("" if p is None else f" ({p:.2g})")
 
 
 def rates(one: TunedModel) -> str:

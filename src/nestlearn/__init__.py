@@ -2,12 +2,13 @@
 
 from typing import TYPE_CHECKING
 
-import nestlearn.lazy  # noqa: F401  # finds every name below at its first use
+from nestlearn.lazy import find as __getattr__  # noqa: F401  # every name below, at its first use
+from nestlearn.lazy import listed as __dir__  # noqa: F401
 from nestlearn.version import __version__
 
 if TYPE_CHECKING:
     from nestlearn import errors, layers, memory, models, ops, optim, rules, targets
-    from nestlearn.describe import describe
+    from nestlearn.descriptions import describe
     from nestlearn.errors import NestlearnError
     from nestlearn.memory import AssociativeMemory
 

@@ -94,7 +94,11 @@ def test_every_row_has_a_name_of_its_own_and_something_to_do():
 
 
 def test_every_setting_of_the_contract_is_tried_on_a_device():
-    ours = [(setting.name, dict(setting.settings), setting.model, setting.closure) for setting in SETTINGS]
+    ours = [
+        (setting.name, dict(setting.settings), setting.model, setting.closure)
+        for setting in SETTINGS
+        if setting.name != "Optimizer"
+    ]
     theirs = [(member.name, dict(member.settings), member.model, member.closure) for member in MEMBERS]
     assert [each for each in theirs if each not in ours] == [], "add them to benchmarks/gpu/settings.py"
 

@@ -12,8 +12,8 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from nestlearn.cli.main import build_app, main
+from nestlearn.comparison import sweep as sweep_module
 from nestlearn.training import loop
-from nestlearn.training import sweep as sweep_module
 
 TINY = [
     "--tasks", "digits", "--optimizers", "Momentum,Adam", "--steps", "12", "--seeds", "0,1", "--workers", "1", "--set",

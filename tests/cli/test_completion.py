@@ -10,18 +10,18 @@ import torch
 from nestlearn import tasks
 from nestlearn.cli import completion
 from nestlearn.cli.completion import key_of, list_of, one_of
-from nestlearn.training import contenders
-from nestlearn.training.config import PRESETS, Settings
-from nestlearn.training.optimizers import optimizer_classes
+from nestlearn.comparison import PRESETS, CompareSettings
+from nestlearn.contenders import CONTENDERS
+from nestlearn.contenders.by_class import optimizer_classes
 from nestlearn.training.train_settings import OptimizerSettings, TrainSettings
 
 
 def test_names_are_those_of_the_registries() -> None:
     assert set(completion.TASKS) == set(tasks.TASKS)
-    assert tuple(contenders.CONTENDERS) == completion.CONTENDERS
+    assert tuple(CONTENDERS) == completion.CONTENDERS
     assert tuple(PRESETS) == completion.PRESETS
     classes = {name.removeprefix("torch.optim.") for name in optimizer_classes() if name.startswith("torch.")}
-    ambiguous = {name for name in classes if name in contenders.CONTENDERS}
+    ambiguous = {name for name in classes if name in CONTENDERS}
     assert set(completion.TORCH_OPTIMIZERS) == classes - ambiguous
     assert all(isinstance(getattr(torch, name), torch.dtype) for name in completion.DTYPES)
 
@@ -30,7 +30,7 @@ def test_keys_are_those_of_the_settings() -> None:
     plain = [name for name in TrainSettings.model_fields if name not in ("kind", "task", "optimizer")]
     nested = ["task.name", *(f"optimizer.{name}" for name in OptimizerSettings.model_fields)]
     assert sorted(completion.TRAIN_KEYS) == sorted(plain + nested)
-    assert sorted(completion.COMPARE_KEYS) == sorted(name for name in Settings.model_fields if name != "kind")
+    assert sorted(completion.COMPARE_KEYS) == sorted(name for name in CompareSettings.model_fields if name != "kind")
 
 
 def test_one_name_several_names_and_keys() -> None:

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from nestlearn.cli.main import build_app
 from nestlearn.models import MODELS, read, save_state
-from nestlearn.training.shipped import find_config, shipped_configs
+from nestlearn.training.train_settings import find_settings, shipped_settings
 from nestlearn.training.trained import load_trained
 
 SMALL = ("task.dim=16", "task.heads=2", "task.depth=1", "task.context=16", "task.batch=2", "steps=2", "points=1")
@@ -132,9 +132,9 @@ def test_a_checkpoint_or_a_memory_of_another_architecture_is_said(run, tmp_path)
 
 def test_a_file_of_the_user_comes_before_a_shipped_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert find_config(Path("hope")) == shipped_configs()["hope"]
+    assert find_settings(Path("hope")) == shipped_settings()["hope"]
     Path("hope").write_text("steps: 1\n")
-    assert find_config(Path("hope")) == Path("hope")
+    assert find_settings(Path("hope")) == Path("hope")
     with pytest.raises(ValueError, match=re.escape("shipped settings hope. Did you mean 'hope'?")):
-        find_config(Path("hop"))
-    assert find_config(Path("mine.yaml")) == Path("mine.yaml")
+        find_settings(Path("hop"))
+    assert find_settings(Path("mine.yaml")) == Path("mine.yaml")

@@ -15,6 +15,7 @@ EXTENSIONS = {
     "A rule": "Adagrad",
     "A target": "Centred",
     "An optimizer": "Lion",
+    "A sequence layer": "RunningMean",
 }
 LIMIT = 30
 
@@ -188,3 +189,37 @@ def test_the_optimizer_resumes_bit_for_bit_from_plain_tensors():
     resumed.load_state_dict(saved["optimizer"])
     assert train(again, resumed, inputs, labels, 10) == train(model, optimizer, inputs, labels, 10)
     assert losses[-1] < losses[0]
+
+
+# ----------------------------------------------------------------------------------------------------- sequence layer
+
+
+def test_the_layer_answers_with_weights_that_fade():
+    layer = extension("A sequence layer")(3, rate=0.2)
+    torch.nn.init.normal_(layer.start)
+    x = torch.randn(2, 7, 3)
+    y, state = layer(x, return_state=True)
+    age = torch.arange(7.0)[:, None] - torch.arange(7.0)  # of token s when t is answered
+    weight = torch.where(age > 0, 0.2 * 0.8 ** (age - 1), 0.0)
+    started = 0.8 ** torch.arange(7.0)[:, None] * layer.start
+    assert torch.allclose(y, weight @ x + started, atol=1e-6)
+    first, middle = layer(x[:, :3], return_state=True)
+    second, end = layer(x[:, 3:], state=middle, return_state=True)
+    assert torch.equal(torch.cat([first, second], 1), y)
+    assert torch.equal(end["model"]["value"], state["model"]["value"])
+
+
+def test_what_the_layer_says_is_told_until_a_subclass_does_otherwise():
+    kind = extension("A sequence layer")
+
+    class Slower(kind):
+        def __init__(self, dim):
+            super().__init__(dim, rate=0.01)
+
+    class Other(kind):
+        def advance(self, x, state):
+            return super().advance(-x, state)
+
+    assert [memory.lr for memory in nl.describe(Slower(4)).memories if memory.unit == "token"] == ["0.01"]
+    system = nl.describe(Other(4))
+    assert not system.known and "not known to us" in system.notes[0]

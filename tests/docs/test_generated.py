@@ -13,9 +13,8 @@ from settings_page import keys, settings_page
 from tour_pictures import tour_pictures
 
 from nestlearn.cli.main import build_app
-from nestlearn.training.config import Settings
-from nestlearn.training.options import assign
-from nestlearn.training.train_settings import TrainSettings
+from nestlearn.comparison import CompareSettings
+from nestlearn.training import TrainSettings, merge
 
 REMEDY = "out of date, write it again: bash dev/docs"
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
@@ -78,16 +77,16 @@ def test_the_page_of_the_settings_is_up_to_date():
     assert text("docs/settings.md") == settings_page(), REMEDY
 
 
-@pytest.mark.parametrize("model", [Settings, TrainSettings])
+@pytest.mark.parametrize("model", [CompareSettings, TrainSettings])
 def test_every_setting_says_what_it_is_and_can_be_assigned(model):
     found = dict(keys(model))
     assert [key for key, field in found.items() if not field.description] == []
     with pytest.raises(ValueError, match="unknown"):
-        assign(model(), ["no_such_setting=1"])
+        merge(model(), "no_such_setting=1")
     for key in found:
         # A value that fits nowhere: the complaint must be about it, not about the key.
         with pytest.raises(ValueError, match=r"^(?!unknown)") as complaint:
-            assign(model(), [f"{key}={{wrong: [1.5]}}"])
+            merge(model(), f"{key}={{wrong: [1.5]}}")
         assert key.partition(".")[0] in str(complaint.value)
 
 

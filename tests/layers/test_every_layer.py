@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from nestlearn.layers import Attention, ContinuumMemory, MemoryLayer, SelfModifyingTitans, SequenceLayer
-from nestlearn.layers.memory import RULES
+from nestlearn.layers.memory_layer import RULES
 
 
 def made_by(kind: type[SequenceLayer], **settings: object) -> Callable[..., SequenceLayer]:

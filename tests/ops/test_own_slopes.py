@@ -11,7 +11,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from nestlearn.layers import ContinuumMemory
 from nestlearn.layers.projections import shortened, unit
 from nestlearn.ops import blocks
-from nestlearn.ops.blocks import Rows, decays, delta_block
+from nestlearn.ops.blocks import TokenRows, decays, delta_block
 from nestlearn.ops.local_period import local_period
 from nestlearn.ops.scan import Read
 
@@ -52,7 +52,7 @@ def test_a_block_of_the_delta_rule(read: Read, columns: slice, asked: bool, toke
     query = number(2, 3, tokens, 4) if asked else None
     key, write, state = number(2, 3, tokens, 4), number(2, 3, tokens, 6), number(2, 3, 4, 6)
     eta, alpha = share(2, 3, tokens), share(2, 3, tokens)
-    rows = Rows(key, write, query, eta, alpha, forget=1, regress=1, answers=columns)
+    rows = TokenRows(key, write, query, eta, alpha, forget=1, regress=1, answers=columns)
     inputs = [x for x in (key, write, query, eta, alpha, state) if x is not None]
     ours, plain = delta_block(rows, state, read), blocks._delta_block(rows, state, read)
     torch.testing.assert_close(ours, plain, rtol=1e-11, atol=1e-11)
@@ -62,7 +62,7 @@ def test_a_block_of_the_delta_rule(read: Read, columns: slice, asked: bool, toke
 @pytest.mark.parametrize("read", ["before", "after"])
 def test_a_block_of_the_delta_rule_to_the_second_order(read: Read) -> None:
     def run(key: Tensor, write: Tensor, query: Tensor, eta: Tensor, alpha: Tensor, state: Tensor) -> object:
-        return delta_block(Rows(key, write, query, eta, alpha, forget=1), state, read)
+        return delta_block(TokenRows(key, write, query, eta, alpha, forget=1), state, read)
 
     torch.manual_seed(0)
     inputs = (number(1, 3, 2), number(1, 3, 3), number(1, 3, 2), share(1, 3), share(1, 3), number(1, 2, 3))
@@ -73,7 +73,7 @@ def test_a_token_that_forgets_everything_has_finite_slopes() -> None:
     torch.manual_seed(0)
     alpha = torch.tensor([[0.5, 0.0, 0.5, 1e-40]], dtype=torch.float64).requires_grad_()
     key, write, state = number(1, 4, 2), number(1, 4, 3), number(1, 2, 3)
-    rows = Rows(key, write, key, share(1, 4), alpha, forget=1)
+    rows = TokenRows(key, write, key, share(1, 4), alpha, forget=1)
     inputs = [key, write, alpha, state]
     ours, plain = delta_block(rows, state), blocks._delta_block(rows, state, "after")
     torch.testing.assert_close(slopes(ours, inputs), slopes(plain, inputs), rtol=1e-10, atol=1e-10)

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from nestlearn.ops.matrix import inverse_root
 from nestlearn.ops.preconditioner import initial_preconditioner, preconditioner_step
+from nestlearn.ops.whitening import inverse_root
 
 
 def with_condition(condition: float, n: int = 12, seed: int = 0) -> Tensor:

@@ -7,13 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import nestlearn as nl
 from nestlearn.optim import lanes
-from nestlearn.optim.lanes import flatten, matrix_shape, memory_dtype, unflatten
+from nestlearn.optim.lanes import matrix_shape, memory_dtype
 from nestlearn.optim.stacks import Stack
 
 SHAPES = [(4, 6), (6, 4), (4, 6), (5,), (), (4, 6), (3, 2, 2), (1, 7), (0,), (2, 3, 2, 2)]
@@ -312,35 +310,6 @@ def test_what_a_rule_needs_and_the_state_lacks_is_an_error() -> None:
 
 
 # ------------------------------------------------------------------------------------------- plain helpers
-
-
-names = st.text("abcxyz_", min_size=1, max_size=4)
-nested = st.recursive(
-    st.builds(lambda: torch.zeros(())),
-    lambda inner: st.dictionaries(names, inner, min_size=1, max_size=3),
-    max_leaves=8,
-)
-
-
-@given(st.dictionaries(names, nested, max_size=4))
-def test_flatten_and_unflatten_are_inverse(state: dict[str, Any]) -> None:
-    flat = flatten(state)
-    assert all(isinstance(tensor, Tensor) for tensor in flat.values())
-    assert same(unflatten(flat), state)
-
-
-def same(one: Any, two: Any) -> bool:
-    if isinstance(one, Tensor):
-        return one is two
-    return one.keys() == two.keys() and all(same(one[name], two[name]) for name in one)
-
-
-def test_flat_names_are_dotted_paths() -> None:
-    leaf, other = torch.zeros(1), torch.ones(1)
-    state = {"momentum": {"model": {"value": leaf}, "rule": {}}, "surprise": other}
-    flat = flatten(state)
-    assert flat == {"momentum.model.value": leaf, "surprise": other}
-    assert unflatten(flat) == {"momentum": {"model": {"value": leaf}}, "surprise": other}  # what is empty is gone
 
 
 @pytest.mark.parametrize(

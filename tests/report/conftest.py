@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.report.made_up import made_up_folder
 from nestlearn.report import write_systems
-from nestlearn.training import RunFolder
+from nestlearn.training import Results, Row, RunFolder
 
 OPTIMIZERS = ("M3", "Momentum", "DeepMomentum")  # AdamW and Muon come along; M3 diverges
 
@@ -29,10 +29,10 @@ def folder(made_up: RunFolder, tmp_path: Path) -> RunFolder:
 
 
 @pytest.fixture(scope="session")
-def results(made_up: RunFolder) -> dict:
-    return json.loads(made_up.results.read_text())
+def results(made_up: RunFolder) -> Results:
+    return Results.from_plain(json.loads(made_up.results.read_text()))
 
 
 @pytest.fixture(scope="session")
-def rows(results: dict) -> list[dict]:
-    return results["tasks"]["digits"]
+def rows(results: Results) -> list[Row]:
+    return list(results.tasks["digits"])

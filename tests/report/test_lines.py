@@ -5,10 +5,11 @@ from statistics import fmean
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from made_up_runs import row
 
 from nestlearn.report.series import Measured
 from nestlearn.report.thinning import thin
-from nestlearn.training import RunResult
+from nestlearn.training import Point, RunResult
 
 numbers = st.floats(-1e6, 1e6)
 
@@ -21,7 +22,7 @@ def run(seed: int, status: str = "finished", **series) -> RunResult:
 
 
 def measured(*runs: RunResult) -> Measured:
-    return Measured({"runs": [one.key for one in runs]}, {one.key: one for one in runs})
+    return Measured(row("Muon", *(one.key for one in runs)), {one.key: one for one in runs})
 
 
 @given(st.lists(st.tuples(numbers, numbers), min_size=1, max_size=300), st.integers(1, 40))
@@ -47,22 +48,24 @@ def test_few_points_stay_as_they_are() -> None:
 
 
 def test_validation_against_steps_and_seconds() -> None:
-    found = measured(run(0, curve=[[2, 1.0, 3.0], [4, 2.0, 1.0]]), run(1, curve=[[2, 3.0, 5.0], [4, 4.0, 2.0]]))
+    found = measured(
+        run(0, curve=[Point(2, 1.0, 3.0), Point(4, 2.0, 1.0)]), run(1, curve=[Point(2, 3.0, 5.0), Point(4, 4.0, 2.0)])
+    )
     assert (list(found.by_steps.x), found.by_steps.mean) == ([2, 4], [4.0, 1.5])
     assert found.by_seconds.x == [2.0, 3.0]
 
 
 def test_a_mean_over_the_seeds_that_survived_is_not_drawn() -> None:
-    good = run(0, curve=[[2, 1.0, 3.0]], train=[[1, 0.5, 9.0], [2, 1.0, 8.0]])
-    bad = run(1, "diverged", train=[[1, 0.5, 7.0]])
+    good = run(0, curve=[Point(2, 1.0, 3.0)], train=[Point(1, 0.5, 9.0), Point(2, 1.0, 8.0)])
+    bad = run(1, "diverged", train=[Point(1, 0.5, 7.0)])
     assert measured(good, bad).by_steps is None
     assert measured(good, bad).training.mean == [8.0]  # as far as both reach
-    assert Measured({"runs": ["run0", "run9"]}, {"run0": good}).by_steps is None
+    assert Measured(row("Muon", "run0", "run9"), {"run0": good}).by_steps is None
 
 
 def test_a_loss_that_is_no_number_ends_the_line() -> None:
-    assert measured(run(0, train=[[1, 0.1, 2.0], [2, 0.2, None], [3, 0.3, 1.0]])).training.mean == [2.0]
-    assert measured(run(0, train=[[1, 0.1, None]])).training is None
+    assert measured(run(0, train=[Point(1, 0.1, 2.0), Point(2, 0.2, None), Point(3, 0.3, 1.0)])).training.mean == [2.0]
+    assert measured(run(0, train=[Point(1, 0.1, None)])).training is None
 
 
 def test_surprises_over_the_steps_that_all_seeds_looked_at() -> None:

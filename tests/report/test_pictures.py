@@ -1,21 +1,25 @@
 """What the pictures show: every contender, losers and diverged ones too, in the colours of the page."""
 
 import re
+from dataclasses import replace
 from itertools import pairwise
 from xml.etree import ElementTree
 
 import pytest
+from made_up_runs import row as bare
 
+from nestlearn.contenders import CONTENDERS
 from nestlearn.report.choices import rates
 from nestlearn.report.colours import PAPER, colour, stylesheet
 from nestlearn.report.memories import score, surprise_panels
 from nestlearn.report.pictures import curves, panels, ranking, short, training_panels
 from nestlearn.report.series import Measured, measure
-from nestlearn.training import CONTENDERS, RunFolder, RunResult
+from nestlearn.training import Point, Row, RunFolder, RunResult
+from nestlearn.training.results import Sample
 
 
 @pytest.fixture(scope="module")
-def measured(made_up: RunFolder, rows: list[dict]) -> dict[str, Measured]:
+def measured(made_up: RunFolder, rows: list[Row]) -> dict[str, Measured]:
     return measure(rows, made_up.runs()[0])
 
 
@@ -48,7 +52,7 @@ def test_every_contender_has_a_colour_of_its_own_that_the_style_sheet_knows() ->
         assert f"{colour(name)[4:-1]}: #" in stylesheet(dark=False)
 
 
-def test_all_pictures_are_well_formed_and_named(rows: list[dict], measured: dict[str, Measured]) -> None:
+def test_all_pictures_are_well_formed_and_named(rows: list[Row], measured: dict[str, Measured]) -> None:
     drawn = [
         ranking(rows, "AdamW", "nats"), *curves(rows, measured, "AdamW", "nats"), *panels(rows, measured, "AdamW"),
         *training_panels(rows, measured), *rates(rows, 6), *surprise_panels(rows, measured),
@@ -60,8 +64,8 @@ def test_all_pictures_are_well_formed_and_named(rows: list[dict], measured: dict
         assert not re.search(r"#[0-9a-fA-F]{6}", picture), "a colour that does not follow the paper"
 
 
-def test_losers_and_diverged_contenders_are_in_every_picture(rows: list[dict], measured: dict[str, Measured]) -> None:
-    names = [row["name"] for row in rows if not row["control"]]
+def test_losers_and_diverged_contenders_are_in_every_picture(rows: list[Row], measured: dict[str, Measured]) -> None:
+    names = [row.name for row in rows if not row.control]
     assert "M3" in names
     ranked = ranking(rows, "AdamW", "nats")
     assert all(f">{name}<" in ranked for name in names) and "diverged" in ranked
@@ -71,23 +75,23 @@ def test_losers_and_diverged_contenders_are_in_every_picture(rows: list[dict], m
     assert len(rates(rows, 6)) == len(names)
 
 
-def test_curves_name_every_line(rows: list[dict], measured: dict[str, Measured]) -> None:
+def test_curves_name_every_line(rows: list[Row], measured: dict[str, Measured]) -> None:
     for picture in curves(rows, measured, "AdamW", "nats"):
-        drawn = {row["name"] for row in rows if not row["control"] and measured[row["name"]].by_steps}
+        drawn = {row.name for row in rows if not row.control and measured[row.name].by_steps}
         assert set(re.findall(r"<title>([^:]+):", picture)) == drawn
 
 
-def test_every_trial_is_a_dot(rows: list[dict]) -> None:
-    row = next(row for row in rows if row["name"] == "Momentum")
-    (picture,) = rates([{**row, "control_name": None}], budget=len(row["trials"]) - 2)
-    finished = [trial for trial in row["trials"] if trial["loss"] is not None]
+def test_every_trial_is_a_dot(rows: list[Row]) -> None:
+    row = next(row for row in rows if row.name == "Momentum")
+    (picture,) = rates([replace(row, control_name=None)], budget=len(row.trials) - 2)
+    finished = [trial for trial in row.trials if trial.loss is not None]
     assert picture.count("<circle") == len(finished) + 1  # the ring around the chosen one
-    assert f">{len(row['trials']) - 2} + 2<" in picture  # two beyond the regular grid
+    assert f">{len(row.trials) - 2} + 2<" in picture  # two beyond the regular grid
 
 
 @pytest.mark.parametrize("name", ["AdamW", "M3"], ids=["one alone", "diverged alone"])
-def test_pictures_of_next_to_nothing(rows: list[dict], measured: dict[str, Measured], name: str) -> None:
-    alone = [row for row in rows if row["name"] == name]
+def test_pictures_of_next_to_nothing(rows: list[Row], measured: dict[str, Measured], name: str) -> None:
+    alone = [row for row in rows if row.name == name]
     empty = measure(alone, {})
     for lines in (measured, empty):
         for picture in (ranking(alone, "AdamW", "nats"), *curves(alone, lines, "AdamW", "nats")):
@@ -110,7 +114,7 @@ SYSTEM = {
 
 
 def scored(steps: int, surprises: list, train: list) -> str:
-    row = {"name": "M3", "contender": "M3", "runs": ["a"]}
+    row = bare("M3", "a")
     run = RunResult("a", "digits", "M3", {}, 0, steps, True, "finished", train=train, surprises=surprises)
     return score(row, Measured(row, {"a": run}), SYSTEM)
 
@@ -136,7 +140,7 @@ def test_the_score_has_a_lane_a_memory_and_a_box_a_write_as_wide_as_its_period()
 
 def test_boxes_are_as_dark_as_their_surprise() -> None:
     surprises = [[step, "fast", 2.0**-step] for step in range(1, 9)]
-    train = [[4, 0.1, 3.0], [8, 0.2, 1.0]]
+    train = [Point(4, 0.1, 3.0), Point(8, 0.2, 1.0)]
     found = boxes(scored(8, surprises, train))
     lanes = sorted({y for _, y, _, _ in found})
     shades = [
@@ -163,28 +167,27 @@ def test_a_long_run_is_shown_step_by_step_and_as_a_whole() -> None:
 
 
 def test_nothing_is_written_after_a_divergence() -> None:
-    row = {"name": "M3", "contender": "M3", "runs": ["a"]}
-    run = RunResult("a", "digits", "M3", {}, 0, 8, True, "diverged", train=[[1, 0.1, 3.0], [5, 0.2, 9.0]])
+    row = bare("M3", "a")
+    run = RunResult("a", "digits", "M3", {}, 0, 8, True, "diverged", train=[Point(1, 0.1, 3.0), Point(5, 0.2, 9.0)])
     found = boxes(score(row, Measured(row, {"a": run}), SYSTEM))
     lanes = sorted({y for _, y, _, _ in found})
     assert [sum(1 for _, y, _, _ in found if y == lane) for lane in lanes] == [1, 5, 5]
 
 
 def test_a_run_with_every_step_logged_shows_its_first_steps_exactly() -> None:
-    train = [[step, 0.1 * step, 8.0 if step == 3 else 1.0] for step in range(1, 2001)]
+    train = [Point(step, 0.1 * step, 8.0 if step == 3 else 1.0) for step in range(1, 2001)]
     found = boxes(scored(2000, [], train))
     weights = sorted(y for y in {y for _, y, _, _ in found})[1]
     first = [look for _, y, _, look in sorted(found) if y == weights][:24]
     assert [i for i, look in enumerate(first) if 'fill-opacity="1.00"' in look] == [2]
 
 
-def test_losses_over_many_decades_are_drawn_on_a_log_scale(rows: list[dict], measured: dict[str, Measured]) -> None:
-    def shrunk(row: dict, place: int) -> dict:
+def test_losses_over_many_decades_are_drawn_on_a_log_scale(rows: list[Row], measured: dict[str, Measured]) -> None:
+    def shrunk(row: Row, place: int) -> Row:
         scale = 10.0 ** (-3 * place)
-        loss = {"mean": scale, "spread": None, "values": [scale]}
-        return {**row, "test": {"loss": loss}, "interval": None}
+        return replace(row, test={"loss": Sample(scale, None, (scale,))}, interval=None)
 
-    some = [row for row in rows if not row["control"] and row["test"]]
+    some = [row for row in rows if not row.control and row.test]
     picture = ranking([shrunk(row, place) for place, row in enumerate(some)], "AdamW", "nats")
     centres = [float(x) for x in re.findall(r'<circle cx="([\d.]+)" cy="[\d.]+" r="5"', picture)]
     steps = [a - b for a, b in pairwise(centres)]

@@ -4,6 +4,7 @@ import base64
 import gzip
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -11,7 +12,7 @@ import pytest
 
 from nestlearn.report import write_pictures, write_report, write_systems
 from nestlearn.report.tables import to_csv
-from nestlearn.training import RunFolder, RunFolderError
+from nestlearn.training import Results, Row, RunFolder, RunFolderError
 
 
 def files_in(page: str) -> dict[str, str]:
@@ -33,11 +34,11 @@ def words(page: str) -> str:
     return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", bare))
 
 
-def test_the_page_says_who_diverged_and_what_to_be_wary_of(page: str, rows: list[dict]) -> None:
-    (diverged,) = (row for row in rows if row["name"] == "M3")
-    assert f"M3 diverged: {diverged['reason']}" in words(page)
+def test_the_page_says_who_diverged_and_what_to_be_wary_of(page: str, rows: list[Row]) -> None:
+    (diverged,) = (row for row in rows if row.name == "M3")
+    assert f"M3 diverged: {diverged.reason}" in words(page)
     for row in rows:
-        assert all(f"{row['name']}: {warning}" in words(page) for warning in row["warnings"])
+        assert all(f"{row.name}: {warning}" in words(page) for warning in row.warnings)
 
 
 def test_the_page_needs_nothing_but_itself_and_shows_no_path(page: str, made_up: RunFolder) -> None:
@@ -58,27 +59,27 @@ def test_every_anchor_has_its_place(page: str) -> None:
     assert targets <= set(places) and len(places) == len(set(places))
 
 
-def test_the_files_inside_hold_what_the_folder_holds(page: str, made_up: RunFolder, results: dict) -> None:
+def test_the_files_inside_hold_what_the_folder_holds(page: str, made_up: RunFolder, results: Results) -> None:
     found = files_in(page)
     assert found["digits-table.csv"] == to_csv(results, "digits")
-    assert json.loads(found["results.json"]) == results
+    assert found["results.json"] == made_up.results.read_text() and json.loads(found["results.json"])
     assert json.loads(found["systems.json"]) == json.loads((made_up.path / "systems.json").read_text())
     assert found["config.yaml"] == made_up.config.read_text()
     assert json.loads(found["environment.json"]) == json.loads(made_up.environment.read_text())
 
 
-def test_the_curves_inside_hold_every_point(page: str, made_up: RunFolder, rows: list[dict]) -> None:
+def test_the_curves_inside_hold_every_point(page: str, made_up: RunFolder, rows: list[Row]) -> None:
     runs, found = made_up.runs()[0], files_in(page)
     points = [
-        (row["name"], run.seed, split, *point)
-        for row in rows for run in (runs[key] for key in row["runs"])
+        (row.name, run.seed, split, *point)
+        for row in rows for run in (runs[key] for key in row.runs)
         for split, series in (("train", run.train), ("validation", run.curve)) for point in series
     ]  # fmt: skip
     lines = [line.split(",") for line in found["digits-curves.csv"].splitlines()[1:]]
     assert [(line[0], int(line[1]), line[2], int(line[3])) for line in lines] == [point[:4] for point in points]
     assert [float(line[5]) for line in lines] == pytest.approx([point[5] for point in points], rel=1e-8)
     assert [float(line[4]) for line in lines] == pytest.approx([point[4] for point in points], abs=1e-5)
-    looks = [look for row in rows for key in row["runs"] for look in runs[key].surprises]
+    looks = [look for row in rows for key in row.runs for look in runs[key].surprises]
     assert len(found["digits-events.csv"].splitlines()) == 1 + len(looks)
 
 
@@ -88,20 +89,20 @@ def test_without_systems_it_says_so(folder: RunFolder) -> None:
     assert "systems.json" in notes[0] and "The level score" not in words(path.read_text(encoding="utf-8"))
 
 
-def test_a_folder_of_one_run(folder: RunFolder, results: dict, rows: list[dict]) -> None:
-    (row,) = (row for row in rows if row["name"] == "DeepMomentum")
+def test_a_folder_of_one_run(folder: RunFolder, results: Results, rows: list[Row]) -> None:
+    (row,) = (row for row in rows if row.name == "DeepMomentum")
     nothing = dict.fromkeys(("against_control", "against_baseline", "against_muon", "to_target"))
-    alone = row | nothing | {"control_name": None, "trials": [], "trials_count": 0}
-    shared = {"baseline": results["baseline"], "muon": results["muon"], "warnings": []}
-    folder.results.write_text(json.dumps({**shared, "tasks": {"digits": [alone]}}))
+    alone = replace(row, **nothing, control_name=None, trials=(), trials_count=0)
+    only = Results(baseline=results.baseline, muon=results.muon, tasks={"digits": (alone,)})
+    folder.results.write_text(json.dumps(only.to_plain()))
     folder.config.write_text("kind: train\n")
     page = words(write_report(folder.path)[0].read_text(encoding="utf-8"))
     assert "DeepMomentum, and what its memories did" in page and "The level score" in page
     assert not [words for words in ("vs AdamW", "Lowest test loss", "How the settings were chosen") if words in page]
 
 
-def test_names_of_others_cannot_break_the_page(folder: RunFolder, results: dict) -> None:
-    text = json.dumps(results).replace('"Momentum"', '"<b>mine</b>:\\"x\\", y"')
+def test_names_of_others_cannot_break_the_page(folder: RunFolder) -> None:
+    text = folder.results.read_text().replace('"Momentum"', '"<b>mine</b>:\\"x\\", y"')
     folder.results.write_text(text)
     page = write_report(folder.path)[0].read_text(encoding="utf-8")
     assert "<b>mine</b>" not in page
@@ -109,29 +110,37 @@ def test_names_of_others_cannot_break_the_page(folder: RunFolder, results: dict)
         assert "<b>" not in svg
 
 
-def test_the_main_pictures_as_files(made_up: RunFolder, rows: list[dict], tmp_path: Path) -> None:
+def test_the_main_pictures_as_files(made_up: RunFolder, rows: list[Row], tmp_path: Path) -> None:
     written = write_pictures(made_up.path, tmp_path / "pictures")
     names = [path.name for path in written]
     assert names[:3] == ["digits-ranking.svg", "digits-steps.svg", "digits-seconds.svg"]
-    assert set(names[3:]) == {f"digits-score-{row['name']}.svg" for row in rows if not row["control"]}
+    assert set(names[3:]) == {f"digits-score-{row.name}.svg" for row in rows if not row.control}
     for path in written:
         assert ElementTree.fromstring(path.read_text(encoding="utf-8")).tag == "{http://www.w3.org/2000/svg}svg"
         assert "prefers-color-scheme: dark" in path.read_text(encoding="utf-8")
 
 
-def test_systems_describe_every_optimizer_as_it_was_trained(made_up: RunFolder, rows: list[dict]) -> None:
+def test_systems_describe_every_optimizer_as_it_was_trained(made_up: RunFolder, rows: list[Row]) -> None:
     systems = json.loads((made_up.path / "systems.json").read_text())["digits"]
-    assert list(systems) == [row["name"] for row in rows]
+    assert list(systems) == [row.name for row in rows]
     names = {name: {memory["name"] for memory in system["memories"]} for name, system in systems.items()}
     assert names["GradientDescent"] == {"weights"}
     assert "momentum" in names["DeepMomentum"] and "momentum" not in names["DeepMomentum (control)"]
-    retention = next(row for row in rows if row["name"] == "Momentum")["settings"]["retention"]
+    retention = next(row for row in rows if row.name == "Momentum").settings["retention"]
     (momentum,) = (memory for memory in systems["Momentum"]["memories"] if memory["name"] == "momentum")
     assert float(momentum["retention"]) == retention
 
 
-def test_systems_of_a_folder_whose_specs_are_broken(folder: RunFolder, results: dict) -> None:
-    results = json.loads(json.dumps(results))
+def test_results_that_are_none_say_where(folder: RunFolder) -> None:
+    results = json.loads(folder.results.read_text())
+    del results["tasks"]["digits"][0]["status"]
+    folder.results.write_text(json.dumps(results))
+    with pytest.raises(RunFolderError, match=r"results\.json: not the results of a run \(tasks\.digits\.0\.status"):
+        write_report(folder.path)
+
+
+def test_systems_of_a_folder_whose_specs_are_broken(folder: RunFolder) -> None:
+    results = json.loads(folder.results.read_text())
     results["tasks"]["digits"][0]["spec"] = {"task": "digits"}
     folder.results.write_text(json.dumps(results))
     with pytest.raises(RunFolderError, match=r"results\.json: the spec of"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import pickle
 
@@ -12,7 +13,23 @@ import torch
 import nestlearn as nl
 from nestlearn import rules
 from nestlearn.memory.models import MLP
-from nestlearn.rules import adam, average, chain, deep, every, from_data, orthogonal, slow, sum, to_data, whiten, within
+from nestlearn.rules import (
+    adam,
+    average,
+    chain,
+    deep,
+    every,
+    from_data,
+    gradient,
+    orthogonal,
+    parse,
+    slow,
+    sum,
+    to_data,
+    whiten,
+    within,
+)
+from nestlearn.rules.registry import LINKS
 
 from .examples import EVERY, RULES, composed, stepped
 
@@ -21,7 +38,33 @@ every_rule = pytest.mark.parametrize("rule", EVERY.values(), ids=EVERY)
 
 @every_rule
 def test_what_is_printed_makes_the_same_rule(rule):
-    assert eval(repr(rule), vars(rules)) == rule
+    assert eval(repr(rule), vars(rules)) == rule == parse(repr(rule))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("chain(average(0.9)", "expected a rule such as"),
+        ("0.9", "expected a rule such as"),
+        ("avrage(0.9)", r"unknown rule 'avrage'.*Did you mean 'average'"),
+        ("average(retentoin=0.9)", "unexpected keyword argument 'retentoin'"),
+        ("average(2.0)", "retention must be between 0 and 1"),
+        ("average(**{})", "neither a rule nor a number"),
+        ("__import__('os').system('true')", "neither a rule nor a number"),
+        ("average(open('x'))", "unknown rule 'open'"),
+        ("[average(x) for x in (1, 2)]", "neither a rule nor a number"),
+        ("parallel(average(), combine='os:system')", "named in a file"),
+    ],
+)
+def test_what_is_no_printed_rule_is_an_error_and_runs_nothing(text, words):
+    with pytest.raises(ValueError, match=words):
+        parse(text)
+
+
+def test_settings_of_ones_own_kind_are_printed_and_parsed():
+    target = nl.targets.SecondMoment(retention=0.9)
+    rule = deep(model=MLP(1, 3, 1), objective=nl.memory.L2(), target=target)
+    assert parse(repr(rule)) == rule and from_data(to_data(rule)) == rule
 
 
 @every_rule
@@ -44,6 +87,9 @@ def test_every_part_has_a_path_and_every_setting_one_below_it(rule):
 def test_every_part_can_be_taken_away(rule):
     for path in rule.parts():
         rest = rule.without(path)
+        if rule == gradient():  # what is left of a rule without parts
+            assert rest == rule
+            continue
         assert path not in rest.parts() and rest != rule
 
 
@@ -103,7 +149,13 @@ def test_what_is_left_without_a_part():
     assert rule.without("slow") == chain(average(0.9), within(whiten(), orthogonal()))
     assert deep(beside=average(0.8)).without("deep") == average(0.8)
     assert deep(written_by=adam()).without("deep.second_moment").written_by == chain(adam().links[0])
-    assert sum().without("sum") == chain()
+    assert sum().without("sum") == gradient()
+
+
+def test_every_public_link_has_its_name_in_data():
+    public = {name: getattr(rules, name) for name in rules.__all__}
+    kinds = {name: kind for name, kind in public.items() if isinstance(kind, type) and issubclass(kind, rules.Link)}
+    assert dict(LINKS) == {name: kind for name, kind in kinds.items() if not inspect.isabstract(kind)}
 
 
 def test_paths_lead_behind_memories():
@@ -123,7 +175,7 @@ def test_functions_are_not_written_down_and_classes_of_others_only_from_what_was
     mine = {"tests_of_rules_of_ones_own:Mine": {}}
     with pytest.raises(ValueError, match="imported only for a rule that you typed"):
         from_data(mine)
-    with pytest.raises(ModuleNotFoundError):
+    with pytest.raises(ValueError, match="cannot import the module of the rule"):
         from_data(mine, typed=True)
     with pytest.raises(ValueError, match=r"unknown rule 'avrage'.*Did you mean"):
         from_data({"avrage": {}})

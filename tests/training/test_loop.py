@@ -4,8 +4,9 @@ import math
 import pytest
 import torch
 
+from nestlearn.contenders import Variant
 from nestlearn.training.loop import Interrupted, state_bytes, train
-from nestlearn.training.spec import RunSpec, Variant
+from nestlearn.training.spec import RunSpec
 
 SPEC = RunSpec("digits", Variant("Momentum"), (("lr", 0.05), ("retention", 0.9)), seed=0, steps=24, points=4)
 TIMES = ("step_ms", "optimizer_ms", "train", "curve")
@@ -45,9 +46,9 @@ def test_the_same_spec_twice_gives_the_same_bits(spec) -> None:
 def test_training_lowers_the_loss_and_records_what_it_should() -> None:
     result = train(SPEC)
     assert result.status == "finished"
-    assert result.train[-1][2] < 0.9 * result.train[0][2]
+    assert result.train[-1].loss < 0.9 * result.train[0].loss
     assert [row[0] for row in result.curve] == [6, 12, 18, 24]
-    assert result.curve[-1][2] == result.validation["loss"] and set(result.test) == {"loss", "accuracy"}
+    assert result.curve[-1].loss == result.validation["loss"] and set(result.test) == {"loss", "accuracy"}
     seconds = [row[1] for row in result.train]
     assert seconds == sorted(seconds) and seconds[0] > 0
     assert 0 < result.optimizer_ms < result.step_ms

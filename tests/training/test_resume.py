@@ -7,9 +7,9 @@ import pytest
 import torch
 from sameness import differences
 
-from nestlearn.training.contenders import CONTENDERS
+from nestlearn.contenders import CONTENDERS, Variant
 from nestlearn.training.loop import Training
-from nestlearn.training.spec import RunSpec, Variant
+from nestlearn.training.spec import RunSpec
 
 TIMES = ("step_ms", "optimizer_ms", "clock")
 TINY = RunSpec(

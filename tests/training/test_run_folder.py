@@ -2,15 +2,15 @@ import os
 
 import pytest
 
+from nestlearn.training.results import Point, RunResult
 from nestlearn.training.run_folder import RunFolder, RunFolderError, read_json_lines, write_atomic
-from nestlearn.training.spec import RunResult
 
 
 def result(key: str = "a", **changes) -> RunResult:
     fields = {
         "key": key, "task": "digits", "variant": "Muon", "settings": {"lr": 0.1}, "seed": 0, "steps": 4, "full": True,
-        "status": "finished", "validation": {"loss": 1.0}, "test": {"loss": 2.0}, "train": [[1, 0.1, 3.0]],
-        "curve": [[4, 0.4, 1.0]], "surprises": [[2, "momentum", 0.5]],
+        "status": "finished", "validation": {"loss": 1.0}, "test": {"loss": 2.0}, "train": [Point(1, 0.1, 3.0)],
+        "curve": [Point(4, 0.4, 1.0)], "surprises": [[2, "momentum", 0.5]],
     }  # fmt: skip
     return RunResult(**{**fields, **changes})
 
@@ -26,9 +26,9 @@ def test_runs_come_back_as_they_were_written(tmp_path) -> None:
 
 def test_numbers_that_json_cannot_hold_become_null(tmp_path) -> None:
     folder = RunFolder.create(tmp_path)
-    folder.add(result(curve=[[4, 0.4, float("inf")]], surprises=[[2, "m", float("nan")]]))
+    folder.add(result(curve=[Point(4, 0.4, float("inf"))], surprises=[[2, "m", float("nan")]]))
     (back,) = folder.runs()[0].values()
-    assert back.curve == [[4, 0.4, None]] and back.surprises == [[2, "m", None]]
+    assert back.curve == [Point(4, 0.4, None)] and back.surprises == [[2, "m", None]]
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch) -> None:

@@ -1,6 +1,7 @@
 import json
 
-from nestlearn.training.spec import RunSpec, Variant
+from nestlearn.contenders import Variant
+from nestlearn.training.spec import RunSpec
 
 
 def test_a_spec_survives_json() -> None:

@@ -21,22 +21,22 @@ def test_the_interval_is_that_of_student() -> None:
 
 def test_differences_are_tested_as_scipy_tests_them() -> None:
     found, truth = paired(MINE, OTHERS), stats.ttest_rel(MINE, OTHERS)
-    assert found["p_alone"] == pytest.approx(truth.pvalue, rel=1e-9)
-    assert found["interval"] == pytest.approx(list(truth.confidence_interval(0.95)), rel=1e-9)
-    assert found["mean"] == pytest.approx(np.mean(MINE) - np.mean(OTHERS)) and found["values"][0] == 1.21 - 1.30
-    assert found["p"] is None and found["significant"] is None
+    assert found.p_alone == pytest.approx(truth.pvalue, rel=1e-9)
+    assert found.interval == pytest.approx(list(truth.confidence_interval(0.95)), rel=1e-9)
+    assert found.mean == pytest.approx(np.mean(MINE) - np.mean(OTHERS)) and found.values[0] == 1.21 - 1.30
+    assert found.p is None and found.significant is None
 
 
 def test_one_seed_says_nothing_about_scatter() -> None:
     found = paired([1.0], [2.0])
-    assert (found["mean"], found["spread"], found["interval"], found["p_alone"]) == (-1.0, None, None, None)
+    assert (found.mean, found.spread, found.interval, found.p_alone) == (-1.0, None, None, None)
     assert interval([1.0]) is None and spread([1.0]) is None
 
 
 def test_differences_without_scatter_are_no_proof_and_equal_runs_do_not_differ() -> None:
-    assert paired([1.0, 2.0], [1.0, 2.0])["p_alone"] == 1.0
-    assert paired([1.0, 1.1, 1.2], [1.5, 1.6, 1.7])["p_alone"] is None  # the same but for rounding
-    assert paired([1.0, 1.0], [2.0, 2.0])["p_alone"] is None and interval([2.0, 2.0]) == [2.0, 2.0]
+    assert paired([1.0, 2.0], [1.0, 2.0]).p_alone == 1.0
+    assert paired([1.0, 1.1, 1.2], [1.5, 1.6, 1.7]).p_alone is None  # the same but for rounding
+    assert paired([1.0, 1.0], [2.0, 2.0]).p_alone is None and interval([2.0, 2.0]) == (2.0, 2.0)
 
 
 def test_runs_of_different_numbers_of_seeds_are_refused() -> None:
@@ -52,9 +52,9 @@ def test_holm_by_hand() -> None:
 
 def test_correcting_leaves_out_what_has_no_p() -> None:
     rows = [paired(MINE, OTHERS), paired([1.0], [2.0]), paired(OTHERS, [2 * x for x in OTHERS])]
-    correct(rows)
-    assert [row["significant"] for row in rows] == [rows[0]["p"] < LEVEL, None, True]
-    assert rows[0]["p"] == rows[0]["p_alone"] and rows[2]["p"] == 2 * rows[2]["p_alone"]
+    rows = correct(rows)
+    assert [row.significant for row in rows] == [rows[0].p < LEVEL, None, True]
+    assert rows[0].p == rows[0].p_alone and rows[2].p == 2 * rows[2].p_alone
 
 
 def simulate(tables: int, contenders: int, seeds: int, corrected: bool) -> float:
@@ -67,8 +67,8 @@ def simulate(tables: int, contenders: int, seeds: int, corrected: bool) -> float
             paired(list(seed_effect + 0.3 * generator.normal(size=seeds)), list(baseline)) for _ in range(contenders)
         ]
         if corrected:
-            correct(rows)
-        false += any(row["significant"] if corrected else row["p_alone"] < LEVEL for row in rows)
+            rows = correct(rows)
+        false += any(row.significant if corrected else row.p_alone < LEVEL for row in rows)
     return false / tables
 
 

@@ -7,11 +7,12 @@ import pytest
 import torch
 from sameness import TIMES, differences, left_behind
 
-from nestlearn.training import options
+from nestlearn.contenders import Variant
+from nestlearn.training import read_settings
 from nestlearn.training.checkpoint import CheckpointError, Checkpoints
 from nestlearn.training.loop import Interrupted, train
 from nestlearn.training.run_folder import RunFolder, RunFolderError
-from nestlearn.training.spec import RunSpec, Variant
+from nestlearn.training.spec import RunSpec
 from nestlearn.training.train_run import TrainRun
 from nestlearn.training.train_settings import TrainSettings, resolve_training
 
@@ -27,20 +28,19 @@ SETTINGS = [
 
 
 def settings(*changes: str) -> TrainSettings:
-    return resolve_training(options.assign(TrainSettings(), [*SETTINGS, "checkpoint_every=7", *changes]))
+    return resolve_training(TrainSettings(), *SETTINGS, "checkpoint_every=7", *changes)
 
 
 def started(path: Path, *changes: str) -> TrainRun:
     run = TrainRun(RunFolder(path), settings(*changes))
-    run.prepare()
-    run.create()
+    run.begin()
     return run
 
 
 def resumed(path: Path) -> TrainRun:
     folder = RunFolder(path)
     run = TrainRun(folder, TrainRun.settings_of(folder))
-    run.resume()
+    run.begin(resume=True)
     return run
 
 
@@ -55,7 +55,7 @@ def test_the_folder_holds_what_the_documentation_says(whole) -> None:
     assert {path.name for path in whole.iterdir()} == {
         "config.yaml", "environment.json", "metrics.jsonl", "events.jsonl", "results.json", "checkpoints",
     }  # fmt: skip
-    config = options.read(whole / "config.yaml")
+    config = read_settings(whole / "config.yaml")
     assert next(iter(config)) == "kind" and config["kind"] == "train"
     assert config["optimizer"] == {"name": "DeepMomentum", "lr": 0.052, "elementwise_lr": 0.01, "hidden": 4}
     names = sorted(path.name.rpartition("-")[0] for path in (whole / "checkpoints").iterdir())
@@ -133,8 +133,8 @@ def test_rows_after_the_last_checkpoint_are_not_there_twice(whole, tmp_path, aft
 
 def test_a_finished_folder_trains_nothing_again(whole, tmp_path) -> None:
     before = left_behind(whole)
-    run = resumed(whole)
-    assert run.prepare() is None
+    run = TrainRun(RunFolder(whole), TrainRun.settings_of(RunFolder(whole)))
+    assert run.begin(resume=True) is None
     run.run(progress=lambda training: pytest.fail("trained again"))
     assert differences(before, left_behind(whole)) == []
     assert json.loads((whole / "environment.json").read_text())["reused_runs"] == 2
@@ -202,10 +202,10 @@ def test_changed_settings_are_refused_by_name_and_seeds_may_be_added(tmp_path) -
         "seeds=[0]": r"seeds: was \[0, 1\], now \[0\]",
     }.items():
         with pytest.raises(ValueError, match=f"other settings, they would change its result: {named}"):
-            TrainRun(RunFolder(path), settings(change)).resume()
+            TrainRun(RunFolder(path), settings(change)).begin(resume=True)
     assert (path / "config.yaml").read_bytes() == before
     more = TrainRun(RunFolder(path), settings("seeds=0..2", "checkpoint_every=3"))
-    more.resume()
+    more.begin(resume=True)
     more.run()
     assert [run.seed for run in RunFolder(path).runs()[0].values()] == [0, 1, 2]
 
@@ -219,18 +219,16 @@ def test_a_comparison_is_not_continued_as_a_training_run(tmp_path) -> None:
 def test_a_diverged_seed_has_its_row_and_its_reason(tmp_path) -> None:
     run = started(tmp_path / "run", "optimizer=SGD", "optimizer.lr=1e20")
     run.run()
-    (row,) = run.results()["tasks"]["tiny_task:lines"]
-    assert row["status"] == "diverged" and row["reason"].startswith("seed 0, step ") and row["test"] == {}
+    (row,) = run.results().tasks["tiny_task:lines"]
+    assert row.status == "diverged" and row.reason.startswith("seed 0, step ") and row.test == {}
 
 
 def test_a_run_with_the_settings_of_a_comparison_is_its_run(tmp_path) -> None:
     spec = RunSpec("digits", Variant("Momentum"), (("lr", 0.1), ("retention", 0.8)), seed=1, steps=10, points=2)
     compared = train(spec)
     same = ["task=digits", "optimizer=Momentum", "optimizer.lr=0.1", "optimizer.retention=0.8"]
-    run = TrainRun(
-        RunFolder(tmp_path), resolve_training(options.assign(TrainSettings(), [*same, "seeds=1", "steps=10"]))
-    )
-    run.create()
+    run = TrainRun(RunFolder(tmp_path), resolve_training(TrainSettings(), *same, "seeds=1", "steps=10"))
+    run.begin()
     run.run()
     (found,) = run.folder.runs()[0].values()
     assert (found.validation, found.test) == (compared.validation, compared.test)

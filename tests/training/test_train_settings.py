@@ -1,11 +1,11 @@
 import pytest
 
-from nestlearn.training import options
+from nestlearn.training import merge, read_settings, to_yaml
 from nestlearn.training.train_settings import TrainSettings, changed_settings, resolve_training
 
 
 def resolved(*assignments: str) -> TrainSettings:
-    return resolve_training(options.assign(TrainSettings(), assignments))
+    return resolve_training(TrainSettings(), *assignments)
 
 
 def test_what_is_left_open_is_filled_in() -> None:
@@ -19,22 +19,23 @@ def test_settings_survive_yaml(tmp_path) -> None:
     settings = resolved(
         "task=speeches", "task.dim=64", "optimizer=SGD", "optimizer.momentum=0.9", "seeds=0..2", "warmup=5"
     )
-    (tmp_path / "config.yaml").write_text(options.to_yaml(settings))
-    assert options.merge(TrainSettings(), options.read(tmp_path / "config.yaml")) == settings
+    (tmp_path / "config.yaml").write_text(to_yaml(settings))
+    assert merge(TrainSettings(), read_settings(tmp_path / "config.yaml")) == settings
 
 
 def test_the_spec_has_everything_on_which_the_result_depends() -> None:
     settings = resolved("task.hidden=16", "optimizer=DeepMomentum2", "optimizer.hidden=8", "optimizer.lr=0.5",
-                        "schedule=cosine", "warmup=3", "optimizer.elementwise_lr=0.2")  # fmt: skip
-    spec = settings.spec(7)
+                        "schedule=cosine", "warmup=3", "seeds=7", "optimizer.elementwise_lr=0.2")  # fmt: skip
+    (spec,) = settings.specs()
     assert (spec.task, dict(spec.size), spec.variant.name, spec.seed) == ("digits", {"hidden": 16}, "DeepMomentum2", 7)
     assert dict(spec.settings) == {"lr": 0.5} and dict(spec.fixed) == {"levels": 2, "hidden": 8}
     assert (spec.schedule, spec.warmup, spec.elementwise_lr) == ("cosine", 3, 0.2)
 
 
 def test_a_name_alone_replaces_the_settings_of_another() -> None:
-    settings = options.merge(resolved("task=speeches", "task.dim=64"), {"task": "digits"})
+    settings = merge(resolved("task=speeches", "task.dim=64"), {"task": "digits"})
     assert settings.task.others() == {}
+    assert merge(resolved("task=speeches", "task.dim=64"), "task=speeches").task.others() == {"dim": 64}
 
 
 @pytest.mark.parametrize(

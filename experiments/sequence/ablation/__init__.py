@@ -107,7 +107,7 @@ def _table(courses: Sequence[TunedModel], hope: TunedModel) -> tuple[str, dict[s
         name, bits = one.entrant.name, one.test()
         figures |= {f"{name}/bits": mean(bits), f"{name}/parameters": float(one.parameters)}
         if name in found:
-            figures |= {f"{name}/vs_hope": found[name]["mean"], f"{name}/p": found[name]["p"]}
+            figures |= {f"{name}/vs_hope": found[name].mean, f"{name}/p": found[name].p}
         published = PUBLISHED.get(name)
         rows.append(
             [

@@ -86,7 +86,7 @@ def _near(courses: Sequence[TunedModel], reference: TunedModel) -> tuple[str, di
         name, bits = one.entrant.name, one.test()
         figures |= {f"{name}/bits": mean(bits), f"{name}/parameters": float(one.parameters)}
         if name in found:
-            figures |= {f"{name}/vs_transformer": found[name]["mean"], f"{name}/p": found[name]["p"]}
+            figures |= {f"{name}/vs_transformer": found[name].mean, f"{name}/p": found[name].p}
         low, high = interval(bits) or (bits[0], bits[0])
         rows.append(
             [
@@ -114,8 +114,8 @@ def _far(courses: Sequence[TunedModel], reference: TunedModel, context: int) -> 
         figures |= {
             f"{name}/beyond": mean(beyond),
             f"{name}/afresh": mean(afresh),
-            f"{name}/carried": carried["mean"],
-            f"{name}/beyond_vs_transformer": ahead["mean"],
+            f"{name}/carried": carried.mean,
+            f"{name}/beyond_vs_transformer": ahead.mean,
         }
         by_place = [f"{mean(one.test(end)):.3f}" for end in ends]
         rows.append(

@@ -9,11 +9,12 @@ from typing import Any
 import typer
 from rich.console import Console
 
-from nestlearn import training
 from nestlearn.cli.progress import show_progress
+from nestlearn.comparison import CompareSettings, compare, resolve
+from nestlearn.comparison import preset as find_preset
 from nestlearn.errors import SettingsError
 from nestlearn.report import print_tables, write_report, write_systems
-from nestlearn.training import RunFolder, Settings, options
+from nestlearn.training import RunFolder, merge, read_settings
 
 __all__ = ["compare_job"]
 
@@ -42,26 +43,26 @@ def compare_job(
     try:
         if resume is not None and out not in (None, resume):
             raise SettingsError("expected either --out or --resume, got both: a resumed comparison stays in its folder")
-        settings = training.resolve(options.assign(_base(preset, config, resume), assignments), **given)
+        settings = resolve(merge(_base(preset, config, resume), *assignments), **given)
         with show_progress(console) as progress:
-            results = training.compare(settings, folder, resume=resume is not None, progress=progress)
+            results = compare(settings, folder, resume=resume is not None, progress=progress)
         write_systems(folder)
         path, _ = write_report(folder)
     except KeyboardInterrupt:
         typer.echo(f"interrupted; finished runs are kept, continue with: nestlearn compare --resume {folder}", err=True)
         return INTERRUPTED
     print_tables(results, console)
-    for warning in results["warnings"]:
+    for warning in results.warnings:
         typer.echo(f"warning: {warning}", err=True)
     typer.echo(str(path) if quiet else f"report: {path}")
     return FINISHED
 
 
-def _base(preset: str | None, config: Path | None, resume: Path | None) -> Settings:
+def _base(preset: str | None, config: Path | None, resume: Path | None) -> CompareSettings:
     """What options change: a preset, under the settings of a file; or the settings of the folder to continue in."""
     file = config
     if resume is not None and preset is None and config is None:
         file = RunFolder.open(resume).config
-    plain = options.read(file) if file else {}
-    base = training.preset(preset or str(plain.get("preset", "demo")))
-    return options.merge(base, plain | {"preset": base.preset})
+    plain = read_settings(file) if file else {}
+    base = find_preset(preset or str(plain.get("preset", "demo")))
+    return merge(base, plain | {"preset": base.preset})

@@ -23,8 +23,8 @@ from nestlearn.models import (
     save_state,
     stream,
 )
-from nestlearn.training.config import find_device
-from nestlearn.training.trained import load_trained
+from nestlearn.training import load_trained
+from nestlearn.training.settings import find_device
 
 __all__ = ["Choices", "generate_job"]
 

@@ -1,69 +1,23 @@
-"""What ``nestlearn inspect`` does with its options: builds model and optimizer on the meta device, where tensors have
-shapes and no memory, describes them, and counts the FLOPs of a step by taking one there, as the device of the training
-would take it.
-"""
+"""What ``nestlearn inspect`` does with its options: settings, the dry run, tables or JSON, and a picture."""
 
 from __future__ import annotations
 
-import importlib
 import json
-import os
-import sys
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
 import typer
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from nestlearn.describe import NestedSystem, describe
-from nestlearn.describe.table import of_a_sequence, readable_bytes
-from nestlearn.device import meta_stands_for
+from nestlearn.descriptions.table import of_a_sequence, readable_bytes
 from nestlearn.errors import SettingsError, as_settings_error
-from nestlearn.tasks import Task, make_task
-from nestlearn.training import options
-from nestlearn.training.optimizers import find_optimizer
+from nestlearn.training import Inspection, TrainSettings, inspect_training, read_settings, resolve_training
 from nestlearn.training.run_folder import write_atomic
-from nestlearn.training.shipped import find_config
-from nestlearn.training.train_settings import TrainSettings, resolve_training
+from nestlearn.training.train_settings import find_settings
 
-__all__ = ["Inspection", "inspect_job", "inspect_training"]
+__all__ = ["inspect_job"]
 
 FINISHED = 0
-
-MOST_STEPS = 20
-"""Where memories are slower than this, FLOPs are those of the first steps."""
-
-
-@dataclass(frozen=True)
-class Inspection:
-    """What a dry run found.
-
-    Attributes:
-        system: levels and memories of optimizer and model.
-        state_bytes: of the optimizer's state.
-        adamw_bytes: of AdamW's for the same parameters.
-        backward_flops: matrix products of the forward and backward pass of one batch; None if it cannot run on meta.
-        step_flops: matrix products of the optimizer's step; None if it cannot run on meta.
-        steps: over how many steps both are means: until the slowest memory has been written.
-        unknown: why a number is None.
-    """
-
-    system: NestedSystem
-    state_bytes: int
-    adamw_bytes: int
-    backward_flops: float | None
-    step_flops: float | None
-    steps: int
-    unknown: tuple[str, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """All of it, ready for JSON."""
-        return {**vars(self), "unknown": list(self.unknown), "system": self.system.to_dict()}
 
 
 def inspect_job(
@@ -78,152 +32,14 @@ def inspect_job(
     """Carry an inspection out and print it; returns the exit status."""
     if model is not None and "task" in given:
         raise SettingsError("expected either --task or --model, got both")
-    settings = options.merge(TrainSettings(), options.read(find_config(config))) if config else TrainSettings()
-    # Another name brings settings of its own; the same one keeps those of the file.
-    kept = {"task": settings.task.name, "optimizer": settings.optimizer.name}
-    settings = options.merge(settings, {name: value for name, value in given.items() if kept.get(name) != value})
-    settings = resolve_training(options.assign(settings, assignments))
+    file = read_settings(find_settings(config)) if config else {}
+    settings = resolve_training(TrainSettings(), file, given, *assignments)
     with as_settings_error(ValueError, TypeError):
         found = inspect_training(settings, model)
     if svg is not None:
         write_atomic(svg, found.system.svg() + "\n")
     typer.echo(json.dumps(found.to_dict(), indent=2) if as_json else f"{found.system}\n\n{_summary(found)}")
     return FINISHED
-
-
-def inspect_training(settings: TrainSettings, model: str | None = None) -> Inspection:
-    """Describe what training with these settings would be, on the meta device.
-
-    Args:
-        settings: resolved settings of ``nestlearn train``.
-        model: ``module:function`` of a function that returns the module, instead of the task's network.
-
-    Raises:
-        ValueError, TypeError: the model or the optimizer cannot be built; the message says why.
-    """
-    dtype = getattr(torch, settings.dtype)
-    if model is None:
-        task = make_task(settings.task.name, settings.task.others(), "meta", settings.dtype)
-        # A task of one's own makes its data along with its network, and data on meta would be of no use to it.
-        with torch.device("cpu" if ":" in settings.task.name else "meta"):
-            network = task.build(0)
-        loss: Callable[[], Tensor] | None = partial(_loss, task, network)
-    else:
-        network, loss = _own_model(model).to(dtype), None
-    optimizers = _optimizers(settings, network, [] if model else task.tables(network), own=model is not None)
-    system = describe(*optimizers, network)
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    adamw = describe(torch.optim.AdamW(trained)).state_bytes
-    with meta_stands_for(settings.device):
-        backward, step, steps, unknown = _flops(network, optimizers, loss, _steps(system))
-    return Inspection(system, system.state_bytes, adamw, backward, step, steps, unknown)
-
-
-def _optimizers(
-    settings: TrainSettings, network: nn.Module, tables: list[nn.Module], *, own: bool
-) -> list[torch.optim.Optimizer]:
-    chosen = settings.optimizer
-    contender = find_optimizer(chosen.name)
-    if own:
-        tables = [module for module in network.modules() if isinstance(module, nn.Embedding | nn.EmbeddingBag)]
-    arguments = {**contender.fixed, **chosen.others()}
-    rate = chosen.elementwise_lr or chosen.lr
-    return contender.make(network, chosen.lr, tables=tables, elementwise_lr=rate, **arguments)
-
-
-def _own_model(name: str) -> nn.Module:
-    """What the function ``module:function`` returns on the meta device; modules of the working directory are found."""
-    module, _, function = name.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
-    try:
-        build = getattr(importlib.import_module(module), function, None)
-    except ImportError as error:
-        raise ValueError(f"cannot import the module of the model {name!r}: {error}") from error
-    if not callable(build):
-        raise ValueError(f"expected --model module:function with a function in {module!r}, got {name!r}")
-    with torch.device("meta"):
-        made = build()
-    if not isinstance(made, nn.Module):
-        raise ValueError(f"expected {name} to return a torch.nn.Module, got {type(made).__name__}")
-    real = [parameter_name for parameter_name, parameter in made.named_parameters() if parameter.device.type != "meta"]
-    if real:
-        raise ValueError(
-            f"{name} puts {real[0]!r} on a device of its own choice; leave devices out, so that the model can be "
-            "inspected without memory"
-        )
-    return made
-
-
-def _loss(task: Task, network: nn.Module) -> Tensor:
-    """One forward pass on the first batch."""
-    return task.loss(network, next(task.batches(0)))
-
-
-def _steps(system: NestedSystem) -> int:
-    """How many steps it takes until every memory has been written."""
-    slowest = max(memory.period for part in system.everything for memory in part.memories if memory.unit == "step")
-    return min(slowest, MOST_STEPS)
-
-
-def _flops(
-    network: nn.Module, optimizers: list[torch.optim.Optimizer], loss: Callable[[], Tensor] | None, steps: int
-) -> tuple[float | None, float | None, int, tuple[str, ...]]:
-    """Mean FLOPs of forward and backward pass and of the optimizer's step, over how many, and what is not known."""
-    unknown = [] if loss else ["forward and backward pass: a model alone has no batch, use --task"]
-    counts: list[int] = []
-    total = 0
-    step: float | None = None
-    for number in range(steps):
-        value = None
-        if loss is not None:
-            try:
-                value, count = _counted(partial(_differentiate, network, loss))
-                counts.append(count)
-            except RuntimeError as error:
-                unknown.append(f"forward and backward pass: {_reason(error)}")
-                loss = None
-        if value is None:
-            _empty_gradients(network)
-        try:
-            total += _counted(partial(_take_step, optimizers, value))[1]
-            step = total / (number + 1)
-        except (RuntimeError, TypeError) as error:
-            unknown.append(f"the optimizer's step: {_reason(error)}")
-            step = None
-            break
-    return sum(counts) / len(counts) if counts else None, step, steps, tuple(unknown)
-
-
-def _counted(action: Callable[[], Any]) -> tuple[Any, int]:
-    with FlopCounterMode(display=False) as counter:
-        result = action()
-    return result, counter.get_total_flops()
-
-
-def _differentiate(network: nn.Module, loss: Callable[[], Tensor]) -> Tensor:
-    network.zero_grad()
-    value = loss()
-    value.backward(retain_graph=True)  # some optimizers differentiate once more
-    return value
-
-
-def _take_step(optimizers: list[torch.optim.Optimizer], value: Tensor | None) -> None:
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            if "nonfinite" in group:
-                group["nonfinite"] = "ignore"  # whether a gradient is finite cannot be seen without numbers
-        optimizer.step() if value is None else optimizer.step(lambda: value)  # type: ignore[arg-type, return-value]
-
-
-def _empty_gradients(network: nn.Module) -> None:
-    for parameter in network.parameters():
-        parameter.grad = torch.empty_like(parameter) if parameter.requires_grad else None
-
-
-def _reason(error: Exception) -> str:
-    """Why something cannot run where tensors hold no numbers."""
-    return f"cannot run on the meta device ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
 
 
 def _summary(found: Inspection) -> str:

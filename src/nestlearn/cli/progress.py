@@ -8,9 +8,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from nestlearn.training import RunResult
-from nestlearn.training.loop import Training
-from nestlearn.training.train_settings import TrainSettings
+from nestlearn.training import RunResult, Training, TrainSettings
 
 __all__ = ["show_progress", "show_training"]
 
@@ -94,8 +92,8 @@ def show_training(console: Console, settings: TrainSettings) -> Iterator[Callabl
 
 def _losses(training: Training) -> str:
     """The latest training and validation loss."""
-    rows = {"training loss": training.train, "validation": training.curve}
-    found = [f"{name} {series[-1][2]:.4f}" for name, series in rows.items() if series]
+    curves = {"training loss": training.train, "validation": training.curve}
+    found = [f"{name} {points[-1].loss:.4f}" for name, points in curves.items() if points]
     return ", ".join(found) or "no loss yet"
 
 

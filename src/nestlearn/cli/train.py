@@ -68,7 +68,6 @@ def train(
     given = {
         "task": task,
         "optimizer": optimizer,
-        "lr": lr,
         "steps": steps,
         "seeds": seeds,
         "checkpoint_every": checkpoint_every,
@@ -76,4 +75,5 @@ def train(
         "dtype": dtype,
     }
     given = {name: value for name, value in given.items() if value is not None}
-    raise typer.Exit(train_job(given, config, assignments or [], out, resume, quiet))
+    rate = [] if lr is None else [f"optimizer.lr={lr}"]
+    raise typer.Exit(train_job(given, config, [*rate, *(assignments or [])], out, resume, quiet))

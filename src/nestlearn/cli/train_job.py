@@ -15,16 +15,19 @@ import typer
 from rich.console import Console
 
 from nestlearn.cli.progress import show_training
-from nestlearn.describe import describe
-from nestlearn.describe.table import readable_bytes
+from nestlearn.descriptions import describe
+from nestlearn.descriptions.table import readable_bytes
 from nestlearn.errors import Interrupted, SettingsError
 from nestlearn.report import print_tables, write_report, write_systems
-from nestlearn.tasks import check_data
-from nestlearn.training import RunFolder, options
-from nestlearn.training.loop import Training
-from nestlearn.training.shipped import find_config
-from nestlearn.training.train_run import TrainRun
-from nestlearn.training.train_settings import TrainSettings, resolve_training
+from nestlearn.training import (
+    RunFolder,
+    Training,
+    TrainRun,
+    TrainSettings,
+    read_settings,
+    resolve_training,
+)
+from nestlearn.training.train_settings import find_settings
 
 __all__ = ["train_job"]
 
@@ -52,9 +55,12 @@ def train_job(
     if resume is not None and out not in (None, resume):
         raise SettingsError("expected either --out or --resume, got both: a resumed run stays in its folder")
     base = TrainRun.settings_of(RunFolder.open(resume)) if resume else TrainSettings()
-    run = TrainRun(folder, _settings(base, config, given, assignments))
-    about = _begin(run, resumed=resume is not None)
+    file = read_settings(find_settings(config)) if config else {}
+    run = TrainRun(folder, resolve_training(base, file, given, *assignments))
+    first = run.begin(resume=resume is not None)
     try:
+        where = f"run folder: {folder.path}"
+        about = f"{_about(first)}\n{where}" if first is not None else f"{where}: all seeds are finished"
         console.print(about, soft_wrap=True, highlight=False)
         _train(run, console)
         write_systems(folder.path)
@@ -65,29 +71,6 @@ def train_job(
     print_tables(run.results(), console)
     typer.echo(str(path) if quiet else f"report: {path}")
     return FINISHED
-
-
-def _settings(base: TrainSettings, config: Path | None, given: dict[str, Any], assignments: list[str]) -> TrainSettings:
-    """A file over the base, options over the file, ``--set`` over the options."""
-    settings = options.merge(base, options.read(find_config(config))) if config else base
-    kept = {"task": settings.task.name, "optimizer": settings.optimizer.name}
-    # Another name brings settings of its own; the same one keeps those that it has.
-    settings = options.merge(settings, {k: v for k, v in given.items() if k != "lr" and kept.get(k) != v})
-    if "lr" in given:
-        settings = options.merge(settings, {"optimizer": {"lr": given["lr"]}})
-    return resolve_training(options.assign(settings, assignments))
-
-
-def _begin(run: TrainRun, resumed: bool) -> str:
-    """Make the folder, or open it, once it is sure that the training can be built; returns what is to be said of it."""
-    if resumed:
-        run.resume()
-    check_data([run.settings.task.name])
-    training = run.prepare()
-    if not resumed:
-        run.create()
-    where = f"run folder: {run.folder.path}"
-    return f"{_about(training)}\n{where}" if training is not None else f"{where}: all seeds are finished"
 
 
 def _train(run: TrainRun, console: Console) -> None:

@@ -1,11 +1,15 @@
 """Softmax attention: the memory without parameters, which keeps every key and value that it was shown (S1)."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from nestlearn.layers.facts import PLAIN
 from nestlearn.layers.sequence import SequenceLayer, check_heads, full, merge_heads, split_heads
-from nestlearn.memory.rules import State
+from nestlearn.memory.described import Facts
+from nestlearn.memory.state import State, state_bytes
 
 __all__ = ["Attention"]
 
@@ -84,6 +88,28 @@ class Attention(SequenceLayer):
         slow = torch.arange(half, device=like.device, dtype=torch.float64) / half
         angle = position.unsqueeze(-1) * self.base**-slow
         return angle.cos().to(like.dtype), angle.sin().to(like.dtype)
+
+    def facts(self, state: State) -> Facts:
+        one_more = [cache.new_zeros(*cache.shape[:-2], 1, cache.shape[-1]) for cache in state.values()]
+        width = self.dim // self.heads
+        own = replace(
+            PLAIN,
+            name="pairs",
+            model=f"pairs {width} -> {width}",
+            objective="l2, weighted by exp(q k)",
+            key="k",
+            value="v",
+            query="q",
+            rule="keeps every pair",
+            lr="",
+            retention="",
+            initial="",
+            count=self.heads,
+            bytes=state_bytes(state),
+            bytes_per_token=state_bytes(one_more),
+            max_tokens=self.max_tokens,
+        )
+        return Facts((own,))
 
 
 def _rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:

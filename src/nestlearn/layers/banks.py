@@ -16,20 +16,24 @@ leading dimension that counts memories. The main memory, if it is in a bank, com
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
 
+from nestlearn.layers.facts import listed, named
 from nestlearn.layers.projections import shortened
 from nestlearn.layers.sequence import full
 from nestlearn.memory.associative import AssociativeMemory
+from nestlearn.memory.described import Piece
 from nestlearn.memory.models import MLP, Matrix, Parameters
 from nestlearn.memory.objectives import DotProduct, Objective
-from nestlearn.memory.rules import Rule, State
-from nestlearn.ops.linear import matrix_step
-from nestlearn.ops.mlp import mlp_group_step
+from nestlearn.memory.rules import Rule
+from nestlearn.memory.state import State
+from nestlearn.ops.matrix_memory import matrix_step
+from nestlearn.ops.mlp_memory import mlp_group_step
 
 __all__ = ["MAIN", "Bank", "MLPBank", "MatrixBank", "Tokens"]
 
@@ -107,13 +111,28 @@ class Bank(nn.Module, ABC):
     def write(self, state: State, held: Parameters, opened: Parameters, tokens: Tokens) -> tuple[Tensor | None, State]:
         """What W of the main memory answers before the write of each token (None without one), and the state after."""
 
+    @abstractmethod
+    def alone(self, name: str) -> AssociativeMemory:
+        """One of the memories, as it would be on its own."""
+
+    @abstractmethod
+    def share(self, name: str) -> Callable[[int], int]:
+        """The share that one memory has in what is counted of all of them."""
+
+    def pieces(self, path: str) -> tuple[Piece, ...]:
+        """What the parameters are for, as pieces of the layer in which the bank has this path."""
+        start = Piece(f"{path}.start", f"start of {', '.join(self.sizes)}", named(self.start))
+        base = listed(f"{path}.base", "base of {}", self.base, self.sizes)
+        return (start, *base, *listed(f"{path}.gain", "gain of {}", self.gain, self.sizes))
+
 
 class MatrixBank(Bank):
     """W_b a matrix; all of them are one matrix of the core, row below row (S10)."""
 
     def __init__(self, sizes: dict[str, int], dim: int, heads: int, rule: Rule, objective: Objective, generate: bool):
         super().__init__(sizes, dim, heads, rule, objective, generate)
-        self.memory = AssociativeMemory(Matrix(dim, sum(sizes.values())), objective, rule)
+        self.model = Matrix(dim, sum(sizes.values()))
+        self.memory = AssociativeMemory(self.model, objective, rule)
         for name, size in sizes.items():
             self.start[name] = nn.ParameterDict({"weight": torch.zeros(heads, size, dim)})
         self.rows = _slices(sizes)
@@ -159,6 +178,12 @@ class MatrixBank(Bank):
             read="before",
             answers=self.rows.get(MAIN, slice(0)),
         )
+
+    def alone(self, name: str) -> AssociativeMemory:
+        return replace(self.memory, model=replace(self.model, out_dim=self.sizes[name]))
+
+    def share(self, name: str) -> Callable[[int], int]:
+        return lambda count: count * self.sizes[name] // sum(self.sizes.values())
 
     def _values(self, opened: Parameters, tokens: Tokens) -> Tensor:
         """What the rows of W are written with [B, H, C, rows]."""
@@ -245,6 +270,15 @@ class MLPBank(Bank):
             momentum=tokens.momentum,
             read="before",
         )
+
+    def alone(self, name: str) -> AssociativeMemory:
+        return self.memory
+
+    def share(self, name: str) -> Callable[[int], int]:
+        return lambda count: count // len(self.sizes)
+
+    def pieces(self, path: str) -> tuple[Piece, ...]:
+        return (*super().pieces(path), *listed(f"{path}.features", "features of {}", self.features, self.sizes))
 
 
 def _base(name: str, size: int, dim: int, heads: int) -> Tensor:

@@ -14,7 +14,7 @@ counts them all. A window of w tokens erases w times as much.
 from torch import Tensor
 
 from nestlearn.memory.associative import AssociativeMemory
-from nestlearn.memory.momentum import InnerMomentum
+from nestlearn.memory.inner_momentum import InnerMomentum
 from nestlearn.memory.objectives import DotProduct
 from nestlearn.memory.rules import DeltaGradientDescent
 from nestlearn.ops.scan import inner_rule

@@ -28,12 +28,15 @@ import torch
 from torch import Tensor, nn
 
 from nestlearn.layers.banks import MAIN, Bank, MatrixBank, MLPBank, Tokens
+from nestlearn.layers.facts import by_tokens, listed, momentum_box
 from nestlearn.layers.projections import CausalConvolution, Readout, retention_bias, unit
 from nestlearn.layers.rates import bounded_eta, check_max_eta, erasures
 from nestlearn.layers.sequence import SequenceLayer, check_heads, full
-from nestlearn.memory.momentum import InnerMomentum
+from nestlearn.memory.described import Described, Facts
+from nestlearn.memory.inner_momentum import InnerMomentum
 from nestlearn.memory.objectives import Objective, dot_product, l2
-from nestlearn.memory.rules import DeltaGradientDescent, GradientDescent, Rule, State
+from nestlearn.memory.rules import DeltaGradientDescent, GradientDescent, Rule
+from nestlearn.memory.state import State, count_entries, state_bytes
 from nestlearn.precision import no_autocast
 
 __all__ = ["SelfModifyingTitans"]
@@ -205,6 +208,43 @@ class SelfModifyingTitans(SequenceLayer):
 
     def _banks(self) -> list[tuple[str, Bank]]:
         return list(self.banks.items())  # type: ignore[arg-type]
+
+    def facts(self, state: State) -> Facts:
+        pieces = tuple(piece for name, bank in self._banks() for piece in bank.pieces(f"banks.{name}"))
+        pieces += listed("bias", "bias of {}", self.bias, self.bias)
+        pieces += listed("fixed", "fixed map to {}", self.fixed, self.fixed)
+        if not self.max_eta:
+            return Facts(pieces=pieces, frozen="max_eta is 0")
+        found: list[Described] = []
+        for place, bank in self._banks():
+            held = [state["banks"][place]["model"], state.get("held", {}).get(place, {})]
+            for name in bank.sizes:
+                own, share = self._described(name, bank, held), bank.share(name)
+                found += [own, *momentum_box(own, bank.memory, state["banks"][place]["rule"], share)]
+        starts = {name: f"banks.{place}.start" for place, bank in self._banks() for name in bank.sizes}
+        return Facts(tuple(found), starts, pieces)
+
+    def _described(self, name: str, bank: Bank, held: list[State]) -> Described:
+        """One memory, given the parameters of its bank now and at the chunk's start."""
+        main, share = name == MAIN, bank.share(name)
+        return by_tokens(
+            name,
+            bank.alone(name),
+            {},
+            chunk=self.chunk if main else self.projection_chunk,
+            key="k",
+            value="M(v)" if bank.generate else "v",
+            lr=f"eta < {self.max_eta:g}",
+            retention="alpha" if self.retention else "1",
+            query="q" if main else "x",
+            readout="" if main else name,
+            fresh=False,
+            consulted_by="" if main else MAIN,
+            read_by=() if main or name == "q" else tuple(self.home),
+            count=self.heads,
+            parameters=share(count_entries(held[0])),
+            bytes=share(state_bytes(held)),
+        )
 
 
 def _banks(

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nestlearn.memory.rules import State
+from nestlearn.memory.described import Facts
+from nestlearn.memory.state import State
 
 __all__ = ["SequenceLayer", "check_heads", "full", "merge_heads", "split_heads"]
 
@@ -43,6 +44,16 @@ class SequenceLayer(nn.Module, ABC):
 
         None is the initial state, of which a layer then knows without a look that no token was seen.
         """
+
+    def facts(self, state: State) -> Facts | None:
+        """What the layer says of itself in a description (`nestlearn.describe`); None, the default, says nothing.
+
+        It speaks for subclasses as long as they change none of its class's methods.
+
+        Args:
+            state: of one sequence before its first token, on the meta device.
+        """
+        return None
 
     def forward(self, x: Tensor, state: State | None = None, return_state: bool = False) -> Any:
         """Answers to all tokens.

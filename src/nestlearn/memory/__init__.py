@@ -2,9 +2,9 @@
 
 from nestlearn.memory.associative import AssociativeMemory
 from nestlearn.memory.boxes import average_box, bias_corrected, sum_box
+from nestlearn.memory.inner_momentum import InnerMomentum
 from nestlearn.memory.levels import frequency, levels
 from nestlearn.memory.models import MLP, Constant, Matrix, Model
-from nestlearn.memory.momentum import InnerMomentum
 from nestlearn.memory.nesting import Consult, Consulted, Said, Scene
 from nestlearn.memory.objectives import (
     L2,

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from nestlearn.memory.models import Constant, Model, Parameters
 from nestlearn.memory.objectives import L2, Objective
-from nestlearn.memory.rules import Context, GradientDescent, Rule, Scalar, State, apply_update
+from nestlearn.memory.rules import Context, GradientDescent, Rule, Scalar, apply_update
+from nestlearn.memory.state import State, mapped
 from nestlearn.memory.times import Times, happens_at
 
 __all__ = ["AssociativeMemory"]
@@ -156,7 +157,8 @@ class AssociativeMemory:
         written["pending"] = {name: torch.zeros_like(total) for name, total in pending.items()}
         if isinstance(due, bool):
             return written
-        return _where(due, written, {**state, "pending": pending})
+        waited = {**state, "pending": pending}
+        return mapped(lambda new, old: torch.where(due, new, old), written, waited)
 
     def _rows(self, parameters: Parameters, tensor: Tensor) -> Tensor:
         """A single key [*B, in] becomes one row [*B, 1, in]."""
@@ -166,12 +168,3 @@ class AssociativeMemory:
     def _unrow(self, parameters: Parameters, query: Tensor, answer: Tensor) -> Tensor:
         one = self.model.takes_rows and query.ndim == self.model.batch_ndim(parameters) + 1
         return answer.squeeze(-2) if one else answer
-
-
-def _where(due: Tensor, then: State, otherwise: State) -> State:
-    return {
-        name: _where(due, value, otherwise[name])
-        if isinstance(value, dict)
-        else torch.where(due, value, otherwise[name])
-        for name, value in then.items()
-    }

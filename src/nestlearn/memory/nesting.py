@@ -24,7 +24,8 @@ from torch import Tensor
 
 from nestlearn.memory.associative import AssociativeMemory
 from nestlearn.memory.models import Parameters
-from nestlearn.memory.rules import Context, Kept, Rule, Scalar, State, Updates, always
+from nestlearn.memory.rules import Context, Kept, Rule, Scalar, Updates, always
+from nestlearn.memory.state import State
 from nestlearn.memory.times import Times, happens_at, number_at, numbers_at
 
 __all__ = ["Consult", "Consulted", "Said", "Scene", "the_gradient"]
@@ -33,14 +34,16 @@ __all__ = ["Consult", "Consulted", "Said", "Scene", "the_gradient"]
 @dataclass(frozen=True)
 class Said:
     """A function and what it computes in words, which descriptions print and, where the words are an expression,
-    execute: ``nestlearn.describe`` has the language.
+    execute: ``nestlearn.descriptions`` has the language.
 
     Words speak of u, the gradient, M, the answer of the memory that is read, W, the weights, t, the write from one,
-    and of other memories by their names.
+    seen_inputs and the like, what was measured, and of other memories by their names. ``where`` has definitions for
+    names of their own, which the words of one memory need more than once.
     """
 
     words: str
     function: Callable[..., Tensor]
+    where: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def __call__(self, *arguments: Any) -> Tensor:
         return self.function(*arguments)

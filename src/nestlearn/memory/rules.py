@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from nestlearn.memory.models import Model, Parameters
+from nestlearn.memory.state import State
 from nestlearn.memory.times import Times
 
 __all__ = [
@@ -27,14 +28,10 @@ __all__ = [
     "Kept",
     "LeastSquares",
     "Rule",
-    "State",
     "always",
     "apply_update",
     "in_words",
 ]
-
-State = dict[str, Any]
-"""Tensors and nested dictionaries of tensors, nothing else."""
 
 Scalar = float | Tensor
 

@@ -1,7 +1,8 @@
 """Language models: Hope, its relatives and the transformer to compare them with; generation; memories on disk."""
 
+from nestlearn.memory.state import state_bytes
 from nestlearn.models.feed_forward import SwiGLU
-from nestlearn.models.generation import generate, read, state_bytes, stream
+from nestlearn.models.generation import generate, read, stream
 from nestlearn.models.language_model import PARTS, LanguageModel, Part
 from nestlearn.models.named import MODELS, gated_delta_net, hope, hope_attention, match_parameters, titans, transformer
 from nestlearn.models.state_files import StateFileError, load_state, save_state

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from nestlearn.layers.sequence import SequenceLayer
-from nestlearn.memory.rules import State
+from nestlearn.memory.state import State
 
 __all__ = ["SwiGLU"]
 

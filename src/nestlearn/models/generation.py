@@ -6,23 +6,27 @@ For models without attention the state has one size, so a text may go on without
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from nestlearn.memory.rules import State
+from nestlearn.memory.state import State
 
-if TYPE_CHECKING:
-    from nestlearn.models.language_model import LanguageModel
-
-__all__ = ["generate", "read", "state_bytes", "stream"]
+__all__ = ["Reader", "generate", "read", "stream"]
 
 PIECE = 1024  # tokens of a prompt that are read at once, so that a long one needs no more memory than this
 
 
+class Reader(Protocol):
+    """Whatever reads on from a state, as a `LanguageModel` does."""
+
+    def __call__(self, tokens: Tensor, state: State | None = None, return_state: bool = False) -> Any:
+        """Logits [batch, time, vocab_size] of tokens [batch, time], and with ``return_state`` (logits, state)."""
+
+
 def generate(
-    model: LanguageModel,
+    model: Reader,
     tokens: Tensor,
     max_new_tokens: int,
     temperature: float = 0.0,
@@ -68,7 +72,7 @@ def _first(new: Iterator[tuple[Tensor, State]], count: int) -> Iterator[tuple[Te
 
 
 def stream(
-    model: LanguageModel,
+    model: Reader,
     tokens: Tensor,
     *,
     temperature: float = 0.0,
@@ -89,7 +93,7 @@ def stream(
 
 
 @torch.no_grad()
-def read(model: LanguageModel, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+def read(model: Reader, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
     """Logits of the token after the last one [batch, vocab_size], and the state; the text may be of any length.
 
     Raises:
@@ -111,10 +115,3 @@ def _choose(logits: Tensor, temperature: float, top_k: int | None, generator: to
         least = logits.topk(top_k).values[..., -1:]
         logits = logits.masked_fill(logits < least, float("-inf"))
     return torch.multinomial(logits.softmax(-1), 1, generator=generator).squeeze(-1).to(device)
-
-
-def state_bytes(state: Any) -> int:
-    """Bytes of all tensors in a state."""
-    if isinstance(state, dict):
-        return sum(map(state_bytes, state.values()))
-    return state.numel() * state.element_size()

@@ -25,10 +25,10 @@ from torch.nn import functional as F
 from nestlearn.errors import choice
 from nestlearn.layers.attention import Attention
 from nestlearn.layers.continuum import ContinuumMemory
-from nestlearn.layers.memory import MemoryLayer
+from nestlearn.layers.memory_layer import MemoryLayer
 from nestlearn.layers.self_modifying import SelfModifyingTitans
 from nestlearn.layers.sequence import SequenceLayer
-from nestlearn.memory.rules import State
+from nestlearn.memory.state import State
 from nestlearn.models.feed_forward import SwiGLU
 from nestlearn.models.generation import generate
 from nestlearn.models.next_token import advance_and_learn, learning_parts

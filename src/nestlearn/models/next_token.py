@@ -16,20 +16,18 @@ state keeps these, and the tokens since.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from nestlearn.layers.continuum import ContinuumMemory
-from nestlearn.layers.sequence import full
-from nestlearn.memory.rules import State
+from nestlearn.layers.sequence import SequenceLayer, full
+from nestlearn.memory.state import State, mapped
 
-if TYPE_CHECKING:
-    from nestlearn.models.language_model import LanguageModel
-
-__all__ = ["advance_and_learn", "learning_parts"]
+__all__ = ["Parted", "advance_and_learn", "learning_parts"]
 
 Learning = dict[str, ContinuumMemory]
 
@@ -39,7 +37,18 @@ depends on, back to the call's first token, so that after many chunks reading tw
 """
 
 
-def learning_parts(model: LanguageModel) -> Learning:
+class Parted(Protocol):
+    """A model of sequence layers, as a `LanguageModel` is."""
+
+    @property
+    def parts(self) -> Mapping[str, SequenceLayer]:
+        """The layers by the names that their states have."""
+
+    def advance(self, tokens: Tensor, parts: State | None, *, keep: bool) -> tuple[Tensor, State]:
+        """Logits and, with ``keep``, the parts' states: one pass without the writes that need the loss."""
+
+
+def learning_parts(model: Parted) -> Learning:
     """The continuum memories that learn from the next token, by the names of their parts.
 
     Raises:
@@ -60,7 +69,7 @@ def learning_parts(model: LanguageModel) -> Learning:
 
 
 def advance_and_learn(
-    model: LanguageModel, learning: Learning, tokens: Tensor, state: State, *, keep: bool
+    model: Parted, learning: Learning, tokens: Tensor, state: State, *, keep: bool
 ) -> tuple[Tensor, State]:
     """Logits [batch, time, vocab_size] and the state after all tokens, if there are any."""
     if not tokens.shape[1]:
@@ -72,7 +81,7 @@ def advance_and_learn(
         seen = replay["tokens"]
         if seen.shape[1] == period:
             answered = torch.cat([seen, tokens[:, :1]], 1)
-            _, _, slopes = _read_chunk(model, learning, answered, _detached(replay["parts"]))
+            _, _, slopes = _read_chunk(model, learning, answered, mapped(Tensor.detach, replay["parts"]))
             parts = _written(learning, parts, slopes)
             seen, replay = seen[:, :0], {"tokens": seen[:, :0], "parts": parts}
         piece, rest = tokens[:, : period - seen.shape[1]], tokens[:, period - seen.shape[1] :]
@@ -93,7 +102,7 @@ def _written(learning: Learning, parts: State, slopes: dict[str, Any]) -> State:
 
 
 def _read_chunk(
-    model: LanguageModel, learning: Learning, tokens: Tensor, parts: State
+    model: Parted, learning: Learning, tokens: Tensor, parts: State
 ) -> tuple[Tensor, State, dict[str, Any]]:
     """Logits of a whole chunk, the parts' states after it, and the slopes of its loss for the fast parameters.
 
@@ -120,15 +129,9 @@ def _read_chunk(
             name: {number: {key: next(found) for key in block} for number, block in blocks.items()}
             for name, blocks in fast.items()
         }
-    return (logits, after, slopes) if outer else (logits.detach(), _detached(after), slopes)
+    return (logits, after, slopes) if outer else (logits.detach(), mapped(Tensor.detach, after), slopes)
 
 
 def _with_slope(tensor: Tensor, outer: bool) -> Tensor:
     """The tensor under another name: its slope is not to hold what earlier chunks, whose states are read, owe to it."""
     return tensor.view_as(tensor) if outer and tensor.requires_grad else tensor.detach().requires_grad_()
-
-
-def _detached(state: Any) -> Any:
-    if isinstance(state, dict):
-        return {name: _detached(value) for name, value in state.items()}
-    return state.detach()

@@ -11,15 +11,14 @@ import ctypes
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from nestlearn.errors import MissingPackageError, StateFileError
-from nestlearn.memory.rules import State
+from nestlearn.memory.state import State, flatten, unflatten
 from nestlearn.models.language_model import LanguageModel
 
 __all__ = ["StateFileError", "load_state", "save_state"]
@@ -34,7 +33,8 @@ def save_state(state: State, path: str | os.PathLike[str], model: LanguageModel)
         MissingPackageError: safetensors is not installed.
     """
     save_file = _safetensors().save_file
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in _flat(state)}
+    flat = flatten(state, empty=torch.empty(0))
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in flat.items()}
     metadata = {"format": FORMAT, "architecture": json.dumps(model.config), "weights": _digest(model)}
     path = Path(path)
     partial = path.with_name(f".{path.name}.partial")
@@ -78,7 +78,9 @@ def load_state(
             "holds means little to other weights; pass other_weights=True to use it anyway."
         )
     device = model.embedding.weight.device
-    state = _nested({name: tensor if name.endswith("time") else tensor.to(device) for name, tensor in tensors.items()})
+    state = unflatten(
+        {name: tensor if name.endswith("time") else tensor.to(device) for name, tensor in tensors.items()}
+    )
     found = {len(tensor) for name, tensor in tensors.items() if tensor.ndim and not name.endswith(".")}
     if batch_size is not None and found != {batch_size}:
         raise StateFileError(f"expected the state of {batch_size} sequences in {path}, got {sorted(found)}")
@@ -114,25 +116,6 @@ def _safetensors() -> Any:
         save_file = staticmethod(safetensors.torch.save_file)
 
     return Library
-
-
-def _flat(state: Any, name: str = "") -> list[tuple[str, Tensor]]:
-    if isinstance(state, Mapping):
-        found = [] if state or not name else [(f"{name}.", torch.empty(0))]
-        return found + [pair for key, value in state.items() for pair in _flat(value, f"{name}.{key}" if name else key)]
-    return [(name, state)]
-
-
-def _nested(tensors: Mapping[str, Tensor]) -> State:
-    state: State = {}
-    for name, tensor in tensors.items():
-        *path, last = name.split(".")
-        here = state
-        for key in path:
-            here = here.setdefault(key, {})
-        if last:  # an empty name stands for an empty dictionary
-            here[last] = tensor
-    return state
 
 
 def _digest(model: LanguageModel) -> str:

@@ -1,6 +1,9 @@
 """Pure functions on tensors: batches of matrices for targets and optimizers, scans over tokens for layers."""
 
-from nestlearn.ops.matrix import (
+from nestlearn.ops.parallel import chunk_step, has_parallel_form, parallel_scan
+from nestlearn.ops.preconditioner import initial_preconditioner, preconditioner_step
+from nestlearn.ops.scan import scan
+from nestlearn.ops.whitening import (
     FOUR_STEP_COEFFICIENTS,
     MUON_COEFFICIENTS,
     cholesky_whitener,
@@ -9,9 +12,6 @@ from nestlearn.ops.matrix import (
     orthogonality_error,
     symmetric_power,
 )
-from nestlearn.ops.parallel import chunk_step, has_parallel_form, parallel_scan
-from nestlearn.ops.preconditioner import initial_preconditioner, preconditioner_step
-from nestlearn.ops.scan import scan
 
 __all__ = [
     "FOUR_STEP_COEFFICIENTS",

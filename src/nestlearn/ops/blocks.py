@@ -1,4 +1,4 @@
-"""One block of the gated delta rule, solved at once: the algebra under `nestlearn.ops.linear` and `nestlearn.ops.mlp`.
+"""One block of the gated delta rule, solved at once: the algebra under `matrix_memory` and `mlp_memory`.
 
 Written for the transposed memory S = M^T [in, out], so that rows are tokens everywhere. Within a block of C tokens
 
@@ -30,11 +30,21 @@ from torch.nn.functional import pad
 from nestlearn.ops.delta_rule import between, delta_rule, fading, from_end, log_decay
 from nestlearn.ops.scan import Read
 
-__all__ = ["Decays", "Rows", "decays", "delta_block", "innovations", "momentum_block", "per_row", "scores", "windows"]
+__all__ = [
+    "Decays",
+    "TokenRows",
+    "decays",
+    "delta_block",
+    "innovations",
+    "momentum_block",
+    "per_row",
+    "scores",
+    "windows",
+]
 
 
 @dataclass(frozen=True)
-class Rows:
+class TokenRows:
     """What the tokens of a block, or of a whole sequence, write and ask.
 
     Args:
@@ -74,7 +84,7 @@ class Rows:
         strength = self.forget + self.regress
         return strength * self.eta if strength > 1 else self.eta if strength else None
 
-    def split(self, sizes: list[int]) -> list["Rows"]:
+    def split(self, sizes: list[int]) -> list["TokenRows"]:
         """Runs of so many tokens; one split a tensor, whose slope is one concatenation, however many runs there are."""
 
         def vectors(x: Tensor | None, each: int) -> list[Any]:
@@ -97,7 +107,7 @@ class Rows:
             for key, write, query, eta, alpha, momentum in parts
         ]
 
-    def corrected(self, held: Tensor) -> "Rows":
+    def corrected(self, held: Tensor) -> "TokenRows":
         """With what the memory at the chunk's start, ``held`` [*, in, out], answers taken off what is written."""
         if not self.hold:
             return self
@@ -187,7 +197,7 @@ def scores(query: Tensor, key: Tensor, within: Tensor, rows: int = 1) -> Tensor:
     return (query @ key.mT) * per_row(within, rows)
 
 
-def delta_block(block: Rows, state: Tensor, read: Read = "after") -> tuple[Tensor | None, Tensor]:
+def delta_block(block: TokenRows, state: Tensor, read: Read = "after") -> tuple[Tensor | None, Tensor]:
     """One block without momentum from a known state (S7, S8).
 
     Args:
@@ -207,7 +217,7 @@ def delta_block(block: Rows, state: Tensor, read: Read = "after") -> tuple[Tenso
     return _delta_block(block, state, read)
 
 
-def _has_own_slopes(block: Rows, state: Tensor) -> bool:
+def _has_own_slopes(block: TokenRows, state: Tensor) -> bool:
     """Whether it is the plain gated delta rule, run eagerly; a compiler fuses single operations itself."""
     plain = block.erase is not None and block.rows == 1 and not block.transposed
     alike = block.key.shape[:-2] == block.alpha.shape[:-1] == state.shape[:-2]
@@ -225,11 +235,11 @@ def _plain_block(
     read: Read,
 ) -> tuple[Tensor | None, Tensor]:
     """Tensors with one leading dimension through the single operations."""
-    rows = Rows(key, write, query, erase, alpha, forget=1, answers=slice(*columns))
+    rows = TokenRows(key, write, query, erase, alpha, forget=1, answers=slice(*columns))
     return _delta_block(rows, state, read)
 
 
-def _delta_block(block: Rows, state: Tensor, read: Read) -> tuple[Tensor | None, Tensor]:
+def _delta_block(block: TokenRows, state: Tensor, read: Read) -> tuple[Tensor | None, Tensor]:
     decay, erase, written = decays(block.alpha), block.erase, block.write
     before = decay.before() if erase is not None or read == "before" else decay
     if erase is not None:
@@ -240,7 +250,7 @@ def _delta_block(block: Rows, state: Tensor, read: Read) -> tuple[Tensor | None,
 
 
 def momentum_block(
-    block: Rows, state: Tensor, box: Tensor, read: Read = "after"
+    block: TokenRows, state: Tensor, box: Tensor, read: Read = "after"
 ) -> tuple[Tensor | None, Tensor, Tensor]:
     """One block with inner momentum from a known state.
 
@@ -279,12 +289,12 @@ def _kept(decay: Decays, state: Tensor) -> Tensor:
     return decay.start[..., -1, None, None] * state
 
 
-def _added(decay: Decays, block: Rows, written: Tensor) -> Tensor:
+def _added(decay: Decays, block: TokenRows, written: Tensor) -> Tensor:
     """What the block's end has of what its rows wrote."""
     return (block.key * per_row(decay.within[..., -1, :], block.rows).unsqueeze(-1)).mT @ written
 
 
-def _read(block: Rows, seen: Decays, state: Tensor, written: Tensor | None) -> Tensor | None:
+def _read(block: TokenRows, seen: Decays, state: Tensor, written: Tensor | None) -> Tensor | None:
     """What each token reads of a state at the block's start and of what the rows have added (None: nothing)."""
     if block.query is None:
         return None

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from nestlearn.ops.blocks import Decays, Rows, decays, delta_block, innovations, momentum_block, per_row, scores
+from nestlearn.ops.blocks import Decays, TokenRows, decays, delta_block, innovations, momentum_block, per_row, scores
 from nestlearn.ops.scan import Read, runs
 
 __all__ = ["BLOCK", "delta_kernel", "held_blocks", "momentum_blocks"]
@@ -22,9 +22,9 @@ BLOCK = 64
 
 
 def delta_kernel(
-    rows: Rows, state: Tensor, *, block: int = BLOCK, read: Read = "after"
+    rows: TokenRows, state: Tensor, *, block: int = BLOCK, read: Read = "after"
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """All tokens of `Rows` without momentum, in blocks that are solved together (S7, S8).
+    """All tokens of `TokenRows` without momentum, in blocks that are solved together (S7, S8).
 
     Args:
         rows: with queries; leading dimensions *B. Where ``hold`` is 1 the blocks are the chunks whose start is held.
@@ -60,7 +60,7 @@ def delta_kernel(
     return y, after.reshape(state.shape), starts[:, -1].reshape(state.shape)
 
 
-def _cut(rows: Rows, block: int) -> Rows:
+def _cut(rows: TokenRows, block: int) -> TokenRows:
     """[*B, T, ...] -> [G, N, block, ...]; the last block is filled with tokens that change nothing."""
     missing, count = -rows.length % block, -(-rows.length // block)
 
@@ -82,7 +82,7 @@ def _cut(rows: Rows, block: int) -> Rows:
     )
 
 
-def _recurrence(cut: Rows, decay: Decays, written: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+def _recurrence(cut: TokenRows, decay: Decays, written: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     """S at the start of every block [G, N, in, out], and after the last one: S <- (g_C I + F) S + V."""
     out = state.shape[-1]
     left = per_row(decay.within[..., -1, :], cut.rows).unsqueeze(-1)
@@ -101,7 +101,7 @@ def _recurrence(cut: Rows, decay: Decays, written: Tensor, state: Tensor) -> tup
     return torch.stack(starts, 1), state
 
 
-def _answers(cut: Rows, seen: Decays, written: Tensor, starts: Tensor) -> Tensor:
+def _answers(cut: TokenRows, seen: Decays, written: Tensor, starts: Tensor) -> Tensor:
     """y of all blocks [G, N, C, out] ([G, N, C, in] if transposed), given the state at the start of each."""
     query: Tensor = cut.query  # type: ignore[assignment]
     out, kept = starts.shape[-1], seen.start.unsqueeze(-1)
@@ -115,7 +115,7 @@ def _answers(cut: Rows, seen: Decays, written: Tensor, starts: Tensor) -> Tensor
 
 
 def held_blocks(
-    rows: Rows, state: Tensor, held: Tensor, position: int, chunk: int, read: Read
+    rows: TokenRows, state: Tensor, held: Tensor, position: int, chunk: int, read: Read
 ) -> tuple[Tensor, Tensor, Tensor]:
     """y, S and the S held at the end: first what is left of a running chunk, then whole chunks from the state."""
     head = min(rows.length, -position % chunk)
@@ -131,7 +131,7 @@ def held_blocks(
 
 
 def momentum_blocks(
-    rows: Rows, state: Tensor, box: Tensor, held: Tensor | None, position: int, block: int, read: Read
+    rows: TokenRows, state: Tensor, box: Tensor, held: Tensor | None, position: int, block: int, read: Read
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """y, S, V and the S held at the end, one block after the other."""
     answers = []

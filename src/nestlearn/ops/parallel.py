@@ -1,4 +1,4 @@
-"""The fast form of a memory, whichever model it has: `nestlearn.ops.linear` or `nestlearn.ops.mlp`.
+"""The fast form of a memory, whichever model it has: `nestlearn.ops.matrix_memory` or `nestlearn.ops.mlp_memory`.
 
 There is no silent way back to the token by token `nestlearn.ops.scan`, which is hundreds of times slower: a memory
 without a fast form is an error, and `has_parallel_form` tells beforehand.
@@ -8,9 +8,10 @@ from torch import Tensor
 
 from nestlearn.memory.associative import AssociativeMemory
 from nestlearn.memory.models import Parameters
-from nestlearn.memory.rules import Scalar, State
-from nestlearn.ops.linear import has_matrix_form, matrix_scan, matrix_step
-from nestlearn.ops.mlp import has_mlp_form, mlp_scan, mlp_step
+from nestlearn.memory.rules import Scalar
+from nestlearn.memory.state import State
+from nestlearn.ops.matrix_memory import has_matrix_form, matrix_scan, matrix_step
+from nestlearn.ops.mlp_memory import has_mlp_form, mlp_scan, mlp_step
 from nestlearn.ops.scan import Read
 
 __all__ = ["chunk_step", "has_parallel_form", "parallel_scan"]
@@ -61,7 +62,8 @@ def chunk_step(
     """Some tokens of one chunk, all gradients taken at ``frozen``, by default the state given (S6).
 
     For layers whose keys, values, eta and alpha of a chunk come from the state at its start; see
-    `nestlearn.ops.linear.matrix_step` and `nestlearn.ops.mlp.mlp_step` for shapes and for what each can do besides.
+    `nestlearn.ops.matrix_memory.matrix_step` and `nestlearn.ops.mlp_memory.mlp_step` for shapes and for what each can
+    do besides.
 
     Raises:
         ValueError: for a memory without a fast form. Shapes are not checked.

@@ -2,8 +2,8 @@
 
     for every token t:   state <- write(state, key_t, value_t; eta_t, alpha_t),   y_t = read(state, query_t)
 
-Nothing here is fast. `nestlearn.ops.linear` and `nestlearn.ops.mlp` give the same outputs, final state and gradients
-and are tested against this file alone.
+Nothing here is fast. `nestlearn.ops.matrix_memory` and `nestlearn.ops.mlp_memory` give the same outputs, final state
+and gradients and are tested against this file alone.
 
 **Chunks (S6).** With ``chunk=C`` the objective's gradient (and the layer inputs along which delta gradient descent
 forgets) are taken at the parameters of the chunk's start, while what is written and forgotten acts on the running
@@ -33,10 +33,11 @@ import torch
 from torch import Tensor
 
 from nestlearn.memory.associative import AssociativeMemory
+from nestlearn.memory.inner_momentum import InnerMomentum
 from nestlearn.memory.models import Matrix, Parameters
-from nestlearn.memory.momentum import InnerMomentum
 from nestlearn.memory.objectives import DotProduct
-from nestlearn.memory.rules import Rule, Scalar, State
+from nestlearn.memory.rules import Rule, Scalar
+from nestlearn.memory.state import State
 
 __all__ = ["Read", "Sequence", "finish", "inner_rule", "prepare", "runs", "scan"]
 

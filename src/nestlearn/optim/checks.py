@@ -1,20 +1,18 @@
 """What an optimizer checks of what it is given: settings in their ranges, parameters and processes it can serve."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from nestlearn.errors import choice
-
-if TYPE_CHECKING:
-    from nestlearn.optim.optimizer import Optimizer
+from nestlearn.optim.adapter import Adapter
 
 __all__ = ["describe", "one_process", "settings", "whole_matrices"]
 
 
-def describe(optimizer: "Optimizer", parameter: Tensor) -> str:
+def describe(optimizer: Adapter, parameter: Tensor) -> str:
     """A parameter in words: its name if the optimizer knows it, else its place, and its shape."""
     for number, candidate in enumerate(optimizer.param_groups):
         for place, other in enumerate(candidate["params"]):
@@ -29,7 +27,7 @@ _AT_LEAST_ZERO = ("lr", "weight_decay", "elementwise_lr", "inner_lr", "eps", "rh
 _COUNTS = ("period", "hidden", "levels", "target_period", "slow_period", "steps", "refresh")
 
 
-def settings(optimizer: "Optimizer", group: Mapping[str, Any]) -> None:
+def settings(optimizer: Adapter, group: Mapping[str, Any]) -> None:
     """Raise ValueError for a setting of a parameter group that is out of its range; what others keep there is theirs.
 
     Every setting whose name ends in "retention" is the share of something that is kept.
@@ -52,7 +50,7 @@ def settings(optimizer: "Optimizer", group: Mapping[str, Any]) -> None:
     optimizer.check_group(dict(group))
 
 
-def whole_matrices(optimizer: "Optimizer") -> None:
+def whole_matrices(optimizer: Adapter) -> None:
     """Raise ValueError if a rule for matrices is given shards in which FSDP1 hides them: they are vectors.
 
     Without an error a matrix rule would be the element-wise rule under its own name. Vectors that were named in
@@ -79,7 +77,7 @@ def _flattened(parameter: Tensor) -> bool:
     return getattr(parameter, "_is_flat_param", False) or getattr(parameter, "_fsdp_flattened", False)
 
 
-def one_process(optimizer: "Optimizer", what: str, remedy: str) -> None:
+def one_process(optimizer: Adapter, what: str, remedy: str) -> None:
     """Raise RuntimeError if more than one rank trains, and each would observe its own share of the batch.
 
     Gradients are averaged over the ranks; what is observed is not, so that replicas would drift apart.

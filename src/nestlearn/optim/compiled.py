@@ -1,17 +1,16 @@
 """Large element-wise lanes in one compiled kernel: every tensor is read once and written once a step."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
 
 from nestlearn.memory.rules import Context, always
-from nestlearn.optim.lanes import Lane, Scalar, as_real, flatten, memory_dtype, remember, step_weights
+from nestlearn.memory.state import flatten
+from nestlearn.optim.adapter import Adapter
+from nestlearn.optim.lanes import Lane, Scalar, as_real, memory_dtype, remember, step_weights
 from nestlearn.rules import as_rule
-
-if TYPE_CHECKING:
-    from nestlearn.optim.optimizer import Optimizer
 
 __all__ = ["CompiledLanes", "Written", "compile_lanes"]
 
@@ -31,7 +30,7 @@ class CompiledLanes:
         optimizer, group: whose lanes they are.
     """
 
-    def __init__(self, lanes: list[Lane], optimizer: "Optimizer", group: dict[str, Any]) -> None:
+    def __init__(self, lanes: list[Lane], optimizer: Adapter, group: dict[str, Any]) -> None:
         self.ids = [id(lane.parameters[0]) for lane in lanes]
         self.lanes = lanes
         self.own_lr = lanes[0].own_lr
@@ -107,7 +106,7 @@ Written = list[tuple[Lane | CompiledLanes, list[int]]]
 
 
 def compile_lanes(
-    optimizer: "Optimizer",
+    optimizer: Adapter,
     group: dict[str, Any],
     written: Written,
     made: list[CompiledLanes],

@@ -1,19 +1,18 @@
 """Measurements of curvature: products with the Hessian (O16), and its diagonal for the targets that need it."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from nestlearn.memory.nesting import Consult, Scene
+from nestlearn.memory.state import unflatten
+from nestlearn.optim.adapter import Adapter
 from nestlearn.optim.checks import one_process
-from nestlearn.optim.lanes import matrix_shape, memory_dtype, unflatten
+from nestlearn.optim.lanes import matrix_shape, memory_dtype
 from nestlearn.rules import Link
 from nestlearn.rules.shape import from_rows
 from nestlearn.targets import GaussNewton, Target
-
-if TYPE_CHECKING:
-    from nestlearn.optim.optimizer import Optimizer
 
 __all__ = ["HOW", "hessian_product", "observe"]
 
@@ -29,7 +28,7 @@ HOW = (
 Observations = dict[str, dict[Tensor, Tensor]]
 
 
-def observe(optimizer: "Optimizer", loss: Any) -> Observations:
+def observe(optimizer: Adapter, loss: Any) -> Observations:
     """The curvature that rules look at and that is due: observation name -> parameter -> [out, in].
 
     A step that cannot move anything (all learning rates zero), with which distributed checkpoints make states, gets
@@ -66,7 +65,7 @@ def observe(optimizer: "Optimizer", loss: Any) -> Observations:
     return found
 
 
-def _due(optimizer: "Optimizer", parameter: Tensor, group: dict[str, Any], link: Link) -> bool:
+def _due(optimizer: Adapter, parameter: Tensor, group: dict[str, Any], link: Link) -> bool:
     """Whether the coming step writes a matrix with a measurement."""
     if parameter.grad is None or optimizer.entry(parameter, group).flat:
         return False
@@ -74,7 +73,7 @@ def _due(optimizer: "Optimizer", parameter: Tensor, group: dict[str, Any], link:
     return rest == 0 and any((writes - 1) % every == 0 for every in link.reads.values())
 
 
-def _answer(optimizer: "Optimizer", parameter: Tensor, group: dict[str, Any], link: Link) -> tuple[Tensor, int]:
+def _answer(optimizer: Adapter, parameter: Tensor, group: dict[str, Any], link: Link) -> tuple[Tensor, int]:
     """What the memory of O16 answers to this gradient before it is written, and the sign that loss and u differ by."""
     gradient = parameter.grad.reshape(matrix_shape(parameter)).to(memory_dtype(parameter))  # type: ignore[union-attr]
     sign = -1 if group["maximize"] else 1
@@ -95,7 +94,7 @@ def _as_matrices(parameters: list[Tensor], found: list[Tensor]) -> dict[Tensor, 
     }
 
 
-def _diagonals(optimizer: "Optimizer", target: Target, parameters: list[Tensor], loss: Any, idle: bool) -> list[Tensor]:
+def _diagonals(optimizer: Adapter, target: Target, parameters: list[Tensor], loss: Any, idle: bool) -> list[Tensor]:
     if idle:
         return [torch.zeros_like(parameter) for parameter in parameters]
     if isinstance(target, GaussNewton):
@@ -133,7 +132,7 @@ def _gauss_newton(target: GaussNewton, parameters: list[Tensor]) -> list[Tensor]
     return [target.batch_size * slope.square() for slope in slopes]
 
 
-def _signs(optimizer: "Optimizer", parameters: list[Tensor]) -> list[Tensor]:
+def _signs(optimizer: Adapter, parameters: list[Tensor]) -> list[Tensor]:
     """Random signs, drawn from the step counts and so from the optimizer's state: a resumed run draws the same."""
     signs = []
     for place, parameter in enumerate(parameters):

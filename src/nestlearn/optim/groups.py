@@ -1,21 +1,19 @@
 """Parameter groups: completed when they come, watched since anybody may change the list of them."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nestlearn.optim import checks
+from nestlearn.optim.adapter import Adapter
 from nestlearn.optim.elementwise import Choice
 from nestlearn.optim.layers import LAYERS
+from nestlearn.optim.plan import Plan
 from nestlearn.optim.settings import Settings
-
-if TYPE_CHECKING:
-    from nestlearn.optim.optimizer import Optimizer
-    from nestlearn.optim.plan import Plan
 
 __all__ = ["complete", "finish", "own"]
 
 
-def finish(optimizer: "Optimizer", group: Settings, choice: Choice) -> None:
+def finish(optimizer: Adapter, group: Settings, choice: Choice) -> None:
     """Check a group that has just been added, complete it, and have everything watched that its rule looks at."""
     checks.settings(optimizer, group)
     complete(optimizer, group, optimizer.defaults.__getitem__)
@@ -28,7 +26,7 @@ def finish(optimizer: "Optimizer", group: Settings, choice: Choice) -> None:
         )
 
 
-def own(optimizer: "Optimizer", plans: dict[int, "Plan"], choice: Choice) -> None:
+def own(optimizer: Adapter, plans: dict[int, Plan], choice: Choice) -> None:
     """Notice groups that somebody has put in the place of ours or taken away, and replaced parameters."""
     for index, group in enumerate(optimizer.param_groups):
         if not isinstance(group, Settings):
@@ -42,7 +40,7 @@ def own(optimizer: "Optimizer", plans: dict[int, "Plan"], choice: Choice) -> Non
     choice.follow(optimizer.param_groups)
 
 
-def complete(optimizer: "Optimizer", group: Settings, default: Callable[[str], Any]) -> Settings:
+def complete(optimizer: Adapter, group: Settings, default: Callable[[str], Any]) -> Settings:
     """A group with all settings; those that it lacks come from ``default``."""
     for name in optimizer.declared:
         if name not in group:

@@ -16,11 +16,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from nestlearn.memory.rules import Context, Kept, Rule, State, always
+from nestlearn.memory.rules import Context, Kept, Rule, always
+from nestlearn.memory.state import flatten, unflatten
 from nestlearn.memory.times import Times
 from nestlearn.optim.stacks import Stack
 
-__all__ = ["Entry", "Lane", "as_real", "flatten", "matrix_shape", "memory_dtype", "unflatten"]
+__all__ = ["Entry", "Lane", "as_real", "matrix_shape", "memory_dtype"]
 
 SMALL = 1 << 14
 """Parameters of an element-wise rule with fewer elements share a flat lane: copying is cheaper than visiting them."""
@@ -220,29 +221,6 @@ def memory_dtype(parameter: Tensor) -> torch.dtype:
 def as_real(tensor: Tensor) -> Tensor:
     """A complex tensor [...] seen as a real one [..., 2]."""
     return torch.view_as_real(tensor) if tensor.is_complex() else tensor
-
-
-def flatten(state: State, prefix: str = "") -> dict[str, Tensor]:
-    """Nested dictionaries of tensors as one dictionary with dotted names."""
-    flat: dict[str, Tensor] = {}
-    for name, value in state.items():
-        if isinstance(value, dict):
-            flat.update(flatten(value, f"{prefix}{name}."))
-        else:
-            flat[prefix + name] = value
-    return flat
-
-
-def unflatten(flat: dict[str, Tensor]) -> State:
-    """The inverse of ``flatten``, except that empty dictionaries are gone."""
-    nested: State = {}
-    for name, value in flat.items():
-        *path, last = name.split(".")
-        place = nested
-        for part in path:
-            place = place.setdefault(part, {})
-        place[last] = value
-    return nested
 
 
 def _stack(tensors: list[Tensor]) -> Tensor:

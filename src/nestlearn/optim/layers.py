@@ -7,18 +7,16 @@ written together it waits in the state as the gradients do.
 
 import weakref
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from nestlearn.optim.adapter import Adapter
 from nestlearn.optim.checks import describe, one_process
 from nestlearn.optim.lanes import matrix_shape, memory_dtype
 from nestlearn.optim.layer_inputs import LayerRecorder
 from nestlearn.optim.states import initialised
-
-if TYPE_CHECKING:
-    from nestlearn.optim.optimizer import Optimizer
 
 __all__ = ["LAYERS", "Layers"]
 
@@ -36,7 +34,7 @@ class Layers:
         model: whose layers are watched.
     """
 
-    def __init__(self, optimizer: "Optimizer", model: nn.Module) -> None:
+    def __init__(self, optimizer: Adapter, model: nn.Module) -> None:
         self.model = model
         # The model holds the hooks: they must not keep the optimizer.
         self._optimizer = weakref.ref(optimizer)
@@ -105,18 +103,18 @@ class Layers:
         found = {"pending_inputs": inputs, "pending_rows": torch.zeros((), dtype=torch.float32)}
         return {**found, "pending_errors": errors} if "errors" in read else found
 
-    def _own(self) -> "Optimizer":
+    def _own(self) -> Adapter:
         optimizer = self._optimizer()
         assert optimizer is not None, "it outlives what it measures for"
         return optimizer
 
     @staticmethod
-    def _read(optimizer: "Optimizer", group: Mapping[str, Any]) -> tuple[str, ...]:
+    def _read(optimizer: Adapter, group: Mapping[str, Any]) -> tuple[str, ...]:
         """What the rule of a group looks at."""
         reads = optimizer.reads(group)
         return tuple(name for name in LAYERS if name in reads)
 
-    def _recorded(self, optimizer: "Optimizer") -> list[tuple[Tensor, dict[str, Any], Any]]:
+    def _recorded(self, optimizer: Adapter) -> list[tuple[Tensor, dict[str, Any], Any]]:
         """(weight, its group, its sums) of every matrix that has a gradient and a rule that looks at layers."""
         idle = all(float(group["lr"]) == 0 for group in optimizer.param_groups)
         recorded = []
@@ -133,7 +131,7 @@ class Layers:
             recorded.append((parameter, group, sums or _nothing(parameter)))
         return recorded
 
-    def _collected(self, optimizer: "Optimizer", parameter: Tensor, group: dict[str, Any], sums: Any) -> Any:
+    def _collected(self, optimizer: Adapter, parameter: Tensor, group: dict[str, Any], sums: Any) -> Any:
         """The sums since the last write of a weight: earlier ones of its period wait in its state, as gradients do."""
         if group["period"] == 1:
             return sums
@@ -162,14 +160,14 @@ class Layers:
         return self._read(optimizer, group) if group is not None and self._due(optimizer, weight, group) else ()
 
     @staticmethod
-    def _due(optimizer: "Optimizer", parameter: Tensor, group: Mapping[str, Any]) -> bool:
+    def _due(optimizer: Adapter, parameter: Tensor, group: Mapping[str, Any]) -> bool:
         """Whether the coming write of a parameter looks at its layer; gradients that wait for it count as well."""
         writes = optimizer.taken(parameter) // group["period"]
         reads = optimizer.reads(group)
         return any(writes % every == 0 for name in LAYERS for every in reads.get(name, ()))
 
     @staticmethod
-    def _matrices(optimizer: "Optimizer") -> Iterator[tuple[dict[str, Any], Tensor]]:
+    def _matrices(optimizer: Adapter) -> Iterator[tuple[dict[str, Any], Tensor]]:
         """(group, parameter) of all that a rule for matrices writes."""
         for group in optimizer.param_groups:
             rules = optimizer.rules(group)

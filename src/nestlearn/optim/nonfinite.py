@@ -4,21 +4,18 @@ Whatever enters an average stays in it: one such gradient is the end of a memory
 """
 
 import warnings
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from nestlearn.optim.adapter import Adapter
 from nestlearn.optim.checks import describe
 from nestlearn.optim.lanes import as_real
-
-if TYPE_CHECKING:
-    from nestlearn.optim.optimizer import Optimizer
 
 __all__ = ["LetIn", "check_gradients"]
 
 
-def check_gradients(optimizer: "Optimizer", let_in: "LetIn") -> None:
+def check_gradients(optimizer: Adapter, let_in: "LetIn") -> None:
     """Raise before anything is written if a gradient is sparse, or has no finite norm where the group says "raise".
 
     Args:
@@ -105,7 +102,7 @@ class _SoFar:
         return known
 
 
-def _refuse(optimizer: "Optimizer", parameter: Tensor, gradient: Tensor) -> None:
+def _refuse(optimizer: Adapter, parameter: Tensor, gradient: Tensor) -> None:
     if _all_finite([gradient]):
         return
     bad = int((~torch.isfinite(gradient)).sum())

@@ -6,17 +6,15 @@ theirs, and a setting that a checkpoint does not know yet has its default.
 
 import copy
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from nestlearn.optim.adapter import Adapter
 from nestlearn.optim.checks import describe
 from nestlearn.optim.settings import COMMON
 from nestlearn.rules import difference
-
-if TYPE_CHECKING:
-    from nestlearn.optim.optimizer import Optimizer
 
 __all__ = ["check_checkpoint", "check_state", "restore"]
 
@@ -24,7 +22,7 @@ _ON_CPU = ("step", "pending_rows")
 """Counts, which stay where they were saved."""
 
 
-def check_checkpoint(optimizer: "Optimizer", given: Mapping[str, Any]) -> None:
+def check_checkpoint(optimizer: Adapter, given: Mapping[str, Any]) -> None:
     """Raise ValueError if a state dictionary is not one of this kind of optimizer at all.
 
     A checkpoint of ours names settings that all optimizers here share, and some of those that the class has.
@@ -50,7 +48,7 @@ def check_checkpoint(optimizer: "Optimizer", given: Mapping[str, Any]) -> None:
     _check_rule(optimizer, given)
 
 
-def _check_rule(optimizer: "Optimizer", given: Mapping[str, Any]) -> None:
+def _check_rule(optimizer: Adapter, given: Mapping[str, Any]) -> None:
     """Raise ValueError if a checkpoint was written by another rule; numbers and switches are the groups'."""
     own = optimizer.defaults.get("rule")
     if own is None:
@@ -64,7 +62,7 @@ def _check_rule(optimizer: "Optimizer", given: Mapping[str, Any]) -> None:
             )
 
 
-def restore(optimizer: "Optimizer", saved: Mapping[str, Any]) -> None:
+def restore(optimizer: Adapter, saved: Mapping[str, Any]) -> None:
     """Put states as they were saved: torch casts what it loads to the parameter's dtype, and memories are wider."""
     numbers = [number for group in saved["param_groups"] for number in group["params"]]
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -90,7 +88,7 @@ def _as_saved(value: Any, device: torch.device | None) -> Any:
     return copy.deepcopy(value)
 
 
-def check_state(optimizer: "Optimizer") -> None:
+def check_state(optimizer: Adapter) -> None:
     """Raise ValueError if a parameter's memories are not what this optimizer would have made for it.
 
     What else a state holds is somebody else's, or was left by other settings.
@@ -110,7 +108,7 @@ def check_state(optimizer: "Optimizer") -> None:
 
 
 def _compare(
-    optimizer: "Optimizer", parameter: Tensor, found: Mapping[str, Any], expected: Mapping[str, torch.Size]
+    optimizer: Adapter, parameter: Tensor, found: Mapping[str, Any], expected: Mapping[str, torch.Size]
 ) -> None:
     # What waits for the end of a period is not there yet where the period has just been made longer.
     expected = {name: shape for name, shape in expected.items() if name in found or not name.startswith("pending")}
@@ -129,5 +127,5 @@ def _compare(
             )
 
 
-def _where(optimizer: "Optimizer", parameter: Tensor) -> str:
+def _where(optimizer: Adapter, parameter: Tensor) -> str:
     return f"{type(optimizer).__name__}.load_state_dict: {describe(optimizer, parameter)}"

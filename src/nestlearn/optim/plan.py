@@ -6,22 +6,20 @@ costs time and changes nothing.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from nestlearn.memory.rules import Rule
 from nestlearn.optim import states
+from nestlearn.optim.adapter import Adapter
 from nestlearn.optim.checks import describe, whole_matrices
 from nestlearn.optim.compiled import CompiledLanes, Written, compile_lanes
 from nestlearn.optim.composed import Rules
 from nestlearn.optim.lanes import SMALL, Lane, matrix_shape
 from nestlearn.optim.settings import structure
 from nestlearn.optim.stacks import Stack
-
-if TYPE_CHECKING:
-    from nestlearn.optim.optimizer import Optimizer
 
 __all__ = ["Plan"]
 
@@ -53,7 +51,7 @@ class Plan:
         self._compiled: list[CompiledLanes] = []
 
     def lanes(
-        self, optimizer: "Optimizer", group: dict[str, Any], parameters: list[Tensor], times: Sequence[int]
+        self, optimizer: Adapter, group: dict[str, Any], parameters: list[Tensor], times: Sequence[int]
     ) -> Written:
         """Lanes that together write ``parameters``, and which of them each lane writes, by place in the list.
 
@@ -77,7 +75,7 @@ class Plan:
         written: Written = list(zip(self._lanes, self._order, strict=True))
         return compile_lanes(optimizer, group, written, self._compiled) if optimizer.compiles else written
 
-    def _hold(self, optimizer: "Optimizer", times: Sequence[int]) -> bool:
+    def _hold(self, optimizer: Adapter, times: Sequence[int]) -> bool:
         """Whether the lanes of the last step still stand for the state."""
         return all(
             lane.together([times[number] for number in order])
@@ -85,7 +83,7 @@ class Plan:
             for lane, order in zip(self._lanes, self._order, strict=True)
         )
 
-    def _notice_settings(self, optimizer: "Optimizer", group: dict[str, Any]) -> None:
+    def _notice_settings(self, optimizer: Adapter, group: dict[str, Any]) -> None:
         """Forget everything when a setting has changed that decides what is remembered."""
         form = structure(optimizer.rule_settings(group))
         if form != self._form:
@@ -93,7 +91,7 @@ class Plan:
             self._homes, self._schedules, self._compiled = {}, {}, []
             self._form = form
 
-    def release(self, optimizer: "Optimizer") -> None:
+    def release(self, optimizer: Adapter) -> None:
         """Give up all stacks: what they hold becomes tensors of their own in the state."""
         for stack in self._stacks.values():
             stack.release(optimizer.state)
@@ -101,7 +99,7 @@ class Plan:
 
     def _arrange(
         self,
-        optimizer: "Optimizer",
+        optimizer: Adapter,
         group: dict[str, Any],
         rules: Rules,
         parameters: list[Tensor],
@@ -121,7 +119,7 @@ class Plan:
 
     def _lane(
         self,
-        optimizer: "Optimizer",
+        optimizer: Adapter,
         rules: Rules,
         kind: _Kind,
         parameters: list[Tensor],
@@ -150,7 +148,7 @@ class Plan:
             known = self._schedules[kind] = rule, rule.schedule(shape)
         return known[1]
 
-    def _stale(self, optimizer: "Optimizer", parameters: list[Tensor], kinds: list[_Kind]) -> set[_Kind]:
+    def _stale(self, optimizer: Adapter, parameters: list[Tensor], kinds: list[_Kind]) -> set[_Kind]:
         """The kinds whose stacks are not there, or do not hold what they should."""
         stale = set()
         for parameter, kind in zip(parameters, kinds, strict=True):
@@ -165,7 +163,7 @@ class Plan:
         return stale
 
     def _restack(
-        self, optimizer: "Optimizer", group: dict[str, Any], rules: Rules, stale: set[_Kind], written: set[int]
+        self, optimizer: Adapter, group: dict[str, Any], rules: Rules, stale: set[_Kind], written: set[int]
     ) -> None:
         """Make the stacks of these kinds anew, over the parameters of the group that have a state.
 
@@ -200,7 +198,7 @@ class Plan:
             stack.release(optimizer.state, kept)
 
 
-def _kind(optimizer: "Optimizer", parameter: Tensor, rules: Rules) -> _Kind:
+def _kind(optimizer: Adapter, parameter: Tensor, rules: Rules) -> _Kind:
     entry = optimizer.entry_of(parameter, rules)
     if not entry.flat:
         form: Any = matrix_shape(parameter)
@@ -209,7 +207,7 @@ def _kind(optimizer: "Optimizer", parameter: Tensor, rules: Rules) -> _Kind:
     return _Kind(entry.flat, entry.own_lr, parameter.dtype, parameter.device, form)
 
 
-def _misfit(optimizer: "Optimizer", parameter: Tensor, layout: Mapping[str, Tensor], written: set[int]) -> str:
+def _misfit(optimizer: Adapter, parameter: Tensor, layout: Mapping[str, Tensor], written: set[int]) -> str:
     """What a state lacks of the memories that a rule needs, or holds in another shape, and the remedy; "" if nothing.
 
     Of a parameter that is written now the device does not count: its state follows it there.

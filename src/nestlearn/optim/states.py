@@ -1,21 +1,20 @@
 """What an optimizer keeps for a parameter in ``state[parameter]``: plain tensors with dotted names."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from nestlearn.memory.state import flatten
+from nestlearn.optim.adapter import Adapter
 from nestlearn.optim.checks import describe
-from nestlearn.optim.lanes import as_real, flatten, matrix_shape, memory_dtype
-
-if TYPE_CHECKING:
-    from nestlearn.optim.optimizer import Optimizer
+from nestlearn.optim.lanes import as_real, matrix_shape, memory_dtype
 
 __all__ = ["fresh", "initialised", "layout", "surprise", "with_waiting"]
 
 
 def fresh(
-    optimizer: "Optimizer", parameter: Tensor, group: dict[str, Any], device: torch.device | str | None = None
+    optimizer: Adapter, parameter: Tensor, group: dict[str, Any], device: torch.device | str | None = None
 ) -> dict[str, Tensor]:
     """What a state holds before the first write; on device "meta" only its names and shapes."""
     entry = optimizer.entry(parameter, group)
@@ -40,13 +39,13 @@ def fresh(
     return {"step": torch.zeros((), dtype=torch.float32), **state}
 
 
-def layout(optimizer: "Optimizer", parameter: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
+def layout(optimizer: Adapter, parameter: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
     """The memories behind a parameter's rule by their names in the state, as tensors without data."""
     names = fresh(optimizer, parameter, group, device="meta")
     return {name: leaf for name, leaf in names.items() if name != "step" and not name.startswith("pending")}
 
 
-def initialised(optimizer: "Optimizer", parameter: Tensor, group: dict[str, Any]) -> dict[str, Any]:
+def initialised(optimizer: Adapter, parameter: Tensor, group: dict[str, Any]) -> dict[str, Any]:
     """``state[parameter]``, with what the optimizer keeps there; entries of others are left alone."""
     state = optimizer.state[parameter]
     if "step" not in state:
@@ -76,7 +75,7 @@ def with_waiting(state: dict[str, Any], gradient: Tensor) -> Tensor:
     return waiting + gradient
 
 
-def surprise(optimizer: "Optimizer") -> dict[str, Tensor]:
+def surprise(optimizer: Adapter) -> dict[str, Tensor]:
     """The latest surprise of each memory that records it, averaged over parameters: memory name -> 0-D tensor."""
     found: dict[str, list[Tensor]] = {}
     for values in optimizer.state.values():

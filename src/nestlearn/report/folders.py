@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nestlearn.training import RunFolder, RunFolderError, RunResult, options
+from pydantic import ValidationError
 
-__all__ = ["Contents", "read_contents", "read_json"]
+from nestlearn.training import Results, RunFolder, RunFolderError, RunResult, read_settings
+
+__all__ = ["Contents", "read_contents", "read_results"]
 
 Json = dict[str, Any]
 
@@ -20,14 +22,14 @@ class Contents:
 
     folder: RunFolder
     kind: str
-    results: Json
+    results: Results
     runs: dict[str, RunResult]
     systems: Json
     environment: Json
     config: str
 
 
-def read_json(path: Path) -> Json:
+def _read_json(path: Path) -> Json:
     """The object in a JSON file of a run folder.
 
     Raises:
@@ -44,6 +46,20 @@ def read_json(path: Path) -> Json:
     return content
 
 
+def read_results(folder: RunFolder) -> Results:
+    """The tables of a run folder.
+
+    Raises:
+        RunFolderError: they are not there, or broken.
+    """
+    try:
+        return Results.from_plain(_read_json(folder.results))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise RunFolderError(f"{folder.results}: not the results of a run ({where}: {first['msg']})") from error
+
+
 def read_contents(path: Path) -> tuple[Contents, list[str]]:
     """The contents of the run folder ``path``, and notes about what is missing or cut short.
 
@@ -54,15 +70,15 @@ def read_contents(path: Path) -> tuple[Contents, list[str]]:
     runs, notes = folder.runs()
     systems: Json = {}
     if (folder.path / "systems.json").is_file():
-        systems = read_json(folder.path / "systems.json")
+        systems = _read_json(folder.path / "systems.json")
     else:
         notes.append("systems.json is not there, so there are no pictures of the nesting and no level score")
     try:
-        kind = options.read(folder.config)["kind"]
+        kind = read_settings(folder.config)["kind"]
     except ValueError as error:
         raise RunFolderError(str(error)) from error
     except KeyError as error:
         raise RunFolderError(f"{folder.config}: expected a field `kind`, as in `kind: compare`") from error
-    results, environment = read_json(folder.results), read_json(folder.environment)
+    results, environment = read_results(folder), _read_json(folder.environment)
     config = folder.config.read_text(encoding="utf-8")
     return Contents(folder, kind, results, runs, systems, environment, config), notes

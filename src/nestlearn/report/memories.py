@@ -15,10 +15,10 @@ from nestlearn.report.pictures import SMALL, short
 from nestlearn.report.plot import Panel, picture, text
 from nestlearn.report.series import Measured, Points
 from nestlearn.report.thinning import Line
+from nestlearn.training import Row
 
 __all__ = ["score", "surprise_panels"]
 
-Row = Mapping[str, Any]
 DASHES = ("", "6 3", "2 3", "8 3 2 3")
 SHADES = 6
 
@@ -27,7 +27,7 @@ def surprise_panels(rows: Sequence[Row], measured: Mapping[str, Measured]) -> li
     """The surprise of each memory of a contender over the seeds, each relative to its first value, on a log scale."""
     drawn = []
     for row in rows:
-        found = {} if row["control"] else measured[row["name"]].surprises
+        found = {} if row.control else measured[row.name].surprises
         scaled = {name: line for name, points in found.items() if (line := _relative(points.line))}
         if scaled:
             drawn.append(_surprise_panel(row, scaled))
@@ -57,7 +57,7 @@ def _surprise_panel(row: Row, lines: Mapping[str, Line]) -> str:
     panel = Panel.of(size, (0, max(line.x[-1] for line in lines.values())), (low, high), log_y=True,
                      margins=(24, 12, 22 + legend, 38))  # fmt: skip
     panel.axes()
-    paint = colour(row["contender"])
+    paint = colour(row.contender)
     for i, (memory, line) in enumerate(lines.items()):
         dash = DASHES[i % len(DASHES)]
         panel.line(line, paint, 1.8, dash)
@@ -65,8 +65,8 @@ def _surprise_panel(row: Row, lines: Mapping[str, Line]) -> str:
         dashed = f' stroke-dasharray="{dash}"' if dash else ""
         panel.parts.append(f'<path class="l" d="M38 {y - 4:g}h26" stroke="{paint}" stroke-width="1.8"{dashed}/>')
         panel.parts.append(text(70, y, short(memory, 30), "t"))
-    panel.title(short(row["name"]), paint)
-    return panel.done(f"Surprise of the memories of {row['name']} over the steps, relative to its first value")
+    panel.title(short(row.name), paint)
+    return panel.done(f"Surprise of the memories of {row.name} over the steps, relative to its first value")
 
 
 @dataclass(frozen=True)
@@ -125,8 +125,8 @@ def score(row: Row, measured: Measured, system: Mapping[str, Any]) -> str:
     looks = [steps / lane.steps[-1] * len(lane.steps) for lane in lanes if lane.steps and not lane.since]
     boxes = min(WHOLE, round(max(looks, default=WHOLE)))  # no narrower than the looks, or every other would be empty
     height = 42 + LANE * len(lanes)
-    paint = colour(row["contender"])
-    parts = [f'<rect x="0" y="5" width="12" height="4" rx="2" fill="{paint}"/>', text(17, 12, short(row["name"]), "n")]
+    paint = colour(row.contender)
+    parts = [f'<rect x="0" y="5" width="12" height="4" rx="2" fill="{paint}"/>', text(17, 12, short(row.name), "n")]
     width = CELLS * 0.42 if both else CELLS
     for i, lane in enumerate(lanes):
         y = 24 + LANE * i
@@ -147,7 +147,7 @@ def score(row: Row, measured: Measured, system: Mapping[str, Any]) -> str:
     parts += [text(LEFT, bottom, "0", "t"), text(LEFT + width, bottom, f"step {exact:,}", "t", "e")]
     if both:
         parts += [text(LEFT + width + 12, bottom, "0", "t"), text(LEFT + CELLS + 12, bottom, f"{steps:,}", "t", "e")]
-    return picture(LEFT + CELLS + 14, height, f"When each memory of {row['name']} is written, and how surprised", parts)
+    return picture(LEFT + CELLS + 14, height, f"When each memory of {row.name} is written, and how surprised", parts)
 
 
 def _steps(period: int) -> str:

@@ -47,18 +47,18 @@ def write_pictures(path: Path, target: Path) -> list[Path]:
         RunFolderError: as ``write_report``.
     """
     contents, _ = read_contents(path)
-    results, baseline = contents.results, contents.results["baseline"]
+    results, baseline = contents.results, contents.results.baseline
     target.mkdir(parents=True, exist_ok=True)
     written = []
-    for task, rows in results["tasks"].items():
+    for task, rows in results.tasks.items():
         unit, measured = task_type(task).unit, measure(rows, contents.runs)
         steps, seconds = pictures.curves(rows, measured, baseline, unit)
         drawn = {"ranking": pictures.ranking(rows, baseline, unit), "steps": steps, "seconds": seconds}
         systems = contents.systems.get(task, {})
         for row in rows:
-            if row["name"] in systems and not row["control"]:
-                picture = memories.score(row, measured[row["name"]], systems[row["name"]])
-                drawn[f"score-{row['name']}"] = picture
+            if row.name in systems and not row.control:
+                picture = memories.score(row, measured[row.name], systems[row.name])
+                drawn[f"score-{row.name}"] = picture
         for name, picture in drawn.items():
             written.append(target / f"{re.sub(r'[^A-Za-z0-9._-]', '-', f'{task}-{name}')}.svg")
             write_atomic(written[-1], stand_alone(picture))
@@ -110,16 +110,16 @@ def _page(contents: Contents) -> str:
         kind=contents.kind,
         tasks=[
             section(results, task, contents.runs, systems.get(task, {}), number)
-            for number, task in enumerate(results["tasks"], start=1)
+            for number, task in enumerate(results.tasks, start=1)
         ],
-        baseline=results["baseline"],
-        budget=results.get("budget"),
+        baseline=results.baseline,
+        budget=results.budget,
         facts=_facts(contents),
         environment=contents.environment,
-        sources=sources(results["tasks"]),
+        sources=sources(results.tasks),
         config=contents.config,
         downloads=[
-            download("results.json", "application/json", json.dumps(results, indent=1)),
+            download("results.json", "application/json", contents.folder.results.read_text(encoding="utf-8")),
             download("systems.json", "application/json", json.dumps(systems, indent=1)),
             download("environment.json", "application/json", json.dumps(contents.environment, indent=1)),
             download("config.yaml", "application/yaml", contents.config),
@@ -134,7 +134,7 @@ def _page(contents: Contents) -> str:
 def _facts(contents: Contents) -> list[str]:
     """The line under the title: how many seeds, when, where, and how long it took."""
     environment: dict[str, Any] = contents.environment
-    seeds = max((len(row["runs"]) for rows in contents.results["tasks"].values() for row in rows), default=0)
+    seeds = max((len(row.runs) for rows in contents.results.tasks.values() for row in rows), default=0)
     facts = [f"{seeds} seed{'s' if seeds != 1 else ''}"]
     facts += [str(environment[name]) for name in ("started", "processor") if name in environment]
     if "torch" in environment:

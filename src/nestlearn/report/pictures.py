@@ -7,16 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Any
 
 from nestlearn.report.colours import colour
 from nestlearn.report.plot import Panel, apart, number, text
 from nestlearn.report.series import Measured
 from nestlearn.report.thinning import Line
+from nestlearn.training import Row
 
 __all__ = ["SMALL", "curves", "panels", "ranking", "short", "training_panels"]
 
-Row = Mapping[str, Any]
 Lines = Mapping[str, Measured]
 SMALL = (268.0, 172.0)  # a small panel, in user units
 ROW = 25  # height of a row of the ranking
@@ -30,30 +29,30 @@ def short(name: str, most: int = 24) -> str:
 
 def ranking(rows: Sequence[Row], baseline: str, unit: str) -> str:
     """Test loss of every contender: a dot the mean, its bar the 95% interval, ticks the seeds, a ring the control."""
-    by_name = {row["name"]: row for row in rows}
-    shown = [row for row in rows if not row["control"]]
-    losses = [row["test"]["loss"] for row in rows if row["test"]]
-    values = [value for loss in losses for value in (loss["mean"], *loss["values"])]
+    by_name = {row.name: row for row in rows}
+    shown = [row for row in rows if not row.control]
+    losses = [row.test["loss"] for row in rows if row.test]
+    values = [value for loss in losses for value in (loss.mean, *loss.values)]
     low, high = min(values, default=0.0), max(values, default=1.0)
     log = _many_decades(low, high)
     limit = high if log else _outlier_limit(values)
     ends = (low / 1.3, limit * 1.3) if log else _widened(low, limit)
     panel = Panel.of((600, 56 + ROW * len(shown)), ends, (0, 1), margins=(8, 14, 48, 190), log_x=log)
     middles = [8 + ROW * (i + 0.5) for i in range(len(shown))]
-    panel.parts += [text(178, y + 4, short(row["name"]), "", "e") for y, row in zip(middles, shown, strict=True)]
+    panel.parts += [text(178, y + 4, short(row.name), "", "e") for y, row in zip(middles, shown, strict=True)]
     bottom = panel.y.start
     for tick in panel.x.ticks(6):
         panel.parts.append(f'<path class="g" d="M{panel.x(tick):.1f} {bottom}V8"/>')
         panel.parts.append(text(panel.x(tick), bottom + 16, number(tick), "t", "m"))
     panel.parts.append(text((panel.x.start + panel.x.end) / 2, bottom + 34, f"test loss ({unit})", "t", "m"))
-    reference = by_name[baseline]["test"] if baseline in by_name else {}
-    if reference and reference["loss"]["mean"] <= limit:
-        x = panel.x(reference["loss"]["mean"])
+    reference = by_name[baseline].test if baseline in by_name else {}
+    if reference and reference["loss"].mean <= limit:
+        x = panel.x(reference["loss"].mean)
         panel.parts.append(
             f'<path class="l" d="M{x:.1f} {bottom}V8" stroke="{colour(baseline)}" stroke-dasharray="1 5"/>'
         )
     for y, row in zip(middles, shown, strict=True):
-        panel.parts += _rank_row(panel, y, row, by_name.get(row["control_name"] or ""), limit)
+        panel.parts += _rank_row(panel, y, row, by_name.get(row.control_name or ""), limit)
     return panel.done("Test loss of every optimizer and of its control")
 
 
@@ -77,28 +76,28 @@ def _outlier_limit(values: Sequence[float]) -> float:
 
 
 def _rank_row(panel: Panel, y: float, row: Row, control: Row | None, limit: float) -> list[str]:
-    paint, right = colour(row["contender"]), panel.x.end
-    if not row["test"]:
+    paint, right = colour(row.contender), panel.x.end
+    if not row.test:
         return [text(right, y + 4, "diverged", "t", "e")]
-    value, parts = row["test"]["loss"]["mean"], []
-    if control and control["test"]:
-        other = control["test"]["loss"]["mean"]
+    value, parts = row.test["loss"].mean, []
+    if control and control.test:
+        other = control.test["loss"].mean
         x = panel.x(min(other, limit))
         parts.append(f'<path class="l" d="M{panel.x(min(value, limit)):.1f} {y:.1f}H{x:.1f}" stroke="{paint}"/>')
         if other <= limit:
             parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" fill="var(--paper)" stroke="{paint}"/>')
     if value > limit:
         return [*parts, text(right, y + 4, f"{value:.3g} →", "t", "e")]
-    if row["interval"]:
-        ends = [min(max(panel.x(end), panel.x.start), right) for end in row["interval"]]
+    if row.interval:
+        ends = [min(max(panel.x(end), panel.x.start), right) for end in row.interval]
         parts.append(
             f'<rect x="{ends[0]:.1f}" y="{y - 3.5:.1f}" width="{ends[1] - ends[0]:.1f}" height="7" rx="3.5" '
             f'fill="{paint}" fill-opacity=".22"/>'
         )
-    for seed in row["test"]["loss"]["values"]:
+    for seed in row.test["loss"].values:
         if panel.x.start <= panel.x(seed) <= right:
             parts.append(f'<path class="l" d="M{panel.x(seed):.1f} {y - 6:.1f}v12" stroke="{paint}"/>')
-    title = escape(f"{row['name']}: {value:.4g}")
+    title = escape(f"{row.name}: {value:.4g}")
     parts.append(f'<circle cx="{panel.x(value):.1f}" cy="{y:.1f}" r="5" fill="{paint}"><title>{title}</title></circle>')
     return parts
 
@@ -120,9 +119,9 @@ def _limits(lines: Mapping[str, Line], baseline: str) -> tuple[tuple[float, floa
 
 def curves(rows: Sequence[Row], measured: Lines, baseline: str, unit: str) -> tuple[str, str]:
     """Validation loss of all contenders with the range of their seeds, against steps and against seconds."""
-    shown = [row for row in rows if not row["control"]]
-    by_steps = {row["name"]: line for row in shown if (line := measured[row["name"]].by_steps)}
-    by_seconds = {row["name"]: line for row in shown if (line := measured[row["name"]].by_seconds)}
+    shown = [row for row in rows if not row.control]
+    by_steps = {row.name: line for row in shown if (line := measured[row.name].by_steps)}
+    by_seconds = {row.name: line for row in shown if (line := measured[row.name].by_seconds)}
     return (
         _curves(shown, by_steps, baseline, "steps", unit),
         _curves(shown, by_seconds, baseline, "seconds of training", unit),
@@ -137,14 +136,14 @@ def _curves(shown: Sequence[Row], lines: Mapping[str, Line], baseline: str, what
     panel.inside.append('<g class="many">')
     ends = []
     for row in reversed(shown):
-        line, paint = lines.get(row["name"]), colour(row["contender"])
+        line, paint = lines.get(row.name), colour(row.contender)
         if line is None:
             continue
-        panel.inside.append(f"<g><title>{escape(row['name'])}: {line.mean[-1]:.4g}</title>")
-        panel.line(line, paint, 2.6 if row["name"] == baseline else 1.7)
+        panel.inside.append(f"<g><title>{escape(row.name)}: {line.mean[-1]:.4g}</title>")
+        panel.line(line, paint, 2.6 if row.name == baseline else 1.7)
         panel.inside.append("</g>")
         if bottom <= line.mean[-1] <= top:
-            ends.append((row["name"], paint, panel.x(line.x[-1]), panel.y(line.mean[-1])))
+            ends.append((row.name, paint, panel.x(line.x[-1]), panel.y(line.mean[-1])))
     panel.inside.append("</g>")
     panel.parts += _end_labels(panel, ends)
     return panel.done(f"Validation loss of every optimizer against {what}")
@@ -165,18 +164,18 @@ def _end_labels(panel: Panel, ends: Sequence[tuple[str, str, float, float]]) -> 
 
 def panels(rows: Sequence[Row], measured: Lines, baseline: str) -> list[str]:
     """One small picture a contender: its own curve and its seeds' range, its control dashed, the baseline thin."""
-    shown = [row for row in rows if not row["control"] and row["name"] != baseline]
-    lines = {row["name"]: line for row in rows if (line := measured[row["name"]].by_steps)}
+    shown = [row for row in rows if not row.control and row.name != baseline]
+    lines = {row.name: line for row in rows if (line := measured[row.name].by_steps)}
     limits, log = _limits(lines, baseline)
     last = max((line.x[-1] for line in lines.values()), default=1.0)
     drawn = []
     for row in shown:
         panel = Panel.of(SMALL, (0, last), limits, log_y=log)
         panel.axes()
-        paint, line = colour(row["contender"]), lines.get(row["name"])
+        paint, line = colour(row.contender), lines.get(row.name)
         for name, stroke, width, dash in (
             (baseline, colour(baseline), 1.1, ""),
-            (row["control_name"], paint, 1.5, "5 4"),
+            (row.control_name, paint, 1.5, "5 4"),
         ):
             if name in lines:
                 panel.line(lines[name], stroke, width, dash, ranged=False)
@@ -184,15 +183,15 @@ def panels(rows: Sequence[Row], measured: Lines, baseline: str) -> list[str]:
             panel.line(line, paint, 2.2)
             if line.mean[-1] > limits[1]:
                 panel.parts.append(text(panel.x.end, 36, f"above: ends at {line.mean[-1]:.3g}", "t", "e"))
-        panel.title(short(row["name"]) + ("" if line else ": diverged"), paint)
-        drawn.append(panel.done(f"Validation loss of {row['name']}, of its control and of {baseline} against steps"))
+        panel.title(short(row.name) + ("" if line else ": diverged"), paint)
+        drawn.append(panel.done(f"Validation loss of {row.name}, of its control and of {baseline} against steps"))
     return drawn
 
 
 def training_panels(rows: Sequence[Row], measured: Lines) -> list[str]:
     """The training loss of every contender: the mean, over the range of all points and seeds it stands for."""
-    shown = [row for row in rows if not row["control"]]
-    lines = {row["name"]: points.line for row in shown if (points := measured[row["name"]].training)}
+    shown = [row for row in rows if not row.control]
+    lines = {row.name: points.line for row in shown if (points := measured[row.name].training)}
     values = sorted(value for line in lines.values() for value in line.mean)
     if not values:
         return []
@@ -203,9 +202,9 @@ def training_panels(rows: Sequence[Row], measured: Lines) -> list[str]:
     for row in shown:
         panel = Panel.of(SMALL, (0, last), limits, log_y=log)
         panel.axes()
-        paint, line = colour(row["contender"]), lines.get(row["name"])
+        paint, line = colour(row.contender), lines.get(row.name)
         if line:
             panel.line(line, paint, 1.4)
-        panel.title(short(row["name"]) + (": diverged" if row["status"] == "diverged" else ""), paint)
-        drawn.append(panel.done(f"Training loss of {row['name']} against steps"))
+        panel.title(short(row.name) + (": diverged" if row.status == "diverged" else ""), paint)
+        drawn.append(panel.done(f"Training loss of {row.name} against steps"))
     return drawn

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nestlearn.describe import NestedSystem
+from nestlearn.descriptions import NestedSystem
 from nestlearn.report import memories, pictures
 from nestlearn.report.captions import CAPTIONS
 from nestlearn.report.choices import rates
@@ -15,11 +15,11 @@ from nestlearn.report.downloads import curves_csv, download, events_csv
 from nestlearn.report.series import Measured, measure
 from nestlearn.report.tables import Cell, Column, columns, helps, table_rows, to_csv, trials_csv
 from nestlearn.tasks import task_type
-from nestlearn.training import RunResult
+from nestlearn.training import Results, Row, RunResult
+from nestlearn.training.results import Difference
 
 __all__ = ["Part", "section"]
 
-Row = Mapping[str, Any]
 Runs = Mapping[str, RunResult]
 
 
@@ -44,29 +44,29 @@ class Part:
         return CAPTIONS[self.name][1].format(baseline=baseline)
 
 
-def section(results: Row, task: str, runs: Runs, systems: Mapping[str, Any], number: int) -> dict[str, Any]:
+def section(results: Results, task: str, runs: Runs, systems: Mapping[str, Any], number: int) -> dict[str, Any]:
     """All that the page says about one task, the ``number``-th on it."""
-    rows, about = results["tasks"][task], task_type(task)
+    rows, about = results.tasks[task], task_type(task)
     measured = measure(rows, runs)
     parts = [*_result_parts(results, task, measured), *_memory_parts(rows, measured, systems)]
     return {
         "id": f"task{number}",
         "title": about.title,
         "unit": about.unit,
-        "parameters": rows[0]["parameters"],
+        "parameters": rows[0].parameters,
         "steps": max((run.steps for found in measured.values() for run in found.runs), default=0),
-        "findings": _findings(rows, results["baseline"]) if len(rows) > 1 else None,
-        "warnings": [f"{row['name']}: {warning}" for row in rows for warning in row["warnings"]],
-        "contender": rows[0]["name"],
+        "findings": _findings(rows, results.baseline) if len(rows) > 1 else None,
+        "warnings": [f"{row.name}: {warning}" for row in rows for warning in row.warnings],
+        "contender": rows[0].name,
         "parts": parts,
-        "controls": [row for row in rows if row["control_name"]],
-        "diverged": [row for row in rows if row["status"] == "diverged"],
+        "controls": [row for row in rows if row.control_name],
+        "diverged": [row for row in rows if row.status == "diverged"],
         "downloads": _downloads(results, task, measured, systems),
     }
 
 
-def _result_parts(results: Row, task: str, measured: Mapping[str, Measured]) -> Iterator[Part]:
-    rows, baseline, unit = results["tasks"][task], results["baseline"], task_type(task).unit
+def _result_parts(results: Results, task: str, measured: Mapping[str, Measured]) -> Iterator[Part]:
+    rows, baseline, unit = results.tasks[task], results.baseline, task_type(task).unit
     several = len(rows) > 1
     if several:
         yield Part("ranking", "ranking", [pictures.ranking(rows, baseline, unit)])
@@ -79,11 +79,11 @@ def _result_parts(results: Row, task: str, measured: Mapping[str, Measured]) -> 
         yield Part("panels", pictures=pictures.panels(rows, measured, baseline))
     if drawn := pictures.training_panels(rows, measured):
         yield Part("training", pictures=drawn)
-    if several and (drawn := rates(rows, results["budget"])):
+    if several and (drawn := rates(rows, results.budget or 0)):
         yield Part("choice", pictures=drawn)
 
 
-def _table_parts(results: Row, task: str) -> Iterator[Part]:
+def _table_parts(results: Results, task: str) -> Iterator[Part]:
     shown = columns(results, task)
     result = [column for column in shown if column.part == "result"]
     cost = [shown[0], *(column for column in shown if column.part == "cost")]
@@ -94,11 +94,11 @@ def _table_parts(results: Row, task: str) -> Iterator[Part]:
 
 
 def _memory_parts(rows: Sequence[Row], measured: Mapping[str, Measured], systems: Mapping[str, Any]) -> Iterator[Part]:
-    contenders = [row for row in rows if not row["control"] and row["name"] in systems]
+    contenders = [row for row in rows if not row.control and row.name in systems]
     if contenders:
-        yield Part("nesting", nests=[_nest(row["name"], systems[row["name"]]) for row in contenders])
+        yield Part("nesting", nests=[_nest(row.name, systems[row.name]) for row in contenders])
         yield Part(
-            "score", "scores", [memories.score(row, measured[row["name"]], systems[row["name"]]) for row in contenders]
+            "score", "scores", [memories.score(row, measured[row.name], systems[row.name]) for row in contenders]
         )
     if drawn := memories.surprise_panels(rows, measured):
         yield Part("surprise", pictures=drawn)
@@ -113,28 +113,28 @@ def _nest(name: str, data: Mapping[str, Any]) -> dict[str, Any]:
 
 def _findings(rows: Sequence[Row], baseline: str) -> dict[str, Any]:
     """What the numbers say: the best, and who beat the baseline and its own control, and how surely."""
-    contenders = [row for row in rows if not row["control"] and row["test"]]
+    contenders = [row for row in rows if not row.control and row.test]
 
-    def who(column: str, good: bool) -> dict[str, list[str]]:
-        there = [row for row in contenders if row[column]]
-        sure = [r["name"] for r in there if r[column]["significant"] and (r[column]["mean"] < 0) == good]
-        likely = [r["name"] for r in there if helps(r, column) is good and r["name"] not in sure]
+    def who(of: Callable[[Row], Difference | None], good: bool) -> dict[str, list[str]]:
+        there = [(row, found) for row in contenders if (found := of(row))]
+        sure = [row.name for row, found in there if found.significant and (found.mean < 0) == good]
+        likely = [row.name for row, found in there if helps(row, found) is good and row.name not in sure]
         return {"sure": sure, "likely": likely}
 
-    helped, hurt = who("against_control", True), who("against_control", False)
+    helped, hurt = (who(lambda row: row.against_control, good) for good in (True, False))
     decided = {name for found in (helped, hurt) for names in found.values() for name in names}
     return {
         "best": contenders[0] if contenders else None,
-        "baseline": next((row for row in contenders if row["name"] == baseline), None),
-        "better": who("against_baseline", True),
+        "baseline": next((row for row in contenders if row.name == baseline), None),
+        "better": who(lambda row: row.against_baseline, True),
         "helped": helped,
         "hurt": hurt,
-        "open": [row["name"] for row in contenders if row["against_control"] and row["name"] not in decided],
+        "open": [row.name for row in contenders if row.against_control and row.name not in decided],
     }
 
 
 def _downloads(
-    results: Row, task: str, measured: Mapping[str, Measured], systems: Mapping[str, Any]
+    results: Results, task: str, measured: Mapping[str, Measured], systems: Mapping[str, Any]
 ) -> list[dict[str, str]]:
     stem, trials = task.replace(":", "-"), trials_csv(results, task)
     return [

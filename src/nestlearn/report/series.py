@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
-from typing import Any
 
 from nestlearn.report.thinning import Line, thin
-from nestlearn.training import RunResult
+from nestlearn.training import Point, Row, RunResult
 
 __all__ = ["Measured", "Points", "measure"]
-
-STEPS, SECONDS, LOSS = 0, 1, 2
 
 
 @dataclass(frozen=True)
@@ -42,26 +39,34 @@ class Measured:
         finished: whether every run of the row is there and came to its end.
     """
 
-    def __init__(self, row: Mapping[str, Any], runs: Mapping[str, RunResult]) -> None:
-        self.runs = [runs[key] for key in row["runs"] if key in runs]
-        self.finished = len(self.runs) == len(row["runs"]) and all(run.status == "finished" for run in self.runs)
+    def __init__(self, row: Row, runs: Mapping[str, RunResult]) -> None:
+        self.runs = [runs[key] for key in row.runs if key in runs]
+        self.finished = len(self.runs) == len(row.runs) and all(run.status == "finished" for run in self.runs)
 
     @cached_property
-    def by_steps(self) -> Line | None:
+    def validation(self) -> Points | None:
         """The validation loss against steps; None without a point, or if a seed diverged: a mean over the others
         would flatter.
         """
-        return _line(_gather([run.curve for run in self.runs], STEPS)) if self.finished else None
+        return _gather([run.curve for run in self.runs]) if self.finished else None
+
+    @cached_property
+    def by_steps(self) -> Line | None:
+        """What to draw of it."""
+        return self.validation.line if self.validation else None
 
     @cached_property
     def by_seconds(self) -> Line | None:
         """The same against seconds of training, the mean of the seeds'."""
-        return _line(_gather([run.curve for run in self.runs], SECONDS)) if self.finished else None
+        if not self.validation:
+            return None
+        seconds = [[point.seconds for point in run.curve[: len(self.validation.x)]] for run in self.runs]
+        return Points([fmean(at) for at in zip(*seconds, strict=True)], self.validation.series).line
 
     @cached_property
     def training(self) -> Points | None:
         """The training loss against steps, up to the first divergence."""
-        return _gather([run.train for run in self.runs], STEPS)
+        return _gather([run.train for run in self.runs])
 
     @cached_property
     def surprises(self) -> dict[str, Points]:
@@ -82,22 +87,23 @@ class Measured:
         return found
 
 
-def measure(rows: Iterable[Mapping[str, Any]], runs: Mapping[str, RunResult]) -> dict[str, Measured]:
+def measure(rows: Iterable[Row], runs: Mapping[str, RunResult]) -> dict[str, Measured]:
     """What was measured of each row, by its name."""
-    return {row["name"]: Measured(row, runs) for row in rows}
+    return {row.name: Measured(row, runs) for row in rows}
 
 
-def _gather(series: Sequence[Sequence[Sequence[Any]]], axis: int) -> Points | None:
-    """``[step, seconds, loss]`` rows of several seeds over one x, as far as all of them reach and are numbers."""
-    length = min((len(rows) for rows in series), default=0)
-    for rows in series:
-        length = next((i for i, row in enumerate(rows[:length]) if row[LOSS] is None), length)
+def _gather(curves: Sequence[Sequence[Point]]) -> Points | None:
+    """The losses of several seeds over the steps, as far as all of them reach and are numbers."""
+    losses = [list(_numbers(curve)) for curve in curves]
+    length = min(map(len, losses), default=0)
     if not length:
         return None
-    columns = [list(zip(*rows[:length], strict=True)) for rows in series]
-    x = columns[0][STEPS] if axis == STEPS else [fmean(at) for at in zip(*(c[SECONDS] for c in columns), strict=True)]
-    return Points(x, [column[LOSS] for column in columns])
+    return Points([point.step for point in curves[0][:length]], [found[:length] for found in losses])
 
 
-def _line(points: Points | None) -> Line | None:
-    return points.line if points else None
+def _numbers(curve: Sequence[Point]) -> Iterator[float]:
+    """The losses up to the first that is none."""
+    for point in curve:
+        if point.loss is None:
+            return
+        yield point.loss

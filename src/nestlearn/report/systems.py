@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from torch.optim import Optimizer
-
-from nestlearn.describe import NestedSystem, describe
-from nestlearn.report.folders import read_json
-from nestlearn.tasks import DataFileError, make_task
-from nestlearn.training import RunFolder, RunFolderError, RunSpec
-from nestlearn.training.optimizers import find_optimizer
+from nestlearn.descriptions import NestedSystem, describe
+from nestlearn.report.folders import read_results
+from nestlearn.tasks import DataFileError
+from nestlearn.training import Row, RunFolder, RunFolderError, RunSpec
 from nestlearn.training.run_folder import write_atomic
 
 __all__ = ["write_systems"]
@@ -27,30 +24,23 @@ def write_systems(path: Path) -> Path:
         RunFolderError: the folder is not a run folder, is not finished, or a row's run cannot be made again here.
     """
     folder = RunFolder.open(path)
-    results = read_json(folder.results)
+    results = read_results(folder)
     systems = {
-        task: {row["name"]: _describe(folder, row).to_dict() for row in rows} for task, rows in results["tasks"].items()
+        task: {row.name: _describe(folder, row).to_dict() for row in rows} for task, rows in results.tasks.items()
     }
     target = folder.path / "systems.json"
     write_atomic(target, json.dumps(systems, indent=1) + "\n")
     return target
 
 
-def _describe(folder: RunFolder, row: dict[str, Any]) -> NestedSystem:
+def _describe(folder: RunFolder, row: Row) -> NestedSystem:
     try:
-        spec = RunSpec.from_plain(row["spec"])
+        spec = replace(RunSpec.from_plain(row.spec), device="cpu")
     except (KeyError, TypeError) as error:
-        raise RunFolderError(f"{folder.results}: the spec of {row['name']} is not one of a run ({error})") from error
+        raise RunFolderError(f"{folder.results}: the spec of {row.name} is not one of a run ({error})") from error
     try:
-        return describe(*_optimizers(spec))
+        task = spec.make_task()
+        model = task.build(spec.seed)
+        return describe(*spec.contender.make(model, tables=task.tables(model), **spec.arguments))
     except (ValueError, DataFileError) as error:
-        raise RunFolderError(f"the optimizer of {row['name']} cannot be made again here: {error}") from error
-
-
-def _optimizers(spec: RunSpec) -> list[Optimizer]:
-    task = make_task(spec.task, dict(spec.size), "cpu", spec.dtype)
-    model = task.build(spec.seed)
-    settings = {**dict(spec.fixed), **dict(spec.settings)}
-    return find_optimizer(spec.variant.contender).make(
-        model, settings.pop("lr"), tables=task.tables(model), elementwise_lr=spec.elementwise_lr, **settings
-    )
+        raise RunFolderError(f"the optimizer of {row.name} cannot be made again here: {error}") from error

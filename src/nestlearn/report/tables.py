@@ -9,14 +9,15 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from nestlearn.tasks import Figure, task_type
+from nestlearn.training import Results, Row
+from nestlearn.training.results import Difference, Equal, Reached
 
 __all__ = ["Cell", "Column", "columns", "helps", "table_rows", "to_csv", "trials_csv"]
 
-Row = Mapping[str, Any]
 DASH = "–"
 
 
@@ -48,18 +49,18 @@ class Column:
     number: bool = True
 
 
-def columns(results: Row, task: str) -> list[Column]:
+def columns(results: Results, task: str) -> list[Column]:
     """The columns of a task's table; a tuned setting has one if a row has it, and one that is empty is left out."""
-    rows = results["tasks"][task]
+    rows = results.tasks[task]
     about = task_type(task)
-    settings = dict.fromkeys(name for row in rows for name in row["settings"])
+    settings = dict.fromkeys(name for row in rows for name in row.settings)
     possible = [
-        Column("optimizer", "the contender", lambda row, _: Cell(row["name"]), number=False),
+        Column("optimizer", "the contender", lambda row, _: Cell(row.name), number=False),
         *(_setting(name, rank=2 if name == "lr" else 4) for name in settings),
         Column(
             "validation",
             f"validation loss ({about.unit}), mean over seeds: the settings were chosen on this split",
-            lambda row, _: Cell(_loss(row["validation"]["loss"]["mean"]) if row["validation"] else DASH),
+            lambda row, _: Cell(_loss(row.validation["loss"].mean) if row.validation else DASH),
             rank=8,
         ),
         Column(
@@ -76,28 +77,28 @@ def columns(results: Row, task: str) -> list[Column]:
 
 
 def _cells_of(column: Column, rows: Sequence[Row]) -> list[Cell]:
-    by_name = {row["name"]: row for row in rows}
-    return [column.cell(row, by_name.get(row["control_name"] or "")) for row in rows]
+    by_name = {row.name: row for row in rows}
+    return [column.cell(row, by_name.get(row.control_name or "")) for row in rows]
 
 
-def _comparisons(results: Row) -> Iterator[Column]:
+def _comparisons(results: Results) -> Iterator[Column]:
     yield Column(
         "control",
         "test loss of its control: the same with that memory switched off, tuned as hard",
         lambda row, control: _control(control),
         rank=3,
     )
-    others = (
-        ("vs control", "against_control", "its control; below zero the memory helps", 0),
-        (f"vs {results['baseline']}", "against_baseline", f"{results['baseline']}; below zero is better", 1),
-        (f"vs {results['muon']}", "against_muon", f"{results['muon']}; below zero is better", 3),
+    others: tuple[tuple[str, Callable[[Row], Difference | None], str, int], ...] = (
+        ("vs control", lambda row: row.against_control, "its control; below zero the memory helps", 0),
+        (f"vs {results.baseline}", lambda row: row.against_baseline, f"{results.baseline}; below zero is better", 1),
+        (f"vs {results.muon}", lambda row: row.against_muon, f"{results.muon}; below zero is better", 3),
     )
-    for heading, key, whose, rank in others:
+    for heading, of, whose, rank in others:
         yield Column(
             heading,
             f"test loss minus that of {whose}. Paired by seed; p is corrected for the number of contenders, and a star "
             "marks p below 0.05",
-            lambda row, _, key=key: _difference(row, key),  # type: ignore[misc]
+            lambda row, _, of=of: _difference(row, of(row)),  # type: ignore[misc]
             rank=rank,
         )
 
@@ -107,49 +108,49 @@ def _costs() -> list[Column]:
         Column(
             "steps to target",
             "steps until the validation loss is what the baseline ends with, mean over the seeds that reach it",
-            lambda row, _: _to_target(row["to_target"], "steps", 0),
+            lambda row, _: _to_target(row.to_target, lambda found: found.steps, 0),
             rank=4,
             part="cost",
         ),
         Column(
             "s to target",
             "the same in seconds of training",
-            lambda row, _: _to_target(row["to_target"], "seconds", 2),
+            lambda row, _: _to_target(row.to_target, lambda found: found.seconds, 2),
             rank=6,
             part="cost",
         ),
         Column(
             "ms/step",
             "median milliseconds of a training step, forward and backward included; best over runs",
-            lambda row, _: Cell(_number(row["step_ms"], 2)),
+            lambda row, _: Cell(_number(row.step_ms, 2)),
             rank=5,
             part="cost",
         ),
         Column(
             "opt ms",
             "median milliseconds of the optimizer's step alone; best over runs",
-            lambda row, _: Cell(_number(row["optimizer_ms"], 2)),
+            lambda row, _: Cell(_number(row.optimizer_ms, 2)),
             rank=8,
             part="cost",
         ),
         Column(
             "state B/par",
             "bytes of optimizer state for each parameter of the network",
-            lambda row, _: Cell(f"{row['state_bytes'] / row['parameters']:.1f}", f"{row['state_bytes']:,} B"),
+            lambda row, _: Cell(f"{row.state_bytes / row.parameters:.1f}", f"{row.state_bytes:,} B"),
             rank=6,
             part="cost",
         ),
         Column(
             "equal time",
             "test loss when it may train as many seconds as the baseline does",
-            lambda row, _: _equal(row["equal_time"], lambda at: f"{at['steps']:,} steps"),
+            lambda row, _: _equal(row.equal_time, lambda at: f"{at.steps:,} steps"),
             rank=7,
             part="cost",
         ),
         Column(
             "equal bytes",
             "test loss with the network resized so that weights and state take the bytes of the baseline's",
-            lambda row, _: _equal(row["equal_bytes"], lambda at: f"{at['parameters']:,} par"),
+            lambda row, _: _equal(row.equal_bytes, lambda at: f"{at.parameters:,} par"),
             rank=7,
             part="cost",
         ),
@@ -157,7 +158,7 @@ def _costs() -> list[Column]:
             "trials",
             "settings tried in the search, and how many of them diverged",
             lambda row, _: Cell(
-                str(row["trials_count"] or DASH), f"{row['diverged_trials']} diverged" if row["diverged_trials"] else ""
+                str(row.trials_count or DASH), f"{row.diverged_trials} diverged" if row.diverged_trials else ""
             ),
             rank=8,
             part="cost",
@@ -178,81 +179,77 @@ def _setting(name: str, rank: int) -> Column:
     arrows = {f"{name} at the low edge": " ↓", f"{name} at the high edge": " ↑"}
 
     def cell(row: Row, _: Row | None) -> Cell:
-        if name not in row["settings"]:
+        if name not in row.settings:
             return Cell(DASH)
-        value = row["settings"][name]
+        value = row.settings[name]
         text = str(value) if isinstance(value, bool | str) else f"{value:g}"
-        return Cell(text + "".join(arrow for edge, arrow in arrows.items() if edge in row["edges"]))
+        return Cell(text + "".join(arrow for edge, arrow in arrows.items() if edge in row.edges))
 
     meaning = f"chosen {name.replace('_', ' ')}; a dash: it has none, or it is not tuned; an arrow: at that edge"
     return Column(name.replace("_", " "), f"{meaning} of its grid", cell, rank)
 
 
 def _test(row: Row, _: Row | None) -> Cell:
-    if row["status"] == "diverged":
+    if row.status == "diverged":
         return Cell("diverged", good=False, sure=True)
-    loss = row["test"]["loss"]
-    interval = " to ".join(map(_loss, row["interval"])) if row["interval"] else ""
-    return Cell(_loss(loss["mean"]) + (f" ± {_loss(loss['spread'])}" if loss["spread"] is not None else ""), interval)
+    loss = row.test["loss"]
+    interval = " to ".join(map(_loss, row.interval)) if row.interval else ""
+    return Cell(_loss(loss.mean) + (f" ± {_loss(loss.spread)}" if loss.spread is not None else ""), interval)
 
 
 def _control(control: Row | None) -> Cell:
-    if not control or not control["test"]:
+    if not control or not control.test:
         return Cell("diverged" if control else DASH)
-    loss = control["test"]["loss"]
-    return Cell(_loss(loss["mean"]), f"± {_loss(loss['spread'])}" if loss["spread"] is not None else "")
+    loss = control.test["loss"]
+    return Cell(_loss(loss.mean), f"± {_loss(loss.spread)}" if loss.spread is not None else "")
 
 
 def _figure(figure: Figure) -> Column:
     def cell(row: Row, _: Row | None) -> Cell:
-        return Cell(_number(row["test"].get(figure.name, {}).get("mean"), figure.digits))
+        return Cell(_number(row.test[figure.name].mean if figure.name in row.test else None, figure.digits))
 
     return Column(figure.heading, figure.meaning, cell, rank=5)
 
 
-def helps(row: Row, key: str) -> bool | None:
-    """Whether the difference ``key`` of a row is below zero on every seed (True), above zero on every seed (False), or
-    neither (None). A difference below the digits shown is rounding, not a result.
+def helps(row: Row, found: Difference | None) -> bool | None:
+    """Whether a difference of the row is below zero on every seed (True), above zero on every seed (False), or neither
+    (None). A difference below the digits shown is rounding, not a result.
     """
-    figure = row[key]
-    if not figure:
+    if not found:
         return None
-    shown = min(5e-5, 5e-3 * abs(row["test"]["loss"]["mean"]))
-    if all(value <= -shown for value in figure["values"]):
+    shown = min(5e-5, 5e-3 * abs(row.test["loss"].mean))
+    if all(value <= -shown for value in found.values):
         return True
-    return False if all(value >= shown for value in figure["values"]) else None
+    return False if all(value >= shown for value in found.values) else None
 
 
-def _difference(row: Row, key: str) -> Cell:
-    figure = row[key]
-    if not figure:
-        return Cell(DASH)
-    sure, p = figure["significant"] is True, figure["p"]
-    good = figure["mean"] < 0 if sure else helps(row, key)
-    note = "" if p is None else "p < 0.001" if p < 0.001 else f"p {p:.3f}"
-    return Cell(
-        f"{'+' if figure['mean'] >= 0 else ''}{_loss(figure['mean'])}" + ("*" if sure else ""), note, good, sure
-    )
-
-
-def _to_target(found: Row | None, name: str, digits: int) -> Cell:
+def _difference(row: Row, found: Difference | None) -> Cell:
     if not found:
         return Cell(DASH)
-    some = found["reached"] < found["of"]
-    return Cell(_number(found[name], digits), f"{found['reached']} of {found['of']} seeds" if some else "")
+    sure, p = found.significant is True, found.p
+    good = found.mean < 0 if sure else helps(row, found)
+    note = "" if p is None else "p < 0.001" if p < 0.001 else f"p {p:.3f}"
+    return Cell(f"{'+' if found.mean >= 0 else ''}{_loss(found.mean)}" + ("*" if sure else ""), note, good, sure)
 
 
-def _equal(found: Row | None, note: Callable[[Row], str]) -> Cell:
-    if not found or not found["test"]:
+def _to_target(found: Reached | None, number: Callable[[Reached], float | None], digits: int) -> Cell:
+    if not found:
         return Cell(DASH)
-    return Cell(_loss(found["test"]["loss"]["mean"]), note(found))
+    some = found.reached < found.of
+    return Cell(_number(number(found), digits), f"{found.reached} of {found.of} seeds" if some else "")
 
 
-def table_rows(results: Row, task: str, shown: Iterable[Column], controls: bool = False) -> list[list[Cell]]:
+def _equal(found: Equal | None, note: Callable[[Equal], str]) -> Cell:
+    if not found or not found.test:
+        return Cell(DASH)
+    return Cell(_loss(found.test["loss"].mean), note(found))
+
+
+def table_rows(results: Results, task: str, shown: Iterable[Column], controls: bool = False) -> list[list[Cell]]:
     """The cells of a task's rows, best test loss first: of the contenders, or with ``controls`` of their controls."""
-    rows = results["tasks"][task]
+    rows = results.tasks[task]
     made = zip(rows, zip(*(_cells_of(column, rows) for column in shown), strict=True), strict=True)
-    return [list(cells) for row, cells in made if row["control"] == controls]
+    return [list(cells) for row, cells in made if row.control == controls]
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
@@ -276,14 +273,14 @@ def _write_csv(records: Sequence[Mapping[str, Any]]) -> str:
     return out.getvalue()
 
 
-def to_csv(results: Row, task: str) -> str:
+def to_csv(results: Results, task: str) -> str:
     """Everything that a task's rows hold, controls included, in full precision; the trials have a file of their own."""
     apart = ("trials", "spec", "runs")
-    rows = results["tasks"][task]
-    return _write_csv([dict(_flat({k: v for k, v in row.items() if k not in apart})) for row in rows])
+    rows = results.tasks[task]
+    return _write_csv([dict(_flat({k: v for k, v in asdict(row).items() if k not in apart})) for row in rows])
 
 
-def trials_csv(results: Row, task: str) -> str:
+def trials_csv(results: Results, task: str) -> str:
     """Every setting that was tried on a task, and the validation loss it gave; empty if nothing was."""
-    trials = [{"name": row["name"], **trial} for row in results["tasks"][task] for trial in row["trials"]]
+    trials = [{"name": row.name, **asdict(trial)} for row in results.tasks[task] for trial in row.trials]
     return _write_csv([dict(_flat(trial)) for trial in trials]) if trials else ""

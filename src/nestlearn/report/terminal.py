@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -12,6 +9,7 @@ from rich.text import Text
 
 from nestlearn.report.tables import Cell, Column, columns, table_rows
 from nestlearn.tasks import task_type
+from nestlearn.training import Results
 
 __all__ = ["print_tables"]
 
@@ -24,7 +22,7 @@ def _width(shown: list[Column], rows: list[list[Cell]]) -> int:
     )
 
 
-def _fitting(results: Mapping[str, Any], task: str, limit: int | None) -> tuple[list[Column], list[list[Cell]]]:
+def _fitting(results: Results, task: str, limit: int | None) -> tuple[list[Column], list[list[Cell]]]:
     """The columns that fit in ``limit`` characters and their cells, the least important left out first."""
     shown = columns(results, task)
     while True:
@@ -36,9 +34,9 @@ def _fitting(results: Mapping[str, Any], task: str, limit: int | None) -> tuple[
         del shown[position]
 
 
-def print_tables(results: Mapping[str, Any], console: Console) -> None:
+def print_tables(results: Results, console: Console) -> None:
     """Print one table a task; a narrow terminal gets fewer columns, a file or pipe all of them."""
-    for task in results["tasks"]:
+    for task in results.tasks:
         shown, rows = _fitting(results, task, console.width if console.is_terminal else None)
         table = Table(title=task_type(task).title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
         for column in shown:
@@ -49,7 +47,7 @@ def print_tables(results: Mapping[str, Any], console: Console) -> None:
         if not console.is_terminal:  # a file has no width to keep to
             console.width = max(console.width, _width(shown, rows))
         console.print(table)
-    if all(len(rows) == 1 for rows in results["tasks"].values()):
+    if all(len(rows) == 1 for rows in results.tasks.values()):
         return  # nothing to compare with
     console.print(
         "Losses on the test split; settings chosen on the validation split. vs control: below zero, the memory helps. "

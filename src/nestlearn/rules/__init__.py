@@ -1,13 +1,13 @@
 """Rules as values: links that are put together into whatever writes the weights, or a memory behind them."""
 
-from nestlearn.rules.boxes import average, gradient, second_moment, slow, sum, sum_of_squares
+from nestlearn.rules.boxes import average, second_moment, slow, sum, sum_of_squares
 from nestlearn.rules.combine import Basis, chain, parallel, within
 from nestlearn.rules.data import difference, from_data, to_data
 from nestlearn.rules.deep import deep
 from nestlearn.rules.deep_adam import deep_adam
 from nestlearn.rules.forget import delta, delta_entries, delta_inputs
 from nestlearn.rules.keep import cautious
-from nestlearn.rules.link import Link, Linked, as_rule, written
+from nestlearn.rules.link import Link, Linked, as_rule, gradient, written
 from nestlearn.rules.named import adam, muon
 from nestlearn.rules.newton import newton
 from nestlearn.rules.orthogonal import orthogonal, preconditioner
@@ -15,6 +15,7 @@ from nestlearn.rules.pace import every, outer
 from nestlearn.rules.partition import part, partition
 from nestlearn.rules.secant import secant
 from nestlearn.rules.shape import features, keep_length, scale, unit_rows
+from nestlearn.rules.text import parse
 from nestlearn.rules.towards import precondition
 from nestlearn.rules.whiten import regress, whiten
 
@@ -43,6 +44,7 @@ __all__ = [
     "orthogonal",
     "outer",
     "parallel",
+    "parse",
     "part",
     "partition",
     "precondition",

@@ -12,17 +12,9 @@ from nestlearn.memory.boxes import average_box, bias_corrected, sum_box
 from nestlearn.memory.nesting import Said, Scene
 from nestlearn.rules.link import Answer, Link, Linked, once, whole
 from nestlearn.rules.settings import count, positive, share
-from nestlearn.rules.words import grouped, in_words, mixed
+from nestlearn.rules.words import grouped, in_words, mixed, multiple, raised
 
-__all__ = ["Box", "average", "gradient", "second_moment", "slow", "sum", "sum_of_squares"]
-
-
-@dataclass(frozen=True, repr=False)
-class gradient(Link):
-    """Answers what it is given: no memory (O1)."""
-
-    def link(self, shape: torch.Size, u: Said, a: Said) -> Linked:
-        return Linked(a)
+__all__ = ["Box", "average", "second_moment", "slow", "sum", "sum_of_squares"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -65,7 +57,7 @@ class Box(Link):
         def readout(content: Tensor, scene: Scene) -> Tensor:
             return answer(replace(scene, answers={**scene.answers, _SLOT: content}))
 
-        kept = {} if self.period == 1 else {"keep_answer": torch.zeros_like}
+        kept = {} if self.period == 1 else {"keep_answer": Said("0", torch.zeros_like)}
         return {"readout": Said(answer.words, readout), **kept}
 
 
@@ -93,11 +85,11 @@ class sum(Box):
         a, name, kept, weight = whole(a), self.label, self.retention, self.weight
         put_in = a
         if not isinstance(weight, float) or weight != 1:
-            put_in = Said(f"{in_words(weight)} {grouped(a.words)}", lambda scene: weight * a(scene))
+            put_in = Said(multiple(weight, a.words), lambda scene: weight * a(scene))
         answer = Said(name, lambda scene: scene.answers[name])
         if self.nesterov:
             put_in = once(put_in)
-            words = f"{put_in.words} + {in_words(kept)} * {name}"
+            words = f"{put_in.words} + {multiple(kept, name)}"
             answer = Said(words, lambda scene: put_in(scene) + kept * scene.answers[name])
         return Linked(answer, (sum_box(name, kept, put_in, period=self.period, **self.read(shape, u)),))
 
@@ -151,7 +143,7 @@ class second_moment(Link):
     def link(self, shape: torch.Size, u: Said, a: Said) -> Linked:
         name, kept, eps = self.label, self.retention, self.eps
         words = f"{grouped(a.words)} / (sqrt({name} / (1 - {in_words(kept)}^t)) + {in_words(eps)})"
-        square = Said(f"{grouped(u.words)}^2", lambda scene: u(scene).square())
+        square = Said(raised(u.words, "2"), lambda scene: u(scene).square())
         if isinstance(a, Answer) and a.share is not None:
             received = a.share
             box = average_box(name, kept, square)
@@ -180,7 +172,7 @@ class second_moment(Link):
                 length = torch.linalg.matrix_norm(given(scene), keepdim=True)
                 return divided * (length / torch.linalg.matrix_norm(divided, keepdim=True).clamp_min(1e-30))
 
-            return Linked(Said(f"{words}; length kept", answer), (box,), numbers)
+            return Linked(Said(f"as_long_as({words}, {a.words})", answer), (box,), numbers)
         return Linked(Said(words, lambda scene: a(scene) / scale(scene)), (box,), numbers)
 
 
@@ -198,7 +190,7 @@ class sum_of_squares(Link):
 
     def link(self, shape: torch.Size, u: Said, a: Said) -> Linked:
         a, name, weight, eps = whole(a), self.label, self.weight, self.eps
-        square = Said(f"{in_words(weight)} {grouped(u.words)}^2", lambda scene: weight * u(scene).square())
+        square = Said(multiple(weight, raised(u.words, "2")), lambda scene: weight * u(scene).square())
         words = f"{grouped(a.words)} / sqrt({name} + {in_words(eps)})"
         answer = Said(words, lambda scene: a(scene) / (scene.answers[name] + eps).sqrt())
         return Linked(answer, (sum_box(name, 1.0, square),))
@@ -218,6 +210,6 @@ class slow(Link):
 
     def link(self, shape: torch.Size, u: Said, a: Said) -> Linked:
         a, name, weight = once(whole(a)), self.label, self.weight
-        words = f"{a.words} + {in_words(weight)} * {name}"
+        words = f"{a.words} + {multiple(weight, name)}"
         answer = Said(words, lambda scene: torch.add(a(scene), weight * scene.answers[name]))
         return Linked(answer, (average_box(name, self.retention, a),))

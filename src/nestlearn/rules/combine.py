@@ -13,10 +13,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from nestlearn.imported import imported
 from nestlearn.memory.nesting import Consulted, Said, Scene, the_gradient
 from nestlearn.rules.link import Answer, Change, Link, Linked, gathered, once, whole
-from nestlearn.rules.settings import imported, load
-from nestlearn.rules.words import grouped, in_words
+from nestlearn.rules.settings import named
+from nestlearn.rules.words import grouped, multiple
 
 __all__ = ["Bases", "Basis", "Combined", "chain", "parallel", "within"]
 
@@ -130,14 +131,15 @@ class within(Combined):
         inside = linked(self.rule, shape, once(into(u)), into(whole(a)))
         found = once(whole(inside.answer))
         carried = back(found)
+        known = inside.length
 
         def answer(scene: Scene) -> Tensor:
             matrix = carried(scene)
-            length = torch.linalg.matrix_norm(found(scene), keepdim=True) if inside.length is None else inside.length
+            length = torch.linalg.matrix_norm(found(scene), keepdim=True) if known is None else known.number
             return matrix * (length / torch.linalg.matrix_norm(matrix, keepdim=True).clamp_min(1e-30))
 
-        words = Said(f"{carried.words}; length kept", answer)
-        return gathered(words, Linked(a, memories), inside, length=inside.length)
+        words = f"as_long_as({carried.words}, {(known or found).words})"
+        return gathered(Said(words, answer), Linked(a, memories), inside, length=known)
 
 
 COMBINATIONS = ("mean", "product", "sum")
@@ -160,7 +162,7 @@ class parallel(Combined):
     """
 
     rules: tuple[Link, ...] = ()
-    combine: str = imported("sum", COMBINATIONS)
+    combine: str = named("sum", COMBINATIONS)
     weights: tuple[float, ...] = ()
 
     def __init__(
@@ -212,7 +214,7 @@ class parallel(Combined):
                 return Said(
                     " * ".join(words), lambda scene: reduce(operator.mul, (answer(scene) for answer in answers))
                 )
-        function = load(self.combine)
+        function = imported(self.combine, "combination")
         return Said(
             f"{self.combine}({', '.join(answer.words for answer in answers)})",
             lambda scene: function(*(answer(scene) for answer in answers)),
@@ -223,7 +225,7 @@ def _weighed(answer: Said, weight: float) -> Said:
     """weight * answer."""
     if not isinstance(weight, Tensor) and weight == 1:
         return answer
-    return Said(f"{in_words(weight)} * {grouped(answer.words)}", lambda scene: weight * answer(scene))
+    return Said(multiple(weight, answer.words), lambda scene: weight * answer(scene))
 
 
 def linked(link: Link, shape: torch.Size, u: Said, a: Said) -> Linked:

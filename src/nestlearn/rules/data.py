@@ -13,13 +13,14 @@ from dataclasses import fields
 from typing import Any, cast
 
 from nestlearn.errors import choice
+from nestlearn.imported import imported
 from nestlearn.memory.models import MLP, Constant, Matrix, Model
 from nestlearn.memory.objectives import L2, DotProduct, Hypergradient, Objective, Quadratic
 from nestlearn.rules.link import Link
-from nestlearn.rules.settings import load
+from nestlearn.rules.registry import LINKS
 from nestlearn.targets import TARGETS, Target
 
-__all__ = ["difference", "from_data", "to_data"]
+__all__ = ["difference", "from_data", "kinds", "to_data"]
 
 
 _FOREIGN = "{!r} is somebody's own, which is imported only for a rule that you typed"
@@ -79,20 +80,19 @@ def _written_down(value: Any, where: str, functions: bool) -> Any:
 
 def _kind(value: Any) -> str:
     kind = type(value)
-    if kind in _known().values():
-        return next(name for name, known in _known().items() if known is kind)
+    if kind in kinds().values():
+        return next(name for name, known in kinds().items() if known is kind)
     return f"{kind.__module__}:{kind.__qualname__}"
 
 
-def _known() -> dict[str, type]:
+def kinds() -> dict[str, type]:
     """Everything that data may name: links, targets, models and objectives, each by its name."""
-    import nestlearn.rules as library
-
-    links = {name: getattr(library, name) for name in library.__all__}
-    known: dict[str, type] = {name: kind for name, kind in links.items() if isinstance(kind, type)}
-    known |= {f"target.{name}": kind for name, kind in TARGETS.items()}
-    for word, kinds in (("model", (MLP, Constant, Matrix)), ("objective", (L2, DotProduct, Hypergradient, Quadratic))):
-        known |= {f"{word}.{kind.__name__}": kind for kind in kinds}
+    known: dict[str, type] = {**LINKS, **{f"target.{name}": kind for name, kind in TARGETS.items()}}
+    for word, several in (
+        ("model", (MLP, Constant, Matrix)),
+        ("objective", (L2, DotProduct, Hypergradient, Quadratic)),
+    ):
+        known |= {f"{word}.{kind.__name__}": kind for kind in several}
     return known
 
 
@@ -109,12 +109,12 @@ def _made(data: Any, typed: bool) -> Any:
 
 def _class(kind: str, typed: bool) -> type:
     if ":" not in kind:
-        known = _known()
+        known = kinds()
         choice("rule", kind, known)
         return known[kind]
     if not typed:
         raise ValueError(_FOREIGN.format(kind))
-    return load(kind)
+    return imported(kind, "rule")  # type: ignore[return-value]
 
 
 def _instance(kind: type, settings: Any, typed: bool) -> Any:

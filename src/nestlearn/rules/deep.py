@@ -17,6 +17,7 @@ from nestlearn.rules.link import Link, Linked, gathered, once, whole
 from nestlearn.rules.rows import RowLink, rows_of
 from nestlearn.rules.settings import count
 from nestlearn.rules.shape import from_rows
+from nestlearn.rules.words import mixed
 from nestlearn.targets import Target, make_target
 
 __all__ = ["deep"]
@@ -117,7 +118,7 @@ class deep(RowLink):
         )
         wanted = target.memories(shape) if self.scored.name != "hypergradient" else ()
         answer = Said(
-            f"{beside.answer.words} + {name}",
+            f"as_matrix({skip.words} + {name}, u)",
             lambda scene: from_rows(skip(scene) + scene.answers[name], scene.gradient.shape),
         )
         return gathered(answer, Linked(a, wanted), beside, Linked(a, (*late, memory)))
@@ -132,7 +133,7 @@ class deep(RowLink):
         assert isinstance(self.beside, average)
         name, kept = self.beside.label, self.beside.retention
         past = Said(name, lambda scene: scene.answers[name])
-        now = Said(f"{name} with {a.words}", lambda scene: torch.lerp(a(scene), past(scene), kept))
+        now = Said(mixed(a.words, name, kept), lambda scene: torch.lerp(a(scene), past(scene), kept))
         return Linked(now, (average_box(name, kept, a, fresh=False),)), past
 
     def _value(self, target: Target, key: Said, skip: Said, past: Said) -> Said:

@@ -14,7 +14,7 @@ from nestlearn.rules.link import Linked
 from nestlearn.rules.rows import RowLink, rows_of
 from nestlearn.rules.settings import positive, share
 from nestlearn.rules.shape import as_rows, from_rows
-from nestlearn.rules.words import in_words
+from nestlearn.rules.words import grouped, in_words, raised
 
 __all__ = ["deep_adam"]
 
@@ -51,16 +51,21 @@ class deep_adam(RowLink):
 
     def link(self, shape: torch.Size, u: Said, a: Said) -> Linked:
         # Rows of d entries of mean square one have length sqrt(d): memories deal in rows of unit length.
-        length = min(shape[-2:]) ** 0.5
-
+        length, length_is = min(shape[-2:]) ** 0.5, "sqrt(min(rows(u), columns(u)))"
+        said = grouped(u.words)
         m, v, previous, momentum, second_moment = map(self.memory, ("m", "v", "previous", "momentum", "second_moment"))
 
         def deviation(scene: Scene) -> Tensor:
             return as_rows((u(scene) - scene.answers[m]) / _positive(scene.answers[v]).sqrt()).div(length)
 
+        deviates = Said(f"as_rows(({said} - {m}) / sqrt(or_one({v}))) / {length_is}", deviation)
+        square = Said(raised(u.words, "2"), lambda scene: u(scene).square())
+
         def relative_square(scene: Scene) -> Tensor:
             ratio = u(scene).square() / _positive(scene.answers[v])
             return as_rows(ratio.clamp_max(CEILING).sub_(1)).div(length)
+
+        relative = Said(f"as_rows(min({square.words} / or_one({v}), {CEILING:g}) - 1) / {length_is}", relative_square)
 
         def answer(scene: Scene) -> Tensor:
             answers, form = scene.answers, u(scene).shape
@@ -69,17 +74,15 @@ class deep_adam(RowLink):
             rest = from_rows(answers[second_moment], form).add_(1).clamp_min_(FLOOR)
             return first / ((answers[v] * rest).sqrt() + self.eps)
 
-        said = u.words
-        square = Said(f"{said}^2", lambda scene: u(scene).square())
-        words = f"({m} + sqrt({v}) {momentum}) / (sqrt({v} max(1 + {second_moment}, {FLOOR:g})) + {in_words(self.eps)})"
+        first_is = f"{m} + sqrt({v}) * as_matrix({momentum}, u)"
+        second_is = f"{v} * max(1 + as_matrix({second_moment}, u), {FLOOR:g})"
+        words = f"({first_is}) / (sqrt({second_is}) + {in_words(self.eps)})"
         memories = (
             average_box(m, self.first, u, readout=bias_corrected(self.first)),
             average_box(v, self.second, square, readout=bias_corrected(self.second)),
             sum_box(previous, 0.0, u, fresh=False),
-            self._learned(momentum, length, shape, u, Said(f"rows of ({said} - {m}) / sqrt(d {v})", deviation)),
-            self._learned(
-                second_moment, length, shape, u, Said(f"rows of ({said}^2 / {v} - 1) / sqrt(d)", relative_square)
-            ),
+            self._learned(momentum, length, shape, u, deviates),
+            self._learned(second_moment, length, shape, u, relative),
         )
         return Linked(Said(words, answer), memories)
 
@@ -90,7 +93,7 @@ class deep_adam(RowLink):
             key=rows_of(Said(self.memory("previous"), lambda scene: scene.answers[self.memory("previous")])),
             value=value,
             query=rows_of(u),
-            readout=Said("sqrt(d) M", lambda answer, scene: answer * length),
+            readout=Said("sqrt(columns(M)) * M", lambda answer, scene: answer * length),
             track=True,
         )
 

@@ -12,10 +12,10 @@ from nestlearn.memory.associative import AssociativeMemory
 from nestlearn.memory.models import Constant, Parameters
 from nestlearn.memory.nesting import Consulted, Said, Scene
 from nestlearn.memory.objectives import dot_product
-from nestlearn.memory.rules import Context, Rule, Scalar, State, always, in_words
+from nestlearn.memory.rules import Context, Rule, Scalar, always, in_words
+from nestlearn.memory.state import State
 from nestlearn.rules.link import Link, Linked, whole
 from nestlearn.rules.settings import positive, share
-from nestlearn.rules.words import grouped
 
 __all__ = ["ForgetAlongKey", "delta", "delta_entries", "delta_inputs"]
 
@@ -40,12 +40,8 @@ class delta_entries(Link):
         write = ForgetAlongKey(
             retention=self.retention, inner_lr=self.inner_lr, literal=self.literal, matrix=self.on_matrices
         )
-        rows = f"rows of {grouped(u.words)}"
-        key_is = u.words if not self.on_matrices else rows if self.literal else f"{rows} / ||{u.words}||"
         memory = AssociativeMemory(Constant(), dot_product, write)
-        return Linked(
-            Said(name, lambda scene: scene.answers[name]), (Consulted(name, memory, key=Said(key_is, u), value=a),)
-        )
+        return Linked(Said(name, lambda scene: scene.answers[name]), (Consulted(name, memory, key=u, value=a),))
 
 
 @dataclass(frozen=True, repr=False)
@@ -81,10 +77,13 @@ class ForgetAlongKey(Rule):
 
     @property
     def update_is(self) -> str:
-        """The update in words, k being the key."""
+        """The update in words: u is the gradient of the objective, M the memory and k its key."""
         number = in_words(self.inner_lr)
-        forgotten = "k^T k" if self.matrix else "k^2" if self.literal else f"k^2 / (1 + {number} k^2)"
-        return f"-value + {number} M {forgotten}"
+        if self.matrix:
+            key = "k" if self.literal else "unit(k)"
+            return f"u + {number} * M @ {key}^T @ {key}"
+        forgotten = "k^2" if self.literal else f"k^2 / (1 + {number} * k^2)"
+        return f"u + {number} * M * {forgotten}"
 
     def update(self, state: State, gradients: Parameters, context: Context) -> tuple[Parameters, State]:
         if context.parameters is None or context.key is None:
@@ -125,4 +124,4 @@ class delta_inputs(Link):
             step: Scalar = 1 + scene.lr * energy
             return (a(scene) + weights @ covariance) / step
 
-        return Linked(Said(f"({a.words} + W A) / (1 + lr tr A); A the covariance of the layer's inputs", answer))
+        return Linked(Said(f"({a.words} + W @ seen_inputs) / (1 + lr * trace(seen_inputs))", answer))

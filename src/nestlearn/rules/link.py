@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from functools import reduce
 from itertools import count
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ from nestlearn.rules.paths import parts, replaced, settings, without
 from nestlearn.rules.settings import check
 from nestlearn.targets import Target
 
-__all__ = ["Answer", "Link", "Linked", "as_rule", "gathered", "once", "whole", "written"]
+__all__ = ["Answer", "Length", "Link", "Linked", "as_rule", "gathered", "gradient", "once", "whole", "written"]
 
 Change = Callable[[str, "Link"], "Link | None"]
 """What becomes of a part of a rule, given its path."""
@@ -55,6 +55,13 @@ class Answer(Said):
         return Said(self.words, lambda scene: self.function(scene) / scene.number(share))
 
 
+class Length(NamedTuple):
+    """A number that the shape of a matrix decides, and the same in words, as an expression over u."""
+
+    words: str
+    number: float
+
+
 @dataclass(frozen=True)
 class Linked:
     """A link between matrices, or entries, of one shape.
@@ -72,7 +79,7 @@ class Linked:
     answer: Said
     memories: tuple[Consulted, ...] = ()
     numbers: Mapping[str, Number] = field(default_factory=dict)
-    length: float | None = None
+    length: Length | None = None
     kept: Said | None = None
     named: Mapping[str, Said] = field(default_factory=dict)
 
@@ -183,7 +190,8 @@ class Link(ABC):
         return settings(self)
 
     def without(self, name: str) -> Link:
-        """The rule without one of its parts: the control that shows what the part is good for.
+        """The rule without one of its parts: the control that shows what the part is good for. Without any it is the
+        gradient.
 
         Args:
             name: path of the part, or the end of one if no other path ends like it.
@@ -191,7 +199,7 @@ class Link(ABC):
         Raises:
             ValueError: no part, or more than one, is called like this.
         """
-        return without(self, name)
+        return without(self, name) or gradient()
 
     def replace(self, changes: Mapping[str, Any] | None = None, /, **more: Any) -> Link:
         """The rule with other settings.
@@ -223,12 +231,20 @@ class Link(ABC):
             yield f"name={self.name!r}"
 
 
+@dataclass(frozen=True, repr=False)
+class gradient(Link):
+    """Answers what it is given: no memory (O1)."""
+
+    def link(self, shape: torch.Size, u: Said, a: Said) -> Linked:
+        return Linked(a)
+
+
 def as_rule(rule: Link | Rule) -> Rule:
     """The core's rule of a link; a rule of the core is one already."""
     return written(rule) if isinstance(rule, Link) else rule
 
 
-def gathered(answer: Said, *parts: Linked, length: float | None = None) -> Linked:
+def gathered(answer: Said, *parts: Linked, length: Length | None = None) -> Linked:
     """An answer that takes all that these links, one after the other, take."""
     kept = reduce(_then, (part.kept for part in parts), None)
     return Linked(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from nestlearn.rules.rows import RowLink, rows_of
 from nestlearn.rules.settings import count
 from nestlearn.rules.shape import as_rows, from_rows
 
-__all__ = ["newton"]
+__all__ = ["MeasuredQuadratic", "newton"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -57,16 +58,19 @@ class newton(RowLink):
             name,
             self.rows_memory(min(shape[-2:]), _MEASURED, residual=True),
             key=key,
-            value=Said(f"rows of -{u.words}, H M({u.words})", value),
+            value=Said(f"side_by_side(-{key.words}, as_rows(seen_curvature_product))", value),
             every=self.period,
             track=True,
         )
-        return Linked(Said(name, answer), (memory,))
+        words = f"norm({u.words}) / sqrt(rows({name})) * as_matrix({name}, u)"
+        return Linked(Said(words, answer), (memory,))
 
 
 @dataclass(frozen=True)
-class _MeasuredQuadratic(Quadratic):
+class MeasuredQuadratic(Quadratic):
     """O16 when H d was measured beforehand: the value holds (-u, H d) side by side."""
+
+    name: ClassVar[str] = "measured_quadratic"
 
     def loss(self, answer: Tensor, value: Tensor) -> Tensor:
         slope, product = value.chunk(2, -1)
@@ -77,4 +81,4 @@ class _MeasuredQuadratic(Quadratic):
         return slope + product
 
 
-_MEASURED = _MeasuredQuadratic()
+_MEASURED = MeasuredQuadratic()

@@ -13,13 +13,13 @@ from nestlearn.memory.associative import AssociativeMemory
 from nestlearn.memory.models import Matrix, Parameters
 from nestlearn.memory.nesting import Consulted, Said, Scene
 from nestlearn.memory.objectives import orthogonality
-from nestlearn.memory.rules import Context, Rule, State, always
-from nestlearn.ops.matrix import newton_schulz
+from nestlearn.memory.rules import Context, Rule, always
+from nestlearn.memory.state import State
 from nestlearn.ops.preconditioner import initial_preconditioner, preconditioner_step
-from nestlearn.rules.link import Link, Linked, once, whole
+from nestlearn.ops.whitening import newton_schulz
+from nestlearn.rules.link import Length, Link, Linked, once, whole
 from nestlearn.rules.settings import among, count
-from nestlearn.rules.shape import SCALES, update_scale
-from nestlearn.rules.words import grouped
+from nestlearn.rules.shape import SCALES, scaled, update_scale
 
 __all__ = ["orthogonal", "preconditioner"]
 
@@ -44,17 +44,18 @@ class orthogonal(Link):
 
     def link(self, shape: torch.Size, u: Said, a: Said) -> Linked:
         a, steps, factor = whole(a), self.steps, update_scale(shape, self.scale)
-        length = min(shape[-2:]) ** 0.5
+        length = Length("sqrt(min(rows(u), columns(u)))", min(shape[-2:]) ** 0.5)
 
         def answer(scene: Scene) -> Tensor:
             found = newton_schulz(a(scene), steps)
             if self.normed:
-                found = found * (length / torch.linalg.matrix_norm(found, keepdim=True).clamp_min(1e-30))
+                found = found * (length.number / torch.linalg.matrix_norm(found, keepdim=True).clamp_min(1e-30))
             return found if self.scale == "none" else found.mul_(factor)
 
-        words = f"NS({a.words})" if steps == 5 else f"NS({a.words}, {steps})"
-        words = words if self.scale == "none" else f"{SCALES[self.scale].format(a='u')} * {words}"
-        return Linked(Said(words, answer), length=factor * length)
+        words = f"newton_schulz({a.words})" if steps == 5 else f"newton_schulz({a.words}, {steps})"
+        words = f"as_long_as({words}, {length.words})" if self.normed else words
+        size = Length(scaled(self.scale, length.words), factor * length.number)
+        return Linked(Said(scaled(self.scale, words), answer), length=size)
 
 
 @dataclass(frozen=True, repr=False)
@@ -86,12 +87,11 @@ class preconditioner(Link):
         memory = Consulted(
             name,
             AssociativeMemory(Matrix(side, side), orthogonality, _PreconditionerStep()),
-            key=Said(f"rows of {grouped(a.words)}, to length one", rows),
-            value=Said("orthonormal columns of the answer", ridge),
-            readout=Said("M", lambda answer, scene: answer if tall else answer.mT),
+            key=Said(f"as_rows(unit({a.words}))", rows),
+            value=Said("0.001 / min(rows(u), columns(u))", ridge),
+            readout=Said("as_matrix(M, u)", lambda answer, scene: answer if tall else answer.mT),
         )
-        words = f"{SCALES[self.scale].format(a='u')} * {name}"
-        return Linked(Said(words, lambda scene: factor * scene.answers[name]), (memory,))
+        return Linked(Said(scaled(self.scale, name), lambda scene: factor * scene.answers[name]), (memory,))
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class _PreconditionerStep(Rule):
     """R <- R (15/8 I - 10/8 A + 3/8 A^2) with A = R S R^T, turned towards symmetry: O18's write."""
 
     reads_gradients: ClassVar[bool] = False
-    update_is: ClassVar[str] = "M - (15/8 I - 10/8 A + 3/8 A^2) M, A = M S M^T"
+    update_is: ClassVar[str] = "M - root_step(M, k^T @ k + v * identity(k))"
 
     def schedule(self, shape: torch.Size) -> Callable[[int], Hashable]:
         return always

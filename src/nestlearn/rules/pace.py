@@ -15,9 +15,9 @@ from nestlearn.memory.models import Constant
 from nestlearn.memory.nesting import Consulted, Said, Scene
 from nestlearn.memory.objectives import hypergradient
 from nestlearn.memory.times import happens_at
-from nestlearn.rules.boxes import gradient
-from nestlearn.rules.link import Link, Linked, once, whole, written
+from nestlearn.rules.link import Link, Linked, gradient, once, whole, written
 from nestlearn.rules.settings import count
+from nestlearn.rules.words import grouped
 
 __all__ = ["Paced", "every", "outer"]
 
@@ -99,6 +99,7 @@ class outer(Paced):
 
     def link(self, shape: torch.Size, u: Said, a: Said) -> Linked:
         a, start, writes = once(whole(a)), f"{self.label}.start", self.writes
+        due_is = f"t % {writes} == 0"
 
         def due(scene: Scene) -> bool:
             return happens_at(scene.time, lambda time: (time + 1) % writes == 0)
@@ -118,6 +119,6 @@ class outer(Paced):
             return way / scene.lr if scene.lr else a(scene)
 
         anchor = sum_box(start, 0.0, Said("W", lambda scene: scene.weights), every=writes)
-        step = self.seldom(Said(f"{start} - W", moved))
-        words = f"{a.words}; every {writes} writes W <- {start} - {self.label}.step"
+        step = self.seldom(Said(f"({due_is}) * ({start} - W + lr * {grouped(a.words)})", moved))
+        words = f"where({due_is} and lr != 0, (W - {start} + {self.label}.step) / lr, {a.words})"
         return Linked(Said(words, answer), (anchor, Consulted(f"{self.label}.step", step.memory, value=step.value)))

@@ -9,9 +9,8 @@ from fnmatch import fnmatchcase
 import torch
 
 from nestlearn.memory.nesting import Said
-from nestlearn.rules.boxes import gradient
 from nestlearn.rules.combine import Combined
-from nestlearn.rules.link import Change, Link, Linked
+from nestlearn.rules.link import Change, Link, Linked, gradient
 from nestlearn.rules.settings import positive
 
 __all__ = ["part", "partition"]

@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 from torch import Tensor
 
 from nestlearn.errors import did_you_mean
 
-if TYPE_CHECKING:
-    from nestlearn.rules.link import Link
-
-__all__ = ["parts", "replaced", "resolve", "settings", "without"]
+__all__ = ["Parted", "parts", "replaced", "resolve", "settings", "without"]
 
 
-def parts(rule: Link) -> dict[str, Link]:
+class Parted(Protocol):
+    """A dataclass that is made of parts, as a ``Link`` is."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    def located(self, prefix: str = "") -> Iterator[tuple[str, Self]]:
+        """Every part with its path."""
+
+    def rewritten(self, change: Callable[[str, Self], Self | None], prefix: str = "") -> Self | None:
+        """The rule with ``change(path, part)`` in the place of each part."""
+
+    def left(self) -> Self | None:
+        """What is there when it is taken away."""
+
+
+Whole = TypeVar("Whole", bound=Parted)
+
+
+def parts(rule: Whole) -> dict[str, Whole]:
     """Every part by its path; what only holds others together is none."""
-    found: dict[str, Link] = {}
+    found: dict[str, Whole] = {}
     for path, part in rule.located():
         if path in found:
             raise ValueError(f"two parts of the rule are called {path!r}: give one of them a name=")
@@ -26,7 +41,7 @@ def parts(rule: Link) -> dict[str, Link]:
     return found
 
 
-def settings(rule: Link) -> dict[str, Any]:
+def settings(rule: Parted) -> dict[str, Any]:
     """Every number, word and switch by its path."""
     return {f"{path}.{name}": value for path, part in parts(rule).items() for name, value in _own(part).items()}
 
@@ -48,16 +63,13 @@ def resolve(name: str, known: Iterable[str], what: str) -> str:
     raise ValueError(f"no {what} {name!r}: expected one of {', '.join(known) or 'none'}.{did_you_mean(name, known)}")
 
 
-def without(rule: Link, name: str) -> Link:
-    """The rule without a part; a rule without anything is the gradient."""
-    from nestlearn.rules.combine import chain
-
+def without(rule: Whole, name: str) -> Whole | None:
+    """The rule without a part; None if nothing is left."""
     path = resolve(name, parts(rule), "part")
-    left = rule.rewritten(lambda where, part: part.left() if where == path else part)
-    return chain() if left is None else left
+    return rule.rewritten(lambda where, part: part.left() if where == path else part)
 
 
-def replaced(rule: Link, changes: Mapping[str, Any]) -> Link:
+def replaced(rule: Whole, changes: Mapping[str, Any]) -> Whole:
     """The rule with other settings."""
     known = settings(rule)
     wanted: dict[str, dict[str, Any]] = {}
@@ -69,7 +81,7 @@ def replaced(rule: Link, changes: Mapping[str, Any]) -> Link:
     return changed
 
 
-def _own(part: Link) -> dict[str, Any]:
+def _own(part: Any) -> dict[str, Any]:
     """The settings of one part that are no links."""
     found = {item.name: getattr(part, item.name) for item in fields(part) if item.name != "name"}
     return {name: value for name, value in found.items() if isinstance(value, bool | int | float | str | Tensor)}

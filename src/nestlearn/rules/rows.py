@@ -14,11 +14,9 @@ from nestlearn.memory.associative import AssociativeMemory
 from nestlearn.memory.models import MLP, Matrix, Model
 from nestlearn.memory.nesting import Said
 from nestlearn.memory.objectives import Objective
-from nestlearn.rules.boxes import gradient
-from nestlearn.rules.link import Link, written
+from nestlearn.rules.link import Link, gradient, written
 from nestlearn.rules.settings import count, positive, share
 from nestlearn.rules.shape import as_rows, unit
-from nestlearn.rules.words import grouped
 
 __all__ = ["RowLink", "rows_of"]
 
@@ -65,4 +63,4 @@ class RowLink(Link):
 
 def rows_of(a: Said) -> Said:
     """A matrix as rows along its longer side, scaled together to a mean squared length of one."""
-    return Said(f"rows of {grouped(a.words)}", lambda scene: unit(as_rows(a(scene))))
+    return Said(f"unit_rows({a.words})", lambda scene: unit(as_rows(a(scene))))

@@ -17,7 +17,7 @@ from nestlearn.memory.rules import LeastSquares
 from nestlearn.rules.link import Link, Linked, once, whole
 from nestlearn.rules.settings import among, count, positive, share
 from nestlearn.rules.whiten import Covariances
-from nestlearn.rules.words import in_words
+from nestlearn.rules.words import in_words, mixed, multiple
 
 __all__ = ["KEYS", "secant"]
 
@@ -27,8 +27,6 @@ KEYS = {
     "all": ("D", "DA", "BD", "BDA"),
 }
 """Which transforms of the displacement D are keys; A and B are covariances of layer inputs and of error signals."""
-
-_KEY_WORDS = {"D": "D", "DA": "D inputs", "BD": "errors D", "BDA": "errors D inputs"}
 
 
 @dataclass(frozen=True, repr=False)
@@ -96,16 +94,23 @@ class secant(Link):
                 found = found + rho * scene.answers[learned]
             return torch.lerp(a(scene), found, kept) if self.nesterov else found
 
-        words = f"m' + {in_words(rho)} {learned}" if self.learns else "m'"
-        words = f"{in_words(1 - kept)} {a.words} + {in_words(kept)} ({words})" if self.nesterov else words
-        return Linked(Said(f"{words}; m' = {momentum} with {a.words}", answer), memories)
+        words = f"mix({a.words}, {momentum}, {_share_is(kept)})"
+        words = f"{words} + {multiple(rho, learned)}" if self.learns else words
+        words = mixed(a.words, words, kept) if self.nesterov else words
+        return Linked(Said(words, answer), memories)
 
     def _memory(self, a: Said) -> Consulted:
         """The linear memory: every entry of a matrix is a pair, its keys the entry of each transform of D."""
         names, kept, momentum = KEYS[self.keys], self.retention, self.memory("momentum")
         rule = LeastSquares(discount=self.memory_retention, ridge=self.ridge)
+        displacement, keys_are, size = self.memory("D"), self.memory("keys"), self.memory("size")
         # Wanted as key and as query.
-        keys = once(Said(", ".join(_KEY_WORDS[name] for name in names), lambda scene: self._transforms(scene, names)))
+        keys = once(Said(keys_are, lambda scene: self._transforms(scene, names)))
+        where = {
+            displacement: f"W - {self.memory('weights')}",
+            keys_are: f"entries({', '.join(self._transform_is(name, displacement) for name in names)}) * (t > 1)",
+            size: f"max(norm({a.words}), norm({momentum}), 1e-12)",
+        }
 
         def per_gradient(tensor: Tensor, scene: Scene) -> Tensor:
             # Relative errors count: late, small gradients weigh as much as the first; a floor keeps squares finite.
@@ -118,13 +123,23 @@ class secant(Link):
         return Consulted(
             self.memory("secant"),
             AssociativeMemory(Matrix(len(names), 1), l2, rule),
-            key=Said(f"{keys.words}; D = W - {self.memory('weights')}", lambda scene: per_gradient(keys(scene), scene)),
-            value=Said(f"{a.words} - {momentum}, entry by entry", change),
+            key=Said(f"{keys_are} / {size}", lambda scene: per_gradient(keys(scene), scene), where),
+            value=Said(f"entries({a.words} - {momentum}) / {size}", change, where),
             # The average that now includes the present lies closer to the present weights by the share of the past.
-            query=Said("the same keys, shortened", lambda scene: _share_of_past(scene, kept) * keys(scene)),
-            readout=Said("M as a matrix", lambda answer, scene: answer.view(a(scene).shape)),
+            query=Said(
+                f"{_share_is(kept)} * {keys_are}", lambda scene: _share_of_past(scene, kept) * keys(scene), where
+            ),
+            readout=Said("as_matrix(M, u)", lambda answer, scene: answer.view(a(scene).shape)),
             track=True,
         )
+
+    def _transform_is(self, name: str, displacement: str) -> str:
+        """One of the transforms below as an expression."""
+        if name == "D":
+            return displacement
+        left = f"{self.memory('errors')} @ " if "B" in name else ""
+        right = f" @ {self.memory('inputs')}" if "A" in name else ""
+        return f"as_long_as({left}{displacement}{right}, {displacement})"
 
     def _transforms(self, scene: Scene, names: tuple[str, ...]) -> Tensor:
         """D and its products with A and B, each as long as D: [*B, out * in, number of keys]."""
@@ -146,7 +161,9 @@ def _past(name: str, kept: float, value: Said) -> Consulted:
     def readout(answer: Tensor, scene: Scene) -> Tensor:
         return answer / scene.number(lambda time: 1 - kept**time if time else 1.0)
 
-    return average_box(name, kept, value, readout=Said(f"M / (1 - {in_words(kept)}^(t - 1))", readout), fresh=False)
+    return average_box(
+        name, kept, value, readout=Said(f"M / or_one(1 - {in_words(kept)}^(t - 1))", readout), fresh=False
+    )
 
 
 def _share_of_past(scene: Scene, kept: float) -> Tensor | float:
@@ -154,3 +171,9 @@ def _share_of_past(scene: Scene, kept: float) -> Tensor | float:
     if kept >= 1:
         return 1.0
     return scene.number(lambda time: kept * (1 - kept**time) / (1 - kept ** (time + 1)))
+
+
+def _share_is(kept: float) -> str:
+    """The same as an expression."""
+    number = in_words(kept)
+    return "1" if kept >= 1 else f"{number} * (1 - {number}^(t - 1)) / (1 - {number}^t)"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import field
-from importlib import import_module
 from typing import Any
 
 from torch import Tensor
 
-from nestlearn.errors import choice, did_you_mean
+from nestlearn.errors import choice
+from nestlearn.imported import imported
 
-__all__ = ["among", "check", "count", "imported", "load", "positive", "share"]
+__all__ = ["among", "check", "count", "named", "positive", "share"]
 
 
 def share(default: Any = ..., *, below_one: bool = False, optional: bool = False) -> Any:
@@ -34,23 +34,9 @@ def among(default: Any, known: Iterable[str]) -> Any:
     return _declared(default, {"choice": tuple(known)})
 
 
-def imported(default: Any, known: Iterable[str]) -> Any:
+def named(default: Any, known: Iterable[str]) -> Any:
     """One of some names, or "module:function" for something of the user's own."""
     return _declared(default, {"choice": tuple(known), "imports": True})
-
-
-def load(name: str) -> Any:
-    """What "module:function" or "module:Class" names.
-
-    Raises:
-        ValueError: the module has nothing of this name.
-        ImportError: there is no such module.
-    """
-    module, _, attribute = name.partition(":")
-    found = import_module(module)
-    if not hasattr(found, attribute):
-        raise ValueError(f"{name!r}: module {module} has no {attribute!r}.{did_you_mean(attribute, dir(found))}")
-    return getattr(found, attribute)
 
 
 def _declared(default: Any, metadata: Mapping[str, Any]) -> Any:
@@ -65,7 +51,7 @@ def check(what: str, value: Any, metadata: Mapping[str, Any]) -> None:
     if isinstance(value, Tensor) or (value is None and metadata.get("optional")):
         return
     if metadata.get("imports") and isinstance(value, str) and ":" in value:
-        load(value)
+        imported(value, "setting")
     elif "choice" in metadata:
         choice(what, value, metadata["choice"])
     elif "least" in metadata:

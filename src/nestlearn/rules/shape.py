@@ -20,18 +20,19 @@ __all__ = [
     "from_rows",
     "keep_length",
     "scale",
+    "scaled",
     "unit",
     "unit_rows",
     "update_scale",
 ]
 
 SCALES = {
-    "rms": "0.2 * sqrt(max(rows({a}), columns({a})))",
-    "spectral": "sqrt(max(1, rows({a}) / columns({a})))",
-    "rows": "0.2 * sqrt(min(rows({a}), columns({a})))",
+    "rms": "0.2 * sqrt(max(rows(u), columns(u)))",
+    "spectral": "sqrt(max(1, rows(u) / columns(u)))",
+    "rows": "0.2 * sqrt(min(rows(u), columns(u)))",
     "none": "1",
 }
-"""``update_scale`` as an expression over an answer a."""
+"""``update_scale`` as an expression."""
 
 
 def update_scale(shape: torch.Size, kind: str) -> float:
@@ -52,6 +53,11 @@ def update_scale(shape: torch.Size, kind: str) -> float:
     return 1.0
 
 
+def scaled(kind: str, words: str) -> str:
+    """An answer times ``update_scale``, as an expression."""
+    return grouped(words) if kind == "none" else f"{SCALES[kind]} * {grouped(words)}"
+
+
 @dataclass(frozen=True, repr=False)
 class scale(Link):
     """Answers a times a factor that the shape decides.
@@ -68,7 +74,7 @@ class scale(Link):
 
     def link(self, shape: torch.Size, u: Said, a: Said) -> Linked:
         a, factor = whole(a), update_scale(shape, self.kind) / self.over
-        words = f"{SCALES[self.kind].format(a='u')} * {grouped(a.words)}"
+        words = scaled(self.kind, a.words)
         words = words if self.over == 1 else f"{words} / {in_words(self.over)}"
         return Linked(Said(words, lambda scene: a(scene) * factor))
 
@@ -103,7 +109,7 @@ class unit_rows(Link):
             matrix = a(scene)
             return from_rows(unit(as_rows(matrix)), matrix.shape)
 
-        return Linked(Said(a.words, answer))
+        return Linked(Said(f"as_matrix(unit_rows({a.words}), u)", answer))
 
 
 @dataclass(frozen=True, repr=False)
@@ -114,7 +120,7 @@ class features(Link):
 
     def link(self, shape: torch.Size, u: Said, a: Said) -> Linked:
         a = once(whole(a))
-        return Linked(Said(f"phi({a.words})", lambda scene: random_features(a(scene))))
+        return Linked(Said(f"random_features({a.words})", lambda scene: random_features(a(scene))))
 
 
 def as_rows(matrix: Tensor) -> Tensor:

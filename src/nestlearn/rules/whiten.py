@@ -11,11 +11,11 @@ from torch import Tensor
 from nestlearn.memory.boxes import average_box
 from nestlearn.memory.nesting import Consulted, Said, Scene
 from nestlearn.memory.rules import solve_ridge
-from nestlearn.ops.matrix import cholesky_whitener, symmetric_power
+from nestlearn.ops.whitening import cholesky_whitener, symmetric_power
 from nestlearn.rules.combine import Bases, Basis
 from nestlearn.rules.link import Link, Linked, whole
 from nestlearn.rules.settings import among, count, positive, share
-from nestlearn.rules.words import grouped, in_words
+from nestlearn.rules.words import grouped, in_words, raised
 
 __all__ = ["Covariances", "regress", "whiten"]
 
@@ -65,17 +65,19 @@ class Covariances:
             eye = torch.eye(size, dtype=gradient.dtype, device=gradient.device)
             return eye.expand(*gradient.shape[:-2], size, size).clone()
 
-        seen = {"inputs": "the layer's inputs", "errors": "the layer's error signals"}
-        unseen = {"inputs": f"rows of {grouped(u.words)}", "errors": f"columns of {grouped(u.words)}"}
+        rows = grouped(u.words)
+        unseen = {"inputs": f"{raised(u.words, 'T')} @ {rows}", "errors": f"{rows} @ {raised(u.words, 'T')}"}
+        covariance_is = f"seen_{side}" if self.watched else unseen[side]
+        kept = Said(f"identity({'u' if side == 'inputs' else 'u^T'})", identity)
         return average_box(
             name,
             self.retention,
-            Said(f"covariance of {(seen if self.watched else unseen)[side]}", value),
+            Said(f"mean_one({covariance_is})", value),
             shape=(size, size),
             readout=self.readout,
             every=self.period,
             refresh=self.refresh,
-            keep_answer=identity if self.readout is not None else None,
+            keep_answer=None if self.readout is None else kept,
         )
 
 
@@ -124,9 +126,10 @@ class whiten(Basis):
 
     def _readout(self) -> Said:
         if self.kind == "root":
-            words = f"(M + {in_words(self.damping)} I)^({in_words(self.power)})"
+            words = f"symmetric_power(M, {in_words(self.power)}, {in_words(self.damping)})"
             return Said(words, lambda covariance, scene: symmetric_power(covariance, self.power, self.damping))
-        return Said("Z with Z M Z^T = I", lambda covariance, scene: cholesky_whitener(covariance, self.damping))
+        words = f"whitener(M, {in_words(self.damping)})"
+        return Said(words, lambda covariance, scene: cholesky_whitener(covariance, self.damping))
 
     def basis(self, shape: torch.Size, u: Said) -> Bases:
         names = {side: self.memory(side) for side in SIDES[self.side]}
@@ -155,7 +158,7 @@ class whiten(Basis):
 
 def _around(*factors: str | None) -> str:
     """A product of matrices in words."""
-    return " ".join(factor for factor in factors if factor is not None)
+    return " @ ".join(factor for factor in factors if factor is not None)
 
 
 @dataclass(frozen=True, repr=False)
@@ -187,5 +190,5 @@ class regress(Link):
     def link(self, shape: torch.Size, u: Said, a: Said) -> Linked:
         a, damping, inputs = whole(a), self.damping, self.memory("inputs")
         memories = Covariances({"inputs": inputs}, self.of == "layers", self.retention, self.period).boxes(shape, u)
-        words = f"{grouped(a.words)} ({inputs} + {in_words(damping)} I)^-1"
+        words = f"ridge({a.words}, {inputs}, {in_words(damping)})"
         return Linked(Said(words, lambda scene: solve_ridge(scene.answers[inputs], a(scene), damping)), memories)

@@ -28,7 +28,7 @@ class Ones(Target):
     """P = 1 in every entry: with the dot-product objective this is DMGD as [NL] 50 prints it."""
 
     name: ClassVar[str] = "ones"
-    words: ClassVar[str] = "1"
+    words: ClassVar[str] = "ones(u)"
 
     def __call__(self, scene: Scene) -> Tensor:
         return torch.ones_like(scene.gradient)

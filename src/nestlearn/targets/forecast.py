@@ -16,7 +16,7 @@ class NextGradient(Target):
     """P(u_t) = u_{t+1}, known one write later: the memory is shown (u_{t-1}, u_t) and asked about u_t."""
 
     name: ClassVar[str] = "next_gradient"
-    words: ClassVar[str] = "the next u"
+    words: ClassVar[str] = "u"
 
     delayed = True
 

@@ -36,8 +36,6 @@ class HessianDiagonal(Target):
     """
 
     name: ClassVar[str] = "hessian"
-    words: ClassVar[str] = "u / max(|curvature|, floor)"
-    measured_is: ClassVar[str] = "z * (H z), random signs z"
     retention: float = 0.9
     floor: float = 0.1
 
@@ -46,18 +44,23 @@ class HessianDiagonal(Target):
     needs_graph = True
 
     def memories(self, shape: torch.Size) -> tuple[Consulted, ...]:
+        writes = "t" if self.period == 1 else f"ceil(t / {self.period})"
         return (
             average_box(
                 "curvature",
                 self.retention,
-                value=Said(self.measured_is, lambda scene: scene.observations[self.observation]),
-                readout=Said(f"M / (1 - {in_words(self.retention)}^writes)", self._corrected),
+                value=Said(f"seen_{self.observation}", lambda scene: scene.observations[self.observation]),
+                readout=Said(f"M / (1 - {in_words(self.retention)}^{writes})", self._corrected),
                 every=self.period,
             ),
         )
 
     def _corrected(self, answer: Tensor, scene: Scene) -> Tensor:
         return answer / scene.number(lambda time: 1 - self.retention ** (time // self.period + 1))
+
+    @property
+    def words(self) -> str:
+        return f"u / or_one(max(abs(curvature), {in_words(self.floor)} * rms(curvature)))"
 
     def __call__(self, scene: Scene) -> Tensor:
         # The average first, then its size: single estimates have both signs, and their sizes would not average out.
@@ -78,7 +81,6 @@ class GaussNewton(HessianDiagonal):
     """
 
     name: ClassVar[str] = "gauss_newton"
-    measured_is: ClassVar[str] = "u^2 at labels drawn from the model"
     sampled_loss: Callable[[], Tensor] | None = None
     batch_size: int = 1
 

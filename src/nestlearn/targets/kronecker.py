@@ -10,8 +10,8 @@ from nestlearn.memory.associative import AssociativeMemory
 from nestlearn.memory.models import Matrix
 from nestlearn.memory.nesting import Consulted, Said, Scene
 from nestlearn.memory.objectives import dot_product
-from nestlearn.memory.rules import GradientDescent
-from nestlearn.ops.matrix import inverse_root
+from nestlearn.memory.rules import GradientDescent, in_words
+from nestlearn.ops.whitening import inverse_root
 from nestlearn.targets.target import Target
 
 __all__ = ["Kronecker"]
@@ -30,7 +30,6 @@ class Kronecker(Target):
     """
 
     name: ClassVar[str] = "kronecker"
-    words: ClassVar[str] = "left u right"
     retention: float = 0.95
     damping: float = 1e-6
 
@@ -38,8 +37,8 @@ class Kronecker(Target):
 
     def memories(self, shape: torch.Size) -> tuple[Consulted, ...]:
         return (
-            self._factor("left", shape[-2], Said("columns of u", lambda scene: scene.gradient.mT)),
-            self._factor("right", shape[-1], Said("rows of u", lambda scene: scene.gradient)),
+            self._factor("left", shape[-2], Said("u^T", lambda scene: scene.gradient.mT)),
+            self._factor("right", shape[-1], Said("u", lambda scene: scene.gradient)),
         )
 
     def _factor(self, name: str, size: int, rows: Said) -> Consulted:
@@ -56,11 +55,16 @@ class Kronecker(Target):
             key=rows,
             value=rows,
             # Asked for every unit vector, a linear memory answers with its whole (symmetric) matrix.
-            query=Said("unit vectors", lambda scene: identity(scene.gradient)),
-            readout=Said("M^(-1/4)", lambda factor, scene: inverse_root(factor, 4, self.damping)),
+            query=Said(f"identity({rows.words})", lambda scene: identity(scene.gradient)),
+            readout=Said(
+                f"inverse_root(M, 4, {in_words(self.damping)})",
+                lambda factor, scene: inverse_root(factor, 4, self.damping),
+            ),
             every=self.period,
-            keep_answer=lambda gradient: identity(gradient).clone(),
+            keep_answer=Said(f"identity({rows.words})", lambda gradient: identity(gradient).clone()),
         )
+
+    words: ClassVar[str] = "left @ u @ right"
 
     def __call__(self, scene: Scene) -> Tensor:
         return scene.answers["left"] @ scene.gradient @ scene.answers["right"]

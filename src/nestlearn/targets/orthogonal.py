@@ -8,7 +8,7 @@ from torch import Tensor
 
 from nestlearn.memory.boxes import average_box
 from nestlearn.memory.nesting import Consulted, Scene
-from nestlearn.ops.matrix import newton_schulz
+from nestlearn.ops.whitening import newton_schulz
 from nestlearn.targets.target import Target
 
 __all__ = ["OrthogonalMomentum"]
@@ -22,13 +22,14 @@ class OrthogonalMomentum(Target):
     """
 
     name: ClassVar[str] = "orthogonal"
-    words: ClassVar[str] = "NS(average_gradient)"
     retention: float = 0.95
 
     elementwise = False
 
     def memories(self, shape: torch.Size) -> tuple[Consulted, ...]:
         return (average_box("average_gradient", self.retention),)
+
+    words: ClassVar[str] = "sqrt(max(rows(u), columns(u))) * newton_schulz(average_gradient)"
 
     def __call__(self, scene: Scene) -> Tensor:
         answer = scene.answers["average_gradient"]

@@ -38,10 +38,13 @@ class RandomFeatures(Target):
     """P = phi(u), random features of the rows: a fixed non-linear map for a memory to learn."""
 
     name: ClassVar[str] = "random_features"
-    words: ClassVar[str] = "phi(u)"
     seed: int = 0
 
     elementwise = False
+
+    @property
+    def words(self) -> str:
+        return f"random_features(u, {self.seed})" if self.seed else "random_features(u)"
 
     def __call__(self, scene: Scene) -> Tensor:
         return random_features(scene.gradient, self.seed)

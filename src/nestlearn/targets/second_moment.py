@@ -8,6 +8,7 @@ from torch import Tensor
 
 from nestlearn.memory.boxes import average_box, bias_corrected
 from nestlearn.memory.nesting import Consulted, Said, Scene
+from nestlearn.memory.rules import in_words
 from nestlearn.targets.target import Target
 
 __all__ = ["AverageGradient", "SecondMoment"]
@@ -23,7 +24,6 @@ class SecondMoment(Target):
     """
 
     name: ClassVar[str] = "second_moment"
-    words: ClassVar[str] = "u / (sqrt(second_moment) + eps)"
     retention: float = 0.99
     eps: float = 1e-8
 
@@ -37,6 +37,10 @@ class SecondMoment(Target):
             ),
         )
 
+    @property
+    def words(self) -> str:
+        return f"u / (sqrt(second_moment) + {in_words(self.eps)})"
+
     def __call__(self, scene: Scene) -> Tensor:
         return scene.gradient / scene.answers["second_moment"].sqrt().add_(self.eps)
 
@@ -46,11 +50,12 @@ class AverageGradient(Target):
     """P = the running mean of the gradient: the box that the memory is asked to imitate (O2)."""
 
     name: ClassVar[str] = "average_gradient"
-    words: ClassVar[str] = "average_gradient"
     retention: float = 0.9
 
     def memories(self, shape: torch.Size) -> tuple[Consulted, ...]:
         return (average_box("average_gradient", self.retention, readout=bias_corrected(self.retention)),)
+
+    words: ClassVar[str] = "average_gradient"
 
     def __call__(self, scene: Scene) -> Tensor:
         return scene.answers["average_gradient"]

@@ -31,9 +31,6 @@ class Target(ABC):
 
     name: ClassVar[str] = "target"
 
-    words: ClassVar[str] = "P"
-    """P in words, over u and the names of the memories it keeps."""
-
     elementwise = True
     """Whether P of an entry depends on that entry alone; the others are for matrices."""
 
@@ -45,6 +42,11 @@ class Target(ABC):
 
     needs_graph: ClassVar[bool] = False
     """Whether it is measured by differentiating the loss of the step once more."""
+
+    @property
+    def words(self) -> str:
+        """P as an expression over u and the names of the memories it keeps; "P" where nobody has said which."""
+        return "P"
 
     def memories(self, shape: torch.Size) -> tuple[Consulted, ...]:
         """The memories the target keeps for gradients of this shape."""

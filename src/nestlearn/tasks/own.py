@@ -16,10 +16,7 @@ batches has that generator to itself. So runs can be repeated and resumed if the
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import os
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -31,6 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from nestlearn.errors import did_you_mean
+from nestlearn.imported import imported
 from nestlearn.tasks.task import Batch, Task
 
 __all__ = ["OwnTask", "own_task"]
@@ -73,7 +71,7 @@ class OwnTask(Task):
     @classmethod
     def sized(cls, size: Mapping[str, Any], device: str, dtype: torch.dtype) -> Task:
         """Fields of a task are taken for itself, all others are arguments of the function; a class has its own."""
-        function = _find(cls.name)
+        function = imported(cls.name, "task")
         if isinstance(function, type) and issubclass(function, Task):
             return function.sized(size, device, dtype)
         own = {name: value for name, value in size.items() if name in ("held_out", "delay")}
@@ -194,31 +192,6 @@ class OwnTask(Task):
 def own_task(name: str) -> type[OwnTask]:
     """The class of the task ``module:function``; nothing is imported for it."""
     return type("OwnTask", (OwnTask,), {"name": name, "title": name, "__module__": __name__})
-
-
-def _find(name: str) -> Callable[..., Any]:
-    """The function ``module:function``, from ``sys.path`` or the current folder."""
-    module_name, _, function_name = name.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise  # the module is there, but imports one that is not
-        raise ValueError(
-            f"no module {error.name!r} for the task {name!r}: expected one that Python finds, or a file in "
-            f"{os.getcwd()}"
-        ) from error
-    function = getattr(module, function_name, None)
-    if not callable(function):
-        functions = [key for key, value in vars(module).items() if inspect.isfunction(value)]
-        raise ValueError(
-            f"no function {function_name!r} in {module.__file__ or module_name}: expected one that returns model, "
-            f"batches and loss.{did_you_mean(function_name, functions)}"
-        )
-    found: Callable[..., Any] = function
-    return found
 
 
 def _check_arguments(name: str, function: Callable[..., Any], arguments: Mapping[str, Any]) -> None:

@@ -1,39 +1,37 @@
-"""Training real networks on real data, so that optimizers can be compared fairly: runs, tuning, run folders."""
+"""How one run is trained: from settings to a run, its checkpoints and its result, and the folder that keeps them."""
 
-from nestlearn.training.comparison import compare
-from nestlearn.training.config import PRESETS, Settings, parse_seeds, preset, resolve
-from nestlearn.training.contender import Contender
-from nestlearn.training.contenders import BASELINE, CONTENDERS, MUON, find_contender, find_contenders
+from nestlearn.training.checkpoint import CheckpointError
 from nestlearn.training.environment import environment
-from nestlearn.training.loop import train
+from nestlearn.training.inspect import Inspection, inspect_training
+from nestlearn.training.loop import Interrupted, Training, train
+from nestlearn.training.results import Point, Results, Row, RunResult
 from nestlearn.training.run_folder import RunFolder, RunFolderError
-from nestlearn.training.spec import RunResult, RunSpec, Variant
-from nestlearn.training.summary import summarise
-from nestlearn.training.sweep import SweepError
-from nestlearn.training.tuning import Search, plan
+from nestlearn.training.settings import merge, read_settings, to_yaml
+from nestlearn.training.spec import RunSpec
+from nestlearn.training.train_run import TrainRun
+from nestlearn.training.train_settings import TrainSettings, resolve_training
+from nestlearn.training.trained import load_trained
 
 __all__ = [
-    "BASELINE",
-    "CONTENDERS",
-    "MUON",
-    "PRESETS",
-    "Contender",
+    "CheckpointError",
+    "Inspection",
+    "Interrupted",
+    "Point",
+    "Results",
+    "Row",
     "RunFolder",
     "RunFolderError",
     "RunResult",
     "RunSpec",
-    "Search",
-    "Settings",
-    "SweepError",
-    "Variant",
-    "compare",
+    "TrainRun",
+    "TrainSettings",
+    "Training",
     "environment",
-    "find_contender",
-    "find_contenders",
-    "parse_seeds",
-    "plan",
-    "preset",
-    "resolve",
-    "summarise",
+    "inspect_training",
+    "load_trained",
+    "merge",
+    "read_settings",
+    "resolve_training",
+    "to_yaml",
     "train",
 ]

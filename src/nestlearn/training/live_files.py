@@ -11,8 +11,8 @@ from types import TracebackType
 from typing import BinaryIO
 
 from nestlearn.training.loop import Training
+from nestlearn.training.results import RunResult
 from nestlearn.training.run_folder import RunFolder, RunFolderError, event_lines, point_lines, read_json_lines, run_line
-from nestlearn.training.spec import RunResult
 
 __all__ = ["LiveFiles"]
 

@@ -22,18 +22,18 @@ import torch
 from torch import Tensor
 
 from nestlearn.errors import Interrupted
-from nestlearn.tasks import make_task
+from nestlearn.memory.state import leaves
 from nestlearn.training.clock import StepClock
-from nestlearn.training.optimizers import find_optimizer
 from nestlearn.training.random_stream import RandomStream
+from nestlearn.training.results import Point, RunResult
 from nestlearn.training.schedule import make_schedule
-from nestlearn.training.spec import RunResult, RunSpec
+from nestlearn.training.spec import RunSpec
 from nestlearn.training.stepper import Stepper
 
 __all__ = ["Interrupted", "Training", "state_bytes", "train"]
 
-TRAIN_ROWS = 40  # rows of the training-loss series a run keeps
-SURPRISE_ROWS = 20
+ROWS = 40  # points of the training loss that a run keeps
+LOOKS = 20  # and of each memory's surprise
 
 
 class Training:
@@ -42,37 +42,36 @@ class Training:
 
     Args:
         spec: what to do.
-        train_rows, surprise_rows: about how many rows of the training loss and of the memories' surprises to record.
+        rows, looks: about how many points of the training loss, and looks at the memories' surprises, to record.
 
     Attributes:
         steps_taken: how many steps were taken so far.
         reason: why the run diverged; empty if it did not.
-        train, curve, surprises: the series recorded so far, rows as in ``RunResult``.
+        train, curve, surprises: the series recorded so far, as in ``RunResult``.
+
+    Raises:
+        ValueError: task or optimizer refuse their settings.
     """
 
-    def __init__(self, spec: RunSpec, *, train_rows: int = TRAIN_ROWS, surprise_rows: int = SURPRISE_ROWS) -> None:
+    def __init__(self, spec: RunSpec, *, rows: int = ROWS, looks: int = LOOKS) -> None:
         self.spec = spec
-        self.task = make_task(spec.task, dict(spec.size), spec.device, spec.dtype)
+        self.task = spec.make_task()
         self.model = self.task.build(spec.seed)
         self._stream = RandomStream(spec.seed, spec.device)
         with self._stream:
-            settings = {**dict(spec.fixed), **dict(spec.settings)}
-            self.optimizers = find_optimizer(spec.variant.contender).make(
-                self.model,
-                settings.pop("lr"),
-                tables=self.task.tables(self.model),
-                elementwise_lr=spec.elementwise_lr,
-                **settings,
-            )
+            try:
+                self.optimizers = spec.contender.make(self.model, tables=self.task.tables(self.model), **spec.arguments)
+            except TypeError as error:  # an argument that the class does not have, or not of this type
+                raise ValueError(f"{spec.variant.name} on {spec.task}: {error}") from error
         self.steps_taken, self._steps_read, self.reason = 0, 0, ""
-        self.train: list[list[float]] = []
-        self.curve: list[list[float]] = []
+        self.train: list[Point] = []
+        self.curve: list[Point] = []
         self.surprises: list[list[Any]] = []
         self.clock = StepClock(spec.device)
         self._every = (
-            max(1, spec.steps // train_rows),
+            max(1, spec.steps // rows),
             max(1, spec.steps // spec.points),
-            max(1, spec.steps // surprise_rows),
+            max(1, spec.steps // looks),
         )
         self._stepper = Stepper(self.task, self.model, self.optimizers, self.clock)
         self._factor = make_schedule(spec.schedule, spec.warmup, spec.steps)
@@ -136,12 +135,12 @@ class Training:
         rows, points, looks = self._every
         last = step == self.spec.steps
         if step % rows == 0 or last:
-            self.train.append([step, self.clock.seconds, sum(self._recent) / len(self._recent)])
+            self.train.append(Point(step, self.clock.seconds, sum(self._recent) / len(self._recent)))
             self._recent.clear()
         if not self.spec.full:
             return
         if step % points == 0 or last:
-            self.curve.append([step, self.clock.seconds, self.task.evaluate(self.model, "validation")["loss"]])
+            self.curve.append(Point(step, self.clock.seconds, self.task.evaluate(self.model, "validation")["loss"]))
         if step % looks == 0:
             surprise: dict[str, Tensor] = getattr(self.optimizers[0], "surprise", {})
             self.surprises.extend([step, name, float(value)] for name, value in surprise.items())
@@ -211,8 +210,8 @@ class Training:
             "random": self._stream.state(),
             "clock": self.clock.state_dict(),
             "recent": list(self._recent),
-            "train": self.train,
-            "curve": self.curve,
+            "train": [list(point) for point in self.train],
+            "curve": [list(point) for point in self.curve],
             "surprises": self.surprises,
         }
 
@@ -230,7 +229,8 @@ class Training:
         self._stepper.delayed = deque(list(gradients) for gradients in state["delayed"])
         self._stream.load(state["random"])
         self.clock.load_state_dict(state["clock"])
-        self.train, self.curve, self.surprises = (list(state[name]) for name in ("train", "curve", "surprises"))
+        self.train, self.curve = ([Point(*row) for row in state[name]] for name in ("train", "curve"))
+        self.surprises = list(state["surprises"])
         self._recent, self.reason = list(state["recent"]), state["reason"]
         self._unread.clear()
         self._start_at(state["steps_taken"])
@@ -258,18 +258,5 @@ def train(spec: RunSpec, should_stop: Callable[[], bool] = lambda: False) -> Run
 
 def state_bytes(optimizer: torch.optim.Optimizer) -> int:
     """The bytes of all distinct tensors in ``optimizer.state``, nested dicts and sequences included."""
-    seen: dict[int, int] = {}
-
-    def walk(value: Any) -> None:
-        if isinstance(value, Tensor):
-            seen[id(value)] = value.numel() * value.element_size()
-        elif isinstance(value, dict):
-            for item in value.values():
-                walk(item)
-        elif isinstance(value, list | tuple):
-            for item in value:
-                walk(item)
-
-    for state in optimizer.state.values():
-        walk(state)
-    return sum(seen.values())
+    distinct = {id(tensor): tensor for tensor in leaves(optimizer.state)}
+    return sum(tensor.numel() * tensor.element_size() for tensor in distinct.values())

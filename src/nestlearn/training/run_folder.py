@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from nestlearn.errors import RunFolderError
-from nestlearn.training.spec import RunResult
+from nestlearn.training.results import Point, RunResult
 
 __all__ = [
     "RunFolder",
@@ -102,9 +102,9 @@ def event_lines(key: str, surprises: Iterable[Sequence[Any]]) -> str:
     return "".join(_line({"run": key, "step": s, "memory": m, "surprise": v}) for s, m, v in surprises)
 
 
-def point_lines(kind: str, key: str, rows: Iterable[Sequence[Any]]) -> str:
-    """Lines of ``metrics.jsonl`` for [step, seconds, loss] rows, "train" or "validation", of the run ``key``."""
-    return "".join(_line({"kind": kind, "run": key, "step": r[0], "seconds": r[1], "loss": r[2]}) for r in rows)
+def point_lines(kind: str, key: str, points: Iterable[Point]) -> str:
+    """Lines of ``metrics.jsonl`` for points of the loss, "train" or "validation", of the run ``key``."""
+    return "".join(_line({"kind": kind, "run": key, **point._asdict()}) for point in points)
 
 
 def run_line(result: RunResult) -> str:
@@ -181,15 +181,15 @@ class RunFolder:
         metrics, note = read_json_lines(self.metrics)
         events, other = read_json_lines(self.events) if self.events.is_file() else ([], "")
         found: dict[str, RunResult] = {}
-        series: dict[str, tuple[list[list[Any]], list[list[Any]]]] = defaultdict(lambda: ([], []))
+        series: dict[str, tuple[list[Point], list[Point]]] = defaultdict(lambda: ([], []))
         for number, record in enumerate(metrics, start=1):
             try:
                 kind = record["kind"]
                 if kind == "run":
                     found[record["key"]] = RunResult(**{k: v for k, v in record.items() if k != "kind"})
                 else:
-                    row = [record["step"], record["seconds"], record["loss"]]
-                    series[record["run"]][kind != "train"].append(row)
+                    point = Point(record["step"], record["seconds"], record["loss"])
+                    series[record["run"]][kind != "train"].append(point)
             except (KeyError, TypeError) as error:
                 raise RunFolderError(f"{self.metrics}, line {number}: not a record of a run ({error})") from error
         for key, result in found.items():

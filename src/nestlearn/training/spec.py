@@ -1,8 +1,8 @@
-"""A run, as plain data: what was asked (``RunSpec``) and what came of it (``RunResult``).
+"""What is asked of a run, as plain data.
 
-Both cross process borders and live in the run folder as JSON, so they hold nothing but numbers, strings and lists. A
-spec has a ``key`` that says everything on which the result depends: two specs with one key are one run, which is what
-makes it possible to resume a comparison and to use a run of the tuning as a run of the final table.
+A spec crosses process borders and lives in the run folder as JSON, so it holds nothing but numbers, strings and lists.
+Its ``key`` says everything on which the result depends: two specs with one key are one run, which is what makes it
+possible to resume a comparison and to use a run of the tuning as a run of the final table.
 """
 
 from __future__ import annotations
@@ -10,24 +10,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["Pairs", "RunResult", "RunSpec", "Variant"]
+from nestlearn.contenders import Contender, Variant, find_contender
+from nestlearn.tasks import Task, make_task
+
+__all__ = ["Pairs", "RunSpec"]
 
 Pairs = tuple[tuple[str, Any], ...]
-
-
-@dataclass(frozen=True, order=True)
-class Variant:
-    """A contender or its control."""
-
-    contender: str
-    control: bool = False
-
-    @property
-    def name(self) -> str:
-        return f"{self.contender} (control)" if self.control else self.contender
 
 
 @dataclass(frozen=True)
@@ -63,6 +54,20 @@ class RunSpec:
         settings = ",".join(f"{name}={value:g}" for name, value in self.settings)
         return f"{self.task}/{self.variant.name}/{settings}/seed{self.seed}/steps{self.steps}-{digest}"
 
+    @property
+    def contender(self) -> Contender:
+        """Who learns; ValueError if it is not to be found here."""
+        return find_contender(self.variant.contender)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What the contender's ``make`` is given besides model and tables."""
+        return {"elementwise_lr": self.elementwise_lr, **dict(self.fixed), **dict(self.settings)}
+
+    def make_task(self) -> Task:
+        """The task, of the run's size, on its device; ValueError if there is none such."""
+        return make_task(self.task, dict(self.size), self.device, self.dtype)
+
     def to_plain(self) -> dict[str, Any]:
         """The spec as JSON can hold it; ``from_plain`` reads it back."""
         return asdict(self) | {name: dict(getattr(self, name)) for name in ("settings", "fixed", "size")}
@@ -72,48 +77,3 @@ class RunSpec:
         """The spec of which ``to_plain`` made ``plain``; TypeError or KeyError if it is none."""
         pairs = {name: tuple(plain[name].items()) for name in ("settings", "fixed", "size")}
         return cls(**{**plain, **pairs, "variant": Variant(**plain["variant"])})
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """What a run gave. ``status`` is ``"finished"`` or ``"diverged"`` (then ``reason`` says why and losses may be
-    missing).
-
-    Attributes:
-        validation, test: the task's figures at the end; empty if the run diverged (or, for test, was not of full
-            length).
-        train: ``[step, seconds, training loss]`` rows; the loss is the mean since the row before, the seconds count
-            training only.
-        curve: ``[step, seconds, validation loss]`` rows.
-        surprises: ``[step, memory, surprise]`` rows from ``opt.surprise``.
-        step_ms, optimizer_ms: median milliseconds of a whole training step, and of ``opt.step`` alone.
-        state_bytes: bytes of all tensors in the optimizer's state at the end.
-    """
-
-    key: str
-    task: str
-    variant: str
-    settings: dict[str, Any]
-    seed: int
-    steps: int
-    full: bool
-    status: str
-    reason: str = ""
-    validation: dict[str, float] = field(default_factory=dict)
-    test: dict[str, float] = field(default_factory=dict)
-    step_ms: float = 0.0
-    optimizer_ms: float = 0.0
-    state_bytes: int = 0
-    parameters: int = 0
-    train: list[list[float]] = field(default_factory=list)
-    curve: list[list[float]] = field(default_factory=list)
-    surprises: list[list[Any]] = field(default_factory=list)
-
-    @property
-    def score(self) -> float:
-        """The validation loss by which tuning chooses; infinite if the run diverged."""
-        return self.validation["loss"] if self.status == "finished" else float("inf")
-
-    def summary(self) -> dict[str, Any]:
-        """The result without its series, for one line of ``metrics.jsonl``."""
-        return {name: value for name, value in asdict(self).items() if name not in ("train", "curve", "surprises")}

@@ -10,13 +10,15 @@ runs of the baseline).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import sqrt
 from statistics import mean, stdev
-from typing import Any
 
 from scipy.special import stdtr, stdtrit
 
-__all__ = ["LEVEL", "correct", "holm", "interval", "paired", "spread"]
+from nestlearn.training.results import Difference, RunResult, Sample
+
+__all__ = ["LEVEL", "correct", "figures", "holm", "interval", "paired", "spread"]
 
 LEVEL = 0.05
 """The chance of a false claim in a column: what is called significant."""
@@ -29,15 +31,23 @@ def spread(values: Sequence[float]) -> float | None:
     return stdev(values) if len(values) > 1 else None
 
 
-def interval(values: Sequence[float]) -> list[float] | None:
-    """The 95% interval [low, high] of the mean: mean ± t s / sqrt(n). None for a single value."""
+def figures(results: Sequence[RunResult], split: str) -> dict[str, Sample]:
+    """Each figure of a split over the seeds; empty if one diverged."""
+    if any(result.status != "finished" for result in results):
+        return {}
+    values = {name: tuple(getattr(result, split)[name] for result in results) for name in getattr(results[0], split)}
+    return {name: Sample(mean(found), spread(found), found) for name, found in values.items()}
+
+
+def interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """The 95% interval (low, high) of the mean: mean ± t s / sqrt(n). None for a single value."""
     if len(values) < 2:
         return None
     half = float(stdtrit(len(values) - 1, 1 - LEVEL / 2)) * stdev(values) / sqrt(len(values))
-    return [mean(values) - half, mean(values) + half]
+    return mean(values) - half, mean(values) + half
 
 
-def paired(mine: Sequence[float], others: Sequence[float]) -> dict[str, Any]:
+def paired(mine: Sequence[float], others: Sequence[float]) -> Difference:
     """The differences ``mine - others``, seed by seed, with their interval and the two-sided p of a paired t-test.
 
     ``p_alone`` is that p before any correction; ``p`` and ``significant`` wait for ``correct``. One seed has no p.
@@ -47,7 +57,7 @@ def paired(mine: Sequence[float], others: Sequence[float]) -> dict[str, Any]:
     Raises:
         ValueError: the two have different lengths.
     """
-    values = [one - other for one, other in zip(mine, others, strict=True)]
+    values = tuple(one - other for one, other in zip(mine, others, strict=True))
     deviation = spread(values)
     p_alone = None
     if deviation and deviation > ROUNDING * max(map(abs, [*mine, *others])):
@@ -55,15 +65,7 @@ def paired(mine: Sequence[float], others: Sequence[float]) -> dict[str, Any]:
         p_alone = 2 * float(stdtr(len(values) - 1, -abs(t)))
     elif deviation is not None and not any(values):
         p_alone = 1.0
-    return {
-        "mean": mean(values),
-        "spread": deviation,
-        "values": values,
-        "interval": interval(values),
-        "p_alone": p_alone,
-        "p": None,
-        "significant": None,
-    }
+    return Difference(mean(values), deviation, values, interval(values), p_alone)
 
 
 def holm(ps: Sequence[float]) -> list[float]:
@@ -76,10 +78,14 @@ def holm(ps: Sequence[float]) -> list[float]:
     return corrected
 
 
-def correct(differences: Sequence[dict[str, Any]]) -> None:
-    """Fill in ``p`` and ``significant`` of one column's differences, those without a p of their own left as they
-    are.
-    """
-    tested = [difference for difference in differences if difference["p_alone"] is not None]
-    for difference, p in zip(tested, holm([difference["p_alone"] for difference in tested]), strict=True):
-        difference["p"], difference["significant"] = p, p < LEVEL
+def correct(differences: Sequence[Difference]) -> list[Difference]:
+    """The differences of one column with ``p`` and ``significant``, those without a p of their own left as they are."""
+    alone = [difference.p_alone for difference in differences if difference.p_alone is not None]
+    corrected = iter(holm(alone))
+    found = []
+    for difference in differences:
+        if difference.p_alone is not None:
+            p = next(corrected)
+            difference = replace(difference, p=p, significant=p < LEVEL)
+        found.append(difference)
+    return found

@@ -7,22 +7,34 @@ open; the result is ``config.yaml`` of the run folder.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from nestlearn.errors import as_settings_error, did_you_mean
+from nestlearn.contenders import Variant, find_contender
+from nestlearn.contenders.by_class import TORCH
+from nestlearn.errors import SettingsError, as_settings_error, did_you_mean
 from nestlearn.tasks import make_task
-from nestlearn.training.config import find_device, parse_seeds
-from nestlearn.training.optimizers import TORCH, find_optimizer, optimizer_settings
-from nestlearn.training.options import Options
 from nestlearn.training.schedule import make_schedule
-from nestlearn.training.spec import RunSpec, Variant
+from nestlearn.training.settings import Settings, check_seeds, find_device, merge, parse_seeds
+from nestlearn.training.spec import RunSpec
 
-__all__ = ["OptimizerSettings", "TaskSettings", "TrainSettings", "changed_settings", "resolve_training"]
+__all__ = [
+    "OptimizerSettings",
+    "TaskSettings",
+    "TrainSettings",
+    "changed_settings",
+    "find_settings",
+    "resolve_training",
+    "shipped_settings",
+]
 
 ELEMENTWISE_LR = 1e-2
 IRRELEVANT = {"checkpoint_every", "seeds"}  # settings that change no run's result
+SHIPPED = Path(__file__).parent / "configs"
 
 
 class _Named(BaseModel):
@@ -59,7 +71,7 @@ class OptimizerSettings(_Named):
     )
 
 
-class TrainSettings(Options):
+class TrainSettings(Settings):
     """All settings of a training run; ``docs/train.md`` explains them."""
 
     kind: Literal["train"] = "train"
@@ -97,19 +109,17 @@ class TrainSettings(Options):
     @field_validator("seeds")
     @classmethod
     def _distinct(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        if min(seeds) < 0 or len(set(seeds)) < len(seeds):
-            raise ValueError(f"expected different seeds, none negative, got {list(seeds)}")
-        return seeds
+        return check_seeds(seeds)
 
-    def spec(self, seed: int) -> RunSpec:
-        """The run of one seed, for settings that are resolved."""
-        contender = find_optimizer(self.optimizer.name)
+    def specs(self) -> list[RunSpec]:
+        """The runs, one a seed, for settings that are resolved."""
+        contender = find_contender(self.optimizer.name)
         fixed = {**contender.fixed, **self.optimizer.others()}
-        return RunSpec(
+        first = RunSpec(
             task=self.task.name,
             variant=Variant(contender.name),
             settings=(("lr", self.optimizer.lr),),
-            seed=seed,
+            seed=self.seeds[0],
             steps=self.steps,
             fixed=tuple(fixed.items()),
             size=tuple(self.task.others().items()),
@@ -120,27 +130,29 @@ class TrainSettings(Options):
             schedule=self.schedule,
             warmup=self.warmup,
         )
+        return [replace(first, seed=seed) for seed in self.seeds]
 
 
 @as_settings_error()
-def resolve_training(settings: TrainSettings) -> TrainSettings:
-    """The settings with everything filled in that was left open, checked as far as that goes without building a
-    network.
+def resolve_training(settings: TrainSettings, *changes: Mapping[str, Any] | str) -> TrainSettings:
+    """The settings with the changes laid over them as by ``merge``, and with everything filled in that was left open,
+    checked as far as that goes without building a network.
 
     Raises:
         SettingsError: an unknown name or argument (with the nearest one), a value that does not fit.
     """
+    settings = merge(settings, *changes)
     make_schedule(settings.schedule, settings.warmup, settings.steps)
     make_task(settings.task.name, settings.task.others(), "cpu", settings.dtype)
     optimizer = settings.optimizer
-    contender = find_optimizer(optimizer.name)
+    contender = find_contender(optimizer.name)
     one_rate = contender.name.startswith(TORCH)
     if one_rate and optimizer.elementwise_lr is not None:
         raise ValueError(
             f"optimizer.elementwise_lr: {contender.name} treats all parameters alike and has one rate, lr; "
             "contenders of `compare` and classes of nestlearn.optim have two"
         )
-    known = optimizer_settings(optimizer.name)
+    known = contender.takes()
     for given in optimizer.others():
         if known is not None and given not in known:
             names = sorted({*known, "lr"} if one_rate else {*known, "lr", "elementwise_lr"})
@@ -177,3 +189,25 @@ def _changes(where: str, old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         elif one != two:
             found.append(f"{where}{key}: was {one}, now {two}")
     return found
+
+
+def shipped_settings() -> dict[str, Path]:
+    """The files with settings that come with the package: ``--config hope`` means ``configs/hope.yaml``."""
+    return {path.stem: path for path in sorted(SHIPPED.glob("*.yaml"))}
+
+
+def find_settings(given: Path) -> Path:
+    """The file that ``--config`` means: one of the user's if there is such a file, else one of ``shipped_settings``.
+
+    Raises:
+        SettingsError: there is neither; the message lists the shipped names.
+    """
+    shipped = shipped_settings()
+    if given.exists() or str(given) not in shipped:
+        if not given.exists() and given.suffix == "" and given.parent == Path():
+            raise SettingsError(
+                f"cannot read the settings {given}: expected a YAML file, or one of the shipped settings "
+                f"{', '.join(shipped)}.{did_you_mean(given, shipped)}"
+            )
+        return given
+    return shipped[str(given)]

@@ -1,0 +1,250 @@
+"""Descriptions of our own optimizers, read from the rules that they really use.
+
+The rule of the weights consults memories, whose rules may consult memories (M5, O6): the description walks along, once
+for each shape of parameter, and counts what ``state[parameter]`` holds for each role it finds. Words for keys, values
+and read-outs stand beside the functions they are for, in ``Consulted``, ``Consult`` and ``Target``.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nestlearn.descriptions.data import KEPT, WEIGHTS, inner_name, sort_into_levels
+from nestlearn.descriptions.parameters import covered, outermost, written_parameters
+from nestlearn.descriptions.system import NestedSystem
+from nestlearn.memory.described import Described, model_words, number_words, objective_words, rule_words
+from nestlearn.memory.models import Constant
+from nestlearn.memory.nesting import Consult, Consulted
+from nestlearn.memory.rules import GradientDescent, Rule
+from nestlearn.memory.state import state_bytes
+from nestlearn.optim.lanes import matrix_shape
+from nestlearn.optim.optimizer import Optimizer
+
+__all__ = ["describe_ours"]
+
+UNSAID = "a function of the scene"
+"""Stands for a key, value or query for which nobody has written words."""
+
+
+def describe_ours(optimizer: Optimizer) -> list[tuple[NestedSystem, list[Tensor]]]:
+    """The nested systems of one of ``nestlearn.optim``, one for each rule, and the parameters that follow it.
+
+    The rule for matrices comes first.
+    """
+    parts: dict[Any, _Part] = {}
+    for group in optimizer.param_groups:
+        for parameter in written_parameters(optimizer, group):
+            entry = optimizer.entry(parameter, group)
+            lr = "lr" if entry.own_lr or group["elementwise_lr"] is None else "elementwise_lr"
+            retention = f"1 - {lr} * weight_decay" if group["weight_decay"] else "1"
+            part = _Part(entry.rule, entry.flat, group["period"], bool(group["maximize"]), lr, retention)
+            key = (id(part.rule), *(getattr(part, item.name) for item in fields(part)[1:6]))
+            parts.setdefault(key, part).members.append((parameter, group))
+    ordered = sorted(parts.values(), key=lambda part: (part.flat, -part.entries))
+    return [(_system(optimizer, part), [parameter for parameter, _ in part.members]) for part in ordered]
+
+
+@dataclass
+class _Part:
+    """The parameters that follow one rule in one way."""
+
+    rule: Rule
+    flat: bool
+    period: int
+    maximize: bool
+    lr: str
+    retention: str
+    members: list[tuple[Tensor, dict[str, Any]]] = field(default_factory=list)
+
+    @property
+    def entries(self) -> int:
+        return sum(parameter.numel() for parameter, _ in self.members)
+
+
+def _system(optimizer: Optimizer, part: _Part) -> NestedSystem:
+    parameters = [parameter for parameter, _ in part.members]
+    found: dict[str, list[Described]] = {}
+    bookkeeping = 0
+    fresh: dict[Any, tuple[list[Described], int]] = {}
+    for parameter, group in part.members:
+        state, alike = optimizer.state.get(parameter), (parameter.shape, parameter.dtype)
+        if state:
+            behind = _behind(part, parameter, state)
+        else:
+            if alike not in fresh:
+                fresh[alike] = _behind(part, parameter, optimizer.fresh_state(parameter, group, device="meta"))
+            behind = fresh[alike]
+        for memory in behind[0]:
+            found.setdefault(memory.name, []).append(memory)
+        bookkeeping += behind[1]
+    groups = {id(group): group for _, group in part.members}.values()
+    used = {name for name in ("lr", "elementwise_lr", "weight_decay") if name in f"{part.lr} {part.retention}".split()}
+    return NestedSystem(
+        type(optimizer).__name__,
+        sort_into_levels([_weights(part), *map(_together, found.values())]),
+        notes=("a step needs a closure that keeps the graph of the loss",) if optimizer.needs_graph else (),
+        settings=tuple({name: _number(optimizer, group, name) for name in sorted(used)} for group in groups),
+        where={"u": "-g" if part.maximize else "g", **_definitions(part), **_kept(part)},
+        covers=covered(parameters),
+        bookkeeping=bookkeeping,
+    )
+
+
+def _behind(part: _Part, parameter: Tensor, state: dict[str, Tensor]) -> tuple[list[Described], int]:
+    """The memories behind the rule of one parameter, measured in its state, and the bytes there that are no memory."""
+    shape = _shape(part, parameter)
+    roles: dict[str, Described] = {}
+    for memory, _ in _consulted(part.rule, shape, WEIGHTS, part.period):
+        count = roles[memory.name].count if memory.name in roles else 0
+        roles[memory.name] = replace(memory, count=count + 1)
+    surprises: dict[str, list[Tensor]] = {}
+    rest = 0
+    for key, tensor in state.items():
+        role, own = _locate(key, roles)
+        if role is None:
+            rest += state_bytes(tensor)
+            continue
+        memory = roles[role]
+        entries = memory.parameters + (tensor.numel() if own[0] == "model" else 0)
+        roles[role] = replace(memory, parameters=entries, bytes=memory.bytes + state_bytes(tensor))
+        if own == ["surprise"]:
+            surprises.setdefault(role, []).append(tensor)
+    if int(state["step"]) >= part.period:  # before the first write there is none
+        for role, tensors in surprises.items():
+            roles[role] = replace(roles[role], surprise=_mean(tensors))
+    return list(roles.values()), rest
+
+
+def _consulted(rule: Rule, shape: torch.Size, above: str, period: int) -> Iterator[tuple[Described, Consulted]]:
+    """The memories that a rule consults for a tensor of this shape, each followed by those that its own rule consults.
+
+    A memory that is written by memories has one set of them for each of its parameters (O6).
+    """
+    if not isinstance(rule, Consult):
+        return
+    for turn, member in enumerate(rule.memories(shape)):
+        memory = _memory(member, above, period, turn)
+        yield memory, member
+        model = member.memory.model
+        for tensor in model.init(shape if model.per_entry else shape[:-2], device="meta").values():
+            yield from _consulted(member.memory.rule, tensor.shape, memory.name, memory.period)
+
+
+def _shape(part: _Part, parameter: Tensor) -> torch.Size:
+    return parameter.shape if part.flat else torch.Size(matrix_shape(parameter))
+
+
+def _kept(part: _Part) -> dict[str, str]:
+    """What a rule that decides how much of the weights is kept calls the share that would be kept otherwise."""
+    return {} if getattr(part.rule, "keep", None) is None else {KEPT: part.retention}
+
+
+def _definitions(part: _Part) -> dict[str, str]:
+    """What the words of the memories define besides."""
+    said: list[Any] = [getattr(part.rule, "combine", None)]
+    for _, member in _consulted(part.rule, _shape(part, part.members[0][0]), WEIGHTS, part.period):
+        said += [member.key, member.value, member.query, member.readout, getattr(member.memory.rule, "combine", None)]
+    return {name: text for each in said for name, text in getattr(each, "where", {}).items()}
+
+
+def _locate(key: str, roles: Mapping[str, Described]) -> tuple[str | None, list[str]]:
+    """The role that a key of a state belongs to, None for the adapter's own, and what is left of the key.
+
+    "momentum.rule.outer.momentum.model.inner" is the inner matrix of the memory that writes the outer matrix of the
+    momentum: its role is "momentum.momentum".
+    """
+    names = key.split(".")
+    starts = [".".join(names[: count + 1]) for count in range(len(names))]
+    start = next((start for start in starts if _join(WEIGHTS, start) in roles), None)
+    if start is None:
+        return None, names[1:]
+    role, rest = _join(WEIGHTS, start), names[start.count(".") + 1 :]
+    while rest[0] == "rule" and len(rest) > 2 and _join(role, rest[2]) in roles:
+        role, rest = _join(role, rest[2]), rest[3:]
+    return role, rest
+
+
+def _join(above: str, name: str) -> str:
+    return inner_name(name) if above == WEIGHTS else f"{above}.{name}"
+
+
+def _mean(tensors: list[Tensor]) -> float | None:
+    known = [tensor.float().mean() for tensor in tensors if tensor.device.type != "meta"]
+    return torch.stack(known).mean().item() if known else None
+
+
+def _together(alike: list[Described]) -> Described:
+    """The memories of one role in many parameters as one."""
+    models = list(dict.fromkeys(memory.model for memory in alike))
+    surprises = [memory.surprise for memory in alike if memory.surprise is not None]
+    return replace(
+        alike[0],
+        model=", ".join(models if len(models) < 3 else [models[0], "...", models[-1]]),
+        count=sum(memory.count for memory in alike),
+        parameters=sum(memory.parameters for memory in alike),
+        bytes=sum(memory.bytes for memory in alike),
+        surprise=sum(surprises) / len(surprises) if surprises else None,
+    )
+
+
+def _weights(part: _Part) -> Described:
+    keep = getattr(part.rule, "keep", None)
+    return replace(
+        outermost([parameter for parameter, _ in part.members]),
+        period=part.period,
+        rule=rule_words(part.rule),
+        lr=part.lr,
+        retention=_said(keep, "a function of the scene") if keep is not None else part.retention,
+        update="" if type(part.rule) is GradientDescent else _update(part.rule) or "the rule's update",
+    )
+
+
+def _number(optimizer: Optimizer, group: dict[str, Any], name: str) -> float:
+    """A setting as it is in force now."""
+    return float(optimizer.rate(group, own=False) if name == "elementwise_lr" else group[name])
+
+
+def _memory(member: Consulted, above: str, period: int, turn: int) -> Described:
+    memory = member.memory
+    # A box ignores its key, unless its rule reads it.
+    ignores = isinstance(memory.model, Constant) and isinstance(memory.rule, (GradientDescent, Consult))
+    return Described(
+        _join(above, member.name),
+        symbol=member.name,
+        period=period * max(member.every, memory.period),
+        collects=member.every == 1,
+        model=model_words(memory.model)
+        + (" with features" if getattr(memory.model, "features", None) is not None else ""),
+        objective=objective_words(memory.objective),
+        key="none" if ignores else _said(member.key),
+        value=_said(member.value),
+        rule=rule_words(memory.rule),
+        lr=number_words(memory.rule.lr),
+        retention=number_words(memory.rule.retention),
+        update=_update(memory.rule),
+        query="" if member.query in (None, member.key) else _said(member.query),
+        readout="" if member.readout is None else _said(member.readout, "a function of M"),
+        refresh=member.refresh,
+        first_answer="" if member.keep_answer is None else _said(member.keep_answer, "a function of the gradient"),
+        fresh=member.fresh,
+        consulted_by=above,
+        turn=turn,
+        holds="entry" if memory.model.per_entry else "map",
+        initial="0" if isinstance(memory.model, Constant) else "",
+        state=member.name,
+    )
+
+
+def _said(function: Callable[..., Tensor], unsaid: str = UNSAID) -> str:
+    """A function in words; whoever wrote it may have left them out."""
+    return getattr(function, "words", unsaid)
+
+
+def _update(rule: Rule) -> str:
+    """What a rule makes of its memories, in words."""
+    if isinstance(rule, Consult):
+        return _said(rule.combine, "a combination of their answers")
+    return getattr(rule, "update_is", "")

@@ -1,0 +1,61 @@
+"""Links by the names that rules have as data."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from nestlearn.rules.boxes import average, second_moment, slow, sum, sum_of_squares
+from nestlearn.rules.combine import chain, parallel, within
+from nestlearn.rules.deep import deep
+from nestlearn.rules.deep_adam import deep_adam
+from nestlearn.rules.forget import delta, delta_entries, delta_inputs
+from nestlearn.rules.keep import cautious
+from nestlearn.rules.link import Link, gradient
+from nestlearn.rules.newton import newton
+from nestlearn.rules.orthogonal import orthogonal, preconditioner
+from nestlearn.rules.pace import every, outer
+from nestlearn.rules.partition import part, partition
+from nestlearn.rules.secant import secant
+from nestlearn.rules.shape import features, keep_length, scale, unit_rows
+from nestlearn.rules.towards import precondition
+from nestlearn.rules.whiten import regress, whiten
+
+__all__ = ["LINKS"]
+
+LINKS: Mapping[str, type[Link]] = MappingProxyType(
+    {
+        kind.__name__: kind
+        for kind in (
+            average,
+            cautious,
+            chain,
+            deep,
+            deep_adam,
+            delta,
+            delta_entries,
+            delta_inputs,
+            every,
+            features,
+            gradient,
+            keep_length,
+            newton,
+            orthogonal,
+            outer,
+            parallel,
+            part,
+            partition,
+            precondition,
+            preconditioner,
+            regress,
+            scale,
+            secant,
+            second_moment,
+            slow,
+            sum,
+            sum_of_squares,
+            unit_rows,
+            whiten,
+            within,
+        )
+    }
+)
+"""Every link that stands for itself, by its name."""
