@@ -2,8 +2,9 @@
 
 Two processes that live as long as the comparison import ``nestlearn`` from one tree each. They step the same optimizer
 on the same workload in turns, A B A B, and each looks at its own CPU clock. Where a process has its memory makes it
-some percent faster or slower than its twin for as long as it lives, so there are several such couples, and a row is the
-median over all their rounds. Rows "composed" need one process, in which both optimizers live.
+some percent faster or slower than its twin for as long as it lives, so there are several of each, and a row is the
+median over all their rounds. For rows "composed" a third process holds the class, in this tree as well: in one process
+the optimizer that was made first has the better memory, by up to a tenth.
 """
 
 import argparse
@@ -24,22 +25,20 @@ from torch import Tensor
 
 import nestlearn
 from benchmarks.optim import report
-from benchmarks.optim.cases import CASES, Case, composed
-from benchmarks.optim.timing import Measurement, alternate, interleave, seconds
-from benchmarks.optim.workloads import WORKLOADS, Workload, state_bytes, weights
+from benchmarks.optim.cases import CASES, Case
+from benchmarks.optim.timing import Measurement, alternate
+from benchmarks.optim.workloads import WORKLOADS, Workload
 
-__all__ = ["ROOT", "Pair", "Tree", "against", "commit", "compare", "difference", "pairs", "pooled"]
+__all__ = ["ROOT", "Pair", "Tree", "Trio", "against", "commit", "compare", "difference", "pairs", "pooled", "trios"]
 
 ROOT = Path(__file__).resolve().parents[2]
 
 BAR = 1.02
 
-COUPLES = 5
+TRIOS = 5
 
 LARGE = 3_000_000
-"""Entries of workloads that get a smaller share of the rounds."""
-
-BEFORE, CLASS = "before", "the class"
+"""Entries of workloads that get a smaller share of the rounds, and none of the composed ones."""
 
 
 @dataclass(frozen=True)
@@ -48,26 +47,33 @@ class Pair:
 
     Args:
         case, workload: what is stepped.
-        reference: the other checkout, or the class against which the composed one is held.
+        composed: whether it is the class, made from the rule that it prints, against the class; else the class against
+            that of the other checkout.
     """
 
     case: Case
     workload: Workload
-    reference: str
+    composed: bool
     bar: float = BAR
 
     @property
     def ours(self) -> str:
-        return f"{self.case}, composed" if self.reference == CLASS else str(self.case)
+        return f"{self.case}, composed" if self.composed else str(self.case)
+
+    @property
+    def reference(self) -> str:
+        return "the class" if self.composed else "before"
 
 
 def pairs(only: str = "") -> list[Pair]:
     """All of them, or those whose optimizer or workload holds a text."""
-    found = [
-        Pair(case, WORKLOADS[workload], reference)
-        for reference in (BEFORE, CLASS)
+    found = [Pair(case, WORKLOADS[workload], False) for case in CASES for workload in case.workloads]
+    # Where large tensors are what a step costs, nothing of a rule is seen.
+    found += [
+        Pair(case, WORKLOADS[workload], True)
         for case in CASES
         for workload in case.workloads
+        if WORKLOADS[workload].elements < LARGE
     ]
     return [pair for pair in found if only.lower() in f"{pair.ours} {pair.workload.name}".lower()]
 
@@ -116,24 +122,59 @@ class Tree:
         return float(self.ask("run", runs))
 
 
+@dataclass(frozen=True)
+class Trio:
+    """Processes that are compared: of this tree, of the other one, and another of this tree."""
+
+    ours: Tree
+    before: Tree
+    twin: Tree
+
+    def measure(self, pair: Pair, clock: dict[str, Any]) -> "Measured":
+        """Both sides of a pair from the start: weights, then times."""
+        one, two = self.ours, self.twin if pair.composed else self.before
+        place = CASES.index(pair.case)
+        one.ask("start", place, pair.workload.name, pair.composed)
+        two.ask("start", place, pair.workload.name, False)
+        for tree in (one, two):
+            tree.run(pair.case.cycle + 2)
+        error = difference(one.ask("weights"), two.ask("weights"))
+        if error:
+            return Measured(error)
+        times = alternate(one.run, two.run, cycle=pair.case.cycle, **clock)
+        return Measured(error, times, (one.ask("state_bytes"), two.ask("state_bytes")))
+
+
+@contextmanager
+def trios(other: Path, count: int) -> Iterator[list[Trio]]:
+    """So many of them, which live as long as the block."""
+    with ExitStack() as stack:
+        yield [Trio(*(stack.enter_context(Tree(root)) for root in (ROOT, other, ROOT))) for _ in range(count)]
+
+
+class Measured(NamedTuple):
+    """How far apart the weights were, and the times if they were not."""
+
+    error: float
+    times: Measurement | None = None
+    state_bytes: tuple[int, int] = (0, 0)
+
+
 def compare(
-    chosen: Iterable[Pair], couples: list[tuple[Tree, Tree]], *, rounds: int, target_ms: float
+    chosen: Iterable[Pair], trios: Sequence[Trio], *, rounds: int, target_ms: float
 ) -> Iterator[dict[str, Any]]:
     """A row for each pair, timed only where both end with the same weights.
 
     Args:
         chosen: the pairs.
-        couples: trees, ours and the one before.
-        rounds: pairs of times that each couple contributes.
+        trios: who steps them.
+        rounds: pairs of times that each trio contributes.
         target_ms: about how long a round takes.
     """
     for pair in chosen:
         # Products of large matrices are the same in both and take long: a few of their steps are enough.
         share = rounds if pair.workload.elements < LARGE else max(2, rounds // 4)
-        clock = {"rounds": share, "target_ms": target_ms, "cycle": pair.case.cycle}
-        measured = [
-            _trees(pair, *couple, clock) if pair.reference == BEFORE else _composed(pair, clock) for couple in couples
-        ]
+        measured = [trio.measure(pair, {"rounds": share, "target_ms": target_ms}) for trio in trios]
         error = max(each.error for each in measured)
         row = {"ours": pair.ours, "reference": pair.reference, "workload": pair.workload.name, "error": error}
         times = [each.times for each in measured if each.times is not None]
@@ -161,45 +202,6 @@ def difference(ours: list[Tensor], reference: list[Tensor]) -> float:
     return float(found.max() / torch.stack([weight.abs().max() for weight in reference]).max())
 
 
-class Measured(NamedTuple):
-    """How far apart the weights were, and the times if they were not."""
-
-    error: float
-    times: Measurement | None = None
-    state_bytes: tuple[int, int] = (0, 0)
-
-
-def _trees(pair: Pair, ours: Tree, before: Tree, clock: dict[str, Any]) -> Measured:
-    both = (ours, before)
-    for tree in both:
-        tree.ask("start", CASES.index(pair.case), pair.workload.name)
-        tree.run(pair.case.cycle + 2)
-    error = difference(*(tree.ask("weights") for tree in both))
-    if error:
-        return Measured(error)
-    times = alternate(ours.run, before.run, **clock)
-    return Measured(error, times, (ours.ask("state_bytes"), before.ask("state_bytes")))
-
-
-def _composed(pair: Pair, clock: dict[str, Any]) -> Measured:
-    case = pair.case
-    started = [case.start(pair.workload, composed(case)), case.start(pair.workload)]
-    for unit, _ in started:
-        seconds(unit, "cpu", case.cycle + 2)
-    one, two = (optimizer for _, optimizer in started)
-    error = difference(weights(one), weights(two))
-    if error:
-        return Measured(error)
-    times = interleave(*(unit for unit, _ in started), device="cpu", **clock)
-    return Measured(error, times, (state_bytes(one), state_bytes(two)))
-
-
-@contextmanager
-def _couples(other: Path, count: int) -> Iterator[list[tuple[Tree, Tree]]]:
-    with ExitStack() as stack:
-        yield [(stack.enter_context(Tree(ROOT)), stack.enter_context(Tree(other))) for _ in range(count)]
-
-
 def against(options: argparse.Namespace, results: Path) -> int:
     """The command: 0 when every bar is met, 1 when one is missed, 2 when weights differ or nothing was compared.
 
@@ -218,14 +220,15 @@ def against(options: argparse.Namespace, results: Path) -> int:
     if not Path(nestlearn.__file__).resolve().is_relative_to(ROOT):
         print(f"nestlearn comes from {nestlearn.__file__}, not from this checkout: set PYTHONPATH=src")
         return 2
+    commits = {"ours": commit(ROOT), "before": commit(other)}  # as they are now, and are imported
     machine, load = report.machine("cpu"), round(os.getloadavg()[1], 2)
     print(f"{machine['processor']}, {machine['threads']} thread, torch {machine['torch']}, load {load}")
-    print("ratio = ours / reference, median of the pairs of all couples; nothing is timed where weights differ\n")
+    print("ratio = ours / reference, median of the pairs of all processes; nothing is timed where weights differ\n")
     print(report.header())
     rows = []
     clock = {"rounds": 4, "target_ms": 20} if options.quick else {"rounds": options.rounds, "target_ms": 60}
-    with _couples(other, 1 if options.quick else COUPLES) as couples:
-        for row in compare(chosen, couples, **clock):
+    with trios(other, 1 if options.quick else TRIOS) as processes:
+        for row in compare(chosen, processes, **clock):
             rows.append(row)
             print(report.line(row) if "ratio" in row else _apart(row), flush=True)
     path = options.output or (
@@ -237,8 +240,7 @@ def against(options: argparse.Namespace, results: Path) -> int:
             "date": datetime.now(UTC).date().isoformat(),
             "load_of_five_minutes": load,
             "clock": "CPU time of the process",
-            "ours": commit(ROOT),
-            "before": commit(other),
+            **commits,
             "rows": rows,
         }
         report.save(result, path)

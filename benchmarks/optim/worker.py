@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import nestlearn
-from benchmarks.optim.cases import CASES
+from benchmarks.optim.cases import CASES, composed
 from benchmarks.optim.timing import seconds, settle_allocator
 from benchmarks.optim.workloads import WORKLOADS, state_bytes, weights
 
@@ -24,13 +24,18 @@ __all__ = ["Worker", "serve"]
 class Worker:
     """One optimizer at a time."""
 
+    unit: Any = None
+    optimizer: Any = None
+
     def source(self) -> str:
         """The folder that ``nestlearn`` was imported from."""
         return str(Path(nestlearn.__file__).resolve().parent.parent)
 
-    def start(self, case: int, workload: str) -> None:
-        """Take up a case, by its place in the list: nothing of the one before is left."""
-        self.unit, self.optimizer = CASES[case].start(WORKLOADS[workload])
+    def start(self, case: int, workload: str, from_its_rule: bool) -> None:
+        """Take up a case, by its place in the list, as its class or from the rule that it prints."""
+        self.unit = self.optimizer = None  # nothing of the one before is left
+        chosen = CASES[case]
+        self.unit, self.optimizer = chosen.start(WORKLOADS[workload], composed(chosen) if from_its_rule else None)
 
     def run(self, runs: int) -> float:
         """Seconds of CPU that so many steps took."""
