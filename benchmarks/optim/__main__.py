@@ -1,4 +1,7 @@
-"""Check, then time, then print and save: ``python -m benchmarks.optim [--quick] [--device cuda] [--only muon]``."""
+"""Check, then time, then print and save: ``python -m benchmarks.optim [--quick] [--device cuda] [--only muon]``.
+
+With ``--against CHECKOUT`` the optimizers are compared with themselves in another checkout instead of with torch's.
+"""
 
 import argparse
 import sys
@@ -8,6 +11,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.optim import report
+from benchmarks.optim.against import against
 from benchmarks.optim.gate import gate
 from benchmarks.optim.rows import Row, rows
 from benchmarks.optim.timing import interleave, settle_allocator
@@ -21,6 +25,8 @@ def main() -> int:
     options = _arguments()
     torch.set_num_threads(1)
     settle_allocator()
+    if options.against is not None:
+        return against(options, RESULTS)
     chosen = [row for row in rows() if options.only.lower() in f"{row.ours} {row.workload.name}".lower()]
     if not chosen:
         print(f"--only {options.only!r} matches no row; the rows are: {', '.join(row.ours for row in rows())}")
@@ -73,12 +79,15 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=11, help="pairs timed for each row (default 11)")
     parser.add_argument("--quick", action="store_true", help="4 short rounds; not saved")
     parser.add_argument("--only", default="", help="only rows whose optimizer or workload holds this text; not saved")
+    parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="compare with this checkout's optimizers")
     parser.add_argument(
         "--output", type=Path, help="JSON file to write; by default one in results/ named after the machine"
     )
     options = parser.parse_args()
     if options.rounds < 2:
         parser.error(f"--rounds must be at least 2, got {options.rounds}")
+    if options.against is not None and options.device != "cpu":
+        parser.error(f"--against is for the CPU, got --device {options.device}")
     if options.device.startswith("cuda") and not torch.cuda.is_available():
         parser.error("--device cuda: this torch sees no CUDA device")
     return options

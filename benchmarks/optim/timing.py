@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-__all__ = ["Measurement", "Unit", "interleave", "seconds", "settle_allocator"]
+__all__ = ["Measurement", "Unit", "alternate", "interleave", "seconds", "settle_allocator"]
 
 
 @dataclass(frozen=True)
@@ -61,16 +61,42 @@ def interleave(
         ours: timed first in every round.
         reference: timed second.
         device: "cpu" or a CUDA device.
+        rounds, cycle, target_ms, warm: as in ``alternate``.
+    """
+    return alternate(
+        lambda runs: seconds(ours, device, runs),
+        lambda runs: seconds(reference, device, runs),
+        rounds=rounds,
+        cycle=cycle,
+        target_ms=target_ms,
+        warm=warm,
+    )
+
+
+def alternate(
+    ours: Callable[[int], float],
+    reference: Callable[[int], float],
+    *,
+    rounds: int,
+    cycle: int,
+    target_ms: float,
+    warm: int = 3,
+) -> Measurement:
+    """The same for two clocks: a number of runs -> the seconds that they took, wherever they run.
+
+    Args:
+        ours: asked first in every round.
+        reference: asked second.
         rounds: pairs; at least 2.
         cycle: runs of both in a round are a multiple of this, so that what happens every few steps is counted fairly.
         target_ms: runs are repeated until a round of the reference takes about this long.
         warm: runs of the reference before the clock counts; one is enough for what takes many seconds.
     """
     for _ in range(cycle + (warm > 1)):  # first runs allocate state and compile
-        seconds(ours, device, 1)
-    fastest = min(seconds(reference, device, 1) for _ in range(warm))
+        ours(1)
+    fastest = min(reference(1) for _ in range(warm))
     runs = cycle * max(1, round(target_ms / 1e3 / max(fastest, 1e-6) / cycle))
-    pairs = [(seconds(ours, device, runs), seconds(reference, device, runs)) for _ in range(rounds)]
+    pairs = [(ours(runs), reference(runs)) for _ in range(rounds)]
     return Measurement(
         ratios=[a / b for a, b in pairs],
         ours_ms=1e3 / runs * statistics.median(a for a, _ in pairs),

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from benchmarks.optim.timing import Unit
 
-__all__ = ["WORKLOADS", "Workload", "layers", "plain", "state_bytes", "state_tensors"]
+__all__ = ["WORKLOADS", "Workload", "layers", "plain", "state_bytes", "state_tensors", "weights"]
 
 Build = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 
@@ -43,6 +43,7 @@ WORKLOADS = {
         Workload("block of width 1024", [(1024, 1024)] * 4 + [(4096, 1024), (1024, 4096)]),
         Workload("24 of 256x256, 8 of 256x1024", [(256, 256)] * 24 + [(256, 1024), (1024, 256)] * 4),
         Workload("32 layers of 128x128", [(128, 128), (128,)] * 32),
+        Workload("8 of 128x128", [(128, 128)] * 8),
         Workload("24 of 32x32", [(32, 32)] * 24),
     )
 }
@@ -106,3 +107,8 @@ def state_tensors(optimizer: Any) -> Iterator[Tensor]:
 def state_bytes(optimizer: Any) -> int:
     """Bytes of all distinct tensors in the optimizer's state."""
     return sum(tensor.numel() * tensor.element_size() for tensor in state_tensors(optimizer))
+
+
+def weights(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """What the optimizer writes, as it is now."""
+    return [weight.detach() for group in optimizer.param_groups for weight in group["params"]]
