@@ -17,6 +17,7 @@ initial states are the caller's to use.
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -155,6 +156,11 @@ class Consulted:
                 f"memory {self.name!r}: refresh must be at least 1 and needs keep_answer=, got {self.refresh}"
             )
 
+    @cached_property
+    def path(self) -> tuple[str, ...]:
+        """Of the dictionaries that hold its state."""
+        return tuple(self.name.split("."))
+
     def init(self, gradient: Tensor, generator: torch.Generator | None = None) -> State:
         """The state for gradients shaped like ``gradient``."""
         batch_shape = gradient.shape if self.memory.model.per_entry else gradient.shape[:-2]
@@ -183,11 +189,12 @@ class Consulted:
 
     def consult(self, state: State, scene: Scene) -> tuple[Tensor, State]:
         """Show the memory its pair, ask it, and return (answer, state)."""
-        written = state
-        if self._happens(scene.time, self.every, first=True):
+        written, query = state, None
+        if self.every == 1 or self._happens(scene.time, self.every, first=True):
+            query = self.key(scene)
             written, surprise = self.memory.write(
                 state,
-                self.key(scene),
+                query,
                 self.value(scene),
                 time=None if scene.time is None else scene.time // self.every,
                 observations=dict(scene.observations),
@@ -199,8 +206,9 @@ class Consulted:
                 written["surprise"] = surprise
         if self.keep_answer is not None and not self._changes(scene.time):
             return state["answer"], {**written, "answer": state["answer"]}
-        query = self.query or self.key
-        answer = self.memory.read(written if self.fresh else state, query(scene))
+        if self.query is not None or query is None:
+            query = (self.query or self.key)(scene)
+        answer = self.memory.read(written if self.fresh else state, query)
         if self.readout is not None:
             answer = self.readout(answer, scene)
         if self.keep_answer is not None:
@@ -262,8 +270,10 @@ class Consult(Rule):
         for name, tensor in parameters.items():
             state[name] = {}
             for member in self.memories(tensor.shape):
-                *path, last = member.name.split(".")
-                _inside(state[name], path)[last] = member.init(tensor, generator)
+                held = state[name]
+                for part in member.path[:-1]:
+                    held = held.setdefault(part, {})
+                held[member.path[-1]] = member.init(tensor, generator)
         return state
 
     def update(self, state: State, gradients: Parameters, context: Context) -> tuple[Updates, State]:
@@ -285,17 +295,11 @@ class Consult(Rule):
             )
             written[name] = {}
             for member in self.memories(gradient.shape):
-                *path, last = member.name.split(".")
-                answer, new = member.consult(_inside(state[name], path)[last], scene)
-                _inside(written[name], path)[last] = new
+                held, new = state[name], written[name]
+                for part in member.path[:-1]:
+                    held, new = held[part], new.setdefault(part, {})
+                answer, new[member.path[-1]] = member.consult(held[member.path[-1]], scene)
                 scene.answers[member.name] = answer
             update = self.combine(scene)
             updates[name] = update if self.keep is None else Kept(update, self.keep(scene))
         return updates, written
-
-
-def _inside(state: State, path: list[str]) -> State:
-    """The dictionary at a path, made where it is missing."""
-    for name in path:
-        state = state.setdefault(name, {})
-    return state

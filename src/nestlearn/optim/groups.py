@@ -67,8 +67,6 @@ def complete(optimizer: Adapter, group: Settings, default: Callable[[str], objec
 
 def clock(optimizer: Adapter, group: Group) -> tuple[int, float]:
     """What schedules of a group look at: its writes so far, and lr as a share of the one that it began with."""
-    if not any(isinstance(value, Mapping) for name, value in group.items() if name != "rule"):
-        return 0, 1.0
     writes = max((optimizer.taken(parameter) for parameter in group["params"]), default=0) // group["period"]
     first = float(group.get("initial_lr", group["elementwise_base"]) or 0.0)
     return writes, float(group["lr"]) / first if first else 1.0

@@ -25,6 +25,9 @@ __all__ = ["LAYERS", "Layers"]
 LAYERS = ("inputs", "errors")
 """What can be read of a layer."""
 
+Reads = dict[str, frozenset[int]]
+"""What is read of a layer, and every how many writes."""
+
 _WAITING = ("pending_inputs", "pending_errors", "pending_rows")
 
 Sum = TypeVar("Sum", bound=Tensor | int | None)
@@ -43,7 +46,7 @@ class Layers:
         # The model holds the hooks: they must not keep the optimizer.
         self._optimizer = weakref.ref(optimizer)
         self._recorder: LayerRecorder | None = None
-        self._groups_of: dict[int, Group | None] = {}
+        self._groups_of: dict[int, tuple[Group, Reads] | None] = {}
         self._grouped: list[tuple[int, int]] = []
 
     def watch(self) -> None:
@@ -60,8 +63,8 @@ class Layers:
             )
             weakref.finalize(self, self._recorder.remove)
         watched = self._recorder.watched()
-        for group, parameter in self._matrices(optimizer):
-            if parameter not in watched and set(LAYERS) & set(optimizer.reads(group)):
+        for _, parameter, reads in self._matrices(optimizer):
+            if parameter not in watched and reads:
                 raise ValueError(
                     f"{type(optimizer).__name__}: {describe(optimizer, parameter)} is no weight of an nn.Linear or "
                     "nn.Conv2d of model=, so its inputs cannot be read. Name it in elementwise= (embeddings, say), or "
@@ -76,17 +79,17 @@ class Layers:
     def observe(self) -> dict[str, dict[Tensor, Tensor]]:
         """The covariances that are due: name -> weight -> [in, in] or [out, out]."""
         optimizer = self._own()
-        if any(self._read(optimizer, group) for group in optimizer.param_groups):
+        if any(set(LAYERS) & optimizer.reads(group).keys() for group in optimizer.param_groups):
             one_process(
                 optimizer,
                 "layers",
                 "Train in one process, or take SecantMomentum without model=, or Muon: they read gradients alone.",
             )
         found: dict[str, dict[Tensor, Tensor]] = {name: {} for name in LAYERS}
-        for parameter, group, sums in self._recorded(optimizer):
+        for parameter, group, reads, sums in self._recorded(optimizer):
             *totals, rows = self._collected(optimizer, parameter, group, sums)
             for name, total in zip(LAYERS, totals, strict=True):
-                if name in self._read(optimizer, group):
+                if name in reads:
                     assert total is not None, "what is read was recorded"
                     found[name][parameter] = (total / max(int(rows), 1)).to(memory_dtype(parameter))
         return found
@@ -99,7 +102,7 @@ class Layers:
 
     def waiting(self, parameter: Tensor, group: Group, device: torch.device | str | None) -> dict[str, Tensor]:
         """What of a layer waits in the state for the end of a period, when nothing has come yet."""
-        read = self._read(self._own(), group)
+        read = self._own().reads(group).keys() & set(LAYERS)
         if not read:
             return {}
         inputs, errors, _ = _nothing(parameter, device)
@@ -111,27 +114,21 @@ class Layers:
         assert optimizer is not None, "it outlives what it measures for"
         return optimizer
 
-    @staticmethod
-    def _read(optimizer: Adapter, group: Group) -> tuple[str, ...]:
-        """What the rule of a group looks at."""
-        reads = optimizer.reads(group)
-        return tuple(name for name in LAYERS if name in reads)
-
-    def _recorded(self, optimizer: Adapter) -> list[tuple[Tensor, Group, Sums]]:
-        """(weight, its group, its sums) of every matrix that has a gradient and a rule that looks at layers."""
+    def _recorded(self, optimizer: Adapter) -> list[tuple[Tensor, Group, Reads, Sums]]:
+        """(weight, its group, what is read, its sums) of each matrix with a gradient whose rule looks at layers."""
         idle = all(float(group["lr"]) == 0 for group in optimizer.param_groups)
         recorded = []
         known = {} if self._recorder is None else self._recorder.recorded()
-        for group, parameter in self._matrices(optimizer):
-            if parameter.grad is None or not self._read(optimizer, group):
+        for group, parameter, reads in self._matrices(optimizer):
+            if parameter.grad is None or not reads:
                 continue
             sums = known.get(parameter)
-            if sums is None and not idle and self._due(optimizer, parameter, group):
+            if sums is None and not idle and self._due(optimizer, parameter, group, reads):
                 raise RuntimeError(
                     f"{describe(optimizer, parameter)}: its layer's inputs were not recorded since the last step. Run "
                     "the forward and backward passes through the model that was given as model=."
                 )
-            recorded.append((parameter, group, sums or _nothing(parameter)))
+            recorded.append((parameter, group, reads, sums or _nothing(parameter)))
         return recorded
 
     def _collected(self, optimizer: Adapter, parameter: Tensor, group: Group, sums: Sums) -> Sums:
@@ -160,26 +157,30 @@ class Layers:
         if grouped != self._grouped:
             self._groups_of, self._grouped = {}, grouped
         if id(weight) not in self._groups_of:
-            self._groups_of.update({id(parameter): group for group, parameter in self._matrices(optimizer)})
+            self._groups_of.update(
+                {id(parameter): (group, reads) for group, parameter, reads in self._matrices(optimizer)}
+            )
             self._groups_of.setdefault(id(weight), None)  # somebody else's: not looked for again in this step
-        group = self._groups_of[id(weight)]
-        return self._read(optimizer, group) if group is not None and self._due(optimizer, weight, group) else ()
+        if (found := self._groups_of[id(weight)]) is None:
+            return ()
+        group, reads = found
+        return tuple(reads) if self._due(optimizer, weight, group, reads) else ()
 
     @staticmethod
-    def _due(optimizer: Adapter, parameter: Tensor, group: Group) -> bool:
+    def _due(optimizer: Adapter, parameter: Tensor, group: Group, reads: Reads) -> bool:
         """Whether the coming write of a parameter looks at its layer; gradients that wait for it count as well."""
         writes = optimizer.taken(parameter) // group["period"]
-        reads = optimizer.reads(group)
-        return any(writes % every == 0 for name in LAYERS for every in reads.get(name, ()))
+        return any(writes % every == 0 for paces in reads.values() for every in paces)
 
     @staticmethod
-    def _matrices(optimizer: Adapter) -> Iterator[tuple[Group, Tensor]]:
-        """(group, parameter) of all that a rule for matrices writes."""
+    def _matrices(optimizer: Adapter) -> Iterator[tuple[Group, Tensor, Reads]]:
+        """(group, parameter, what is read of its layer) of all that a rule for matrices writes."""
         for group in optimizer.param_groups:
             rules = optimizer.rules(group)
+            reads = {name: rules.reads[name] for name in LAYERS if name in rules.reads}
             for parameter in group["params"]:
                 if not optimizer.entry_of(parameter, rules).flat:
-                    yield group, parameter
+                    yield group, parameter, reads
 
 
 def _waited(state: Held, name: str, value: Sum) -> Sum:

@@ -29,6 +29,7 @@ def check_gradients(optimizer: Adapter, let_in: "LetIn") -> None:
     watched: list[tuple[Tensor, Tensor]] = []
     ignored: list[Tensor] = []
     for candidate in optimizer.param_groups:
+        raises = candidate["nonfinite"] == "raise"
         for parameter in candidate["params"]:
             if parameter.grad is None:
                 continue
@@ -39,7 +40,7 @@ def check_gradients(optimizer: Adapter, let_in: "LetIn") -> None:
                 )
             if parameter.numel():
                 gradient = as_real(parameter.grad)
-                if candidate["nonfinite"] == "raise":
+                if raises:
                     watched.append((parameter, gradient))
                 else:
                     ignored.append(gradient)

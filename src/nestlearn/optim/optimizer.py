@@ -79,7 +79,7 @@ class Optimizer(torch.optim.Optimizer):
     # Both follow from the groups, the parameters and the state, and may be forgotten at any time.
     _plans: dict[int, Plan]
     _made: list[tuple[Group, Rules]]
-    _clock: dict[int, tuple[int, float]]
+    _clock: dict[int, tuple[int, float]] | None
 
     def __init__(
         self,
@@ -163,13 +163,12 @@ class Optimizer(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         groups.own(self, self._plans, self._choice)
-        # One time for everything in a step, the counts of which rise on the way.
-        self._clock = {id(group): groups.clock(self, group) for group in self.param_groups}
+        self._clock = {}
         check_gradients(self, self._let_in)
         observations = self.observe(loss)
         for index, group in enumerate(self.param_groups):
             self._advance(index, group, observations)
-        self._clock = {}
+        self._clock = None
         if self.layers is not None:
             self.layers.drop()
         return loss
@@ -296,8 +295,10 @@ class Optimizer(torch.optim.Optimizer):
     def rule_settings(self, group: Group) -> Group:
         """The settings of a group that its rules are made from; lr and decay are not theirs."""
         found = {name: group[name] for name in self.declared if name not in _NO_SETTINGS_OF_RULES}
-        if any(isinstance(value, Mapping) for value in found.values()):
-            writes, share = self._clock.get(id(group)) or groups.clock(self, group)
+        if any(type(value) is dict for value in found.values()):  # schedules
+            writes, share = groups.clock(self, group)
+            if self._clock is not None:  # one time for all of a step, whose counts rise on the way
+                writes, share = self._clock.setdefault(id(group), (writes, share))
             found = {name: number_now(value, writes, share) for name, value in found.items()}
         return {name: _snapshot(value) for name, value in found.items()}
 
@@ -376,7 +377,7 @@ class Optimizer(torch.optim.Optimizer):
     def _forget(self) -> None:
         self._plans = {}
         self._made = []
-        self._clock = {}
+        self._clock = None
 
 
 def _snapshot(value: object) -> object:

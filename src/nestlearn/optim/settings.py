@@ -100,8 +100,11 @@ class Settings(Group):
             raise ValueError(f"the setting {name!r} could be any of {', '.join(paths)}: give its path")
         return paths[0] if len(paths) == 1 else name
 
-    def __getitem__(self, name: str) -> Any:
-        return dict.__getitem__(self, self._name(name))
+    def __missing__(self, name: str) -> Any:
+        wanted = self._name(name)
+        if wanted == name:
+            raise KeyError(name)
+        return dict.__getitem__(self, wanted)
 
     def __setitem__(self, name: str, value: object) -> None:
         dict.__setitem__(self, self._name(name), value)

@@ -268,8 +268,8 @@ def _then(first: Said | None, second: Said | None) -> Said | None:
 
 def once(said: Said) -> Said:
     """The same, computed once a write however often it is asked."""
-    key = _Key()
-    return Said(said.words, lambda scene: scene.once(key, said))
+    key, function = _Key(), said.function
+    return Said(said.words, lambda scene: scene.once(key, function))
 
 
 class _Key:
@@ -297,7 +297,8 @@ def written(link: Link, *, lr: Scalar = 1.0, retention: Scalar = 1.0) -> Rule:
         # What acts on entries alone is the same for every shape.
         form = torch.Size(shape[-2:]) if on_matrices else torch.Size()
         if form not in made:
-            made[form] = link.link(form, the_gradient, the_gradient)
+            found = link.link(form, the_gradient, the_gradient)
+            made[form] = replace(found, answer=whole(found.answer))
         return made[form]
 
     def scalars_at(time: Time) -> Mapping[str, Scalar]:
@@ -314,9 +315,11 @@ def written(link: Link, *, lr: Scalar = 1.0, retention: Scalar = 1.0) -> Rule:
     return Consult(
         lr=lr,
         retention=retention,
-        memories=lambda shape: linked(shape).memories,
-        combine=Said(answer.words, lambda scene: whole(linked(scene.gradient.shape).answer)(scene)),
+        memories=(lambda shape: linked(shape).memories) if on_matrices else (lambda shape: some.memories),
+        combine=answer
+        if not on_matrices
+        else Said(answer.words, lambda scene: linked(scene.gradient.shape).answer(scene)),
         scalars_at=scalars_at,
         keep=None if some.kept is None else Said(some.kept.words, keep),
-        named=lambda shape: linked(shape).named,
+        named=(lambda shape: linked(shape).named) if on_matrices else (lambda shape: some.named),
     )
