@@ -79,7 +79,7 @@ class Optimizer(torch.optim.Optimizer):
     # Both follow from the groups, the parameters and the state, and may be forgotten at any time.
     _plans: dict[int, Plan]
     _made: list[tuple[Group, Rules]]
-    _clock: dict[int, tuple[int, float]] | None
+    _step: dict[int, tuple[Group, Rules]] | None
 
     def __init__(
         self,
@@ -163,12 +163,14 @@ class Optimizer(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         groups.own(self, self._plans, self._choice)
-        self._clock = {}
-        check_gradients(self, self._let_in)
-        observations = self.observe(loss)
-        for index, group in enumerate(self.param_groups):
-            self._advance(index, group, observations)
-        self._clock = None
+        self._step = {}
+        try:
+            check_gradients(self, self._let_in)
+            observations = self.observe(loss)
+            for index, group in enumerate(self.param_groups):
+                self._advance(index, group, observations)
+        finally:
+            self._step = None
         if self.layers is not None:
             self.layers.drop()
         return loss
@@ -294,11 +296,11 @@ class Optimizer(torch.optim.Optimizer):
 
     def rule_settings(self, group: Group) -> Group:
         """The settings of a group that its rules are made from; lr and decay are not theirs."""
+        if self._step is not None and id(group) in self._step:
+            return self._step[id(group)][0]
         found = {name: group[name] for name in self.declared if name not in _NO_SETTINGS_OF_RULES}
         if any(type(value) is dict for value in found.values()):  # schedules
             writes, share = groups.clock(self, group)
-            if self._clock is not None:  # one time for all of a step, whose counts rise on the way
-                writes, share = self._clock.setdefault(id(group), (writes, share))
             found = {name: number_now(value, writes, share) for name, value in found.items()}
         return {name: _snapshot(value) for name, value in found.items()}
 
@@ -311,17 +313,25 @@ class Optimizer(torch.optim.Optimizer):
         return self.rules(group).reads
 
     def rules(self, group: Group) -> Rules:
-        """The rules of a group, made anew only when a setting has changed."""
+        """The rules of a group, made anew only when a setting has changed; in a step they stay what they are."""
+        if self._step is None:
+            return self._rules_of(group)[1]
+        if id(group) not in self._step:
+            self._step[id(group)] = self._rules_of(group)
+        return self._step[id(group)][1]
+
+    def _rules_of(self, group: Group) -> tuple[Group, Rules]:
+        """The settings of a group and the rules that are made from them."""
         settings = self.rule_settings(group)
-        for known, rules in reversed(self._made):
-            if known == settings:
-                return rules
+        for known in reversed(self._made):
+            if known[0] == settings:
+                return known
         # Rules keep what they are made from: not the parameters, which may be replaced.
         given = {name: value for name, value in group.items() if name not in ("params", "param_names")} | settings
-        rules = Rules(self.matrix_rule(given), self.element_rule(given))
+        made = settings, Rules(self.matrix_rule(given), self.element_rule(given))
         # One for each group, and a few of before: a setting that cycles comes back.
-        self._made = [*self._made[-len(self.param_groups) - 7 :], (settings, rules)]
-        return rules
+        self._made = [*self._made[-len(self.param_groups) - 7 :], made]
+        return made
 
     def _advance(self, index: int, group: Group, observations: Observations) -> None:
         """Step the parameters of one group that have a gradient."""
@@ -377,7 +387,7 @@ class Optimizer(torch.optim.Optimizer):
     def _forget(self) -> None:
         self._plans = {}
         self._made = []
-        self._clock = None
+        self._step = None
 
 
 def _snapshot(value: object) -> object:
