@@ -110,17 +110,17 @@ class AssociativeMemory:
         """
         parameters = state["model"]
         key, value = self._rows(parameters, key), self._rows(parameters, value)
+        lr = self.rule.lr if lr is None else lr
+        if not surprise and at is None and self._interpolates(lr, retention):
+            # Error, gradient and update of a box under regression are one and the same: one pass instead of three.
+            box = parameters["value"]
+            return {**state, "model": {"value": box.lerp_(value, lr) if inplace else torch.lerp(box, value, lr)}}, None
         judged = parameters if at is None else at
         if self.rule.reads_gradients or self.period > 1:
             gradients, before = self.objective.assess(self.model, judged, key, value, surprise=surprise)
         else:
             gradients = {}
             before = self.objective.surprise(self.model, judged, key, value) if surprise else None
-        lr = self.rule.lr if lr is None else lr
-        if not surprise and at is None and self._interpolates(lr, retention):
-            # Error, gradient and update of a box under regression are one and the same: one pass instead of three.
-            box = parameters["value"]
-            return {**state, "model": {"value": box.lerp_(value, lr) if inplace else torch.lerp(box, value, lr)}}, None
         retention = self.rule.retention if retention is None else retention
         context = Context(self.model, parameters, key, value, time, lr, retention, observations or {}, at=at)
         if self.period == 1:
