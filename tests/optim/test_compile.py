@@ -177,3 +177,22 @@ def test_a_rule_that_takes_numbers_only_is_compiled_for_them(fresh_dynamo: Any) 
     assert graphs(fresh_dynamo) >= 1
     for one, two in zip(eager, compiled, strict=True):
         torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-6)
+
+
+def test_numbers_that_never_come_back_are_compiled_for_a_while_only(fresh_dynamo: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr("nestlearn.optim.compiled.MOST_KERNELS", 2)
+    eager, compiled = lines(), lines()
+    pair = Mixture(eager), Mixture(compiled, compile=True)
+    for share in (0.5, 0.4, 0.5, 0.3):
+        for one, two in zip(eager, compiled, strict=True):
+            one.grad = two.grad = torch.ones_like(one)
+        for optimizer in pair:
+            optimizer.param_groups[0]["share"] = share
+        pair[0].step()
+        if share == 0.3:
+            with pytest.warns(UserWarning, match="has had 2 sets of them, further ones are not compiled"):
+                pair[1].step()
+        else:
+            pair[1].step()
+    for one, two in zip(eager, compiled, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-6)

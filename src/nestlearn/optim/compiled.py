@@ -1,10 +1,16 @@
-"""Large element-wise lanes in one compiled kernel: every tensor is read once and written once a step."""
+"""Large element-wise lanes in one compiled kernel: every tensor is read once and written once a step.
 
+What a rule computes is recorded as operations on tensors, and these are compiled: a compiler has to know nothing of the
+objects that rules are made of.
+"""
+
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from nestlearn.memory.rules import Context, always
 from nestlearn.memory.state import flatten
@@ -15,6 +21,9 @@ from nestlearn.optim.settings import Group
 from nestlearn.rules import as_rule
 
 __all__ = ["CompiledLanes", "Written", "compile_lanes"]
+
+MOST_KERNELS = 8
+"""For rules that cannot take their numbers as tensors: so many sets of numbers have a kernel of their own."""
 
 CHUNK = 16
 """Lanes in one kernel. More save calls (a tenth of a millisecond each) and cost compilation time."""
@@ -39,7 +48,7 @@ class CompiledLanes:
         self._make_rule = optimizer.element_rule
         self._settings = optimizer.rule_settings(group)
         self._tensors = self._takes_tensors()
-        self._kernel: Callable[..., None] = torch.compile(self._write, dynamic=False)
+        self._kernels: dict[str, Callable[..., object]] = {}
 
     @property
     def parameters(self) -> list[Tensor]:
@@ -68,20 +77,47 @@ class CompiledLanes:
         table = [[time, *scalars.values()] for time, scalars in zip(times, found, strict=True)]
         each = torch.tensor(table, dtype=torch.float64).to(lines[0].device, non_blocking=True)
         settings = _as_tensors(self._settings) if self._tensors else self._settings
-        self._kernel(lines, flat, buffers, numbers, each, [*found[0]], settings)
+        self._run((lines, flat, buffers, numbers, each, settings), tuple(found[0]))
+
+    def _run(self, arguments: tuple[Any, ...], names: tuple[str, ...]) -> None:
+        """Call the kernel for these arguments; what of them is no tensor is a part of it."""
+        leaves, form = tree_flatten(arguments)
+        places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
+        tensors = [leaves[place] for place in places]
+        kinds = [(line.shape, line.dtype, line.device) for line in arguments[0]]
+        key = repr((names, kinds, [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]))
+        if key not in self._kernels:
+            if len(self._kernels) == MOST_KERNELS:
+                warnings.warn(
+                    f"compile=True: a rule that takes its settings as numbers alone has had {MOST_KERNELS} sets of "
+                    "them, further ones are not compiled",
+                    stacklevel=2,
+                )
+                self._write(names, *arguments)
+                return
+
+            def written(*given: Tensor) -> None:
+                held = dict(zip(places, given, strict=True))
+                self._write(names, *tree_unflatten([held.get(at, leaf) for at, leaf in enumerate(leaves)], form))
+
+            from torch.fx.experimental.proxy_tensor import make_fx  # takes a second to load
+
+            recorded = make_fx(written, tracing_mode="fake", _allow_non_fake_inputs=True)(*tensors)
+            self._kernels[key] = torch.compile(recorded, dynamic=False)
+        self._kernels[key](*tensors)
 
     def _write(
         self,
+        names: Sequence[str],
         lines: list[Tensor],
         gradients: list[Tensor],
         buffers: list[dict[str, Tensor]],
         numbers: list[Tensor],
         each: Tensor,
-        names: list[str],
         settings: Group,
     ) -> None:
         lr, retention = numbers
-        # Made here, so that whatever the rule computes from its settings is computed by the kernel.
+        # Made here, so that whatever the rule computes from its settings is recorded, and computed by the kernel.
         rule = as_rule(self._make_rule(settings))
         for place, (line, gradient, held) in enumerate(zip(lines, gradients, buffers, strict=True)):
             time, *scalars = each[place].unbind(0)
