@@ -152,7 +152,7 @@ def test_a_kernel_rests_where_a_parameter_has_no_gradient(fresh_dynamo: Any) -> 
 
 
 class Mixture(nl.optim.Optimizer):
-    """A rule that takes its setting as a number only: torch.lerp wants one, or a tensor of the same type."""
+    """A rule that takes its setting as a number only."""
 
     def __init__(self, params: Any, lr: float = 0.1, *, share: float = 0.5, **common: Any) -> None:
         super().__init__(params, lr, {"share": share}, **common)
@@ -161,7 +161,7 @@ class Mixture(nl.optim.Optimizer):
         box = nl.memory.average_box("momentum", 0.9)
         return nl.memory.Consult(
             memories=lambda shape: (box,),
-            combine=lambda scene: torch.lerp(scene.gradient, scene.answers["momentum"], group["share"]),
+            combine=lambda scene: torch.lerp(scene.gradient, scene.answers["momentum"], float(group["share"])),
         )
 
 

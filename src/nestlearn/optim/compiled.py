@@ -6,11 +6,12 @@ objects that rules are made of.
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from nestlearn.memory.rules import Context, always
 from nestlearn.memory.state import flatten
@@ -81,9 +82,7 @@ class CompiledLanes:
 
     def _run(self, arguments: tuple[Any, ...], names: tuple[str, ...]) -> None:
         """Call the kernel for these arguments; what of them is no tensor is a part of it."""
-        leaves, form = tree_flatten(arguments)
-        places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
-        tensors = [leaves[place] for place in places]
+        leaves = tree_leaves(arguments)
         kinds = [(line.shape, line.dtype, line.device) for line in arguments[0]]
         key = repr((names, kinds, [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]))
         if key not in self._kernels:
@@ -95,16 +94,8 @@ class CompiledLanes:
                 )
                 self._write(names, *arguments)
                 return
-
-            def written(*given: Tensor) -> None:
-                held = dict(zip(places, given, strict=True))
-                self._write(names, *tree_unflatten([held.get(at, leaf) for at, leaf in enumerate(leaves)], form))
-
-            from torch.fx.experimental.proxy_tensor import make_fx  # takes a second to load
-
-            recorded = make_fx(written, tracing_mode="fake", _allow_non_fake_inputs=True)(*tensors)
-            self._kernels[key] = torch.compile(recorded, dynamic=False)
-        self._kernels[key](*tensors)
+            self._kernels[key] = torch.compile(_recorded(partial(self._write, names), arguments), dynamic=False)
+        self._kernels[key](*(leaf for leaf in leaves if isinstance(leaf, Tensor)))
 
     def _write(
         self,
@@ -129,14 +120,34 @@ class CompiledLanes:
 
     def _takes_tensors(self) -> bool:
         """Whether the rule works on settings that are tensors; one that does not is compiled for their numbers."""
-        line = torch.zeros(1)
-        try:
-            rule = as_rule(self._make_rule(_as_tensors(self._settings)))
+
+        def tried(line: Tensor, settings: Group) -> None:
+            rule = as_rule(self._make_rule(settings))
             buffers = flatten(rule.init({"weight": line}).get("weight", {}))
-            remember(rule, line, buffers, Context(time=0, scalars=rule.scalars(0)))
+            remember(rule, line, buffers, Context(time=0, scalars=rule.scalars(0), parameters={"weight": line}))
+
+        try:
+            _recorded(tried, (torch.zeros(1), _as_tensors(self._settings)))
         except (RuntimeError, TypeError, ValueError):
             return False
         return True
+
+
+def _recorded(function: Callable[..., None], arguments: tuple[Any, ...]) -> Callable[..., object]:
+    """What a function does to the tensors among its arguments, as a function of these alone."""
+    from torch.fx.experimental.proxy_tensor import make_fx  # takes a second to load
+
+    leaves, form = tree_flatten(arguments)
+    places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
+
+    def of_tensors(*given: Tensor) -> None:
+        held = dict(zip(places, given, strict=True))
+        function(*tree_unflatten([held.get(place, leaf) for place, leaf in enumerate(leaves)], form))
+
+    # The tensors stand for any of their kind: nothing is computed, and what asks for a number is refused.
+    traced = make_fx(of_tensors, tracing_mode="fake", _allow_non_fake_inputs=True)
+    recorded: Callable[..., object] = traced(*(leaves[place] for place in places))
+    return recorded
 
 
 Written = list[tuple[Lane | CompiledLanes, list[int]]]
