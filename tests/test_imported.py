@@ -46,10 +46,17 @@ def test_what_is_not_there_is_one_clear_line(module: str, name: str, message: st
 def test_what_a_folder_names_is_imported_only_if_it_was_typed_too(tmp_path, monkeypatch):
     (tmp_path / "not_trusted.py").write_text("def make():\n    return 1\n")
     monkeypatch.chdir(tmp_path)
-    with only(["Muon", "other:make"], ["task=digits"]), pytest.raises(ValueError, match="add --import not_trusted"):
+    with (
+        only([], ["Muon", "other:make", "not_trusted"], ["task=digits"]),
+        pytest.raises(ValueError, match="add --import not_trusted"),
+    ):
         imported("not_trusted:make", "task")
     assert "not_trusted" not in sys.modules
-    for typed in (["not_trusted"], ["task.name=not_trusted:make"], ["{'task': 'not_trusted:other'}"]):
-        with only(typed):
+    for modules, typed in (
+        (["not_trusted"], []),
+        ([], ["name=not_trusted:make"]),
+        ([], ["{'task': 'not_trusted:other'}"]),
+    ):
+        with only(modules, typed):
             assert imported("not_trusted:make", "task")() == 1
     assert imported("not_trusted:make", "task")() == 1

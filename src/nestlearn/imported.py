@@ -18,15 +18,17 @@ _allowed: set[str] | None = None
 
 
 @contextmanager
-def only(*typed: Iterable[str]) -> Iterator[None]:
+def only(modules: Iterable[str], *typed: Iterable[str]) -> Iterator[None]:
     """A block in which names are read from a run folder: what it names is imported only if the user has typed it too.
 
     Args:
-        *typed: texts in which the user has typed modules, alone or as ``module:function``.
+        modules: modules that the user has named as such.
+        *typed: other texts of the user's, in which ``module:function`` names a module and a word alone does not:
+            the task "digits" is no leave to import a file digits.py.
     """
     global _allowed
-    words = [word for texts in typed for text in texts for word in re.findall(r"[\w.]+(?=:[A-Za-z_])|^[\w.]+$", text)]
-    before, _allowed = _allowed, set(words)
+    words = [word for texts in typed for text in texts for word in re.findall(r"[\w.]+(?=:[A-Za-z_])", text)]
+    before, _allowed = _allowed, {*modules, *words}
     try:
         yield
     finally:
