@@ -98,7 +98,7 @@ class Scene:
         return self.named[name](self)
 
     def once(self, name: Hashable, compute: Callable[["Scene"], Tensor]) -> Tensor:
-        """``compute(scene)``, remembered under ``name``, a number or a word, until the write is over."""
+        """``compute(scene)``, remembered under ``name``, a hashable of the caller's own, until the write is over."""
         if name not in self.known:
             self.known[name] = compute(self)
         return self.known[name]
