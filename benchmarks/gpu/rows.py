@@ -26,6 +26,7 @@ STEPS = (
     "M3",
     "DeepMomentum",
     "DeepAdam",
+    "SOAP",
     "SecantMomentum",
     "DeltaMomentum",
     "LayerMomentum",

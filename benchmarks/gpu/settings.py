@@ -59,6 +59,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("DeepAdam", {"hidden": 4}),
     Setting("DeltaMomentum"),
     Setting("PreconditionedMomentum"),
+    Setting("SOAP", {"refresh": 2}),
+    Setting("SOAPMuon", {"refresh": 2}),
     Setting("SecantMomentum"),
     Setting("SecantMomentum", model=True),
     Setting("LayerMomentum", {"refresh": 2}, model=True),

@@ -68,6 +68,8 @@ CASES = (
     Case("DeepAdam", MATRICES),
     Case("Muon", MATRICES),
     Case("M3", MATRICES, cycle=10),
+    Case("SOAP", MATRICES, cycle=10),
+    Case("SOAPMuon", MATRICES, cycle=10),
     Case("SecantMomentum", MATRICES),
     Case("SecantMomentum", WATCHED, watches=True),
     Case("LayerMomentum", WATCHED, watches=True, cycle=5),

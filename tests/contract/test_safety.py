@@ -9,10 +9,11 @@ from torch import nn
 from .members import EVERY, MEMBERS, OPEN, Member, over
 from .problems import advance, assert_equal, network, regression, snapshot
 
+FACTORING = ("LayerMomentum", "SOAP", "SOAPMuon")
 UNFACTORED = over(
     member
     for member in MEMBERS
-    if not member.closure and member.name != "LayerMomentum" and member.settings.get("target") != "kronecker"
+    if not member.closure and member.name not in FACTORING and member.settings.get("target") != "kronecker"
 )
 """Members whose read-outs factor no matrix: a factorisation may refuse NaN by itself."""
 

@@ -76,7 +76,7 @@ def test_a_cycle_of_momentum_is_that_of_sgd(member: Member, name: str) -> None:
         expected, group = reference.param_groups[0]["momentum"], ours.param_groups[0]
         if place == "betas":
             assert group["betas"][0] == expected
-            assert group["betas"][1] == 0.999
+            assert group["betas"][1] == ours.defaults["betas"][1]
         elif place == "retention":
             assert group["momentum"] == group["retention"] == expected
         cycled.add(expected)
@@ -106,7 +106,7 @@ def test_a_cycle_of_momentum_reaches_the_memory(member: Member, name: str) -> No
             if scheduler is None:
                 group["lr"] = lr
                 if place is not None:
-                    group[place] = (momentum, 0.999) if place == "betas" else momentum
+                    group[place] = (momentum, group["betas"][1]) if place == "betas" else momentum
             advance(member, optimizer, regression(module, [step]))
             if scheduler is not None:
                 tick(scheduler)

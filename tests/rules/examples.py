@@ -67,6 +67,10 @@ RULES: dict[str, Link] = {
         average(0.65, nesterov=True), within(whiten("root", 0.9, refresh=3), orthogonal()), slow(0.9, 0.3)
     ),
     "before": chain(average(0.9), whiten(retention=0.9, side="inputs"), orthogonal()),
+    "soap": chain(average(0.8, corrected=True), within(whiten("eigen", 0.9, refresh=3), second_moment(0.7))),
+    "an eigenbasis alone": chain(average(0.9), whiten("eigen", 0.9, refresh=2, side="errors"), orthogonal()),
+    "each side through the other": chain(average(0.9), whiten("kl", 0.9, power=-0.5), orthogonal()),
+    "a side too large": within(whiten("root", 0.9, largest_side=3), orthogonal()),
     "regression": chain(average(0.9), regress(0.9, of="gradient")),
     "cautious": chain(adam((0.8, 0.95), 1e-6), cautious()),
     "two speeds": parallel(

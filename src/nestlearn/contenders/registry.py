@@ -48,6 +48,11 @@ def _adam(model: nn.Module, lr: float, *, retention: float = 0.9, **settings: An
     return beside_adam(optim.Adam)(model, lr, betas=(retention, 0.999), **settings)
 
 
+@wraps(optim.SOAP, assigned=())
+def _soap(model: nn.Module, lr: float, *, retention: float = 0.95, **settings: Any) -> list[torch.optim.Optimizer]:
+    return whole(optim.SOAP)(model, lr, betas=(retention, 0.95), **settings)
+
+
 @wraps(optim.DeepAdam, assigned=())
 def _deep_adam(model: nn.Module, lr: float, *, retention: float = 0.9, **settings: Any) -> list[torch.optim.Optimizer]:
     return whole(optim.DeepAdam)(model, lr, betas=(retention, 0.999), **settings)
@@ -142,6 +147,7 @@ _ALL = (
         control=_OFF,
         control_tuned=("retention", "weight_decay"),
     ),
+    Contender("SOAP", _soap, _ADAPTIVE, "Adam in the eigenbasis of its gradients", "adam", "O20", control=_OFF),
     Contender("Muon", whole(optim.Muon), _ORTHOGONAL, "momentum, orthogonalised", "orthogonal", "O10", control=_FORGET),
     Contender(
         "M3",

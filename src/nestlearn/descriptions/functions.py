@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from nestlearn.memory.rules import solve_ridge
+from nestlearn.ops.eigenbasis import eigenvectors, turned
 from nestlearn.ops.preconditioner import initial_preconditioner, preconditioner_step
 from nestlearn.ops.whitening import cholesky_whitener, inverse_root, newton_schulz, symmetric_power
 from nestlearn.rules.shape import as_rows, unit
@@ -136,6 +137,8 @@ FUNCTIONS: Mapping[str, tuple[Callable[..., Value], str]] = {
         "inverse_root(A, n, d): (A + d I)^(-1/n), d in largest eigenvalues of A",
     ),
     "symmetric_power": (symmetric_power, "symmetric_power(A, p, d): (A + d I)^p, d in means of A's diagonal"),
+    "eigenvectors": (eigenvectors, "the eigenvectors of A as columns, that of the largest eigenvalue first"),
+    "turned": (turned, "turned(Q, A): Q after one orthogonal iteration towards the eigenvectors of A"),
     "root_step": (_root_step, "root_step(R, S): R after one iteration towards S^(-1/2) (O18)"),
     "newton_schulz": (
         _newton_schulz,

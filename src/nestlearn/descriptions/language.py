@@ -18,6 +18,7 @@ lr         the rate of the write
 present    1 where a sparse gradient has entries, else 0
 seen_...   what was measured for the step: seen_inputs and seen_errors (covariances of what a layer is given and of its
            error signals), seen_hessian_diagonal, seen_gauss_newton_diagonal, seen_curvature_product
+held_...   what is in the box of a memory of the same rule now, whatever the memory is read through: held_v
 M          in a read-out, the answer that it reads
 M, k, v    in the update of a rule that consults nobody, the content of the memory, and the key and value it is shown
 others     memories by their symbols, settings of the parameter group, and the definitions of the description

@@ -17,7 +17,7 @@ from nestlearn.descriptions.parameters import covered, outermost, written_parame
 from nestlearn.descriptions.system import NestedSystem
 from nestlearn.memory.described import Described, model_words, number_words, objective_words, rule_words
 from nestlearn.memory.models import Constant
-from nestlearn.memory.nesting import Consult, Consulted
+from nestlearn.memory.nesting import Consult, Consulted, Said
 from nestlearn.memory.rules import GradientDescent, Rule
 from nestlearn.memory.state import state_bytes
 from nestlearn.optim.lanes import matrix_shape
@@ -40,8 +40,19 @@ def describe_ours(optimizer: Optimizer) -> list[tuple[NestedSystem, list[Tensor]
             entry = optimizer.entry(parameter, group)
             lr = "lr" if entry.own_lr or group["elementwise_lr"] is None else "elementwise_lr"
             retention = f"1 - {lr} * weight_decay" if group["weight_decay"] else "1"
-            part = _Part(entry.rule, entry.flat, group["period"], bool(group["maximize"]), lr, retention)
-            key = (id(part.rule), *(getattr(part, item.name) for item in fields(part)[1:6]))
+            shape = parameter.shape if entry.flat else torch.Size(matrix_shape(parameter))
+            keep = getattr(entry.rule, "keep", None)
+            part = _Part(
+                entry.rule,
+                entry.flat,
+                group["period"],
+                bool(group["maximize"]),
+                lr,
+                retention,
+                "" if type(entry.rule) is GradientDescent else _update(entry.rule, shape) or "the rule's update",
+                retention if keep is None else _said(keep, shape, "a function of the scene"),
+            )
+            key = (id(part.rule), *(getattr(part, item.name) for item in fields(part)[1:8]))
             parts.setdefault(key, part).members.append((parameter, group))
     ordered = sorted(parts.values(), key=lambda part: (part.flat, -part.entries))
     return [(_system(optimizer, part), [parameter for parameter, _ in part.members]) for part in ordered]
@@ -49,7 +60,7 @@ def describe_ours(optimizer: Optimizer) -> list[tuple[NestedSystem, list[Tensor]
 
 @dataclass
 class _Part:
-    """The parameters that follow one rule in one way."""
+    """The parameters that follow one rule in one way, which the same words say."""
 
     rule: Rule
     flat: bool
@@ -57,6 +68,8 @@ class _Part:
     maximize: bool
     lr: str
     retention: str
+    update: str
+    kept: str
     members: list[tuple[Tensor, dict[str, Any]]] = field(default_factory=list)
 
     @property
@@ -126,7 +139,7 @@ def _consulted(rule: Rule, shape: torch.Size, above: str, period: int) -> Iterat
     if not isinstance(rule, Consult):
         return
     for turn, member in enumerate(rule.memories(shape)):
-        memory = _memory(member, above, period, turn)
+        memory = _memory(member, shape, above, period, turn)
         yield memory, member
         model = member.memory.model
         for tensor in model.init(shape if model.per_entry else shape[:-2], device="meta").values():
@@ -191,14 +204,13 @@ def _together(alike: list[Described]) -> Described:
 
 
 def _weights(part: _Part) -> Described:
-    keep = getattr(part.rule, "keep", None)
     return replace(
         outermost([parameter for parameter, _ in part.members]),
         period=part.period,
         rule=rule_words(part.rule),
         lr=part.lr,
-        retention=_said(keep, "a function of the scene") if keep is not None else part.retention,
-        update="" if type(part.rule) is GradientDescent else _update(part.rule) or "the rule's update",
+        retention=part.kept,
+        update=part.update,
     )
 
 
@@ -207,7 +219,7 @@ def _number(optimizer: Optimizer, group: dict[str, Any], name: str) -> float:
     return float(optimizer.rate(group, own=False) if name == "elementwise_lr" else group[name])
 
 
-def _memory(member: Consulted, above: str, period: int, turn: int) -> Described:
+def _memory(member: Consulted, shape: torch.Size, above: str, period: int, turn: int) -> Described:
     memory = member.memory
     # A box ignores its key, unless its rule reads it.
     ignores = isinstance(memory.model, Constant) and isinstance(memory.rule, (GradientDescent, Consult))
@@ -219,16 +231,18 @@ def _memory(member: Consulted, above: str, period: int, turn: int) -> Described:
         model=model_words(memory.model)
         + (" with features" if getattr(memory.model, "features", None) is not None else ""),
         objective=objective_words(memory.objective),
-        key="none" if ignores else _said(member.key),
-        value=_said(member.value),
+        key="none" if ignores else _said(member.key, shape),
+        value=_said(member.value, shape),
         rule=rule_words(memory.rule),
         lr=number_words(memory.rule.lr),
         retention=number_words(memory.rule.retention),
-        update=_update(memory.rule),
-        query="" if member.query in (None, member.key) else _said(member.query),
-        readout="" if member.readout is None else _said(member.readout, "a function of M"),
+        update=_update(memory.rule, _inner_shape(member, shape)),
+        query="" if member.query in (None, member.key) else _said(member.query, shape),
+        readout="" if member.readout is None else _said(member.readout, shape, "a function of M"),
         refresh=member.refresh,
-        first_answer="" if member.keep_answer is None else _said(member.keep_answer, "a function of the gradient"),
+        first_answer=""
+        if member.keep_answer is None
+        else _said(member.keep_answer, shape, "a function of the gradient"),
         fresh=member.fresh,
         consulted_by=above,
         turn=turn,
@@ -238,13 +252,19 @@ def _memory(member: Consulted, above: str, period: int, turn: int) -> Described:
     )
 
 
-def _said(function: Callable[..., Tensor], unsaid: str = UNSAID) -> str:
-    """A function in words; whoever wrote it may have left them out."""
-    return getattr(function, "words", unsaid)
+def _inner_shape(member: Consulted, shape: torch.Size) -> torch.Size:
+    """Of the tensors of a memory behind tensors of a shape."""
+    model = member.memory.model
+    return next(iter(model.init(shape if model.per_entry else shape[:-2], device="meta").values())).shape
 
 
-def _update(rule: Rule) -> str:
+def _said(function: Callable[..., Tensor], shape: torch.Size, unsaid: str = UNSAID) -> str:
+    """A function in words, for tensors of a shape; whoever wrote it may have left them out."""
+    return function.at(shape).words if isinstance(function, Said) else unsaid
+
+
+def _update(rule: Rule, shape: torch.Size) -> str:
     """What a rule makes of its memories, in words."""
     if isinstance(rule, Consult):
-        return _said(rule.combine, "a combination of their answers")
+        return _said(rule.combine, shape, "a combination of their answers")
     return getattr(rule, "update_is", "")

@@ -27,7 +27,7 @@ from nestlearn.memory.models import Constant, Parameters
 from nestlearn.memory.nesting import Consult, Consulted, Scene, the_gradient
 from nestlearn.memory.objectives import dot_product
 from nestlearn.memory.rules import Context, Rule
-from nestlearn.memory.state import State
+from nestlearn.memory.state import State, unflatten
 
 __all__ = ["Learner", "rebuild"]
 
@@ -192,12 +192,20 @@ def _shaped(members: tuple["_Member", ...], shape: torch.Size, seen: set[str]) -
         return tuple(member.held(shape) for member in members)
     nothing = torch.zeros(shape)
     sides = {"inputs": shape[-1:] * 2, "errors": shape[-2:-1] * 2}
-    scene = Scene(nothing, nothing, 0, {name: torch.zeros(sides.get(name, shape)) for name in seen})
+    seen_there = {name: torch.zeros(sides.get(name, shape)) for name in seen}
+    # What is in a box whose answer is kept may be asked for before the box is written, and is as large as the answer.
+    kept = {member.name: member.keep_answer(nothing) for member in members if member.keep_answer is not None}
+    scene = Scene(nothing, nothing, 0, seen_there, states=(unflatten(_emptied(kept)),))
     found = []
     for member in members:
         found.append(member.fitted(scene))
         scene.answers[member.name], _ = found[-1].consult(found[-1].init(nothing), scene)
     return tuple(found)
+
+
+def _emptied(answers: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Boxes like these answers, by their names in a flat state, with nothing in them."""
+    return {f"{name}.model.value": torch.zeros_like(answer) for name, answer in answers.items()}
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,9 @@ __all__ = ["SEEN", "Function", "Scope"]
 SEEN = "seen_"
 """Names of what was measured outside begin with this."""
 
+HELD = "held_"
+"""Names of what is in a box, whatever it is read through, begin with this."""
+
 COMMON = {"g", "u", "W", "t", "lr", "present"}
 """Names that every rule has."""
 
@@ -78,6 +81,11 @@ class Scope:
         """The name of a memory here by its symbol."""
         return {memory.symbol: self.local(memory) for memory in [*self.consulted, *self.onlookers]}
 
+    @cached_property
+    def held(self) -> Mapping[str, str]:
+        """The same by the names that the contents of memories have."""
+        return {HELD + memory.symbol: self.local(memory) for memory in self.consulted}
+
     def of(self, text: str) -> Function:
         """An expression as a function of a scene and of names that are known besides, such as M in a read-out."""
 
@@ -87,6 +95,8 @@ class Scope:
                     return known[name]
                 if name in self.symbols:
                     return scene.answers[self.symbols[name]]
+                if name in self.held:
+                    return scene.held(self.held[name])
                 if name in self.settings:
                     return self.settings[name]
                 if name.startswith(SEEN):
@@ -135,7 +145,7 @@ class Scope:
         clash = (COMMON | {"T"} | set(self.system.where)) & set(self.symbols)
         if clash:
             raise ValueError(f"a memory is called {', '.join(sorted(clash))}, which means something else there")
-        known = COMMON | set(self.symbols) | set(self.settings) | set(more)
+        known = COMMON | set(self.symbols) | set(self.held) | set(self.settings) | set(more)
         try:
             unknown = {name for name in self._mentioned(text) if not name.startswith(SEEN)} - known
         except ValueError as error:

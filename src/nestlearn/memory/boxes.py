@@ -10,8 +10,9 @@ from nestlearn.memory.models import Constant
 from nestlearn.memory.nesting import Consulted, Said, Scene, the_gradient
 from nestlearn.memory.objectives import dot_product, l2
 from nestlearn.memory.rules import GradientDescent, in_words
+from nestlearn.memory.times import Number
 
-__all__ = ["Options", "average_box", "bias_corrected", "sum_box"]
+__all__ = ["Options", "average_box", "bias_corrected", "received", "received_in_words", "sum_box"]
 
 
 class Options(TypedDict, total=False):
@@ -57,10 +58,17 @@ def average_box(
     return Consulted(name, memory, value=value, **options)
 
 
+def received(retention: float) -> Number:
+    """The weight that the values of an exponential average, started at zero, have received by a time."""
+    return lambda time: 1 - retention ** (time + 1)
+
+
+def received_in_words(retention: float) -> str:
+    """The same as an expression."""
+    return f"(1 - {in_words(retention)}^t)"
+
+
 def bias_corrected(retention: float) -> Said:
     """A read-out that divides an exponential average, started at zero, by the weight its values have received."""
-
-    def readout(answer: Tensor, scene: Scene) -> Tensor:
-        return answer / scene.number(lambda time: 1 - retention ** (time + 1))
-
-    return Said(f"M / (1 - {in_words(retention)}^t)", readout)
+    weight = received(retention)
+    return Said(f"M / {received_in_words(retention)}", lambda answer, scene: answer / scene.number(weight))

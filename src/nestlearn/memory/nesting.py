@@ -17,7 +17,7 @@ initial states are the caller's to use.
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import Any
 
 import torch
@@ -39,12 +39,18 @@ class Said:
 
     Words speak of u, the gradient, M, the answer of the memory that is read, W, the weights, t, the write from one,
     seen_inputs and the like, what was measured, and of other memories by their names. ``where`` has definitions for
-    names of their own, which the words of one memory need more than once.
+    names of their own, which the words of one memory need more than once. Where they differ from shape to shape,
+    ``by_shape`` has them for each.
     """
 
     words: str
     function: Callable[..., Tensor]
     where: Mapping[str, str] = field(default_factory=dict, compare=False)
+    by_shape: Callable[[torch.Size], "Said"] | None = field(default=None, compare=False)
+
+    def at(self, shape: torch.Size) -> "Said":
+        """The same for tensors of one shape."""
+        return self if self.by_shape is None else self.by_shape(shape)
 
     def __call__(self, *arguments: object) -> Tensor:
         return self.function(*arguments)
@@ -57,7 +63,8 @@ class Scene:
     ``gradient`` and ``parameter`` have the parameter's shape with any batch of equal parameters in front; ``answers``
     holds the read-outs of the memories that were consulted before in the same write, by name. ``scalars`` are what the
     rule computed from the time alone, and ``inplace`` says whether states may be overwritten. ``lr`` and ``retention``
-    are those of the write to come, and ``named`` has what parts of the rule answer, by name.
+    are those of the write to come, and ``named`` has what parts of the rule answer, by name. ``states`` has what the
+    memories of the rule hold: those of this write first, then those of the write before.
     """
 
     gradient: Tensor
@@ -69,6 +76,7 @@ class Scene:
     lr: Scalar = 1.0
     retention: Scalar = 1.0
     named: Mapping[str, Callable[["Scene"], Tensor]] = field(default_factory=dict)
+    states: tuple[State, ...] = ()
     answers: dict[str, Tensor] = field(default_factory=dict)
     known: dict[Hashable, Tensor] = field(default_factory=dict)
 
@@ -96,6 +104,20 @@ class Scene:
         if name not in self.named:
             raise KeyError(f"no part of the rule is called {name!r}: expected one of {sorted(self.named)}")
         return self.named[name](self)
+
+    def held(self, name: str) -> Tensor:
+        """What is in the box of a memory of the rule now, whatever it is read through: its turn in this write may have
+        been, or is still to come.
+
+        Raises:
+            KeyError: the rule has no such memory, or it is no box.
+        """
+        for state in self.states:
+            found = reduce(lambda held, part: held.get(part, {}), name.split("."), state)
+            if found:
+                box: Tensor = found["model"]["value"]
+                return box
+        raise KeyError(f"the rule has no memory called {name!r}")
 
     def once(self, name: Hashable, compute: Callable[["Scene"], Tensor]) -> Tensor:
         """``compute(scene)``, remembered under ``name``, a hashable of the caller's own, until the write is over."""
@@ -282,6 +304,7 @@ class Consult(Rule):
         scalars = self.scalars(context.time) if context.scalars is None else context.scalars
         for name, gradient in gradients.items():
             parameter = None if context.parameters is None else context.parameters[name]
+            written[name] = {}
             scene = Scene(
                 gradient,
                 parameter,
@@ -292,8 +315,8 @@ class Consult(Rule):
                 context.lr,
                 context.retention,
                 self.named(gradient.shape),
+                (written[name], state.get(name, {})),
             )
-            written[name] = {}
             for member in self.memories(gradient.shape):
                 held, new = state[name], written[name]
                 for part in member.path[:-1]:

@@ -1,5 +1,6 @@
 """Pure functions on tensors: batches of matrices for targets and optimizers, scans over tokens for layers."""
 
+from nestlearn.ops.eigenbasis import eigenvectors, turned
 from nestlearn.ops.parallel import chunk_step, has_parallel_form, parallel_scan
 from nestlearn.ops.preconditioner import initial_preconditioner, preconditioner_step
 from nestlearn.ops.scan import scan
@@ -18,6 +19,7 @@ __all__ = [
     "MUON_COEFFICIENTS",
     "cholesky_whitener",
     "chunk_step",
+    "eigenvectors",
     "has_parallel_form",
     "initial_preconditioner",
     "inverse_root",
@@ -27,4 +29,5 @@ __all__ = [
     "preconditioner_step",
     "scan",
     "symmetric_power",
+    "turned",
 ]

@@ -1,4 +1,4 @@
-"""Optimizers whose memories are real memories: drop-in ``torch.optim`` classes (O1-O19)."""
+"""Optimizers whose memories are real memories: drop-in ``torch.optim`` classes (O1-O20)."""
 
 from nestlearn.optim.adam import Adam
 from nestlearn.optim.deep import DeepMomentum
@@ -9,9 +9,11 @@ from nestlearn.optim.momentum import DeltaMomentum, GradientDescent, Momentum, P
 from nestlearn.optim.muon import M3, Muon
 from nestlearn.optim.optimizer import Optimizer
 from nestlearn.optim.secant import SecantMomentum
+from nestlearn.optim.soap import SOAP, SOAPMuon
 
 __all__ = [
     "M3",
+    "SOAP",
     "Adam",
     "DeepAdam",
     "DeepMomentum",
@@ -23,5 +25,6 @@ __all__ = [
     "Muon",
     "Optimizer",
     "PreconditionedMomentum",
+    "SOAPMuon",
     "SecantMomentum",
 ]

@@ -34,6 +34,7 @@ _LIGHT_DARK = {
     "DeepMomentum2": ("#b03a16", "#e2694a"),
     "Adam": ("#2f8f57", "#58c083"),
     "DeepAdam": ("#75900f", "#b3cf46"),
+    "SOAP": ("#4c7a2a", "#8fc463"),
     "Muon": ("#7a4fc0", "#ab88ee"),
     "M3": ("#b8479f", "#e583cf"),
     "SecantMomentum": ("#d0204f", "#ff6288"),

@@ -2,6 +2,7 @@
 
 from nestlearn.rules.boxes import average, second_moment, slow, sum, sum_of_squares
 from nestlearn.rules.combine import Basis, chain, parallel, within
+from nestlearn.rules.covariances import regress
 from nestlearn.rules.data import difference, from_data, to_data
 from nestlearn.rules.deep import deep
 from nestlearn.rules.deep_adam import deep_adam
@@ -18,7 +19,7 @@ from nestlearn.rules.secant import secant
 from nestlearn.rules.shape import features, keep_length, scale, unit_rows
 from nestlearn.rules.text import parse
 from nestlearn.rules.towards import precondition
-from nestlearn.rules.whiten import regress, whiten
+from nestlearn.rules.whiten import whiten
 
 __all__ = [
     "Basis",

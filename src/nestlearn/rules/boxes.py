@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from nestlearn.memory.boxes import Options, average_box, bias_corrected, sum_box
+from nestlearn.memory.boxes import Options, average_box, bias_corrected, received, received_in_words, sum_box
 from nestlearn.memory.nesting import Said, Scene
 from nestlearn.rules.link import Answer, Link, Linked, once, whole
 from nestlearn.rules.settings import count, positive, share
@@ -112,8 +112,8 @@ class average(Box):
             words = mixed(a.words, name, kept)
             answer: Said = Said(words, lambda scene: torch.lerp(a(scene), scene.answers[name], kept))
         elif self.corrected:
-            words = f"{name} / (1 - {in_words(kept)}^t)"
-            answer = Answer(words, lambda scene: scene.answers[name], share=lambda time: 1 - kept ** (time + 1))
+            words = f"{name} / {received_in_words(kept)}"
+            answer = Answer(words, lambda scene: scene.answers[name], share=received(kept))
         else:
             answer = Said(name, lambda scene: scene.answers[name])
         return Linked(answer, (average_box(name, kept, a, period=self.period, **self.read(shape, u)),))
@@ -141,15 +141,16 @@ class second_moment(Link):
 
     def link(self, shape: torch.Size, u: Said, a: Said) -> Linked:
         name, kept, eps = self.label, self.retention, self.eps
-        words = f"{grouped(a.words)} / (sqrt({name} / (1 - {in_words(kept)}^t)) + {in_words(eps)})"
+        weight = received(kept)
+        words = f"{grouped(a.words)} / (sqrt({name} / {received_in_words(kept)}) + {in_words(eps)})"
         square = Said(raised(u.words, "2"), lambda scene: u(scene).square())
         if isinstance(a, Answer) and a.share is not None:
-            received = a.share
+            shares = a.share
             box = average_box(name, kept, square)
             # a / c / (sqrt(v / c') + eps) with both corrections moved into the denominator: one pass less.
             numbers = {
-                f"{name}.share": lambda time: received(time) / (1 - kept ** (time + 1)) ** 0.5,
-                f"{name}.eps": lambda time: eps * received(time),
+                f"{name}.share": lambda time: shares(time) / weight(time) ** 0.5,
+                f"{name}.eps": lambda time: eps * shares(time),
             }
 
             def scale(scene: Scene) -> Tensor:

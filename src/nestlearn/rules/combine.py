@@ -81,11 +81,18 @@ class chain(Combined):
 
 
 class Bases(NamedTuple):
-    """A basis for matrices of one shape: its memories, and the two ways between the spaces."""
+    """A basis for matrices of one shape: its memories, and the two ways between the spaces.
+
+    Args:
+        memories: what the basis is read from.
+        into, back: the ways of an answer.
+        seen: how the gradient is seen in the basis, where that is not just carried into it.
+    """
 
     memories: tuple[Consulted, ...]
     into: Callable[[Said], Said]
     back: Callable[[Said], Said]
+    seen: Callable[[Said], Said] | None = None
 
 
 @dataclass(frozen=True, repr=False)
@@ -97,8 +104,8 @@ class Basis(Link):
         """The memories behind the basis, and the ways into it and back."""
 
     def link(self, shape: torch.Size, u: Said, a: Said) -> Linked:
-        memories, into, _ = self.basis(shape, u)
-        return Linked(into(whole(a)), memories)
+        found = self.basis(shape, u)
+        return Linked(found.into(whole(a)), found.memories)
 
 
 @dataclass(frozen=True, repr=False)
@@ -130,8 +137,8 @@ class within(Combined):
         return within(basis, chain() if rule is None else rule)  # type: ignore[arg-type]  # within() checks it
 
     def link(self, shape: torch.Size, u: Said, a: Said) -> Linked:
-        memories, into, back = self.basis.basis(shape, u)
-        inside = linked(self.rule, shape, once(into(u)), into(whole(a)))
+        memories, into, back, seen = self.basis.basis(shape, u)
+        inside = linked(self.rule, shape, once((seen or into)(u)), into(whole(a)))
         found = once(whole(inside.answer))
         carried = back(found)
         known = inside.length

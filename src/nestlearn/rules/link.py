@@ -240,6 +240,9 @@ class gradient(Link):
         return Linked(a)
 
 
+_as_usual = Said("retention", lambda scene: torch.as_tensor(scene.retention))
+
+
 def as_rule(rule: Link | Rule) -> Rule:
     """The core's rule of a link; a rule of the core is one already."""
     return written(rule) if isinstance(rule, Link) else rule
@@ -305,8 +308,7 @@ def written(link: Link, *, lr: Scalar = 1.0, retention: Scalar = 1.0) -> Rule:
         return {name: number(time) for name, number in some.numbers.items()}
 
     def keep(scene: Scene) -> Tensor:
-        kept = linked(scene.gradient.shape).kept
-        return torch.as_tensor(scene.retention) if kept is None else kept(scene)
+        return (linked(scene.gradient.shape).kept or _as_usual)(scene)
 
     some = linked(torch.Size((2, 2)))
     answer = whole(some.answer)
@@ -318,8 +320,14 @@ def written(link: Link, *, lr: Scalar = 1.0, retention: Scalar = 1.0) -> Rule:
         memories=(lambda shape: linked(shape).memories) if on_matrices else (lambda shape: some.memories),
         combine=answer
         if not on_matrices
-        else Said(answer.words, lambda scene: linked(scene.gradient.shape).answer(scene)),
+        else Said(
+            answer.words,
+            lambda scene: linked(scene.gradient.shape).answer(scene),
+            by_shape=lambda shape: linked(shape).answer,
+        ),
         scalars_at=scalars_at,
-        keep=None if some.kept is None else Said(some.kept.words, keep),
+        keep=None
+        if some.kept is None
+        else Said(some.kept.words, keep, by_shape=lambda shape: linked(shape).kept or _as_usual),
         named=(lambda shape: linked(shape).named) if on_matrices else (lambda shape: some.named),
     )

@@ -5,6 +5,7 @@ from types import MappingProxyType
 
 from nestlearn.rules.boxes import average, second_moment, slow, sum, sum_of_squares
 from nestlearn.rules.combine import chain, parallel, within
+from nestlearn.rules.covariances import regress
 from nestlearn.rules.deep import deep
 from nestlearn.rules.deep_adam import deep_adam
 from nestlearn.rules.forget import delta, delta_entries, delta_inputs
@@ -17,7 +18,7 @@ from nestlearn.rules.partition import part, partition
 from nestlearn.rules.secant import secant
 from nestlearn.rules.shape import features, keep_length, scale, unit_rows
 from nestlearn.rules.towards import precondition
-from nestlearn.rules.whiten import regress, whiten
+from nestlearn.rules.whiten import whiten
 
 __all__ = ["LINKS"]
 

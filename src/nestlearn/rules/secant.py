@@ -14,9 +14,9 @@ from nestlearn.memory.models import Matrix
 from nestlearn.memory.nesting import Consulted, Said, Scene
 from nestlearn.memory.objectives import l2
 from nestlearn.memory.rules import LeastSquares
+from nestlearn.rules.covariances import Covariances
 from nestlearn.rules.link import Link, Linked, once, whole
 from nestlearn.rules.settings import among, count, positive, share
-from nestlearn.rules.whiten import Covariances
 from nestlearn.rules.words import in_words, mixed, multiple
 
 __all__ = ["KEYS", "secant"]

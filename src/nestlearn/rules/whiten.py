@@ -1,104 +1,61 @@
-"""Bases of covariances: what a matrix is seen in, so that directions that come often weigh less (O15)."""
+"""Bases of covariances: what a matrix is seen in, so that directions that come often weigh less (O15, O20)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from nestlearn.memory.boxes import average_box
+from nestlearn.memory.associative import AssociativeMemory
+from nestlearn.memory.models import Constant, Parameters
 from nestlearn.memory.nesting import Consulted, Said, Scene
-from nestlearn.memory.rules import solve_ridge
+from nestlearn.memory.objectives import dot_product
+from nestlearn.memory.rules import Context, Rule
+from nestlearn.memory.state import State
+from nestlearn.memory.times import Time, happens_at
+from nestlearn.ops.eigenbasis import eigenvectors, turned
 from nestlearn.ops.whitening import cholesky_whitener, symmetric_power
-from nestlearn.rules.combine import Bases, Basis
-from nestlearn.rules.link import Link, Linked, whole
+from nestlearn.rules.boxes import second_moment
+from nestlearn.rules.combine import Bases, Basis, within
+from nestlearn.rules.covariances import SIDES, Covariances
+from nestlearn.rules.link import Linked
 from nestlearn.rules.settings import among, count, positive, share
-from nestlearn.rules.words import grouped, in_words, raised
+from nestlearn.rules.words import grouped, in_words
 
-__all__ = ["Covariances", "regress", "whiten"]
+__all__ = ["whiten"]
 
-KINDS = ("cholesky", "root")
-SIDES = {"both": ("inputs", "errors"), "errors": ("errors",), "inputs": ("inputs",)}
-"""The sides of a matrix [out, in]: "inputs" stands for its rows of length in, "errors" for its columns."""
-
-
-@dataclass(frozen=True)
-class Covariances:
-    """How the covariances of the two sides of a matrix are remembered, and read.
-
-    Args:
-        names: of the boxes, by side.
-        watched: whether what a layer sees is observed; else rows and columns of the gradient stand for it.
-        retention: of the boxes.
-        period: every how many writes they are shown a covariance.
-        refresh: every how many writes the read-out is computed.
-        readout: what is made of an average; kept until the next one.
-    """
-
-    names: Mapping[str, str]
-    watched: bool
-    retention: float
-    period: int
-    refresh: int = 1
-    readout: Said | None = None
-
-    def boxes(self, shape: torch.Size, u: Said) -> tuple[Consulted, ...]:
-        """Boxes [in, in] and [out, out] that average covariances, each scaled to a mean diagonal of one."""
-        sizes = {"inputs": shape[-1], "errors": shape[-2]}
-        return tuple(self._box(side, name, sizes[side], u) for side, name in self.names.items())
-
-    def _box(self, side: str, name: str, size: int, u: Said) -> Consulted:
-        def covariance(scene: Scene) -> Tensor:
-            if self.watched:
-                return scene.observations[side]
-            rows = u(scene) if side == "inputs" else u(scene).mT
-            return rows.mT @ rows
-
-        def value(scene: Scene) -> Tensor:
-            found = covariance(scene)
-            mean = found.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
-            return found / torch.where(mean > 0, mean, torch.ones_like(mean))
-
-        def identity(gradient: Tensor) -> Tensor:
-            eye = torch.eye(size, dtype=gradient.dtype, device=gradient.device)
-            return eye.expand(*gradient.shape[:-2], size, size).clone()
-
-        rows = grouped(u.words)
-        unseen = {"inputs": f"{raised(u.words, 'T')} @ {rows}", "errors": f"{rows} @ {raised(u.words, 'T')}"}
-        covariance_is = f"seen_{side}" if self.watched else unseen[side]
-        kept = Said(f"identity({'u' if side == 'inputs' else 'u^T'})", identity)
-        return average_box(
-            name,
-            self.retention,
-            Said(f"mean_one({covariance_is})", value),
-            shape=(size, size),
-            readout=self.readout,
-            every=self.period,
-            refresh=self.refresh,
-            keep_answer=None if self.readout is None else kept,
-        )
+KINDS = ("cholesky", "eigen", "kl", "root")
 
 
 @dataclass(frozen=True, repr=False)
 class whiten(Basis):
-    """a -> Z_B a Z_A^T, Z_A and Z_B read from the covariances A and B of two sides: two boxes, a basis (O15, O20).
+    """a -> Z_B a Z_A^T, Z_A and Z_B read from the covariances A and B of two sides: boxes, and a basis (O15, O20).
 
     With Newton-Schulz inside, ``within(whiten(), orthogonal())`` is steepest descent in the norm of the covariances,
     Z_B^T NS(Z_B a Z_A^T) Z_A.
 
     Args:
         kind: "cholesky" for a triangular Z with Z A Z^T = I, which is as good as any other under an exact Newton-Schulz
-            and the cheapest; "root" for the symmetric Z = A^power, which trusts the covariances as far as it says.
+            and the cheapest; "root" for the symmetric Z = A^power, which trusts the covariances as far as it says; "kl"
+            for the same root of covariances that see each side through the inverse of the other, B of u A^-1 u^T and A
+            of u^T B^-1 u (KL-Shampoo, arXiv 2509.03378); "eigen" for the rotation Z = Q^T into the eigenvectors, a
+            memory of its own that is turned by one orthogonal iteration every ``refresh`` writes, after it was used;
+            at the first write it is the identity, and the gradient is seen as its root mean square in every entry, as
+            nothing is known of directions yet. ``within(whiten("eigen"), second_moment())`` is SOAP (arXiv
+            2409.11321), and what "eigen" answers alone, with a box of squares of the same retention.
         retention: the share of A and B that is kept.
-        power: of "root": -1/2 whitens, -1/4 half-way.
-        damping: ridge of A and B, relative to their mean diagonal.
+        power: of "root" and "kl": -1/2 whitens, -1/4 half-way.
+        damping: ridge of A and B, relative to their mean diagonal; "eigen" has none.
         period: A and B are shown a covariance every so many writes.
         refresh: Z is read from them every so many writes, and kept in between.
         side: "both", "inputs" for A alone, or "errors" for B alone.
         of: "layers" for what the layer sees (inputs and error signals, which need model=), or "gradient" for u^T u and
             u u^T.
+        largest_side: a side with more entries is left as it is, as if it were not among ``side``; its covariance would
+            have that many squared.
 
     Example:
         >>> whiten("root", retention=0.97, refresh=5)
@@ -115,6 +72,15 @@ class whiten(Basis):
     refresh: int = count(1)
     side: str = among("both", SIDES)
     of: str = among("gradient", ("gradient", "layers"))
+    largest_side: int = count(8192)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.kind == "kl" and (self.of == "layers" or self.side != "both"):
+            raise ValueError(
+                "whiten(): the KL form sees one side of a gradient through the other, so it takes side='both' and "
+                f"of='gradient', got side={self.side!r} and of={self.of!r}"
+            )
 
     @property
     def smallest_side(self) -> int | None:
@@ -124,71 +90,135 @@ class whiten(Basis):
     def reads(self) -> Mapping[str, int]:
         return dict.fromkeys(SIDES[self.side], self.period) if self.of == "layers" else {}
 
-    def _readout(self) -> Said:
-        if self.kind == "root":
-            words = f"symmetric_power(M, {in_words(self.power)}, {in_words(self.damping)})"
-            return Said(words, lambda covariance, scene: symmetric_power(covariance, self.power, self.damping))
-        words = f"whitener(M, {in_words(self.damping)})"
-        return Said(words, lambda covariance, scene: cholesky_whitener(covariance, self.damping))
-
-    def basis(self, shape: torch.Size, u: Said) -> Bases:
-        names = {side: self.memory(side) for side in SIDES[self.side]}
-        inputs, errors = names.get("inputs"), names.get("errors")
-        covariances = Covariances(
-            names, self.of == "layers", self.retention, self.period, self.refresh, self._readout()
-        )
-
-        def into(a: Said) -> Said:
-            def answer(scene: Scene) -> Tensor:
-                matrix = a(scene)
-                matrix = matrix if inputs is None else matrix @ scene.answers[inputs].mT
-                return matrix if errors is None else scene.answers[errors] @ matrix
-
-            return Said(_around(errors, grouped(a.words), f"{inputs}^T" if inputs else None), answer)
-
-        def back(a: Said) -> Said:
-            def answer(scene: Scene) -> Tensor:
-                matrix = a(scene) if errors is None else scene.answers[errors].mT @ a(scene)
-                return matrix if inputs is None else matrix @ scene.answers[inputs]
-
-            return Said(_around(f"{errors}^T" if errors else None, grouped(a.words), inputs), answer)
-
-        return Bases(covariances.boxes(shape, u), into, back)
-
-
-def _around(*factors: str | None) -> str:
-    """A product of matrices in words."""
-    return " @ ".join(factor for factor in factors if factor is not None)
-
-
-@dataclass(frozen=True, repr=False)
-class regress(Link):
-    """Answers a (A + damping I)^-1, A the covariance of the layer's inputs: the least-squares optimum itself (O15).
-
-    Args:
-        retention: the share of A that is kept.
-        damping: ridge of A, relative to its mean diagonal.
-        period: A is shown a covariance every so many writes.
-        of: as in ``whiten``.
-    """
-
-    on_matrices = True
-
-    retention: float = share(0.95)
-    damping: float = positive(0.1)
-    period: int = count(1)
-    of: str = among("layers", ("gradient", "layers"))
-
-    @property
-    def smallest_side(self) -> int | None:
-        return 1 if self.of == "layers" else None
-
-    @property
-    def reads(self) -> Mapping[str, int]:
-        return {"inputs": self.period} if self.of == "layers" else {}
+    def sides(self, shape: torch.Size) -> tuple[str, ...]:
+        """The sides of a matrix of this shape that are not left as they are."""
+        sizes = {"inputs": shape[-1], "errors": shape[-2]}
+        return tuple(side for side in SIDES[self.side] if sizes[side] <= self.largest_side)
 
     def link(self, shape: torch.Size, u: Said, a: Said) -> Linked:
-        a, damping, inputs = whole(a), self.damping, self.memory("inputs")
-        memories = Covariances({"inputs": inputs}, self.of == "layers", self.retention, self.period).boxes(shape, u)
-        words = f"ridge({a.words}, {inputs}, {in_words(damping)})"
-        return Linked(Said(words, lambda scene: solve_ridge(scene.answers[inputs], a(scene), damping)), memories)
+        if self.kind == "eigen":
+            squares = second_moment(self.retention, name=self.memory("squares"))
+            return within(self, squares).link(shape, u, a)
+        return super().link(shape, u, a)
+
+    def basis(self, shape: torch.Size, u: Said) -> Bases:
+        names = {side: self.memory(side) for side in self.sides(shape)}
+        covariances = Covariances(
+            names,
+            self.of == "layers",
+            self.retention,
+            self.period,
+            1 if self.kind == "eigen" else self.refresh,
+            self._readout(),
+            even=self.kind != "eigen",
+            across=self.damping if self.kind == "kl" else None,
+        )
+        boxes = covariances.boxes(shape, u)
+        if self.kind != "eigen":
+            return _carried(boxes, {side: _Factor(name) for side, name in names.items()})
+        turns = {side: self.memory(f"{side}_basis") for side in names}
+        sizes = {"inputs": shape[-1], "errors": shape[-2]}
+        bases = tuple(self._turning(turns[side], name, sizes[side]) for side, name in names.items())
+        found = _carried((*boxes, *bases), {side: _Factor(name, turn=True) for side, name in turns.items()})
+        return found._replace(seen=lambda u: _alike_at_first(u, found.into(u))) if turns else found
+
+    def _readout(self) -> Said | None:
+        if self.kind == "eigen":
+            return None
+        if self.kind == "cholesky":
+            words = f"whitener(M, {in_words(self.damping)})"
+            return Said(words, lambda covariance, scene: cholesky_whitener(covariance, self.damping))
+        words = f"symmetric_power(M, {in_words(self.power)}, {in_words(self.damping)})"
+        return Said(words, lambda covariance, scene: symmetric_power(covariance, self.power, self.damping))
+
+    def _turning(self, name: str, covariance: str, size: int) -> Consulted:
+        """The basis of a side: asked first, then turned towards the eigenvectors of what the covariance has become."""
+        memory = AssociativeMemory(Constant((size, size)), dot_product, _OrthogonalIteration())
+        value = Said(covariance, lambda scene: scene.answers[covariance])
+        return Consulted(name, memory, value=value, readout=_AT_FIRST, fresh=False, every=self.refresh)
+
+
+def _at_first(basis: Tensor, scene: Scene) -> Tensor:
+    if not _is_first(scene.time):
+        return basis
+    return torch.eye(basis.shape[-1], dtype=basis.dtype, device=basis.device).expand_as(basis)
+
+
+def _is_first(time: Time | None) -> bool | Tensor:
+    return happens_at(time, lambda time: time == 0)
+
+
+def _alike_at_first(u: Said, carried: Said) -> Said:
+    """The gradient as it is seen in a basis that is made at the first write."""
+
+    def answer(scene: Scene) -> Tensor:
+        if not _is_first(scene.time):
+            return carried(scene)
+        matrix = u(scene)
+        mean: Tensor = torch.linalg.matrix_norm(matrix, keepdim=True) / matrix.shape[-2:].numel() ** 0.5
+        return mean.expand_as(matrix)
+
+    first = f"norm({u.words}) / sqrt(rows(u) * columns(u)) * ones(u)"
+    return Said(f"({carried.words} if t > 1 else {first})", answer)
+
+
+_AT_FIRST = Said("M if t > 1 else identity(M)", _at_first)
+
+
+@dataclass(frozen=True)
+class _Factor:
+    """A matrix Z that multiplies a side, as the memory ``name`` answers it.
+
+    Args:
+        name: of the memory.
+        turn: Z is the transpose of what it answers, eigenvectors in columns.
+    """
+
+    name: str
+    turn: bool = False
+
+    def words(self, *, transposed: bool) -> str:
+        return f"{self.name}^T" if transposed != self.turn else self.name
+
+    def of(self, scene: Scene, *, transposed: bool) -> Tensor:
+        found = scene.answers[self.name]
+        return found.mT if transposed != self.turn else found
+
+
+def _carried(memories: tuple[Consulted, ...], factors: Mapping[str, _Factor]) -> Bases:
+    """The ways into a basis, Z_B a Z_A^T, and back, Z_B^T a Z_A."""
+    inputs, errors = factors.get("inputs"), factors.get("errors")
+
+    def carried(a: Said, *, back: bool) -> Said:
+        def answer(scene: Scene) -> Tensor:
+            matrix: Tensor = a(scene)
+            if inputs is not None:
+                matrix = matrix @ inputs.of(scene, transposed=not back)
+            return matrix if errors is None else errors.of(scene, transposed=back) @ matrix
+
+        around = [grouped(a.words)]
+        if inputs is not None:
+            around.append(inputs.words(transposed=not back))
+        if errors is not None:
+            around.insert(0, errors.words(transposed=back))
+        return Said(" @ ".join(around), answer)
+
+    return Bases(memories, lambda a: carried(a, back=False), lambda a: carried(a, back=True))
+
+
+@dataclass(frozen=True)
+class _OrthogonalIteration(Rule):
+    """Q <- the Q factor of A Q, from the eigenvectors of the first A on: what keeps SOAP's basis (O20)."""
+
+    reads_gradients: ClassVar[bool] = False
+    update_is: ClassVar[str] = "M - (eigenvectors(v) if t == 1 else turned(M, v))"
+
+    def schedule(self, shape: torch.Size) -> Callable[[int], Hashable]:
+        return lambda time: time == 0
+
+    def update(self, state: State, gradients: Parameters, context: Context) -> tuple[Parameters, State]:
+        covariance = context.value
+        assert context.parameters is not None and covariance is not None, "its memory passes both"
+        basis = context.parameters["value"]
+        new = eigenvectors(covariance) if _is_first(context.time) else turned(basis, covariance)
+        return {"value": basis - new}, state
