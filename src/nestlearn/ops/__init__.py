@@ -3,6 +3,7 @@
 from nestlearn.ops.eigenbasis import eigenvectors, turned
 from nestlearn.ops.parallel import chunk_step, has_parallel_form, parallel_scan
 from nestlearn.ops.preconditioner import initial_preconditioner, preconditioner_step
+from nestlearn.ops.products import gram, product
 from nestlearn.ops.scan import scan
 from nestlearn.ops.whitening import (
     FOUR_STEP_COEFFICIENTS,
@@ -20,6 +21,7 @@ __all__ = [
     "cholesky_whitener",
     "chunk_step",
     "eigenvectors",
+    "gram",
     "has_parallel_form",
     "initial_preconditioner",
     "inverse_root",
@@ -27,6 +29,7 @@ __all__ = [
     "orthogonality_error",
     "parallel_scan",
     "preconditioner_step",
+    "product",
     "scan",
     "symmetric_power",
     "turned",

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from nestlearn.device import device_of
+from nestlearn.ops.products import BLOCK, symmetric_product
 from nestlearn.precision import product_dtype
 
 __all__ = [
@@ -41,8 +42,6 @@ FOUR_STEP_COEFFICIENTS: tuple[Coefficients, ...] = (
     (3.6263, -2.7145, 0.5357),
     (2.5141, -1.8667, 0.4287),
 )
-
-BLOCK = 256  # rows a block of a symmetric product on a CPU: smaller ones lose more speed than multiplications
 
 
 def newton_schulz(
@@ -110,17 +109,17 @@ def _iterate(x: Tensor, spare: Tensor, squares: Tensor, schedule: tuple[Coeffici
     later, half, next_q = rest or (q, q, q)
     for chunk in _chunks(schedule, x):
         scale = 1.0
-        _symmetric_product(*((x.mT, x) if tall else (x, x.mT)), gram)
+        symmetric_product(*((x.mT, x) if tall else (x, x.mT)), gram)
         for i, (a, b, c) in enumerate(chunk):
             poly = later if i else q
-            _symmetric_product(gram, gram, poly, add=gram, beta=b, alpha=c)
+            symmetric_product(gram, gram, poly, add=gram, beta=b, alpha=c)
             if i:  # (a I + P) (scale I + Q) = a scale I + (a Q + P Q + scale P)
-                _symmetric_product(poly, q, next_q, add=q, beta=a)
+                symmetric_product(poly, q, next_q, add=q, beta=a)
                 q, next_q = next_q.add_(poly, alpha=scale), q
             scale *= a
             if i + 1 < len(chunk):
-                _symmetric_product(poly, gram, half, add=gram, beta=a)
-                _symmetric_product(half, poly, gram, add=half, beta=a)
+                symmetric_product(poly, gram, half, add=gram, beta=a)
+                symmetric_product(half, poly, gram, add=half, beta=a)
         left, right = (x, q) if tall else (q, x)
         torch.baddbmm(x, left, right, beta=scale, out=spare)
         x, spare = spare, x
@@ -150,33 +149,6 @@ def _chunks(schedule: tuple[Coefficients, ...], x: Tensor) -> list[tuple[Coeffic
 
 def _square(shape: torch.Size) -> bool:
     return max(shape[-2:]) < 1.5 * min(shape[-2:])
-
-
-def _symmetric_product(
-    left: Tensor, right: Tensor, out: Tensor, add: Tensor | None = None, beta: float = 0.0, alpha: float = 1.0
-) -> None:
-    """out <- beta add + alpha left right `[b, k, k]`, known to be symmetric: rows up to the diagonal, then mirrored.
-
-    In four blocks this takes 5/8 of the multiplications; only single large matrices on a CPU are worth it.
-    """
-    side = out.shape[-1]
-    if device_of(out).type != "cpu" or side < 2 * BLOCK or len(out) > 1:
-        if add is None:
-            torch.bmm(left, right, out=out)
-        else:
-            torch.baddbmm(add, left, right, beta=beta, alpha=alpha, out=out)
-        return
-    left, right, out = left[0], right[0], out[0]
-    for start in range(0, side, BLOCK):
-        stop = min(start + BLOCK, side)
-        rows = out[start:stop, :stop]
-        if add is None:
-            torch.mm(left[start:stop], right[:, :stop], out=rows)
-        else:
-            torch.addmm(add[0, start:stop, :stop], left[start:stop], right[:, :stop], beta=beta, alpha=alpha, out=rows)
-        if start:  # transposing between contiguous buffers is several times faster than writing across rows
-            lower = rows[:, :start].contiguous()
-            out[:start, start:stop] = lower.new_empty(start, stop - start).copy_(lower.mT)
 
 
 def _normalise(matrix: Tensor, eps: float, out: Tensor) -> Tensor:

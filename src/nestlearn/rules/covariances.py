@@ -11,6 +11,7 @@ from torch import Tensor
 from nestlearn.memory.boxes import average_box
 from nestlearn.memory.nesting import Consulted, Said, Scene
 from nestlearn.memory.rules import solve_ridge
+from nestlearn.ops.products import gram
 from nestlearn.ops.whitening import cholesky_whitener
 from nestlearn.rules.link import Link, Linked, whole
 from nestlearn.rules.settings import among, count, positive, share
@@ -73,8 +74,8 @@ class Covariances:
         seen = u if self.across is None or len(self.names) < 2 else self._across(side, u)
         words = grouped(seen.words)
         if side == "inputs":
-            return Said(f"{raised(seen.words, 'T')} @ {words}", lambda scene: _square(seen(scene).mT))
-        return Said(f"{words} @ {raised(seen.words, 'T')}", lambda scene: _square(seen(scene)))
+            return Said(f"{raised(seen.words, 'T')} @ {words}", lambda scene: gram(seen(scene).mT))
+        return Said(f"{words} @ {raised(seen.words, 'T')}", lambda scene: gram(seen(scene)))
 
     def _across(self, side: str, u: Said) -> Said:
         """u, whitened on the side that is not asked for: u^T L^-1 u is (Z u)^T (Z u) with Z L Z^T = I."""
@@ -88,10 +89,6 @@ class Covariances:
 
         words = grouped(u.words)
         return Said(f"{whitener} @ {words}" if side == "inputs" else f"{words} @ {whitener}^T", seen)
-
-
-def _square(rows: Tensor) -> Tensor:
-    return rows @ rows.mT
 
 
 def _mean_one(covariance: Tensor) -> Tensor:

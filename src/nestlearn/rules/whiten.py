@@ -17,6 +17,7 @@ from nestlearn.memory.rules import Context, Rule
 from nestlearn.memory.state import State
 from nestlearn.memory.times import Time, happens_at
 from nestlearn.ops.eigenbasis import eigenvectors, turned
+from nestlearn.ops.products import product
 from nestlearn.ops.whitening import cholesky_whitener, symmetric_power
 from nestlearn.rules.boxes import second_moment
 from nestlearn.rules.combine import Bases, Basis, within
@@ -193,8 +194,8 @@ def _carried(memories: tuple[Consulted, ...], factors: Mapping[str, _Factor]) ->
         def answer(scene: Scene) -> Tensor:
             matrix: Tensor = a(scene)
             if inputs is not None:
-                matrix = matrix @ inputs.of(scene, transposed=not back)
-            return matrix if errors is None else errors.of(scene, transposed=back) @ matrix
+                matrix = product(matrix, inputs.of(scene, transposed=not back))
+            return matrix if errors is None else product(errors.of(scene, transposed=back), matrix)
 
         around = [grouped(a.words)]
         if inputs is not None:
