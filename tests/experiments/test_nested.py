@@ -6,6 +6,8 @@ import json
 import math
 from itertools import pairwise
 from pathlib import Path
+from random import Random
+from statistics import mean
 
 import pytest
 
@@ -35,7 +37,8 @@ def test_the_plan_names_its_comparison_and_seeds_that_no_search_has_seen() -> No
     searched = {FULL.search.seed, *FULL.judge.retune_seeds, *(s for rung in FULL.search.rungs for s in rung.seeds)}
     assert (FULL.primary, FULL.against) == ("Nested", "Muon")
     assert len(FULL.judge.seeds) == 8 and not searched & set(FULL.judge.seeds)
-    assert len(FULL.unseen) >= 3 and not set(FULL.unseen) & set(FULL.searched)
+    assert sum(place.counted for place in FULL.unseen.values()) >= 3 and not set(FULL.unseen) & set(FULL.searched)
+    assert FULL.search.rungs[-1].part == 1.0 in FULL.judge.lengths
     assert {
         place.size["file"]: place.size["sha256"] for place in FULL.places.values() if place.task == "text"
     } == SHA256
@@ -62,6 +65,10 @@ def test_what_is_searched_is_what_a_contender_has_and_the_plan_does_not_fix() ->
     [
         ({"primary": "Nestled"}, "one contender called 'Nestled', got 0"),
         ({"contenders": [*FULL.model_dump()["contenders"], {"name": "AdamW", "optimizer": "M3"}]}, "a name each"),
+        (
+            {"contenders": [{"name": "Muon", "optimizer": "torch.optim.SGD"}]},
+            "Muon: expected one of AdamW, .* got 'torch",
+        ),
         ({"contenders": [{"name": "Muon"}]}, "either an optimizer or a rule of Muon"),
         ({"contenders": [{"name": "Muon", "optimizer": "Muon", "parts": ["momentum"]}]}, "Muon is no rule"),
     ],
@@ -245,6 +252,21 @@ def test_nothing_is_claimed_where_a_seed_never_arrived() -> None:
     assert over.never == 1 and over.early == 0  # the other was there even sooner
     under = ratio([Arrival(0.5), Arrival(0.6)], [Arrival(1.4, ">"), Arrival(0.9)])
     assert under.never == 0 and under.early == 1 and under.p is not None
+
+
+@pytest.mark.parametrize("true", [1.0, 0.85])
+def test_noise_does_not_move_the_mean_and_idle_differences_are_claimed_as_often_as_a_p_says(true: float) -> None:
+    noise = Random(0)
+
+    def seed() -> Arrival:
+        curve = {length: 2.0 - 0.3 * math.log(length / true) + noise.gauss(0, 0.005) for length in LENGTHS}
+        target = 2.0 + noise.gauss(0, 0.005)
+        return arrival(LENGTHS, lengths_run(curve.__getitem__, target), target)
+
+    found = [ratio([seed() for _ in range(8)]) for _ in range(300)]
+    assert math.exp(mean(log for one in found for log in one.logs)) == pytest.approx(true, abs=0.002)
+    claims = mean(one.p is not None and one.p < 0.05 for one in found)
+    assert 0.02 < claims < 0.08 if true == 1 else claims == 1
 
 
 def test_seconds_are_steps_times_what_a_step_takes() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import Field
 
-from nestlearn.contenders import Contender, Variant, find_contender, rule_name
+from nestlearn.contenders import CONTENDERS, Contender, Variant, find_contender, rule_name
 from nestlearn.rules import parse
 from nestlearn.training import RunSpec
 from nestlearn.training.settings import Settings, merge, read_settings
@@ -43,6 +43,7 @@ class Place(Settings):
     steps: int = Field(ge=2)
     size: dict[str, Any] = Field(default={}, description="fields of the task")
     parts: bool = Field(default=True, description="whether rules without a part are judged here too")
+    counted: bool = Field(default=True, description="of an unseen task, whether it enters the mean over them")
 
 
 class Rung(Settings):
@@ -144,8 +145,8 @@ class Entrant:
             paths = {name: f"{self.box}.{name}" for name in ("retention", "nesterov")}
             own = {name: path for name, path in paths.items() if path in known}
         else:
-            known = [*self.contender.tuned, *(self.contender.takes() or {})]
-            own = {name: name for name in ("retention", "nesterov") if name in known}
+            arguments = {*self.contender.tuned, *(self.contender.takes() or {})}
+            own = {name: name for name in ("retention", "nesterov") if name in arguments}
         found = {"lr": "lr", **own, "weight_decay": "weight_decay"}
         return {name: argument for name, argument in found.items() if argument not in dict(self.fixed)}
 
@@ -155,6 +156,8 @@ def _entrants(listed: Listed) -> list[Entrant]:
         raise ValueError(f"expected either an optimizer or a rule of {listed.name}, got {listed!r}")
     fixed = tuple(listed.fixed.items())
     if listed.optimizer:
+        if listed.optimizer not in CONTENDERS:  # others are put on a model in other ways, with other grids
+            raise ValueError(f"{listed.name}: expected one of {', '.join(CONTENDERS)}, got {listed.optimizer!r}")
         if listed.parts:
             raise ValueError(f"{listed.name} is no rule: list what is left of it as contenders with part_of")
         return [Entrant(listed.name, Variant(listed.optimizer), fixed, listed.part_of)]

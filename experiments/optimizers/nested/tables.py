@@ -65,15 +65,23 @@ def _primary(judged: _Judged) -> list[str]:
             judged.note(f"{name}/harder", harder)
         if seconds:
             judged.figures[f"{name}/primary/seconds"] = seconds.mean
-        body.append([name, "searched" if name in plan.searched else "unseen", *map(_cells, (steps, harder, seconds))])
-    overall = over_tasks([judged.steps(name, label) for name in plan.unseen])
+        body.append([name, _kind(plan, name), *map(_cells, (steps, harder, seconds))])
+    counted = [name for name, place in plan.unseen.items() if place.counted]
+    overall = over_tasks([judged.steps(name, label) for name in counted])
     judged.note("primary", overall)
-    hard = over_tasks([ratio(found.harder[name]) for name in plan.unseen])
+    hard = over_tasks([ratio(found.harder[name]) for name in counted])
     judged.note("harder", hard)
-    body.append(["**all unseen**", "", _cells(overall), _cells(hard), ""])
+    body.append(["**unseen, all**", "", _cells(overall), _cells(hard), ""])
     head = ["task", "", f"steps / {plan.against}", f"steps / {plan.against}, lr retuned there", "seconds"]
     title = f"**{label} against {plan.against}**, {len(plan.judge.seeds)} seeds: steps to its final validation loss"
     return [f"{title} (geometric mean, 95% interval, p).\n\n{markdown(head, body)}"]
+
+
+def _kind(plan: Plan, name: str) -> str:
+    """What a task is to the claim."""
+    if name in plan.searched:
+        return "searched"
+    return "unseen" if plan.unseen[name].counted else "unseen, not counted"
 
 
 def _parts(judged: _Judged) -> list[str]:
@@ -115,7 +123,7 @@ def _task(judged: _Judged, name: str) -> str:
         cells += [f"{times.step_ms:.1f}", f"{times.state_bytes / 1024:.0f}"] if times else ["", ""]
         rows.append((1.0 if one is None else one.mean, [*cells, _setting(found.values[name][label])]))
     size = ", ".join(f"{key} {value}" for key, value in place.size.items() if key != "sha256")
-    title = f"**{name}**, {'searched' if name in plan.searched else 'unseen'}, {place.steps} steps"
+    title = f"**{name}**, {_kind(plan, name)}, {place.steps} steps"
     head = ["contender", "steps", "seconds", "test loss at the horizon", f"vs {plan.against} (p)", "ms/step"]
     head += ["state KiB", "settings"]
     return f"{title}{', ' + size if size else ''}.\n\n{markdown(head, [cells for _, cells in sorted(rows)])}"

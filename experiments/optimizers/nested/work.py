@@ -46,7 +46,7 @@ class Runs(AbstractContextManager["Runs"]):
         self.files = RunFolder.open(folder) if begun else RunFolder.create(folder)
         self.known: dict[str, RunResult] = self.files.compact() if begun else {}
         write_atomic(self.files.config, to_yaml(plan))
-        self._workers, self._reused = workers, len(self.known)
+        self._workers = workers
 
     def __enter__(self) -> Runs:
         self._open = open_pool("processes", self._workers)
@@ -75,7 +75,7 @@ class Runs(AbstractContextManager["Runs"]):
         return sum(result.train[-1].seconds for result in self.known.values() if result.train) / 3600
 
 
-class Listed(Course):
+class Independent(Course):
     """Runs that depend on nothing; one that is asked for twice is run once."""
 
     def __init__(self, specs: Sequence[RunSpec]) -> None:
@@ -198,9 +198,11 @@ def _at_horizon(plan: Plan, runs: Runs, entrants: Mapping[str, Entrant], found: 
         for name, place in plan.places.items()
         for label, values in found.values[name].items()
     }
-    runs.carry([Listed([spec for every in specs.values() for spec in every])])
+    runs.carry([Independent([spec for every in specs.values() for spec in every])])
     for (name, label), every in specs.items():
         found.horizon.setdefault(name, {})[label] = [runs.known[spec.key] for spec in every]
+        if label == plan.against and any(run.reason for run in found.horizon[name][label]):
+            raise ValueError(f"{label} diverged on {name}: there is no loss to reach")
 
 
 def _length(place: Place, entrant: Entrant, values: Values, seed: int, length: float) -> RunSpec:
