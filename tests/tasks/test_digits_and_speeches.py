@@ -1,6 +1,7 @@
 """The two tasks on data that ship with the package."""
 
 import math
+from dataclasses import fields
 
 import pytest
 import torch
@@ -45,7 +46,17 @@ def test_a_width_that_heads_cannot_share_is_a_clear_error():
 
 def test_delayed_gradients_are_the_speeches_and_nothing_else():
     late = DelayedGradientsTask(**SIZE, batch=4)
-    assert [kind.name for kind in TASKS.values() if kind(device="cpu").delay] == ["delayed-gradients"]
+    delays = {
+        kind.name: next(known.default for known in fields(kind) if known.name == "delay") for kind in TASKS.values()
+    }
+    assert [name for name, delay in delays.items() if delay] == ["delayed-gradients"]
     assert late.delay == 4
     model = late.build(0)
     assert late.evaluate(model, "test") == SMALL.evaluate(SMALL.build(0), "test")
+
+
+def test_the_transformer_can_start_as_torch_would_start_it():
+    scaled, plain = SMALL.build(0), SpeechesTask(**SIZE, start="torch").build(0)
+    assert scaled.tokens.weight.std().item() == pytest.approx(0.5 / math.sqrt(16), rel=0.1)
+    assert plain.tokens.weight.std().item() == pytest.approx(1.0, rel=0.1)  # N(0, 1) of nn.Embedding
+    assert plain.head.weight.abs().max().item() <= 1 / math.sqrt(16)  # uniform of nn.Linear

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from pages import ROOT
 from torch import Tensor
 
 from nestlearn.tasks import TASKS, Task, make_task, sources, task_type
@@ -19,6 +20,7 @@ LANGUAGE = {"dim": 16, "heads": 2, "context": 16, "batch": 4, "validation_window
 SMALL = {
     "digits": {"hidden": 16},
     "speeches": LANGUAGE,
+    "text": {**LANGUAGE, "file": str(ROOT / "LICENSE")},
     "delayed-gradients": LANGUAGE,
     "fashion-mnist": {"network": "vit", "dim": 16, "patch": 14, "batch": 50},
     "ravine": {},
@@ -29,6 +31,7 @@ SMALL = {
 UNTRAINED = {
     "digits": math.log(10),
     "speeches": math.log(256),
+    "text": math.log(256),
     "delayed-gradients": math.log(256),
     "fashion-mnist": math.log(10),
     "ravine": 351.96,
@@ -162,7 +165,10 @@ def test_the_field_for_equal_bytes_scales_the_network(name, tiny_fashion_mnist):
         return
     assert kind.width in {field.name for field in fields(kind)}
     sizes = [
-        sum(p.numel() for p in make_task(name, {kind.width: width}, "cpu", "float32").build(0).parameters())
+        sum(
+            p.numel()
+            for p in make_task(name, SMALL[name] | {kind.width: width}, "cpu", "float32").build(0).parameters()
+        )
         for width in (32, 64)
     ]
     assert sizes[0] < sizes[1]
@@ -192,6 +198,9 @@ WRONG = [
     ("digits", {"batch": 2000}, "whole number from 1 to 1080, got 2000"),
     ("delayed-gradients", {"delay": -1}, "whole number of at least 0, got -1"),
     ("speeches", {"dim": 10}, "dim=10 and heads=4"),
+    ("speeches", {"start": "torch", "network": "titans"}, "expected start='scaled' with network='titans'"),
+    ("text", {}, "expected a file for the task text, got none"),
+    ("text", {"file": str(ROOT / "LICENSE"), "context": 2000}, "at least context \\+ 2 = 2002 bytes, got"),
     ("fashion-mnist", {"network": "vid"}, "unknown network of the task fashion-mnist 'vid'.*Did you mean 'vit'"),
     ("fashion-mnist", {"network": "vit", "dim": 10}, "dim=10 and heads=4"),
     ("fashion-mnist", {"network": "vit", "patch": 5}, "divides the side of 28 pixels, got patch=5"),

@@ -22,7 +22,7 @@ __all__ = [
     "one_of",
 ]
 
-TASKS = ("digits", "speeches", "delayed-gradients", "fashion-mnist", "ravine", "quadratic", "orthogonal-tasks")
+TASKS = ("digits", "speeches", "text", "delayed-gradients", "fashion-mnist", "ravine", "quadratic", "orthogonal-tasks")
 CONTENDERS = (
     *("AdamW", "GradientDescent", "DeltaGradientDescent", "Momentum", "DeltaMomentum", "PreconditionedMomentum"),
     *("DeepMomentum", "DeepMomentum2", "Adam", "DeepAdam", "SOAP", "Muon", "M3", "SecantMomentum", "LayerMomentum"),

@@ -11,6 +11,7 @@ from nestlearn.tasks.ravine import RavineTask
 from nestlearn.tasks.registry import TASKS, check_data, make_task, sources, task_type
 from nestlearn.tasks.speeches import SpeechesTask
 from nestlearn.tasks.task import Figure, Task
+from nestlearn.tasks.text import TextTask
 
 __all__ = [
     "TASKS",
@@ -26,6 +27,7 @@ __all__ = [
     "RavineTask",
     "SpeechesTask",
     "Task",
+    "TextTask",
     "check_data",
     "make_task",
     "sources",

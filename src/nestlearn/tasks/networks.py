@@ -68,14 +68,16 @@ class ByteTransformer(nn.Module):
         depth: number of blocks.
         heads: attention heads.
         context: the longest sequence.
+        scaled: first weights whose size keeps the residual stream at one scale; else torch's own.
     """
 
-    def __init__(self, dim: int, depth: int, heads: int, context: int) -> None:
+    def __init__(self, dim: int, depth: int, heads: int, context: int, *, scaled: bool = True) -> None:
         super().__init__()
         self.tokens, self.positions = nn.Embedding(BYTES, dim), nn.Embedding(context, dim)
         self.blocks = nn.ModuleList(_Block(dim, heads, causal=True) for _ in range(depth))
         self.norm, self.head = nn.RMSNorm(dim), nn.Linear(dim, BYTES, bias=False)
-        _initialise(self, depth)
+        if scaled:
+            _initialise(self, depth)
 
     def forward(self, tokens: Tensor) -> Tensor:
         x = self.tokens(tokens) + self.positions(torch.arange(tokens.shape[1], device=tokens.device))

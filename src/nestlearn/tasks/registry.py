@@ -19,6 +19,7 @@ from nestlearn.tasks.quadratic import QuadraticTask
 from nestlearn.tasks.ravine import RavineTask
 from nestlearn.tasks.speeches import SpeechesTask
 from nestlearn.tasks.task import Task
+from nestlearn.tasks.text import TextTask
 
 __all__ = ["TASKS", "check_data", "make_task", "sources", "task_type"]
 
@@ -28,6 +29,7 @@ TASKS: Mapping[str, type[Task]] = MappingProxyType(
         for kind in (
             DigitsTask,
             SpeechesTask,
+            TextTask,
             DelayedGradientsTask,
             FashionMnistTask,
             RavineTask,

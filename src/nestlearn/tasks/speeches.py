@@ -20,6 +20,7 @@ __all__ = ["SpeechesTask"]
 
 TRANSFORMER = "transformer"  # the task's own, with learned positions
 OBJECTIVES = ("local", "next_token")
+STARTS = ("scaled", "torch")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,7 @@ class SpeechesTask(Task):
 
     ``validation_windows`` and ``test_windows`` windows of ``context`` bytes, evenly spaced over the whole split, are
     judged. ``objective`` is that of the continuum memory in ``hope`` and ``hope_attention``; other networks have none.
+    ``start`` is how the transformer's first weights are drawn; the other networks draw theirs themselves.
     """
 
     name: ClassVar[str] = "speeches"
@@ -40,6 +42,7 @@ class SpeechesTask(Task):
 
     network: str = size(TRANSFORMER, choices=(TRANSFORMER, *(name for name in MODELS if name != TRANSFORMER)))
     objective: str = size(OBJECTIVES[0], choices=OBJECTIVES)
+    start: str = size(STARTS[0], choices=STARTS)
     dim: int = 96
     depth: int = 2
     heads: int = 4
@@ -51,13 +54,22 @@ class SpeechesTask(Task):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_heads(self.dim, self.heads)
+        if self.start != STARTS[0] and self.network != TRANSFORMER:
+            raise ValueError(
+                f"expected start={STARTS[0]!r} with network={self.network!r}, which draws its own first weights, got "
+                f"start={self.start!r}"
+            )
+
+    def text(self, split: str) -> Tensor:
+        """All bytes of a split, [n] uint8."""
+        return speeches()[split]
 
     def build(self, seed: int) -> nn.Module:
         return seeded(seed, self._network).to(device=self.device, dtype=self.dtype)
 
     def _network(self) -> nn.Module:
         if self.network == TRANSFORMER:
-            return ByteTransformer(self.dim, self.depth, self.heads, self.context)
+            return ByteTransformer(self.dim, self.depth, self.heads, self.context, scaled=self.start == STARTS[0])
         options = {"objective": self.objective} if self.network.startswith("hope") else {}
         return MODELS[self.network](256, self.dim, self.depth, self.heads, feed_forward=options)
 
@@ -68,11 +80,11 @@ class SpeechesTask(Task):
         return [model.tokens, model.positions, model.head]
 
     def _windows(self, split: str, starts: Tensor) -> tuple[Tensor, Tensor]:
-        window = speeches()[split][starts[:, None] + torch.arange(self.context + 1)].long().to(self.device)
+        window = self.text(split)[starts[:, None] + torch.arange(self.context + 1)].long().to(self.device)
         return window[:, :-1], window[:, 1:]
 
     def batches(self, seed: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        generator, last = cpu_generator(seed), len(speeches()["train"]) - self.context
+        generator, last = cpu_generator(seed), len(self.text("train")) - self.context
         skip = start
         while True:
             starts = torch.randint(last, (self.batch,), generator=generator)
@@ -87,7 +99,7 @@ class SpeechesTask(Task):
     @torch.no_grad()
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
         windows = {"validation": self.validation_windows, "test": self.test_windows}[split]
-        starts = torch.linspace(0, len(speeches()[split]) - self.context - 1, windows).long()
+        starts = torch.linspace(0, len(self.text(split)) - self.context - 1, windows).long()
         total = torch.zeros((), dtype=torch.float64)
         for chunk in starts.split(self.batch):  # training-sized pieces keep the peak memory that of a step
             total += self.loss(model, self._windows(split, chunk)).double().cpu() * len(chunk)

@@ -1,0 +1,235 @@
+"""The search for settings: a grid, then steps from the best point along every axis, then halving.
+
+On each task of the search every contender has the same number of trials, of a part of the horizon with one seed. A grid
+of learning rates and retentions comes first. From then on the neighbours of the best point are tried, one step up and
+down on every axis, then all steps that helped at once; while nothing is better, steps become half as long, and at last
+the second best point has its turn. Where the best value of an axis is the last tried, the next are tried on top of the
+budget.
+
+The best few by each task then run longer, on all tasks and with more seeds, and the best of these again, up to the
+horizon. As short runs favour rates that are good early, learning rates beside the best are tried there once more. Two
+choices come of it: the setting that is best on each task, and the one that is best on average over the tasks, which is
+carried to tasks that the search has not seen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import product
+from statistics import mean
+from typing import Any
+
+from experiments.optimizers.nested.plan import Entrant, Place, Plan, Rung, Searched, Values, spec_of
+from nestlearn.comparison.course import Course
+from nestlearn.comparison.grid import lr_grid, rounded
+from nestlearn.contenders import BASELINE, CONTENDERS
+from nestlearn.training import RunSpec
+
+__all__ = ["Axes", "Tuning", "ends", "trials"]
+
+Point = tuple[tuple[str, Any], ...]
+Score = Callable[[Point], float]
+
+EVERYWHERE = ""
+"""The name of the setting that is best on average over the tasks."""
+
+SMALLEST = 1 / 8
+"""Steps are not halved below this part of the first ones: one short run with one seed cannot tell such points apart."""
+
+
+class Axes:
+    """What is searched of a contender, and the values next to a value.
+
+    Attributes:
+        grid: the points of the first batch.
+    """
+
+    def __init__(self, entrant: Entrant, how: Searched) -> None:
+        self.how = how
+        rate = entrant.contender.lr
+        shrink = CONTENDERS[BASELINE].lr / rate
+        decays = tuple(rounded(value * shrink) for value in how.weight_decays)
+        self.lists: dict[str, tuple[Any, ...]] = {"warmup": how.warmups, "nesterov": (False, True)}
+        start: dict[str, Any] = {"elementwise_lr": how.elementwise_lr, "warmup": how.warmups[0]}
+        axes: dict[str, Sequence[Any]] = {"lr": lr_grid(rate, how.lr_points, how.lr_ratio)}
+        if "retention" in entrant.takes:
+            axes["retention"] = how.retentions
+        else:  # as many points, on finer learning rates
+            count = len(how.retentions)
+            axes["lr"] = lr_grid(rate, how.lr_points * count, how.lr_ratio ** (1 / count))
+        if "weight_decay" in entrant.takes:
+            start["weight_decay"] = decays[0]
+            self.lists["weight_decay"] = decays
+        if "nesterov" in entrant.takes:
+            start["nesterov"] = True
+        self.grid = [_point(start | dict(zip(axes, values, strict=True))) for values in product(*axes.values())]
+
+    def neighbours(self, point: Point, step: float) -> Iterator[tuple[str, Any]]:
+        """Every axis with the values next to the point's own, ``step`` first steps away."""
+        for name, value in point:
+            for direction in (1, -1):
+                beside = self._beside(name, value, direction * step)
+                if beside is not None and beside != value:
+                    yield name, beside
+
+    def _beside(self, name: str, value: Any, step: float) -> Any:
+        if name in ("lr", "elementwise_lr"):
+            return rounded(value * self.how.lr_ratio**step)
+        if name == "retention":
+            return max(round(1 - (1 - value) * 2.0**-step, 4), 0.0)
+        values = self.lists[name]
+        # Halves of a place in a list do not exist: these axes are done after whole steps.
+        place = values.index(value) + (int(math.copysign(1, step)) if abs(step) == 1 else 0)
+        return values[place] if 0 <= place < len(values) else None
+
+
+def _point(values: Values) -> Point:
+    order = ("lr", "retention", "nesterov", "weight_decay", "warmup", "elementwise_lr")
+    return tuple((name, values[name]) for name in order if name in values)
+
+
+def ends(best: Point, tried: Sequence[Point]) -> dict[str, str]:
+    """The axes on which the best point has the "low" or "high" end of all values tried, where there could be more."""
+    found = {}
+    for name, value in best:
+        values = sorted({dict(point)[name] for point in tried})
+        if name == "nesterov" or len(values) == 1:
+            continue
+        if value >= values[-1]:
+            found[name] = "high"
+        elif value <= values[0] and not (value == 0 and name in ("retention", "weight_decay", "warmup")):
+            found[name] = "low"
+    return found
+
+
+def trials(axes: Axes, how: Searched, score: Score) -> Iterator[list[Point]]:
+    """The batches of trials on one task.
+
+    Args:
+        score: of a point of an earlier batch, lower is better, infinite where training diverged.
+    """
+    tried = axes.grid[: how.trials]
+    yield list(tried)
+    step, rank, left = 1.0, 0, how.trials - len(tried)
+    while left > 0 and rank < len(tried):
+        best, *others = sorted(tried, key=score)
+        centre = [best, *others][rank]
+        around = [_point(dict(centre) | {name: value}) for name, value in axes.neighbours(centre, step)]
+        batch = [point for point in dict.fromkeys(around) if point not in tried][:left]
+        if batch:
+            tried, left = tried + batch, left - len(batch)
+            yield batch
+        together = _together(centre, around, tried, score)
+        if left > 0 and together not in tried:
+            tried, left = [*tried, together], left - 1
+            yield [together]
+        if min(tried, key=score) != best:
+            rank = 0
+        elif step > SMALLEST:
+            step /= 2
+        else:
+            step, rank = 1.0, rank + 1
+    for _ in range(how.grow):
+        best = min(tried, key=score)
+        at = ends(best, tried)
+        beyond = [
+            _point(dict(best) | {name: value})
+            for name, value in axes.neighbours(best, 1.0)
+            if name in at and (value > dict(best)[name]) == (at[name] == "high")
+        ]
+        batch = [point for point in beyond if point not in tried]
+        if not batch:
+            return
+        tried = tried + batch
+        yield batch
+
+
+def _together(best: Point, around: Sequence[Point], tried: Sequence[Point], score: Score) -> Point:
+    """The best point with, on every axis, the neighbour that was better than it."""
+    found = dict(best)
+    better = [point for point in around if point in tried and score(point) < score(best)]
+    for point in sorted(better, key=score, reverse=True):  # of two on one axis the better one comes last
+        found |= {name: value for name, value in point if value != dict(best)[name]}
+    return _point(found)
+
+
+class Tuning(Course):
+    """The search for one contender on all tasks of the search."""
+
+    def __init__(self, entrant: Entrant, plan: Plan) -> None:
+        super().__init__({})
+        self.entrant, self.plan, self.how = entrant, plan, plan.search
+        self.tried: dict[str, list[Point]] = {name: [] for name in plan.searched}
+        self._pools: dict[str, list[Point]] = {name: [] for name in [*plan.searched, EVERYWHERE]}
+
+    def _trial(self, name: str, point: Point) -> RunSpec:
+        return spec_of(self.plan.searched[name], self.entrant, dict(point), self.how.seed, self.how.part)
+
+    def _score(self, name: str) -> Score:
+        return lambda point: self.results[self._trial(name, point).key].score
+
+    def _runs(self, rung: Rung, name: str, point: Point) -> list[RunSpec]:
+        """The runs of a setting in a rung: on a task, or (EVERYWHERE) on all of them."""
+        places: list[Place] = [self.plan.searched[each] for each in ([name] if name else self.plan.searched)]
+        values = dict(point)
+        return [spec_of(place, self.entrant, values, seed, rung.part) for place in places for seed in rung.seeds]
+
+    def _on(self, rung: Rung, name: str, point: Point) -> float:
+        """The mean validation loss of those runs."""
+        return mean(self.results[spec.key].score for spec in self._runs(rung, name, point))
+
+    def _best(self, name: str) -> Point:
+        return min(self._pools[name], key=partial(self._on, self.how.rungs[-1], name))
+
+    def _stages(self) -> Iterator[list[RunSpec]]:
+        axes = Axes(self.entrant, self.how)
+        searches = {name: trials(axes, self.how, self._score(name)) for name in self.tried}
+        while batches := {name: batch for name, search in searches.items() if (batch := next(search, None))}:
+            for name, batch in batches.items():
+                self.tried[name] += batch
+            yield [self._trial(name, point) for name, batch in batches.items() for point in batch]
+        ranked = {name: sorted(points, key=self._score(name)) for name, points in self.tried.items()}
+        for rung in self.how.rungs:
+            chosen = list(dict.fromkeys(point for points in ranked.values() for point in points[: rung.keep]))
+            yield [spec for point in chosen for spec in self._runs(rung, EVERYWHERE, point)]
+            ranked = {name: sorted(chosen, key=partial(self._on, rung, name)) for name in self._pools}
+        for pool in self._pools.values():
+            pool += chosen
+        for _ in range(self.how.grow):
+            fresh = {name: self._beside(name) for name in self._pools}
+            if not any(fresh.values()):
+                return
+            yield [spec for name, points in fresh.items() for p in points for spec in self._runs(rung, name, p)]
+            for name, points in fresh.items():
+                for each in [name] if name else self._pools:
+                    self._pools[each] += [point for point in points if point not in self._pools[each]]
+
+    def _beside(self, name: str) -> list[Point]:
+        """The best setting with the learning rates next to its own that have not been tried with it."""
+        best = dict(self._best(name))
+        alike = [dict(point) for point in self._pools[name]]
+        known = [other["lr"] for other in alike if other | {"lr": best["lr"]} == best]
+        rates = [rounded(best["lr"] * factor) for factor in self.how.polish]
+        # There and back again is the same rate but for rounding.
+        new = [rate for rate in rates if not any(math.isclose(rate, other, rel_tol=0.02) for other in known)]
+        return [_point(best | {"lr": rate}) for rate in new]
+
+    def _estimate(self) -> int:
+        tasks = len(self.tried)
+        runs = [rung.keep * tasks * tasks * len(rung.seeds) for rung in self.how.rungs]
+        polish = 2 * tasks * len(self.how.polish) * len(self.how.rungs[-1].seeds)
+        return tasks * self.how.trials + sum(runs) + polish
+
+    def chosen(self, name: str = EVERYWHERE) -> Values:
+        """The setting that is best on a task, or on average over them; call it when the course is done."""
+        return dict(self._best(name))
+
+    def loss(self, name: str, chosen: str = EVERYWHERE) -> float:
+        """Mean validation loss at the horizon on a task, of the setting ``chosen`` there or on average."""
+        return self._on(self.how.rungs[-1], name, self._best(chosen))
+
+    def edges(self, name: str) -> Mapping[str, str]:
+        """The axes on which what was chosen for a task lies at an end of what was tried there."""
+        return ends(self._best(name), [*self.tried[name], *self._pools[name]])
