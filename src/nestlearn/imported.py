@@ -11,10 +11,18 @@ from typing import Any
 
 from nestlearn.errors import did_you_mean
 
-__all__ = ["imported", "only"]
+__all__ = ["again", "imported", "only"]
 
 _allowed: set[str] | None = None
 """The modules that may be imported; None while all names come from whoever calls."""
+
+_met: dict[str, None] = {}
+"""The modules that have been imported by name, in their order."""
+
+
+def again() -> str:
+    """The options with which a later command may import what this one has: " --import mine", or nothing."""
+    return "".join(f" --import {module}" for module in _met)
 
 
 @contextmanager
@@ -65,5 +73,6 @@ def imported(name: str, what: str) -> Callable[..., Any]:
             f"no function {function_name!r} for the {what} in {getattr(module, '__file__', None) or module_name}."
             f"{did_you_mean(function_name, callables)}"
         )
+    _met[module_name] = None
     found: Callable[..., Any] = function
     return found

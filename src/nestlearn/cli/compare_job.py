@@ -14,7 +14,7 @@ from nestlearn.cli.progress import show_progress
 from nestlearn.comparison import CompareSettings, compare, resolve
 from nestlearn.comparison import preset as find_preset
 from nestlearn.errors import SettingsError
-from nestlearn.imported import only
+from nestlearn.imported import again, only
 from nestlearn.report import print_tables, write_report, write_systems
 from nestlearn.training import RunFolder, merge, read_settings
 
@@ -56,7 +56,10 @@ def compare_job(
             write_systems(folder)
         path, _ = write_report(folder)
     except KeyboardInterrupt:
-        typer.echo(f"interrupted; finished runs are kept, continue with: nestlearn compare --resume {folder}", err=True)
+        typer.echo(
+            f"interrupted; finished runs are kept, continue with: nestlearn compare --resume {folder}{again()}",
+            err=True,
+        )
         return INTERRUPTED
     print_tables(results, console)
     for warning in results.warnings:

@@ -18,7 +18,7 @@ from nestlearn.cli.progress import show_training
 from nestlearn.descriptions import describe
 from nestlearn.descriptions.table import readable_bytes
 from nestlearn.errors import Interrupted, SettingsError
-from nestlearn.imported import only
+from nestlearn.imported import again, only
 from nestlearn.report import print_tables, write_report, write_systems
 from nestlearn.training import (
     RunFolder,
@@ -82,7 +82,9 @@ def _train_job(
         write_systems(folder.path)
         path, _ = write_report(folder.path)
     except Interrupted:
-        typer.echo(f"interrupted, nothing is lost; continue with: nestlearn train --resume {folder.path}", err=True)
+        typer.echo(
+            f"interrupted, nothing is lost; continue with: nestlearn train --resume {folder.path}{again()}", err=True
+        )
         return INTERRUPTED
     print_tables(run.results(), console)
     typer.echo(str(path) if quiet else f"report: {path}")
