@@ -5,6 +5,7 @@ for each shape of parameter, and counts what ``state[parameter]`` holds for each
 and read-outs stand beside the functions they are for, in ``Consulted``, ``Consult`` and ``Target``.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -51,8 +52,9 @@ def describe_ours(optimizer: Optimizer) -> list[tuple[NestedSystem, list[Tensor]
                 retention,
                 "" if type(entry.rule) is GradientDescent else _update(entry.rule, shape) or "the rule's update",
                 retention if keep is None else _said(keep, shape, "a function of the scene"),
+                _definitions(entry.rule, shape),
             )
-            key = (id(part.rule), *(getattr(part, item.name) for item in fields(part)[1:8]))
+            key = (id(part.rule), *(getattr(part, item.name) for item in fields(part)[1:8]), *part.where.items())
             parts.setdefault(key, part).members.append((parameter, group))
     ordered = sorted(parts.values(), key=lambda part: (part.flat, -part.entries))
     return [(_system(optimizer, part), [parameter for parameter, _ in part.members]) for part in ordered]
@@ -70,6 +72,7 @@ class _Part:
     retention: str
     update: str
     kept: str
+    where: Mapping[str, str]
     members: list[tuple[Tensor, dict[str, Any]]] = field(default_factory=list)
 
     @property
@@ -100,7 +103,7 @@ def _system(optimizer: Optimizer, part: _Part) -> NestedSystem:
         sort_into_levels([_weights(part), *map(_together, found.values())]),
         notes=("a step needs a closure that keeps the graph of the loss",) if optimizer.needs_graph else (),
         settings=tuple({name: _number(optimizer, group, name) for name in sorted(used)} for group in groups),
-        where={"u": "-g" if part.maximize else "g", **_definitions(part), **_kept(part)},
+        where={"u": "-g" if part.maximize else "g", **part.where, **_kept(part)},
         covers=covered(parameters),
         bookkeeping=bookkeeping,
     )
@@ -151,16 +154,37 @@ def _shape(part: _Part, parameter: Tensor) -> torch.Size:
 
 
 def _kept(part: _Part) -> dict[str, str]:
-    """What a rule that decides how much of the weights is kept calls the share that would be kept otherwise."""
-    return {} if getattr(part.rule, "keep", None) is None else {KEPT: part.retention}
+    """The share of the weights that is kept unless the rule decides it, where it does or words speak of it."""
+    said = [part.update, *part.where.values()]
+    for memory, _ in _consulted(part.rule, _shape(part, part.members[0][0]), WEIGHTS, part.period):
+        said += [memory.key, memory.value, memory.query, memory.readout]
+    decides = getattr(part.rule, "keep", None) is not None
+    return {KEPT: part.retention} if decides or any(_mentions(words) for words in said) else {}
 
 
-def _definitions(part: _Part) -> dict[str, str]:
-    """What the words of the memories define besides."""
-    said: list[Any] = [getattr(part.rule, "combine", None)]
-    for _, member in _consulted(part.rule, _shape(part, part.members[0][0]), WEIGHTS, part.period):
-        said += [member.key, member.value, member.query, member.readout, getattr(member.memory.rule, "combine", None)]
-    return {name: text for each in said for name, text in getattr(each, "where", {}).items()}
+def _mentions(words: str) -> bool:
+    return re.search(rf"\b{KEPT}\b", words) is not None
+
+
+def _definitions(rule: Rule, shape: torch.Size) -> dict[str, str]:
+    """What the words of a rule and of its memories define besides, for tensors of a shape."""
+    found: dict[str, str] = {}
+    for name, text in _defined(rule, shape):
+        if found.setdefault(name, text) != text:
+            raise ValueError(f"two parts of the rule say {name!r} and mean different things: give one of them a name=")
+    return found
+
+
+def _defined(rule: Rule, shape: torch.Size) -> Iterator[tuple[str, str]]:
+    if not isinstance(rule, Consult):
+        return
+    said: list[object] = [rule.combine]
+    for member in rule.memories(shape):
+        said += [member.key, member.value, member.query, member.readout]
+        yield from _defined(member.memory.rule, _inner_shape(member, shape))
+    for each in said:
+        if isinstance(each, Said):
+            yield from each.at(shape).where.items()
 
 
 def _locate(key: str, roles: Mapping[str, Described]) -> tuple[str | None, list[str]]:

@@ -8,6 +8,7 @@ from nestlearn.rules.deep import deep
 from nestlearn.rules.deep_adam import deep_adam
 from nestlearn.rules.forget import delta, delta_entries, delta_inputs
 from nestlearn.rules.keep import cautious
+from nestlearn.rules.length import constant_norm, floor, radial, row_norm
 from nestlearn.rules.link import Link, Linked, as_rule, gradient, written
 from nestlearn.rules.named import adam, muon
 from nestlearn.rules.newton import newton
@@ -31,6 +32,7 @@ __all__ = [
     "average",
     "cautious",
     "chain",
+    "constant_norm",
     "deep",
     "deep_adam",
     "delta",
@@ -39,6 +41,7 @@ __all__ = [
     "difference",
     "every",
     "features",
+    "floor",
     "from_data",
     "gradient",
     "keep_length",
@@ -52,8 +55,10 @@ __all__ = [
     "partition",
     "precondition",
     "preconditioner",
+    "radial",
     "ramp",
     "regress",
+    "row_norm",
     "scale",
     "secant",
     "second_moment",

@@ -10,6 +10,7 @@ from nestlearn.rules.deep import deep
 from nestlearn.rules.deep_adam import deep_adam
 from nestlearn.rules.forget import delta, delta_entries, delta_inputs
 from nestlearn.rules.keep import cautious
+from nestlearn.rules.length import constant_norm, floor, radial, row_norm
 from nestlearn.rules.link import Link, gradient
 from nestlearn.rules.newton import newton
 from nestlearn.rules.orthogonal import orthogonal, preconditioner
@@ -29,6 +30,7 @@ LINKS: Mapping[str, type[Link]] = MappingProxyType(
             average,
             cautious,
             chain,
+            constant_norm,
             deep,
             deep_adam,
             delta,
@@ -36,6 +38,7 @@ LINKS: Mapping[str, type[Link]] = MappingProxyType(
             delta_inputs,
             every,
             features,
+            floor,
             gradient,
             keep_length,
             newton,
@@ -46,7 +49,9 @@ LINKS: Mapping[str, type[Link]] = MappingProxyType(
             partition,
             precondition,
             preconditioner,
+            radial,
             regress,
+            row_norm,
             scale,
             secant,
             second_moment,
