@@ -54,6 +54,8 @@ SMALL: dict[str, Link] = {
     "rmsprop": second_moment(0.9),
     "adagrad": sum_of_squares(0.5, 1e-6),
     "slow": chain(average(0.9), slow(0.9, 0.5)),
+    "slow, at the weights": chain(average(0.9), slow(0.9, 0.5, ahead=False)),
+    "slow, of displacements": chain(average(0.9), slow(0.9, 0.5, of="displacements")),
     "every": every(3, average(0.5)),
     "outer": chain(average(0.8), outer(3, sum(0.6))),
 }

@@ -1,6 +1,6 @@
 """Rules as values: links that are put together into whatever writes the weights, or a memory behind them."""
 
-from nestlearn.rules.boxes import average, second_moment, slow, sum, sum_of_squares
+from nestlearn.rules.boxes import average, second_moment, sum, sum_of_squares
 from nestlearn.rules.combine import Basis, chain, parallel, within
 from nestlearn.rules.covariances import regress
 from nestlearn.rules.data import difference, from_data, to_data
@@ -18,6 +18,7 @@ from nestlearn.rules.partition import part, partition
 from nestlearn.rules.schedule import Schedule, ramp, with_lr
 from nestlearn.rules.secant import secant
 from nestlearn.rules.shape import features, keep_length, scale, unit_rows
+from nestlearn.rules.slow import slow
 from nestlearn.rules.text import parse
 from nestlearn.rules.towards import precondition
 from nestlearn.rules.whiten import whiten

@@ -122,8 +122,10 @@ class Link(ABC):
         """A matrix has at least this many entries on both sides, for it; None leaves that to others."""
         return None
 
-    outermost: ClassVar[bool] = False
-    """Whether it speaks of what is kept of the weights, so that it is for their rule and not for that of a memory."""
+    @property
+    def outermost(self) -> bool:
+        """Whether it speaks of what is kept of the weights: it is for their rule then, not for that of a memory."""
+        return False
 
     layer_rows: ClassVar[int | None] = None
     """At most so many rows of a batch enter the covariances of what a layer sees; None takes all."""

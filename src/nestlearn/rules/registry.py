@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from nestlearn.rules.boxes import average, second_moment, slow, sum, sum_of_squares
+from nestlearn.rules.boxes import average, second_moment, sum, sum_of_squares
 from nestlearn.rules.combine import chain, parallel, within
 from nestlearn.rules.covariances import regress
 from nestlearn.rules.deep import deep
@@ -18,6 +18,7 @@ from nestlearn.rules.pace import every, outer
 from nestlearn.rules.partition import part, partition
 from nestlearn.rules.secant import secant
 from nestlearn.rules.shape import features, keep_length, scale, unit_rows
+from nestlearn.rules.slow import slow
 from nestlearn.rules.towards import precondition
 from nestlearn.rules.whiten import whiten
 
