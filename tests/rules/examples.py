@@ -12,6 +12,7 @@ from nestlearn.rules import (
     Link,
     adam,
     average,
+    averaged_weights,
     cautious,
     chain,
     constant_norm,
@@ -56,6 +57,8 @@ SMALL: dict[str, Link] = {
     "slow": chain(average(0.9), slow(0.9, 0.5)),
     "slow, at the weights": chain(average(0.9), slow(0.9, 0.5, ahead=False)),
     "slow, of displacements": chain(average(0.9), slow(0.9, 0.5, of="displacements")),
+    "averaged weights": chain(sum(0.5), averaged_weights(0.9, start=4)),
+    "even average of weights": chain(adam((0.8, 0.95), 1e-6), averaged_weights(1.0)),
     "every": every(3, average(0.5)),
     "outer": chain(average(0.8), outer(3, sum(0.6))),
 }
@@ -84,6 +87,9 @@ RULES: dict[str, Link] = {
     "brake": chain(muon(0.7), radial(0.25)),
     "brake of rows": chain(average(0.8), radial(0.0, of="rows"), floor(0.5, of="matrix")),
     "hyperball": chain(adam((0.8, 0.95), 1e-6), cautious(), constant_norm()),
+    "everything beside the weights": chain(
+        muon(0.7), cautious(), slow(0.9, 0.4, of="displacements"), averaged_weights(0.8)
+    ),
     "constant rows": chain(sum(0.5), constant_norm("rows")),
     "two speeds": parallel(
         chain(average(0.8, name="fast"), orthogonal()),

@@ -21,6 +21,7 @@ from nestlearn.memory.models import Constant
 from nestlearn.memory.nesting import Consult, Consulted, Said
 from nestlearn.memory.rules import GradientDescent, Rule
 from nestlearn.memory.state import state_bytes
+from nestlearn.memory.times import Scalar
 from nestlearn.optim.lanes import matrix_shape
 from nestlearn.optim.optimizer import Optimizer
 
@@ -258,7 +259,7 @@ def _memory(member: Consulted, shape: torch.Size, above: str, period: int, turn:
         key="none" if ignores else _said(member.key, shape),
         value=_said(member.value, shape),
         rule=rule_words(memory.rule),
-        lr=number_words(memory.rule.lr),
+        lr=number_words(memory.rule.lr) if member.rate is None else _said(member.rate, shape),
         retention=number_words(memory.rule.retention),
         update=_update(memory.rule, _inner_shape(member, shape)),
         query="" if member.query in (None, member.key) else _said(member.query, shape),
@@ -282,7 +283,7 @@ def _inner_shape(member: Consulted, shape: torch.Size) -> torch.Size:
     return next(iter(model.init(shape if model.per_entry else shape[:-2], device="meta").values())).shape
 
 
-def _said(function: Callable[..., Tensor], shape: torch.Size, unsaid: str = UNSAID) -> str:
+def _said(function: Callable[..., Scalar], shape: torch.Size, unsaid: str = UNSAID) -> str:
     """A function in words, for tensors of a shape; whoever wrote it may have left them out."""
     return function.at(shape).words if isinstance(function, Said) else unsaid
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from nestlearn.rules.averaged_weights import averaged_weights
 from nestlearn.rules.boxes import average, second_moment, sum, sum_of_squares
 from nestlearn.rules.combine import chain, parallel, within
 from nestlearn.rules.covariances import regress
@@ -29,6 +30,7 @@ LINKS: Mapping[str, type[Link]] = MappingProxyType(
         kind.__name__: kind
         for kind in (
             average,
+            averaged_weights,
             cautious,
             chain,
             constant_norm,
