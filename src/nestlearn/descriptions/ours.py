@@ -24,6 +24,7 @@ from nestlearn.memory.state import state_bytes
 from nestlearn.memory.times import Scalar
 from nestlearn.optim.lanes import matrix_shape
 from nestlearn.optim.optimizer import Optimizer
+from nestlearn.rules.blocks import WHOLE, Cut
 
 __all__ = ["describe_ours"]
 
@@ -37,13 +38,16 @@ def describe_ours(optimizer: Optimizer) -> list[tuple[NestedSystem, list[Tensor]
     The rule for matrices comes first.
     """
     parts: dict[Any, _Part] = {}
+    defined: dict[tuple[int, torch.Size], dict[str, str]] = {}
     for group in optimizer.param_groups:
         for parameter in written_parameters(optimizer, group):
             entry = optimizer.entry(parameter, group)
             lr = "lr" if entry.own_lr or group["elementwise_lr"] is None else "elementwise_lr"
             retention = f"1 - {lr} * weight_decay" if group["weight_decay"] else "1"
-            shape = parameter.shape if entry.flat else torch.Size(matrix_shape(parameter))
+            shape = parameter.shape if entry.flat else torch.Size(entry.shape)
             keep = getattr(entry.rule, "keep", None)
+            if (id(entry.rule), shape) not in defined:
+                defined[id(entry.rule), shape] = _definitions(entry.rule, shape)
             part = _Part(
                 entry.rule,
                 entry.flat,
@@ -51,11 +55,12 @@ def describe_ours(optimizer: Optimizer) -> list[tuple[NestedSystem, list[Tensor]
                 bool(group["maximize"]),
                 lr,
                 retention,
+                entry.cut,
                 "" if type(entry.rule) is GradientDescent else _update(entry.rule, shape) or "the rule's update",
                 retention if keep is None else _said(keep, shape, "a function of the scene"),
-                _definitions(entry.rule, shape),
+                defined[id(entry.rule), shape],
             )
-            key = (id(part.rule), *(getattr(part, item.name) for item in fields(part)[1:8]), *part.where.items())
+            key = (id(part.rule), *(getattr(part, item.name) for item in fields(part)[1:9]), *part.where.items())
             parts.setdefault(key, part).members.append((parameter, group))
     ordered = sorted(parts.values(), key=lambda part: (part.flat, -part.entries))
     return [(_system(optimizer, part), [parameter for parameter, _ in part.members]) for part in ordered]
@@ -71,6 +76,7 @@ class _Part:
     maximize: bool
     lr: str
     retention: str
+    cut: Cut
     update: str
     kept: str
     where: Mapping[str, str]
@@ -102,12 +108,19 @@ def _system(optimizer: Optimizer, part: _Part) -> NestedSystem:
     return NestedSystem(
         type(optimizer).__name__,
         sort_into_levels([_weights(part), *map(_together, found.values())]),
-        notes=("a step needs a closure that keeps the graph of the loss",) if optimizer.needs_graph else (),
+        notes=tuple(_notes(optimizer, part)),
         settings=tuple({name: _number(optimizer, group, name) for name in sorted(used)} for group in groups),
         where={"u": "-g" if part.maximize else "g", **part.where, **_kept(part)},
         covers=covered(parameters),
         bookkeeping=bookkeeping,
     )
+
+
+def _notes(optimizer: Optimizer, part: _Part) -> Iterator[str]:
+    if optimizer.needs_graph:
+        yield "a step needs a closure that keeps the graph of the loss"
+    if part.cut != WHOLE:
+        yield f"each matrix is {part.cut.into} blocks of {part.cut.of}, which the rule writes as matrices of their own"
 
 
 def _behind(part: _Part, parameter: Tensor, state: dict[str, Tensor]) -> tuple[list[Described], int]:
@@ -116,7 +129,7 @@ def _behind(part: _Part, parameter: Tensor, state: dict[str, Tensor]) -> tuple[l
     roles: dict[str, Described] = {}
     for memory, _ in _consulted(part.rule, shape, WEIGHTS, part.period):
         count = roles[memory.name].count if memory.name in roles else 0
-        roles[memory.name] = replace(memory, count=count + 1)
+        roles[memory.name] = replace(memory, count=count + part.cut.into)
     surprises: dict[str, list[Tensor]] = {}
     rest = 0
     for key, tensor in state.items():
@@ -151,7 +164,7 @@ def _consulted(rule: Rule, shape: torch.Size, above: str, period: int) -> Iterat
 
 
 def _shape(part: _Part, parameter: Tensor) -> torch.Size:
-    return parameter.shape if part.flat else torch.Size(matrix_shape(parameter))
+    return parameter.shape if part.flat else torch.Size(part.cut.shape(matrix_shape(parameter)))
 
 
 def _kept(part: _Part) -> dict[str, str]:

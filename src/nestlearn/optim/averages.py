@@ -68,14 +68,16 @@ def _check(optimizer: Adapter, name: str) -> None:
 
 
 def _averages(optimizer: Adapter) -> Iterator[tuple[Tensor, Held, Tensor]]:
-    """(parameter, its state, its averaged weights) of all that have been written."""
+    """(parameter, its state, its averaged weights as a matrix or as it is) of all that have been written."""
     for group in optimizer.param_groups:
         rules = optimizer.rules(group)
         for parameter in group["params"]:
-            name = rules.average(flat=optimizer.entry_of(parameter, rules).flat)
+            entry = optimizer.entry_of(parameter, rules)
+            name = rules.average(flat=entry.flat)
             state = optimizer.state.get(parameter, {})
             if name is not None and f"{name}.model.value" in state and _writes(optimizer, parameter, group):
-                yield parameter, state, state[f"{name}.model.value"]
+                average = state[f"{name}.model.value"]
+                yield parameter, state, average if entry.flat else entry.cut.together(average)
 
 
 def _writes(optimizer: Adapter, parameter: Tensor, group: Group) -> int:

@@ -1,7 +1,7 @@
 """The rules of a parameter group: made from its settings, and what they declare."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from nestlearn.memory.rules import Rule
 from nestlearn.optim.settings import Group
 from nestlearn.rules import Link, Schedule, as_rule, averaged_weights, chain, part, partition, to_data
 from nestlearn.rules.averaged_weights import ends
+from nestlearn.rules.blocks import Cut, blocks, cut_of
 from nestlearn.rules.data import schedule_from_data
 from nestlearn.rules.paths import Setting
 
@@ -51,7 +52,12 @@ class Rules:
     @cached_property
     def for_matrices(self) -> Rule | None:
         """What writes matrices."""
-        return None if self.matrix is None else as_rule(self.matrix)
+        return None if self.matrix is None else as_rule(cut_of(self.matrix)[0])
+
+    @cached_property
+    def cut(self) -> Cut:
+        """How matrices are cut before their rule sees them."""
+        return cut_of(self.matrix)[1]
 
     @cached_property
     def for_entries(self) -> Rule:
@@ -104,6 +110,12 @@ def with_average(rule: Link | Rule, retention: float | None) -> Link | Rule:
         return rule
     if not isinstance(rule, Link):
         raise TypeError(f"averaged_weights= takes a rule of nl.rules, and this optimizer has {type(rule).__name__}")
+    if isinstance(rule, blocks):
+        return replace(rule, rule=_before_average(rule.rule, retention))
+    return _before_average(rule, retention)
+
+
+def _before_average(rule: Link, retention: float) -> Link:
     links = rule.links if isinstance(rule, chain) and rule.name is None else (rule,)
     return chain(*links, averaged_weights(retention))
 

@@ -277,10 +277,10 @@ class Optimizer(Averaging, torch.optim.Optimizer):
     def entry_of(self, parameter: Tensor, rules: Rules) -> Entry:
         """The same when the rules of its group are known."""
         smallest = rules.smallest_side if self.smallest_side is None else self.smallest_side
-        matrix = parameter.ndim > 1 and min(matrix_shape(parameter)) >= smallest
+        matrix = parameter.ndim > 1 and min(rules.cut.shape(matrix_shape(parameter))) >= smallest
         own = matrix and parameter not in self._choice
         if own and rules.for_matrices is not None and not parameter.is_complex():
-            return Entry(parameter, rules.for_matrices, False, True)
+            return Entry(parameter, rules.for_matrices, False, True, rules.cut)
         return Entry(parameter, rules.for_entries, True, own and rules.for_matrices is None)
 
     def is_elementwise(self, parameter: Tensor) -> bool:

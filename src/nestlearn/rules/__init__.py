@@ -1,6 +1,7 @@
 """Rules as values: links that are put together into whatever writes the weights, or a memory behind them."""
 
 from nestlearn.rules.averaged_weights import averaged_weights
+from nestlearn.rules.blocks import blocks
 from nestlearn.rules.boxes import average, second_moment, sum, sum_of_squares
 from nestlearn.rules.combine import Basis, chain, parallel, within
 from nestlearn.rules.covariances import regress
@@ -33,6 +34,7 @@ __all__ = [
     "as_rule",
     "average",
     "averaged_weights",
+    "blocks",
     "cautious",
     "chain",
     "constant_norm",

@@ -18,6 +18,7 @@ from nestlearn.memory.boxes import average_box
 from nestlearn.memory.nesting import Said, Scene
 from nestlearn.memory.rules import apply_update
 from nestlearn.memory.times import Scalar
+from nestlearn.rules.blocks import blocks
 from nestlearn.rules.combine import chain
 from nestlearn.rules.link import Link, Linked, called, length_of, retained, whole
 from nestlearn.rules.partition import part, partition
@@ -94,7 +95,7 @@ def ends(rule: Link) -> Iterator[Link]:
     elif isinstance(rule, partition):
         for each in rule.members:
             yield from ends(each)
-    elif isinstance(rule, part):
+    elif isinstance(rule, part | blocks):
         yield from ends(rule.rule)
     else:
         yield rule

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from nestlearn.rules.averaged_weights import averaged_weights
+from nestlearn.rules.blocks import blocks
 from nestlearn.rules.boxes import average, second_moment, sum, sum_of_squares
 from nestlearn.rules.combine import chain, parallel, within
 from nestlearn.rules.covariances import regress
@@ -31,6 +32,7 @@ LINKS: Mapping[str, type[Link]] = MappingProxyType(
         for kind in (
             average,
             averaged_weights,
+            blocks,
             cautious,
             chain,
             constant_norm,
