@@ -128,6 +128,12 @@ class within(Combined):
                 f"within(): basis must be a basis, such as whiten(...), got {self.basis!r}; a link that has no way "
                 "back goes before the rule: chain(link, rule)"
             )
+        for link in self.rule.everything() if isinstance(self.rule, Link) else ():
+            if "weights" in link.reads:
+                raise ValueError(
+                    f"within(): {link!r} looks at the weights, which are not seen in the basis: put it behind, "
+                    "chain(within(...), link)"
+                )
         super().__post_init__()
 
     def rewritten(self, change: Change, prefix: str = "") -> Link | None:
