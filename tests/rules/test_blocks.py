@@ -31,6 +31,7 @@ from nestlearn.rules import (
     partition,
     precondition,
     row_norm,
+    second_moment,
     sum,
     to_data,
     whiten,
@@ -41,6 +42,7 @@ SAME = {"rtol": 1e-11, "atol": 1e-12}
 RULES: dict[str, Link] = {
     "muon": muon(0.7),
     "before and after": chain(average(0.7), within(whiten("root", 0.9, refresh=3), orthogonal())),
+    "an eigenbasis": chain(average(0.7), within(whiten("eigen", 0.9, refresh=2), second_moment(0.9)), orthogonal()),
     "weights": chain(muon(0.7), row_norm(0.9), cautious(), constant_norm(), averaged_weights(0.8)),
     "a deep memory": chain(deep(4, beside=average(0.8), written_by=adam()), orthogonal()),
     "seldom": every(3, chain(average(0.5), orthogonal())),

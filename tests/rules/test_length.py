@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 import nestlearn as nl
+from nestlearn.descriptions import rebuild
 from nestlearn.ops import newton_schulz
 from nestlearn.rules import (
     Link,
@@ -17,6 +18,7 @@ from nestlearn.rules import (
     deep,
     floor,
     gradient,
+    muon,
     orthogonal,
     radial,
     row_norm,
@@ -203,3 +205,39 @@ def test_one_number_a_row_is_remembered():
 def test_what_speaks_of_the_weights_is_no_rule_behind_a_memory():
     with pytest.raises(ValueError, match=r"constant_norm\(\) is for the weights, not for written_by= a memory"):
         deep(4, written_by=chain(average(0.5), constant_norm()))
+
+
+def test_what_a_name_means_may_depend_on_the_shape():
+    """A side that is too large is not whitened: two matrices of one rule have words of their own for one name."""
+    rule = chain(average(0.8), whiten("root", 0.9, largest_side=4), orthogonal(), row_norm(0.9))
+    weights = [torch.nn.Parameter(torch.randn(shape, dtype=torch.float64)) for shape in ((4, 4), (4, 6))]
+    optimizer = nl.optim.Optimizer(weights, 0.1, matrix=rule)
+    systems = nl.describe(optimizer).everything
+    assert len({system.where["row_norm.given"] for system in systems}) == 2
+    learners = {
+        memory.parameters: rebuild(system)
+        for system in systems
+        for memory in system.memories
+        if memory.home == "weights"
+    }
+    states = [learners[weight.numel()].init(weight) for weight in weights]
+    for _ in range(5):
+        for number, weight in enumerate(weights):
+            weight.grad = torch.randn_like(weight)
+            states[number] = learners[weight.numel()].write(states[number], weight.grad)
+        optimizer.step()
+    for state, weight in zip(states, weights, strict=True):
+        torch.testing.assert_close(state["weights"]["model"]["value"], weight.detach(), rtol=1e-9, atol=1e-10)
+
+
+def test_a_name_with_two_meanings_is_an_error_that_says_how_to_tell_them_apart():
+    weight = torch.nn.Parameter(torch.randn(4, 3))
+
+    def described(name: str | None) -> str:
+        inner = chain(average(0.5, nesterov=True), radial(name=name))
+        rule = chain(muon(), radial(), deep(3, written_by=inner))
+        return str(nl.describe(nl.optim.Optimizer([weight], 0.1, matrix=rule)))
+
+    with pytest.raises(ValueError, match=r"two parts of the rule say 'radial\.given' and mean different things"):
+        described(None)
+    assert "inner.given = 0.5 * u + 0.5 * average" in described("inner")
