@@ -18,10 +18,11 @@ COMMON = {
     "period": 1,
     "elementwise": None,
     "elementwise_lr": None,
+    "averaged_weights": None,
     "nonfinite": "raise",
     "compile": False,
 }
-GROUPED = ("weight_decay", "maximize", "period", "elementwise_lr", "nonfinite")
+GROUPED = ("weight_decay", "maximize", "period", "elementwise_lr", "averaged_weights", "nonfinite")
 """The common keywords that are settings of a parameter group."""
 NAMES = {
     "GradientDescent",

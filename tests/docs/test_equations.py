@@ -13,7 +13,7 @@ import nestlearn as nl
 
 IMPLEMENTED = {
     *(f"M{n}" for n in range(1, 6)),
-    *(f"O{n}" for n in range(1, 24)),
+    *(f"O{n}" for n in range(1, 25)),
     *(f"S{n}" for n in range(1, 11)),
     *(f"C{n}" for n in (1, 2, 3, 4, 6)),
 }

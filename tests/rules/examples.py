@@ -12,13 +12,16 @@ from nestlearn.rules import (
     Link,
     adam,
     average,
+    averaged_weights,
     cautious,
     chain,
+    constant_norm,
     deep,
     deep_adam,
     delta,
     every,
     features,
+    floor,
     gradient,
     keep_length,
     muon,
@@ -28,7 +31,9 @@ from nestlearn.rules import (
     parallel,
     precondition,
     preconditioner,
+    radial,
     regress,
+    row_norm,
     scale,
     secant,
     second_moment,
@@ -40,7 +45,7 @@ from nestlearn.rules import (
     within,
 )
 
-__all__ = ["EVERY", "RULES", "SMALL", "UNSEEN", "composed", "stepped"]
+__all__ = ["EVERY", "RULES", "SMALL", "UNSEEN", "composed", "loop", "stepped"]
 
 SMALL: dict[str, Link] = {
     "nothing": chain(),
@@ -50,6 +55,10 @@ SMALL: dict[str, Link] = {
     "rmsprop": second_moment(0.9),
     "adagrad": sum_of_squares(0.5, 1e-6),
     "slow": chain(average(0.9), slow(0.9, 0.5)),
+    "slow, at the weights": chain(average(0.9), slow(0.9, 0.5, ahead=False)),
+    "slow, of displacements": chain(average(0.9), slow(0.9, 0.5, of="displacements")),
+    "averaged weights": chain(sum(0.5), averaged_weights(0.9, start=4)),
+    "even average of weights": chain(adam((0.8, 0.95), 1e-6), averaged_weights(1.0)),
     "every": every(3, average(0.5)),
     "outer": chain(average(0.8), outer(3, sum(0.6))),
 }
@@ -60,7 +69,7 @@ RULES: dict[str, Link] = {
     "muon": muon(0.7),
     "delta": delta(0.8, 0.3),
     "features": chain(features(), sum(0.5)),
-    "rows": chain(unit_rows(), scale("rows")),
+    "unit rows": chain(unit_rows(), scale("rows")),
     "preconditioner": chain(average(0.9), preconditioner()),
     "kronecker": chain(precondition("kronecker"), sum(0.9)),
     "before and after": chain(
@@ -73,6 +82,15 @@ RULES: dict[str, Link] = {
     "a side too large": within(whiten("root", 0.9, largest_side=3), orthogonal()),
     "regression": chain(average(0.9), regress(0.9, of="gradient")),
     "cautious": chain(adam((0.8, 0.95), 1e-6), cautious()),
+    "rows": chain(muon(0.7), row_norm(0.9)),
+    "row floor": chain(average(0.8), floor(0.3)),
+    "brake": chain(muon(0.7), radial(0.25)),
+    "brake of rows": chain(average(0.8), radial(0.0, of="rows"), floor(0.5, of="matrix")),
+    "hyperball": chain(adam((0.8, 0.95), 1e-6), cautious(), constant_norm()),
+    "everything beside the weights": chain(
+        muon(0.7), cautious(), slow(0.9, 0.4, of="displacements"), averaged_weights(0.8)
+    ),
+    "constant rows": chain(sum(0.5), constant_norm("rows")),
     "two speeds": parallel(
         chain(average(0.8, name="fast"), orthogonal()),
         every(4, chain(average(0.5, name="slow"), orthogonal())),
@@ -112,6 +130,17 @@ def stepped(
         weight.grad = 0.5 * weight.detach() + torch.randn(shape, generator=generator, dtype=dtype)
         optimizer.step()
         path.append(weight.detach().clone())
+    return path
+
+
+def loop(write: Callable[[Tensor, Tensor, int], Tensor], steps: int = 12) -> list[Tensor]:
+    """``stepped`` with the step written by hand: ``write(weights, gradient, time)`` gives the new weights."""
+    generator = torch.Generator().manual_seed(3)
+    weight = torch.randn(4, 3, generator=generator, dtype=torch.float64)
+    path = []
+    for time in range(steps):
+        weight = write(weight, 0.5 * weight + torch.randn(4, 3, generator=generator, dtype=torch.float64), time)
+        path.append(weight)
     return path
 
 

@@ -29,7 +29,7 @@ from nestlearn.rules import (
     within,
 )
 
-from .examples import composed, stepped
+from .examples import composed, loop, stepped
 
 SAME = {"rtol": 1e-12, "atol": 1e-12}
 
@@ -54,17 +54,6 @@ def test_a_corrected_average_over_a_root_is_adam_in_whatever_way_it_is_divided()
     halves = chain(average(0.8, corrected=True), slow(weight=0.0), second_moment(0.95, 1e-6))
     for one, other in zip(stepped(composed(both)), stepped(composed(halves)), strict=True):
         torch.testing.assert_close(one, other, **SAME)
-
-
-def loop(write, steps: int = 12):
-    """``stepped`` with the step written by hand: ``write(weights, gradient, time)`` gives the new weights."""
-    generator = torch.Generator().manual_seed(3)
-    weight = torch.randn(4, 3, generator=generator, dtype=torch.float64)
-    path = []
-    for time in range(steps):
-        weight = write(weight, 0.5 * weight + torch.randn(4, 3, generator=generator, dtype=torch.float64), time)
-        path.append(weight)
-    return path
 
 
 def test_every_sums_and_repeats():

@@ -120,6 +120,7 @@ def test_a_rule_is_frozen():
         (lambda: chain(average), "expected links such as average"),
         (lambda: within(average(), orthogonal()), "basis must be a basis, such as whiten"),
         (lambda: every(3, chain(average(), rules.secant())), "reads the weights"),
+        (lambda: within(whiten(), rules.radial()), r"put it behind, chain\(within\(\.\.\.\), link\)"),
         (lambda: rules.parallel(average(), weights=(1.0, 2.0)), "one weight for each"),
         (lambda: average(0.9, nesterov=True, period=3), "nesterov looks ahead of the box itself"),
     ],

@@ -55,6 +55,16 @@ def test_training_lowers_the_loss_and_records_what_it_should() -> None:
     assert result.parameters == 64 * 128 + 128 + 128 * 10 + 10
 
 
+def test_what_is_judged_is_the_average_of_the_weights_where_one_is_kept() -> None:
+    """Training is what it was; a retention of 0 averages nothing, so even the judgement is."""
+    plain = train(SPEC)
+    for retention, same in ((0.0, True), (0.9, False)):
+        averaging = train(dataclasses.replace(SPEC, settings=(*SPEC.settings, ("averaged_weights", retention))))
+        assert [row.loss for row in averaging.train] == [row.loss for row in plain.train]
+        assert (averaging.validation == plain.validation) == same
+        assert ([row.loss for row in averaging.curve] == [row.loss for row in plain.curve]) == same
+
+
 def test_a_trial_run_never_looks_at_the_test_split() -> None:
     result = train(dataclasses.replace(SPEC, full=False))
     assert result.test == {} and result.curve == [] and result.validation

@@ -127,7 +127,7 @@ def rule_contender(name: str) -> Contender:
     )
 
 
-_COMMON = ("weight_decay", "period", "nonfinite", "compile", "maximize")
+_COMMON = ("weight_decay", "period", "nonfinite", "compile", "maximize", "averaged_weights")
 
 
 def _has(rule: Link, kind: str) -> bool:

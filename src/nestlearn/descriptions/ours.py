@@ -5,6 +5,7 @@ for each shape of parameter, and counts what ``state[parameter]`` holds for each
 and read-outs stand beside the functions they are for, in ``Consulted``, ``Consult`` and ``Target``.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -20,8 +21,10 @@ from nestlearn.memory.models import Constant
 from nestlearn.memory.nesting import Consult, Consulted, Said
 from nestlearn.memory.rules import GradientDescent, Rule
 from nestlearn.memory.state import state_bytes
+from nestlearn.memory.times import Scalar
 from nestlearn.optim.lanes import matrix_shape
 from nestlearn.optim.optimizer import Optimizer
+from nestlearn.rules.blocks import WHOLE, Cut
 
 __all__ = ["describe_ours"]
 
@@ -35,13 +38,16 @@ def describe_ours(optimizer: Optimizer) -> list[tuple[NestedSystem, list[Tensor]
     The rule for matrices comes first.
     """
     parts: dict[Any, _Part] = {}
+    defined: dict[tuple[int, torch.Size], dict[str, str]] = {}
     for group in optimizer.param_groups:
         for parameter in written_parameters(optimizer, group):
             entry = optimizer.entry(parameter, group)
             lr = "lr" if entry.own_lr or group["elementwise_lr"] is None else "elementwise_lr"
             retention = f"1 - {lr} * weight_decay" if group["weight_decay"] else "1"
-            shape = parameter.shape if entry.flat else torch.Size(matrix_shape(parameter))
+            shape = parameter.shape if entry.flat else torch.Size(entry.shape)
             keep = getattr(entry.rule, "keep", None)
+            if (id(entry.rule), shape) not in defined:
+                defined[id(entry.rule), shape] = _definitions(entry.rule, shape)
             part = _Part(
                 entry.rule,
                 entry.flat,
@@ -49,10 +55,12 @@ def describe_ours(optimizer: Optimizer) -> list[tuple[NestedSystem, list[Tensor]
                 bool(group["maximize"]),
                 lr,
                 retention,
+                entry.cut,
                 "" if type(entry.rule) is GradientDescent else _update(entry.rule, shape) or "the rule's update",
                 retention if keep is None else _said(keep, shape, "a function of the scene"),
+                defined[id(entry.rule), shape],
             )
-            key = (id(part.rule), *(getattr(part, item.name) for item in fields(part)[1:8]))
+            key = (id(part.rule), *(getattr(part, item.name) for item in fields(part)[1:9]), *part.where.items())
             parts.setdefault(key, part).members.append((parameter, group))
     ordered = sorted(parts.values(), key=lambda part: (part.flat, -part.entries))
     return [(_system(optimizer, part), [parameter for parameter, _ in part.members]) for part in ordered]
@@ -68,8 +76,10 @@ class _Part:
     maximize: bool
     lr: str
     retention: str
+    cut: Cut
     update: str
     kept: str
+    where: Mapping[str, str]
     members: list[tuple[Tensor, dict[str, Any]]] = field(default_factory=list)
 
     @property
@@ -98,12 +108,19 @@ def _system(optimizer: Optimizer, part: _Part) -> NestedSystem:
     return NestedSystem(
         type(optimizer).__name__,
         sort_into_levels([_weights(part), *map(_together, found.values())]),
-        notes=("a step needs a closure that keeps the graph of the loss",) if optimizer.needs_graph else (),
+        notes=tuple(_notes(optimizer, part)),
         settings=tuple({name: _number(optimizer, group, name) for name in sorted(used)} for group in groups),
-        where={"u": "-g" if part.maximize else "g", **_definitions(part), **_kept(part)},
+        where={"u": "-g" if part.maximize else "g", **part.where, **_kept(part)},
         covers=covered(parameters),
         bookkeeping=bookkeeping,
     )
+
+
+def _notes(optimizer: Optimizer, part: _Part) -> Iterator[str]:
+    if optimizer.needs_graph:
+        yield "a step needs a closure that keeps the graph of the loss"
+    if part.cut != WHOLE:
+        yield f"each matrix is {part.cut.into} blocks of {part.cut.of}, which the rule writes as matrices of their own"
 
 
 def _behind(part: _Part, parameter: Tensor, state: dict[str, Tensor]) -> tuple[list[Described], int]:
@@ -112,7 +129,7 @@ def _behind(part: _Part, parameter: Tensor, state: dict[str, Tensor]) -> tuple[l
     roles: dict[str, Described] = {}
     for memory, _ in _consulted(part.rule, shape, WEIGHTS, part.period):
         count = roles[memory.name].count if memory.name in roles else 0
-        roles[memory.name] = replace(memory, count=count + 1)
+        roles[memory.name] = replace(memory, count=count + part.cut.into)
     surprises: dict[str, list[Tensor]] = {}
     rest = 0
     for key, tensor in state.items():
@@ -147,20 +164,41 @@ def _consulted(rule: Rule, shape: torch.Size, above: str, period: int) -> Iterat
 
 
 def _shape(part: _Part, parameter: Tensor) -> torch.Size:
-    return parameter.shape if part.flat else torch.Size(matrix_shape(parameter))
+    return parameter.shape if part.flat else torch.Size(part.cut.shape(matrix_shape(parameter)))
 
 
 def _kept(part: _Part) -> dict[str, str]:
-    """What a rule that decides how much of the weights is kept calls the share that would be kept otherwise."""
-    return {} if getattr(part.rule, "keep", None) is None else {KEPT: part.retention}
+    """The share of the weights that is kept unless the rule decides it, where it does or words speak of it."""
+    said = [part.update, *part.where.values()]
+    for memory, _ in _consulted(part.rule, _shape(part, part.members[0][0]), WEIGHTS, part.period):
+        said += [memory.key, memory.value, memory.query, memory.readout]
+    decides = getattr(part.rule, "keep", None) is not None
+    return {KEPT: part.retention} if decides or any(_mentions(words) for words in said) else {}
 
 
-def _definitions(part: _Part) -> dict[str, str]:
-    """What the words of the memories define besides."""
-    said: list[Any] = [getattr(part.rule, "combine", None)]
-    for _, member in _consulted(part.rule, _shape(part, part.members[0][0]), WEIGHTS, part.period):
-        said += [member.key, member.value, member.query, member.readout, getattr(member.memory.rule, "combine", None)]
-    return {name: text for each in said for name, text in getattr(each, "where", {}).items()}
+def _mentions(words: str) -> bool:
+    return re.search(rf"\b{KEPT}\b", words) is not None
+
+
+def _definitions(rule: Rule, shape: torch.Size) -> dict[str, str]:
+    """What the words of a rule and of its memories define besides, for tensors of a shape."""
+    found: dict[str, str] = {}
+    for name, text in _defined(rule, shape):
+        if found.setdefault(name, text) != text:
+            raise ValueError(f"two parts of the rule say {name!r} and mean different things: give one of them a name=")
+    return found
+
+
+def _defined(rule: Rule, shape: torch.Size) -> Iterator[tuple[str, str]]:
+    if not isinstance(rule, Consult):
+        return
+    said: list[object] = [rule.combine]
+    for member in rule.memories(shape):
+        said += [member.key, member.value, member.query, member.readout]
+        yield from _defined(member.memory.rule, _inner_shape(member, shape))
+    for each in said:
+        if isinstance(each, Said):
+            yield from each.at(shape).where.items()
 
 
 def _locate(key: str, roles: Mapping[str, Described]) -> tuple[str | None, list[str]]:
@@ -234,7 +272,7 @@ def _memory(member: Consulted, shape: torch.Size, above: str, period: int, turn:
         key="none" if ignores else _said(member.key, shape),
         value=_said(member.value, shape),
         rule=rule_words(memory.rule),
-        lr=number_words(memory.rule.lr),
+        lr=number_words(memory.rule.lr) if member.rate is None else _said(member.rate, shape),
         retention=number_words(memory.rule.retention),
         update=_update(memory.rule, _inner_shape(member, shape)),
         query="" if member.query in (None, member.key) else _said(member.query, shape),
@@ -258,7 +296,7 @@ def _inner_shape(member: Consulted, shape: torch.Size) -> torch.Size:
     return next(iter(model.init(shape if model.per_entry else shape[:-2], device="meta").values())).shape
 
 
-def _said(function: Callable[..., Tensor], shape: torch.Size, unsaid: str = UNSAID) -> str:
+def _said(function: Callable[..., Scalar], shape: torch.Size, unsaid: str = UNSAID) -> str:
     """A function in words, for tensors of a shape; whoever wrote it may have left them out."""
     return function.at(shape).words if isinstance(function, Said) else unsaid
 

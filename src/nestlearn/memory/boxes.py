@@ -10,7 +10,7 @@ from nestlearn.memory.models import Constant
 from nestlearn.memory.nesting import Consulted, Said, Scene, the_gradient
 from nestlearn.memory.objectives import dot_product, l2
 from nestlearn.memory.rules import GradientDescent, in_words
-from nestlearn.memory.times import Number
+from nestlearn.memory.times import Number, Scalar
 
 __all__ = ["Options", "average_box", "bias_corrected", "received", "received_in_words", "sum_box"]
 
@@ -25,6 +25,7 @@ class Options(TypedDict, total=False):
     refresh: int
     keep_answer: Callable[[Tensor], Tensor] | None
     track: bool
+    rate: Callable[[Scene], Scalar] | None
 
 
 def sum_box(

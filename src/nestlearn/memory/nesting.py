@@ -150,6 +150,7 @@ class Consulted:
         keep_answer: store the read-out and reuse it until the memory changes again, or until it is refreshed; the
             function makes the first answer from a gradient of the right shape (``torch.zeros_like``, say).
         track: store the surprise of the latest write as ``surprise``.
+        rate: lr of a write, as a function of the scene; None is that of the memory's rule.
 
     Functions that are ``Said`` have words for descriptions; any other callable does as well and is described as a
     function of the scene.
@@ -167,6 +168,7 @@ class Consulted:
     refresh: int = 1
     keep_answer: Callable[[Tensor], Tensor] | None = None
     track: bool = False
+    rate: Callable[[Scene], Scalar] | None = None
 
     def __post_init__(self) -> None:
         if self.every < 1:
@@ -219,6 +221,7 @@ class Consulted:
                 query,
                 self.value(scene),
                 time=None if scene.time is None else scene.time // self.every,
+                lr=None if self.rate is None else self.rate(scene),
                 observations=dict(scene.observations),
                 surprise=self.track,
                 # A memory that is asked before its write needs its old state once more.

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
-from nestlearn.memory.rules import Context, always
+from nestlearn.memory.rules import Context, Rule, always
 from nestlearn.memory.state import flatten
 from nestlearn.memory.times import Scalar
 from nestlearn.optim.adapter import Adapter
+from nestlearn.optim.composed import with_average
 from nestlearn.optim.lanes import Lane, as_real, memory_dtype, remember, step_weights
 from nestlearn.optim.settings import Group
 from nestlearn.rules import as_rule
@@ -46,7 +47,7 @@ class CompiledLanes:
         self.ids = [id(lane.parameters[0]) for lane in lanes]
         self.lanes = lanes
         self.own_lr = lanes[0].own_lr
-        self._make_rule = optimizer.element_rule
+        self._element_rule = optimizer.element_rule
         self._settings = optimizer.rule_settings(group)
         self._tensors = self._takes_tensors()
         self._kernels: dict[str, Callable[..., object]] = {}
@@ -109,7 +110,7 @@ class CompiledLanes:
     ) -> None:
         lr, retention = numbers
         # Made here, so that whatever the rule computes from its settings is recorded, and computed by the kernel.
-        rule = as_rule(self._make_rule(settings))
+        rule = self._make_rule(settings)
         for place, (line, gradient, held) in enumerate(zip(lines, gradients, buffers, strict=True)):
             time, *scalars = each[place].unbind(0)
             seen = {"weight": line.to(memory_dtype(line))}
@@ -118,11 +119,14 @@ class CompiledLanes:
             update = remember(rule, gradient.to(memory_dtype(line)), held, context)
             step_weights([line], update, lr, retention)
 
+    def _make_rule(self, settings: Group) -> Rule:
+        return as_rule(with_average(self._element_rule(settings), settings.get("averaged_weights")))
+
     def _takes_tensors(self) -> bool:
         """Whether the rule works on settings that are tensors; one that does not is compiled for their numbers."""
 
         def tried(line: Tensor, settings: Group) -> None:
-            rule = as_rule(self._make_rule(settings))
+            rule = self._make_rule(settings)
             buffers = flatten(rule.init({"weight": line}).get("weight", {}))
             remember(rule, line, buffers, Context(time=0, scalars=rule.scalars(0), parameters={"weight": line}))
 

@@ -1,18 +1,30 @@
 """The rules of a parameter group: made from its settings, and what they declare."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from torch import Tensor, nn
 
 from nestlearn.memory.rules import Rule
 from nestlearn.optim.settings import Group
-from nestlearn.rules import Link, Schedule, as_rule, part, partition, to_data
+from nestlearn.rules import Link, Schedule, as_rule, averaged_weights, chain, part, partition, to_data
+from nestlearn.rules.averaged_weights import ends
+from nestlearn.rules.blocks import Cut, blocks, cut_of
 from nestlearn.rules.data import schedule_from_data
 from nestlearn.rules.paths import Setting
 
-__all__ = ["Rules", "check_places", "default_settings", "number_now", "overridden", "parted", "plain"]
+__all__ = [
+    "Rules",
+    "check_places",
+    "default_settings",
+    "number_now",
+    "overridden",
+    "parted",
+    "plain",
+    "snapshot",
+    "with_average",
+]
 
 
 @dataclass(frozen=True)
@@ -27,10 +39,25 @@ class Rules:
     matrix: Link | Rule | None
     element: Link | Rule
 
+    def __post_init__(self) -> None:
+        for rule in (self.matrix, self.element):
+            if isinstance(rule, Link):
+                _check_ends(rule)
+
+    @classmethod
+    def averaging(cls, matrix: Link | Rule | None, element: Link | Rule, retention: float | None) -> "Rules":
+        """Both with an average of the weights behind them, where a group wants one."""
+        return cls(None if matrix is None else with_average(matrix, retention), with_average(element, retention))
+
     @cached_property
     def for_matrices(self) -> Rule | None:
         """What writes matrices."""
-        return None if self.matrix is None else as_rule(self.matrix)
+        return None if self.matrix is None else as_rule(cut_of(self.matrix)[0])
+
+    @cached_property
+    def cut(self) -> Cut:
+        """How matrices are cut before their rule sees them."""
+        return cut_of(self.matrix)[1]
 
     @cached_property
     def for_entries(self) -> Rule:
@@ -57,10 +84,40 @@ class Rules:
             return "weights" in self.reads
         return isinstance(self.element, Link) and any("weights" in link.reads for link in self.element.everything())
 
+    def average(self, *, flat: bool) -> str | None:
+        """The name of the box that averages the weights of entries (``flat``), or of matrices; None is none."""
+        rule = self.element if flat or self.matrix is None else self.matrix
+        last = list(ends(rule)) if isinstance(rule, Link) else []
+        return next((link.label for link in last if isinstance(link, averaged_weights)), None)
+
     @cached_property
     def smallest_side(self) -> int:
         """A parameter is a matrix when both sides have at least this many entries."""
         return min((link.smallest_side for link in self.links if link.smallest_side is not None), default=2)
+
+
+def _check_ends(rule: Link) -> None:
+    """Raise ValueError for an average of the weights that something comes behind."""
+    last = [id(link) for link in ends(rule)]
+    for link in rule.everything():
+        if isinstance(link, averaged_weights) and id(link) not in last:
+            raise ValueError(f"{link!r} averages the weights that a rule has written, so it is the rule's last link")
+
+
+def with_average(rule: Link | Rule, retention: float | None) -> Link | Rule:
+    """The rule with an average of the weights behind it, where a group wants one."""
+    if retention is None:
+        return rule
+    if not isinstance(rule, Link):
+        raise TypeError(f"averaged_weights= takes a rule of nl.rules, and this optimizer has {type(rule).__name__}")
+    if isinstance(rule, blocks):
+        return replace(rule, rule=_before_average(rule.rule, retention))
+    return _before_average(rule, retention)
+
+
+def _before_average(rule: Link, retention: float) -> Link:
+    links = rule.links if isinstance(rule, chain) and rule.name is None else (rule,)
+    return chain(*links, averaged_weights(retention))
 
 
 def check_places(who: str, matrix: Link | None, element: Link | None) -> None:
@@ -96,6 +153,13 @@ def number_now(value: object, writes: int, lr_share: float) -> object:
     """A setting of a group at a time."""
     schedule = schedule_from_data(value) if isinstance(value, Mapping) else value
     return schedule.at(writes, lr_share) if isinstance(schedule, Schedule) else value
+
+
+def snapshot(value: object) -> object:
+    """A setting as it is now: lists and tensors may be changed in place, and would be compared with themselves."""
+    if isinstance(value, list | tuple):
+        return tuple(snapshot(item) for item in value)
+    return float(value) if isinstance(value, Tensor) and value.numel() == 1 else value
 
 
 def overridden(rule: Link | None, place: str, group: Group) -> Link | None:

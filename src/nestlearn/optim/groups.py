@@ -9,6 +9,7 @@ from nestlearn.optim.elementwise import Choice
 from nestlearn.optim.layers import LAYERS
 from nestlearn.optim.plan import Plan
 from nestlearn.optim.settings import Group, Settings
+from nestlearn.rules.blocks import WHOLE
 from nestlearn.rules.data import schedule_from_data
 
 __all__ = ["clock", "complete", "finish", "own"]
@@ -22,6 +23,7 @@ def finish(optimizer: Adapter, group: Settings, choice: Choice) -> None:
     complete(optimizer, group, optimizer.defaults.__getitem__)
     _check_schedules(optimizer, group)
     choice.add(group)
+    _check_blocks(optimizer, group)
     if optimizer.layers is not None:
         optimizer.layers.follow()
     elif set(LAYERS) & set(optimizer.reads(group)):
@@ -38,6 +40,16 @@ def _check_schedules(optimizer: Adapter, group: Settings) -> None:
                 given = {**optimizer.rule_settings(group), name: number}
                 optimizer.matrix_rule(given)
                 optimizer.element_rule(given)
+
+
+def _check_blocks(optimizer: Adapter, group: Settings) -> None:
+    """Raise ValueError for a matrix that cannot be cut as its rule says."""
+    rules = optimizer.rules(group)
+    for parameter in group["params"] if rules.cut != WHOLE else ():
+        try:
+            optimizer.entry_of(parameter, rules)
+        except ValueError as error:
+            raise ValueError(f"{type(optimizer).__name__}: {checks.describe(optimizer, parameter)}: {error}") from error
 
 
 def own(optimizer: Adapter, plans: dict[int, Plan], choice: Choice) -> None:

@@ -20,6 +20,7 @@ from nestlearn.memory.rules import Context, Kept, Rule, always
 from nestlearn.memory.state import flatten, unflatten
 from nestlearn.memory.times import Scalar, Time, Times
 from nestlearn.optim.stacks import Stack
+from nestlearn.rules.blocks import WHOLE, Cut
 
 __all__ = ["Entry", "Lane", "as_real", "matrix_shape", "memory_dtype"]
 
@@ -34,12 +35,21 @@ MATRIX_BLOCK = 1 << 20
 
 
 class Entry(NamedTuple):
-    """A parameter, the rule that writes it, whether the rule is element-wise, whether its lr is the named rule's."""
+    """A parameter, the rule that writes it, whether the rule is element-wise, whether its lr is the named rule's, and
+    how the parameter is cut before the rule sees it.
+    """
 
     parameter: Tensor
     rule: Rule
     flat: bool
     own_lr: bool
+    cut: Cut = WHOLE
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """What the rule is made for: that of a matrix or of each of its blocks, or that of the parameter."""
+        real = as_real(self.parameter.detach())
+        return tuple(real.shape) if self.flat else self.cut.shape(matrix_shape(real))
 
 
 @dataclass
@@ -53,6 +63,7 @@ class Lane:
         own_lr: whether their lr is the named rule's.
         reads_weights: whether the rule looks at the weights themselves.
         schedule: of the rule, for matrices of this shape.
+        cut: how matrices are cut before the rule sees them.
     """
 
     rule: Rule
@@ -61,6 +72,7 @@ class Lane:
     own_lr: bool
     reads_weights: bool = False
     schedule: Callable[[int], Hashable] = always
+    cut: Cut = WHOLE
 
     def __post_init__(self) -> None:
         self.flat = self.stack.flat
@@ -118,14 +130,14 @@ class Lane:
         count = max(1, MATRIX_BLOCK // weights[0].numel()) if weights[0].device.type == "cpu" else len(weights)
         for start in range(0, len(weights), count):
             part = slice(start, start + count)
-            gradient = _stack([gradient.reshape(shape) for gradient in gradients[part]]).to(dtype)
+            gradient = self.cut.apart(_stack([gradient.reshape(shape) for gradient in gradients[part]]).to(dtype))
             context = self._context(Times.of(times[part], partial(_over_matrices, gradient)), lr, retention)
             context = replace(context, observations={name: values[part] for name, values in observations.items()})
             if self.reads_weights:
-                stacked = _stack([weight.reshape(shape) for weight in weights[part]]).to(dtype)
+                stacked = self.cut.apart(_stack([weight.reshape(shape) for weight in weights[part]]).to(dtype))
                 context = replace(context, parameters={"weight": stacked})
             update = self._remember(gradient, self.places[part], context)
-            step_weights(weights[part], update, lr, retention, torch.unbind)
+            step_weights(weights[part], _whole(update, self.cut), lr, retention, torch.unbind)
 
     def _write_large(self, weight: Tensor, gradient: Tensor, time: int, lr: Scalar, retention: Scalar) -> None:
         line = weight.view(-1) if weight.is_contiguous() else weight.reshape(-1)
@@ -167,8 +179,18 @@ def _over_entries(like: Tensor, sizes: list[int], numbers: Sequence[Scalar]) -> 
 
 
 def _over_matrices(like: Tensor, numbers: Sequence[Scalar]) -> Tensor:
-    """One number a matrix: [B, 1, 1]."""
-    return torch.tensor(numbers, dtype=like.dtype).to(like.device, non_blocking=True)[:, None, None]
+    """One number a parameter: [B, 1, 1], and one dimension more where matrices are cut."""
+    each = torch.tensor(numbers, dtype=like.dtype).to(like.device, non_blocking=True)
+    return each.reshape(-1, *(1,) * (like.ndim - 1))
+
+
+def _whole(update: Tensor | Kept, cut: Cut) -> Tensor | Kept:
+    """An update of blocks as one of the matrices that were cut."""
+    if not isinstance(update, Kept):
+        return cut.together(update)
+    step, kept = update
+    kept = cut.together(kept.expand_as(step)) if isinstance(kept, Tensor) and kept.ndim else kept
+    return Kept(cut.together(step), kept)
 
 
 def step_weights(

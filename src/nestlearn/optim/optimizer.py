@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from nestlearn.memory.rules import Rule
 from nestlearn.memory.times import Scalar, refuse_capture
 from nestlearn.optim import checks, curvature, groups, states
+from nestlearn.optim.averages import Averaging, refuse_averages
 from nestlearn.optim.compiled import CompiledLanes
-from nestlearn.optim.composed import Rules, check_places, default_settings, number_now, overridden, parted
+from nestlearn.optim.composed import Rules, check_places, default_settings, number_now, overridden, parted, snapshot
 from nestlearn.optim.curvature import Observations
 from nestlearn.optim.elementwise import Choice
 from nestlearn.optim.lanes import Entry, Lane, as_real, matrix_shape
@@ -38,11 +39,11 @@ Params = Iterable[Tensor] | Iterable[Group] | Iterable[tuple[str, Tensor]]
 Loss = TypeVar("Loss")
 """What a closure returns: a number, or a tensor with its graph where curvature is measured."""
 
-_NO_SETTINGS_OF_RULES = {*COMMON, "lr", "elementwise_base", "momentum", "rule"}
+_NO_SETTINGS_OF_RULES = {*COMMON, "lr", "elementwise_base", "momentum", "rule"} - {"averaged_weights"}
 """Settings that no rule is made from."""
 
 
-class Optimizer(torch.optim.Optimizer):
+class Optimizer(Averaging, torch.optim.Optimizer):
     """Any rule as a ``torch.optim`` optimizer: one for matrices, one for everything else.
 
     Args:
@@ -158,6 +159,7 @@ class Optimizer(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Loss] | None = None) -> Loss | None:
         """One optimizer step; ``closure`` re-evaluates the model and returns the loss, as in ``torch.optim``."""
+        refuse_averages(self)
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -275,10 +277,10 @@ class Optimizer(torch.optim.Optimizer):
     def entry_of(self, parameter: Tensor, rules: Rules) -> Entry:
         """The same when the rules of its group are known."""
         smallest = rules.smallest_side if self.smallest_side is None else self.smallest_side
-        matrix = parameter.ndim > 1 and min(matrix_shape(parameter)) >= smallest
+        matrix = parameter.ndim > 1 and min(rules.cut.shape(matrix_shape(parameter))) >= smallest
         own = matrix and parameter not in self._choice
         if own and rules.for_matrices is not None and not parameter.is_complex():
-            return Entry(parameter, rules.for_matrices, False, True)
+            return Entry(parameter, rules.for_matrices, False, True, rules.cut)
         return Entry(parameter, rules.for_entries, True, own and rules.for_matrices is None)
 
     def is_elementwise(self, parameter: Tensor) -> bool:
@@ -302,7 +304,7 @@ class Optimizer(torch.optim.Optimizer):
         if any(type(value) is dict for value in found.values()):  # schedules
             writes, share = groups.clock(self, group)
             found = {name: number_now(value, writes, share) for name, value in found.items()}
-        return {name: _snapshot(value) for name, value in found.items()}
+        return {name: snapshot(value) for name, value in found.items()}
 
     def links(self, group: Group) -> tuple[Link, ...]:
         """Every link of the rule for matrices of a group."""
@@ -328,7 +330,10 @@ class Optimizer(torch.optim.Optimizer):
                 return known
         # Rules keep what they are made from: not the parameters, which may be replaced.
         given = {name: value for name, value in group.items() if name not in ("params", "param_names")} | settings
-        made = settings, Rules(self.matrix_rule(given), self.element_rule(given))
+        made = (
+            settings,
+            Rules.averaging(self.matrix_rule(given), self.element_rule(given), given.get("averaged_weights")),
+        )
         # One for each group, and a few of before: a setting that cycles comes back.
         self._made = [*self._made[-len(self.param_groups) - 7 :], made]
         return made
@@ -388,10 +393,3 @@ class Optimizer(torch.optim.Optimizer):
         self._plans = {}
         self._made = []
         self._step = None
-
-
-def _snapshot(value: object) -> object:
-    """A setting as it is now: lists and tensors may be changed in place, and would be compared with themselves."""
-    if isinstance(value, list | tuple):
-        return tuple(_snapshot(item) for item in value)
-    return float(value) if isinstance(value, Tensor) and value.numel() == 1 else value

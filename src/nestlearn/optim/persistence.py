@@ -38,7 +38,7 @@ def check_checkpoint(optimizer: Adapter, given: Checkpoint) -> None:
             f"{who}: expected the result of state_dict(); {sorted(missing)} missing, got keys {sorted(given)}"
         )
     shared = set(COMMON) - {"weight_decay", "maximize"}
-    own = set(optimizer.rule_settings(optimizer.param_groups[0]))
+    own = set(optimizer.rule_settings(optimizer.param_groups[0])) - set(COMMON)
     for number, settings in enumerate(given["param_groups"]):
         for wanted in filter(None, (shared, own)):
             if wanted.isdisjoint(settings):

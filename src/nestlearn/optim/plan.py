@@ -17,7 +17,7 @@ from nestlearn.optim.adapter import Adapter
 from nestlearn.optim.checks import describe, whole_matrices
 from nestlearn.optim.compiled import CompiledLanes, Written, compile_lanes
 from nestlearn.optim.composed import Rules
-from nestlearn.optim.lanes import SMALL, Lane, matrix_shape
+from nestlearn.optim.lanes import SMALL, Lane
 from nestlearn.optim.settings import Group, structure
 from nestlearn.optim.stacks import Stack
 
@@ -31,8 +31,8 @@ class _Kind(NamedTuple):
     own_lr: bool
     dtype: torch.dtype
     device: torch.device
-    form: tuple[int, int] | int | None
-    """The shape of a matrix; of entries None, or the parameter's own id if there are many."""
+    form: tuple[int, ...] | int | None
+    """The shape of a matrix or of its blocks; of entries None, or the parameter's own id if there are many."""
 
 
 class Plan:
@@ -136,7 +136,8 @@ class Plan:
         for members in alike.values():
             members.sort(key=lambda number: stack.places[id(parameters[number])])
             places = [stack.places[id(parameters[number])] for number in members]
-            self._lanes.append(Lane(rule, stack, places, kind.own_lr, rules.sees_weights(flat=kind.flat), schedule))
+            looks = rules.sees_weights(flat=kind.flat)
+            self._lanes.append(Lane(rule, stack, places, kind.own_lr, looks, schedule, rules.cut))
             self._order.append(members)
 
     def _schedule(self, rule: Rule, kind: _Kind) -> Callable[[int], Hashable]:
@@ -197,7 +198,7 @@ class Plan:
 def _kind(optimizer: Adapter, parameter: Tensor, rules: Rules) -> _Kind:
     entry = optimizer.entry_of(parameter, rules)
     if not entry.flat:
-        form: tuple[int, int] | int | None = matrix_shape(parameter)
+        form: tuple[int, ...] | int | None = entry.shape
     else:
         form = id(parameter) if parameter.numel() >= SMALL else None
     return _Kind(entry.flat, entry.own_lr, parameter.dtype, parameter.device, form)

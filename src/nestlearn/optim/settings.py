@@ -38,6 +38,9 @@ class Common(TypedDict, total=False):
             parameters, modules, or shell patterns of parameter names; or a function (name, parameter) -> bool.
         elementwise_lr: learning rate of the element-wise rule while ``lr`` is what it was when the group was made; it
             follows ``lr`` in proportion, under a scheduler say. None (default) means ``lr``.
+        averaged_weights: retention of an average of the weights beside them, which ``eval()`` puts into the model and
+            ``train()`` takes out again; 1 averages all of them alike. None (default) keeps none. It costs one more copy
+            of the weights, and is ``nl.rules.averaged_weights`` behind whatever rule a parameter has.
         nonfinite: "raise" (default) stops with FloatingPointError at NaN or infinite gradients, before anything is
             written, which costs one read of the gradients and, on an accelerator, one synchronisation; "ignore" lets
             them in and warns once, on an accelerator one step later.
@@ -49,6 +52,7 @@ class Common(TypedDict, total=False):
     period: int
     elementwise: Elementwise | None
     elementwise_lr: float | None
+    averaged_weights: float | None
     nonfinite: str
     compile: bool
 
@@ -58,6 +62,7 @@ COMMON: Mapping[str, object] = {
     "maximize": False,
     "period": 1,
     "elementwise_lr": None,
+    "averaged_weights": None,
     "nonfinite": "raise",
 }
 """The shared keywords that are settings of a group, with their defaults."""

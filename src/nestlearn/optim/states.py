@@ -6,7 +6,7 @@ from torch import Tensor
 from nestlearn.memory.state import flatten
 from nestlearn.optim.adapter import Adapter
 from nestlearn.optim.checks import describe
-from nestlearn.optim.lanes import as_real, matrix_shape, memory_dtype
+from nestlearn.optim.lanes import as_real, memory_dtype
 from nestlearn.optim.settings import Group
 from nestlearn.optim.stacks import Held
 
@@ -19,8 +19,7 @@ def fresh(
     """What a state holds before the first write; on device "meta" only its names and shapes."""
     entry = optimizer.entry(parameter, group)
     real = as_real(parameter.detach())
-    shape = tuple(real.shape) if entry.flat else matrix_shape(real)
-    like = torch.zeros(shape, dtype=memory_dtype(real), device=device or real.device)
+    like = torch.zeros(entry.shape, dtype=memory_dtype(real), device=device or real.device)
     generator = None
     if like.device.type != "meta":
         # The same draw for every parameter of a shape: their order and grouping then do not matter.
@@ -32,6 +31,8 @@ def fresh(
             f"{{'weight': {{...}}}}; init of {type(entry.rule).__name__} returned the keys {sorted(made)}"
         )
     state = flatten(made.get("weight", {}))
+    if entry.cut.into > 1:  # every block of a matrix has memories of its own, which begin alike
+        state = {name: torch.stack([leaf] * entry.cut.into) for name, leaf in state.items()}
     if group["period"] > 1:
         state["pending"] = torch.zeros(real.shape, dtype=like.dtype, device=like.device)
         if optimizer.layers is not None and not entry.flat:

@@ -1,6 +1,8 @@
 """Rules as values: links that are put together into whatever writes the weights, or a memory behind them."""
 
-from nestlearn.rules.boxes import average, second_moment, slow, sum, sum_of_squares
+from nestlearn.rules.averaged_weights import averaged_weights
+from nestlearn.rules.blocks import blocks
+from nestlearn.rules.boxes import average, second_moment, sum, sum_of_squares
 from nestlearn.rules.combine import Basis, chain, parallel, within
 from nestlearn.rules.covariances import regress
 from nestlearn.rules.data import difference, from_data, to_data
@@ -8,6 +10,7 @@ from nestlearn.rules.deep import deep
 from nestlearn.rules.deep_adam import deep_adam
 from nestlearn.rules.forget import delta, delta_entries, delta_inputs
 from nestlearn.rules.keep import cautious
+from nestlearn.rules.length import constant_norm, floor, radial, row_norm
 from nestlearn.rules.link import Link, Linked, as_rule, gradient, written
 from nestlearn.rules.named import adam, muon
 from nestlearn.rules.newton import newton
@@ -17,6 +20,7 @@ from nestlearn.rules.partition import part, partition
 from nestlearn.rules.schedule import Schedule, ramp, with_lr
 from nestlearn.rules.secant import secant
 from nestlearn.rules.shape import features, keep_length, scale, unit_rows
+from nestlearn.rules.slow import slow
 from nestlearn.rules.text import parse
 from nestlearn.rules.towards import precondition
 from nestlearn.rules.whiten import whiten
@@ -29,8 +33,11 @@ __all__ = [
     "adam",
     "as_rule",
     "average",
+    "averaged_weights",
+    "blocks",
     "cautious",
     "chain",
+    "constant_norm",
     "deep",
     "deep_adam",
     "delta",
@@ -39,6 +46,7 @@ __all__ = [
     "difference",
     "every",
     "features",
+    "floor",
     "from_data",
     "gradient",
     "keep_length",
@@ -52,8 +60,10 @@ __all__ = [
     "partition",
     "precondition",
     "preconditioner",
+    "radial",
     "ramp",
     "regress",
+    "row_norm",
     "scale",
     "secant",
     "second_moment",

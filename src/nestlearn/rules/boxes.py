@@ -1,4 +1,4 @@
-"""Links with a box: one number for every entry, a running sum or average (O2, O7, O14, O21)."""
+"""Links with a box: one number for every entry, a running sum or average (O2, O7, O14)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nestlearn.rules.link import Answer, Link, Linked, once, whole
 from nestlearn.rules.settings import count, positive, share
 from nestlearn.rules.words import grouped, in_words, mixed, multiple, raised
 
-__all__ = ["Box", "average", "second_moment", "slow", "sum", "sum_of_squares"]
+__all__ = ["Box", "average", "second_moment", "sum", "sum_of_squares"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -195,22 +195,3 @@ class sum_of_squares(Link):
         words = f"{grouped(a.words)} / sqrt({name} + {in_words(eps)})"
         answer = Said(words, lambda scene: a(scene) / (scene.answers[name] + eps).sqrt())
         return Linked(answer, (sum_box(name, 1.0, square),))
-
-
-@dataclass(frozen=True, repr=False)
-class slow(Link):
-    """S <- S - (1 - retention) (S - a), answers a + weight S: a slow box of answers, read beside them (O21).
-
-    Args:
-        retention: the share of the box that is kept.
-        weight: of the box in the answer, which gets up to 1 + weight times longer.
-    """
-
-    retention: float = share(0.97)
-    weight: float = positive(0.3)
-
-    def link(self, shape: torch.Size, u: Said, a: Said) -> Linked:
-        a, name, weight = once(whole(a)), self.label, self.weight
-        words = f"{a.words} + {multiple(weight, name)}"
-        answer = Said(words, lambda scene: torch.add(a(scene), weight * scene.answers[name]))
-        return Linked(answer, (average_box(name, self.retention, a),))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from nestlearn.imported import imported
 from nestlearn.memory.nesting import Consulted, Said, Scene, the_gradient
-from nestlearn.rules.link import Answer, Change, Link, Linked, gathered, once, whole
+from nestlearn.rules.link import Answer, Change, Link, Linked, gathered, once, passed, whole
 from nestlearn.rules.paths import resolved
 from nestlearn.rules.settings import named
 from nestlearn.rules.words import grouped, multiple
@@ -76,7 +76,7 @@ class chain(Combined):
         parts = []
         for each in self.links:
             parts.append(linked(each, shape, u, a))
-            a = parts[-1].answer
+            a = passed(parts[-1].answer, before=a, kept=parts[-1].kept, length=parts[-1].length)
         return gathered(a, *parts, length=parts[-1].length if parts else None)
 
 
@@ -128,6 +128,12 @@ class within(Combined):
                 f"within(): basis must be a basis, such as whiten(...), got {self.basis!r}; a link that has no way "
                 "back goes before the rule: chain(link, rule)"
             )
+        for link in self.rule.everything() if isinstance(self.rule, Link) else ():
+            if "weights" in link.reads:
+                raise ValueError(
+                    f"within(): {link!r} looks at the weights, which are not seen in the basis: put it behind, "
+                    "chain(within(...), link)"
+                )
         super().__post_init__()
 
     def rewritten(self, change: Change, prefix: str = "") -> Link | None:
@@ -138,7 +144,7 @@ class within(Combined):
 
     def link(self, shape: torch.Size, u: Said, a: Said) -> Linked:
         memories, into, back, seen = self.basis.basis(shape, u)
-        inside = linked(self.rule, shape, once((seen or into)(u)), into(whole(a)))
+        inside = linked(self.rule, shape, once((seen or into)(u)), passed(into(whole(a)), before=a))
         found = once(whole(inside.answer))
         carried = back(found)
         known = inside.length
@@ -204,8 +210,10 @@ class parallel(Combined):
             yield f"weights={self.weights!r}"
 
     def link(self, shape: torch.Size, u: Said, a: Said) -> Linked:
-        a = once(whole(a))
-        parts = [linked(each, shape, u, a) for each in self.rules]
+        a, parts = passed(once(whole(a)), before=a), []
+        for each in self.rules:
+            parts.append(linked(each, shape, u, a))
+            a = passed(a, before=a, kept=parts[-1].kept)
         answers = [_weighed(whole(part.answer), weight) for part, weight in zip(parts, self.weights, strict=True)]
         return gathered(self._combined(answers), *parts)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nestlearn.memory.nesting import Said, Scene
-from nestlearn.rules.link import Link, Linked, once, whole
+from nestlearn.rules.link import Link, Linked, called, length_of, once, retained, whole
 from nestlearn.rules.words import grouped
 
 __all__ = ["cautious"]
@@ -27,16 +27,19 @@ class cautious(Link):
         cautious()
     """
 
+    outermost = True
+
     @property
     def reads(self) -> Mapping[str, int]:
         return {"weights": 1}
 
     def link(self, shape: torch.Size, u: Said, a: Said) -> Linked:
-        a = once(whole(a))
+        before, length, a = retained(a), length_of(a), called(whole(a), self.memory("given"))
 
         def kept(scene: Scene) -> Tensor:
             # Made on the device: a number that is copied there would be waited for.
             ones = torch.ones_like(scene.gradient)
-            return torch.where(a(scene) * scene.weights > 0, scene.retention * ones, ones)
+            return torch.where(a(scene) * scene.weights > 0, before(scene) * ones, ones)
 
-        return Linked(a, kept=Said(f"where({grouped(a.words)} * W > 0, retention, 1)", kept))
+        words = f"where({grouped(a.words)} * W > 0, {before.words}, 1)"
+        return Linked(a, length=length, kept=once(Said(words, kept)), where=a.where)

@@ -9,12 +9,10 @@ values. ``written`` is the one step from such a value to a ``Rule`` of the core,
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
-from functools import reduce
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -26,22 +24,48 @@ from nestlearn.rules.paths import Setting, parts, replaced, resolved, settings, 
 from nestlearn.rules.settings import check
 from nestlearn.targets import Target
 
-__all__ = ["Answer", "Length", "Link", "Linked", "as_rule", "gathered", "gradient", "once", "whole", "written"]
+__all__ = [
+    "Answer",
+    "Length",
+    "Link",
+    "Linked",
+    "as_rule",
+    "called",
+    "gathered",
+    "gradient",
+    "length_of",
+    "once",
+    "passed",
+    "retained",
+    "whole",
+    "written",
+]
 
 Change = Callable[[str, "Link"], "Link | None"]
 """What becomes of a part of a rule, given its path."""
 
 
+class Length(NamedTuple):
+    """A number that the shape of a matrix decides, and the same in words, as an expression over u."""
+
+    words: str
+    number: float
+
+
 @dataclass(frozen=True)
 class Answer(Said):
-    """What a link answers: a function of the scene, in words.
+    """What a link answers: a function of the scene, in words, and what the link behind it may know of it.
 
     Args:
         share: of an average that started at zero, the weight that its values have received by now. The answer is to be
             divided by it; a link that divides anyway does both at once, ``whole`` does it alone.
+        length: Frobenius norm that it has in exact arithmetic, if the shape alone decides it.
+        kept: what is kept of W, if a link before has decided that; see ``retained``.
     """
 
     share: Number | None = None
+    length: Length | None = None
+    kept: Said | None = None
 
     @property
     def whole(self) -> Said:
@@ -50,13 +74,6 @@ class Answer(Said):
         if share is None:
             return self
         return Said(self.words, lambda scene: self.function(scene) / scene.number(share))
-
-
-class Length(NamedTuple):
-    """A number that the shape of a matrix decides, and the same in words, as an expression over u."""
-
-    words: str
-    number: float
 
 
 @dataclass(frozen=True)
@@ -68,9 +85,10 @@ class Linked:
         memories: what is consulted, in this order.
         numbers: what the answer needs that depends on the time alone, by names under which ``scene.scalars`` has it.
         length: Frobenius norm that the answer has in exact arithmetic, if the shape alone decides it.
-        kept: what is kept of W, where the link decides that too: a number or a tensor that multiplies W. The scene has
-            the ``retention`` that is kept otherwise.
+        kept: what is kept of W, where the link decides that too: a number or a tensor that multiplies W. What is kept
+            otherwise is ``retained(a)``.
         named: what parts with a name answer, for ``scene.answer(name)``.
+        where: what names mean that the words of this link have, and those of the links behind it; see ``called``.
     """
 
     answer: Said
@@ -79,6 +97,7 @@ class Linked:
     length: Length | None = None
     kept: Said | None = None
     named: Mapping[str, Said] = field(default_factory=dict)
+    where: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -102,6 +121,11 @@ class Link(ABC):
     def smallest_side(self) -> int | None:
         """A matrix has at least this many entries on both sides, for it; None leaves that to others."""
         return None
+
+    @property
+    def outermost(self) -> bool:
+        """Whether it speaks of what is kept of the weights: it is for their rule then, not for that of a memory."""
+        return False
 
     layer_rows: ClassVar[int | None] = None
     """At most so many rows of a batch enter the covariances of what a layer sees; None takes all."""
@@ -250,29 +274,57 @@ def as_rule(rule: Link | Rule) -> Rule:
 
 def gathered(answer: Said, *parts: Linked, length: Length | None = None) -> Linked:
     """An answer that takes all that these links, one after the other, take."""
-    kept = reduce(_then, (part.kept for part in parts), None)
     return Linked(
         answer,
         tuple(memory for part in parts for memory in part.memories),
         {name: number for part in parts for name, number in part.numbers.items()},
         length,
-        kept,
+        next((part.kept for part in reversed(parts) if part.kept is not None), None),
         {name: said for part in parts for name, said in part.named.items()},
+        {name: words for part in parts for name, words in part.where.items()},
     )
 
 
-def _then(first: Said | None, second: Said | None) -> Said | None:
-    """What is kept when a second link decides, given what the first would keep."""
-    if first is None or second is None:
-        return second or first
-    words = re.sub(r"\bretention\b", lambda match: f"({first.words})", second.words)
-    return Said(words, lambda scene: second(replace(scene, retention=first(scene))))
+def passed(a: Said, *, before: Said, kept: Said | None = None, length: Length | None = None) -> Said:
+    """What the next link is given: an answer, with what is known of it.
+
+    Args:
+        a: the answer.
+        before: what the link was given whose answer it is: what is kept of W is kept on.
+        kept, length: see ``Linked``.
+    """
+    kept = kept or (before.kept if isinstance(before, Answer) else None)
+    if kept is None and length is None:
+        return a
+    share = a.share if isinstance(a, Answer) else None
+    return Answer(a.words, a.function, a.where, share=share, length=length, kept=kept)
+
+
+def retained(a: Said) -> Said:
+    """What is kept of W, a number or a tensor that multiplies it, where a link is given the answer ``a``."""
+    kept = a.kept if isinstance(a, Answer) else None
+    return kept or Said("retention", lambda scene: cast(Tensor, scene.retention))
+
+
+def length_of(a: Said) -> Length | None:
+    """The length of an answer, if the shape alone decides it."""
+    return a.length if isinstance(a, Answer) else None
 
 
 def once(said: Said) -> Said:
     """The same, computed once a write however often it is asked."""
     key, function = _Key(), said.function
     return Said(said.words, lambda scene: scene.once(key, function))
+
+
+def called(said: Said, name: str) -> Said:
+    """The same, once a write, and said by a name, which is defined in its ``where``: for what words have several times.
+
+    Whoever uses it hands the definition on, ``Linked(..., where=...)``. What is a name already keeps it.
+    """
+    short = all(part.isidentifier() for part in said.words.split("."))
+    found = once(said)
+    return found if short else Said(name, found.function, {name: said.words})
 
 
 class _Key:
@@ -301,7 +353,10 @@ def written(link: Link, *, lr: Scalar = 1.0, retention: Scalar = 1.0) -> Rule:
         form = torch.Size(shape[-2:]) if on_matrices else torch.Size()
         if form not in made:
             found = link.link(form, the_gradient, the_gradient)
-            made[form] = replace(found, answer=whole(found.answer))
+            answer = whole(found.answer)
+            if found.where:
+                answer = Said(answer.words, answer.function, {**answer.where, **found.where})
+            made[form] = replace(found, answer=answer)
         return made[form]
 
     def scalars_at(time: Time) -> Mapping[str, Scalar]:
@@ -311,7 +366,7 @@ def written(link: Link, *, lr: Scalar = 1.0, retention: Scalar = 1.0) -> Rule:
         return (linked(scene.gradient.shape).kept or _as_usual)(scene)
 
     some = linked(torch.Size((2, 2)))
-    answer = whole(some.answer)
+    answer = some.answer
     if answer is the_gradient and not some.memories and some.kept is None:
         return GradientDescent(lr=lr, retention=retention)
     return Consult(

@@ -47,6 +47,9 @@ class RowLink(Link):
         super().__post_init__()
         if not isinstance(self.model, Model):
             choice(f"{type(self).__name__}(): model", self.model, ("matrix", "mlp"))
+        for link in () if self.written_by is None else self.written_by.everything():
+            if link.outermost:
+                raise ValueError(f"{type(self).__name__}(): {link!r} is for the weights, not for written_by= a memory")
 
     def rows_memory(self, width: int, objective: Objective, *, residual: bool = False) -> AssociativeMemory:
         """The memory for rows of ``width`` entries; a ``residual`` one adds its key to its answer."""

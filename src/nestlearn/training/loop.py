@@ -140,10 +140,21 @@ class Training:
         if not self.spec.full:
             return
         if step % points == 0 or last:
-            self.curve.append(Point(step, self.clock.seconds, self.task.evaluate(self.model, "validation")["loss"]))
+            self.curve.append(Point(step, self.clock.seconds, self._evaluate("validation")["loss"]))
         if step % looks == 0:
             surprise: dict[str, Tensor] = getattr(self.optimizers[0], "surprise", {})
             self.surprises.extend([step, name, float(value)] for name, value in surprise.items())
+
+    def _evaluate(self, split: str) -> dict[str, float]:
+        """What the model is on a split, with averaged weights where an optimizer keeps them."""
+        averaging: list[Any] = [optimizer for optimizer in self.optimizers if hasattr(optimizer, "eval")]
+        for optimizer in averaging:
+            optimizer.eval()
+        try:
+            return self.task.evaluate(self.model, split)
+        finally:
+            for optimizer in averaging:
+                optimizer.train()
 
     def _read(self) -> str:
         """Fetch losses and times from the device, all at once; returns why the run diverged, or an empty string."""
@@ -169,10 +180,10 @@ class Training:
             raise RuntimeError(f"the run {self.spec.key} has taken {self.steps_taken} of {self.spec.steps} steps")
         spec, reason = self.spec, self.reason
         with self._stream:
-            validation = {} if reason else self.task.evaluate(self.model, "validation")
+            validation = {} if reason else self._evaluate("validation")
             if not reason and not math.isfinite(validation["loss"]):
                 reason = f"the validation loss at the end is {validation['loss']}"
-            test = self.task.evaluate(self.model, "test") if spec.full and not reason else {}
+            test = self._evaluate("test") if spec.full and not reason else {}
         return RunResult(
             key=spec.key,
             task=spec.task,
