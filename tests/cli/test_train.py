@@ -157,7 +157,10 @@ def test_a_signal_ends_the_step_and_the_run_with_status_130(whole, tmp_path, mon
     with monkeypatch.context() as patched:
         patched.setattr(train_job, "show_training", after(30, lambda: signal.raise_signal(number)))
         result = call(*TINY, "--steps", STEPS, "--out", folder)
-    assert result.exit_code == 130 and f"continue with: nestlearn train --resume {folder} --import tiny_task" in result.output
+    assert (
+        result.exit_code == 130
+        and f"continue with: nestlearn train --resume {folder} --import tiny_task" in result.output
+    )
     assert [signal.getsignal(one) for one in SIGNALS] == handlers
     assert Checkpoints(folder / "checkpoints", "seed0").newest()[0]["training"]["steps_taken"] == 30
     assert call(*RESUME, folder).exit_code == 0

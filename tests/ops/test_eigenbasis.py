@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nestlearn.ops import eigenvectors, turned
+from nestlearn.ops import eigenvectors, symmetric_power, turned
 
 
 def covariance(values: list[float], seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -61,3 +61,20 @@ def test_halves_are_computed_in_single_precision():
 def test_what_does_not_fit_is_refused(call):
     with pytest.raises(ValueError, match="expected"):
         call()
+
+
+def test_a_decomposition_that_fails_in_single_precision_is_repeated_in_double(monkeypatch):
+    eigh = torch.linalg.eigh
+
+    def fails(matrix):
+        if matrix.dtype == torch.float32:
+            raise torch.linalg.LinAlgError("failed to converge")
+        return eigh(matrix)
+
+    matrix = covariance([5.0, 3.0, 1.0])[0].float()
+    expected, root = eigenvectors(matrix), symmetric_power(matrix, -0.25)
+    monkeypatch.setattr(torch.linalg, "eigh", fails)
+    torch.testing.assert_close(eigenvectors(matrix).abs(), expected.abs(), atol=1e-4, rtol=0)
+    torch.testing.assert_close(symmetric_power(matrix, -0.25), root)
+    with pytest.raises(torch.linalg.LinAlgError):
+        eigenvectors(torch.full((2, 2), float("nan")))

@@ -7,10 +7,28 @@ their places, so what is remembered for each of them, such as averaged squares, 
 import torch
 from torch import Tensor
 
-__all__ = ["eigenvectors", "turned"]
+__all__ = ["decomposed", "eigenvectors", "turned"]
 
 TELLS_APART = 1e-5
 """The share by which a diagonal is raised: less than any covariance is known to."""
+
+
+def decomposed(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues `[*batch, n]`, the smallest first, and eigenvectors in columns of symmetric matrices `[*batch, n, n]`.
+
+    In single precision the decomposition may fail on a matrix with very many equal eigenvalues, such as the covariance
+    of a table most of whose rows have no gradient. It is then repeated in double precision.
+
+    Raises:
+        torch.linalg.LinAlgError: that failed too, or there is NaN or infinity.
+    """
+    try:
+        values, vectors = torch.linalg.eigh(matrix)
+    except torch.linalg.LinAlgError:
+        if not matrix.isfinite().all():
+            raise
+        values, vectors = (found.to(matrix.dtype) for found in torch.linalg.eigh(matrix.double()))
+    return values, vectors
 
 
 def eigenvectors(covariance: Tensor) -> Tensor:
@@ -27,7 +45,7 @@ def eigenvectors(covariance: Tensor) -> Tensor:
         torch.linalg.LinAlgError: when A holds NaN or infinity.
     """
     _require_square(covariance, "eigenvectors")
-    _, vectors = torch.linalg.eigh(_told_apart(covariance))
+    _, vectors = decomposed(_told_apart(covariance))
     found: Tensor = vectors.flip(-1).to(covariance.dtype)
     return found
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from nestlearn.device import device_of
+from nestlearn.ops.eigenbasis import decomposed
 from nestlearn.ops.products import BLOCK, symmetric_product
 from nestlearn.precision import product_dtype
 
@@ -199,7 +200,7 @@ def inverse_root(matrix: Tensor, order: int = 2, damping: float = 1e-6) -> Tenso
     if order < 1:
         raise ValueError(f"inverse_root: order must be a positive integer, got {order}.")
     a, scale = _unit_scale(matrix, damping, "inverse_root")
-    values, vectors = torch.linalg.eigh(a)
+    values, vectors = decomposed(a)
     values = values.clamp(min=0)
     values = values + damping * values[..., -1:]
     values = torch.where(values > 0, values, torch.ones_like(values))
@@ -226,7 +227,7 @@ def symmetric_power(matrix: Tensor, power: float, damping: float = 0.1) -> Tenso
     _require_square(matrix, "symmetric_power")
     a, scale = _unit_scale(matrix, damping, "symmetric_power")
     empty = (a == 0).all(-1).all(-1)[..., None]
-    values, vectors = torch.linalg.eigh(a)
+    values, vectors = decomposed(a)
     values = values.clamp(min=0) + damping
     values = torch.where((values > 0) & ~empty, values, torch.ones_like(values))
     root: Tensor = (vectors * values.pow(power).unsqueeze(-2)) @ vectors.mT
