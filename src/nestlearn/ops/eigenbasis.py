@@ -14,7 +14,7 @@ TELLS_APART = 1e-5
 
 
 def decomposed(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues `[*batch, n]`, the smallest first, and eigenvectors in columns of symmetric matrices `[*batch, n, n]`.
+    """Eigenvalues `[*batch, n]`, the smallest first, and eigenvectors in columns of symmetric `[*batch, n, n]`.
 
     In single precision the decomposition may fail on a matrix with very many equal eigenvalues, such as the covariance
     of a table most of whose rows have no gradient. It is then repeated in double precision.
