@@ -103,6 +103,7 @@ COSTS = [
     ("Muon", {}, "4 bytes, NS", 4, None),
     ("Muon", {"readout": "memory"}, "4 + 4 d / n bytes", 4 + 4 * SHORT / LONG, None),
     ("M3", {}, "16 bytes", 16, None),
+    ("Nested", {}, "4 bytes and 8 (in^2 + out^2) / (in out)", 4 + 8 * BOTH, None),
     ("SOAP", {}, "8 bytes and 8 (in^2 + out^2) / (in out)", 8 + 8 * BOTH, None),
     ("SOAP", {"memory": False}, "Adam", 8, 0),
     ("SOAPMuon", {}, "8 bytes and 8 (in^2 + out^2) / (in out)", 8 + 8 * BOTH, None),

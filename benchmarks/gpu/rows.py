@@ -26,6 +26,7 @@ STEPS = (
     "M3",
     "DeepMomentum",
     "DeepAdam",
+    "Nested",
     "SOAP",
     "SecantMomentum",
     "DeltaMomentum",

@@ -59,6 +59,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("DeepAdam", {"hidden": 4}),
     Setting("DeltaMomentum"),
     Setting("PreconditionedMomentum"),
+    Setting("Nested", {"refresh": 2}),
     Setting("SOAP", {"refresh": 2}),
     Setting("SOAPMuon", {"refresh": 2}),
     Setting("SecantMomentum"),

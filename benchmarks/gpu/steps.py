@@ -32,7 +32,7 @@ ROUND_SECONDS, ALL_SECONDS = 0.1, 6.0
 CLOSE = 1e-2
 """How far a compiled step may end from AdamW's, in the largest movement of a weight."""
 
-CYCLES = {"M3": 10, "SOAP": 10, "LayerMomentum": 5}
+CYCLES = {"M3": 10, "SOAP": 10, "Nested": 5, "LayerMomentum": 5}
 """Steps after which work repeats, where it is more than one."""
 
 LR = 1e-5
@@ -144,6 +144,7 @@ OURS: Mapping[str, Build] = {
     "M3": _matrix(nl.optim.M3),
     "DeepMomentum": _matrix(nl.optim.DeepMomentum, hidden=128),
     "DeepAdam": lambda b: nl.optim.DeepAdam(b.parameters, lr=LR, hidden=128),
+    "Nested": _matrix(nl.optim.Nested),
     "SOAP": _matrix(nl.optim.SOAP),
     "SecantMomentum": _matrix(nl.optim.SecantMomentum),
     "DeltaMomentum": lambda b: nl.optim.DeltaMomentum(b.parameters, lr=LR),

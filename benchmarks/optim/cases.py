@@ -68,6 +68,7 @@ CASES = (
     Case("DeepAdam", MATRICES),
     Case("Muon", MATRICES),
     Case("M3", MATRICES, cycle=10),
+    Case("Nested", MATRICES, cycle=5),
     Case("SOAP", MATRICES, cycle=10),
     Case("SOAPMuon", MATRICES, cycle=10),
     Case("SecantMomentum", MATRICES),

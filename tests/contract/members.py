@@ -116,6 +116,8 @@ MEMBERS: tuple[Member, ...] = (
     Member("SOAP", {"refresh": 2}, {"betas": (0.5, 0.7)}),
     Member("SOAP", {"memory": False}, {"betas": (0.5, 0.7)}, extra=True),
     Member("SOAPMuon", {"refresh": 2}, {"retention": 0.5}),
+    Member("Nested", {"refresh": 2}, {"retention": 0.5}),
+    Member("Nested", {"memory": False}, {"retention": 0.5}, extra=True),
     Member("SecantMomentum", {}, {"retention": 0.5}),
     Member("SecantMomentum", {"memory": False}, {"retention": 0.5}, extra=True),
     Member("SecantMomentum", {}, {"retention": 0.5}, model=True),

@@ -9,7 +9,7 @@ from torch import nn
 from .members import EVERY, MEMBERS, OPEN, Member, over
 from .problems import advance, assert_equal, network, regression, snapshot
 
-FACTORING = ("LayerMomentum", "SOAP", "SOAPMuon")
+FACTORING = ("LayerMomentum", "Nested", "SOAP", "SOAPMuon")
 UNFACTORED = over(
     member
     for member in MEMBERS

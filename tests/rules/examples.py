@@ -67,6 +67,7 @@ SMALL: dict[str, Link] = {
 RULES: dict[str, Link] = {
     **SMALL,
     "muon": muon(0.7),
+    "muon in four steps": chain(average(0.7), orthogonal(4, coefficients="fitted")),
     "delta": delta(0.8, 0.3),
     "features": chain(features(), sum(0.5)),
     "unit rows": chain(unit_rows(), scale("rows")),

@@ -25,7 +25,8 @@ __all__ = [
 TASKS = ("digits", "speeches", "text", "delayed-gradients", "fashion-mnist", "ravine", "quadratic", "orthogonal-tasks")
 CONTENDERS = (
     *("AdamW", "GradientDescent", "DeltaGradientDescent", "Momentum", "DeltaMomentum", "PreconditionedMomentum"),
-    *("DeepMomentum", "DeepMomentum2", "Adam", "DeepAdam", "SOAP", "Muon", "M3", "SecantMomentum", "LayerMomentum"),
+    *("DeepMomentum", "DeepMomentum2", "Adam", "DeepAdam", "SOAP", "Muon", "M3", "Nested", "SecantMomentum"),
+    "LayerMomentum",
 )
 TORCH_OPTIMIZERS = (
     *("ASGD", "Adadelta", "Adafactor", "Adagrad", "Adamax", "LBFGS", "NAdam", "RAdam", "RMSprop", "Rprop", "SGD"),

@@ -160,6 +160,16 @@ _ALL = (
         control_tuned=("retention", "weight_decay"),
     ),
     Contender(
+        "Nested",
+        whole(optim.Nested),
+        _ORTHOGONAL,
+        "Muon in the geometry of its gradients' covariances",
+        "orthogonal",
+        "O20",
+        control=_OFF,
+        control_tuned=("retention", "weight_decay"),
+    ),
+    Contender(
         "SecantMomentum",
         whole(optim.SecantMomentum, needs_model=True),
         _ORTHOGONAL,

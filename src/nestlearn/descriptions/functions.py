@@ -14,7 +14,13 @@ from torch import Tensor
 from nestlearn.memory.rules import solve_ridge
 from nestlearn.ops.eigenbasis import eigenvectors, turned
 from nestlearn.ops.preconditioner import initial_preconditioner, preconditioner_step
-from nestlearn.ops.whitening import cholesky_whitener, inverse_root, newton_schulz, symmetric_power
+from nestlearn.ops.whitening import (
+    FOUR_STEP_COEFFICIENTS,
+    cholesky_whitener,
+    inverse_root,
+    newton_schulz,
+    symmetric_power,
+)
 from nestlearn.rules.shape import as_rows, unit
 from nestlearn.targets import random_features
 
@@ -91,9 +97,11 @@ def _root_step(memory: Tensor, covariance: Tensor) -> Tensor:
     return preconditioner_step(torch.where(unseen, initial_preconditioner(covariance), memory), covariance)
 
 
-def _newton_schulz(matrix: Tensor, steps: float = 5, *published: float) -> Tensor:
+def _newton_schulz(matrix: Tensor, steps: float = 5, *published: Value) -> Tensor:
     if not published:
         return newton_schulz(matrix, int(steps))
+    if published == ("fitted",):
+        return newton_schulz(matrix, coefficients=FOUR_STEP_COEFFICIENTS)
     a, b, c, eps = published
     return newton_schulz(matrix, int(steps), (a, b, c), eps, dtype=torch.bfloat16)
 
@@ -143,6 +151,7 @@ FUNCTIONS: Mapping[str, tuple[Callable[..., Value], str]] = {
     "newton_schulz": (
         _newton_schulz,
         "newton_schulz(M, steps): singular values to about 1, in 5 steps if none are given; "
+        "newton_schulz(M, 4, 'fitted'): in four with coefficients fitted to them; "
         "newton_schulz(M, steps, a, b, c, eps): the same with other coefficients, in bfloat16",
     ),
     "random_features": (

@@ -7,6 +7,7 @@ from nestlearn.optim.delta_descent import DeltaGradientDescent
 from nestlearn.optim.layer_momentum import LayerMomentum
 from nestlearn.optim.momentum import DeltaMomentum, GradientDescent, Momentum, PreconditionedMomentum
 from nestlearn.optim.muon import M3, Muon
+from nestlearn.optim.nested import Nested
 from nestlearn.optim.optimizer import Optimizer
 from nestlearn.optim.secant import SecantMomentum
 from nestlearn.optim.soap import SOAP, SOAPMuon
@@ -23,6 +24,7 @@ __all__ = [
     "LayerMomentum",
     "Momentum",
     "Muon",
+    "Nested",
     "Optimizer",
     "PreconditionedMomentum",
     "SOAPMuon",

@@ -37,6 +37,7 @@ _LIGHT_DARK = {
     "SOAP": ("#4c7a2a", "#8fc463"),
     "Muon": ("#7a4fc0", "#ab88ee"),
     "M3": ("#b8479f", "#e583cf"),
+    "Nested": ("#0a6e4f", "#35c79a"),
     "SecantMomentum": ("#d0204f", "#ff6288"),
     "LayerMomentum": ("#0b8a90", "#3fc4c9"),
 }

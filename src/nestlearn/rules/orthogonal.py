@@ -16,7 +16,7 @@ from nestlearn.memory.objectives import orthogonality
 from nestlearn.memory.rules import Context, Rule, always
 from nestlearn.memory.state import State
 from nestlearn.ops.preconditioner import initial_preconditioner, preconditioner_step
-from nestlearn.ops.whitening import newton_schulz
+from nestlearn.ops.whitening import FOUR_STEP_COEFFICIENTS, MUON_COEFFICIENTS, newton_schulz
 from nestlearn.rules.link import Length, Link, Linked, once, whole
 from nestlearn.rules.settings import among, count
 from nestlearn.rules.shape import SCALES, scaled, update_scale
@@ -34,6 +34,8 @@ class orthogonal(Link):
         steps: iterations.
         scale: how long the answer is, see ``update_scale``.
         normed: give it exactly the length of an orthogonal matrix; Newton-Schulz alone comes near.
+        coefficients: "published", Muon's, the same in every iteration; or "fitted", one triple for each of four, which
+            come as near as five of the others do (``nestlearn.ops.FOUR_STEP_COEFFICIENTS``).
     """
 
     on_matrices = True
@@ -41,18 +43,29 @@ class orthogonal(Link):
     steps: int = count(5)
     scale: str = among("rms", SCALES)
     normed: bool = False
+    coefficients: str = among("published", ("fitted", "published"))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.coefficients == "fitted" and self.steps != len(FOUR_STEP_COEFFICIENTS):
+            raise ValueError(
+                f"orthogonal(): coefficients are fitted to steps={len(FOUR_STEP_COEFFICIENTS)}, got {self.steps}"
+            )
 
     def link(self, shape: torch.Size, u: Said, a: Said) -> Linked:
-        a, steps, factor = whole(a), self.steps, update_scale(shape, self.scale)
+        a, factor = whole(a), update_scale(shape, self.scale)
+        fitted = self.coefficients == "fitted"
+        coefficients = FOUR_STEP_COEFFICIENTS if fitted else MUON_COEFFICIENTS
         length = Length("sqrt(min(rows(u), columns(u)))", min(shape[-2:]) ** 0.5)
 
         def answer(scene: Scene) -> Tensor:
-            found = newton_schulz(a(scene), steps)
+            found = newton_schulz(a(scene), self.steps, coefficients)
             if self.normed:
                 found = found * (length.number / torch.linalg.matrix_norm(found, keepdim=True).clamp_min(1e-30))
             return found if self.scale == "none" else found.mul_(factor)
 
-        words = f"newton_schulz({a.words})" if steps == 5 else f"newton_schulz({a.words}, {steps})"
+        more = f", {self.steps}, 'fitted'" if fitted else "" if self.steps == 5 else f", {self.steps}"
+        words = f"newton_schulz({a.words}{more})"
         words = f"as_long_as({words}, {length.words})" if self.normed else words
         size = Length(scaled(self.scale, length.words), factor * length.number)
         return Linked(Said(scaled(self.scale, words), answer), length=size)
