@@ -13,14 +13,14 @@ __all__ = ["Nested"]
 
 
 class Nested(Optimizer):
-    """Three memories of a matrix: what came lately, and which directions come often on either side of it.
+    """What came lately, and which directions come often on either side of a matrix: three memories (O20, O10).
 
         M <- average of u,  A <- average of u^T u,  B <- average of u u^T
         W <- (1 - lr weight_decay) W - lr scale Z_B^T NS(Z_B m Z_A^T) Z_A       m between M and u
         with Z_A (A + damping I) Z_A^T = I,  Z_B (B + damping I) Z_B^T = I
 
     Newton-Schulz alone, ``Muon``, takes the steepest step where all directions are alike. Between two whitenings it
-    takes the steepest step in the norm of the covariances, which ``damping`` trusts more or less (O20, O10). The
+    takes the steepest step in the norm of the covariances, which ``damping`` trusts more or less. The
     answer has the length of an orthogonal matrix, entries of a root mean square of 0.2, so rates for AdamW are near.
 
     Args:
