@@ -13,7 +13,7 @@ SETTINGS = merge(
     PRESETS["demo"],
     {
         "tasks": ["digits"], "steps": 40, "lr_points": 5, "retentions": [0.8, 0.9, 0.95], "trial_fraction": 0.25,
-        "grow": 0,
+        "grow": 0, "seeds": [0, 1],
     },
 )  # fmt: skip
 

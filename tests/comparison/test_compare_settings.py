@@ -85,9 +85,13 @@ def test_steps_hold_for_every_task_that_has_none_of_its_own() -> None:
     assert resolve(settings, steps=7).steps_of("digits") == 7
 
 
-def test_the_demo_has_two_seeds_and_every_contender() -> None:
-    assert len(preset("demo").seeds) >= 2 and len(preset("full").seeds) >= 3
-    assert set(preset("demo").optimizers) == set(CONTENDERS)
+def test_the_demo_has_six_contenders_and_five_seeds_and_the_others_have_all() -> None:
+    demo = preset("demo")
+    assert len(demo.optimizers) == 6 and len(demo.seeds) == 5
+    assert demo.optimizers == tuple(name for name in CONTENDERS if name in demo.optimizers)
+    assert {BASELINE, MUON, "Nested"} <= set(demo.optimizers)
+    assert preset("quick").optimizers == preset("full").optimizers == tuple(CONTENDERS)
+    assert len(preset("full").seeds) >= 3
 
 
 def test_the_baseline_and_muon_are_always_there_and_names_have_no_case() -> None:

@@ -108,6 +108,6 @@ def test_steps_to_the_target_are_means_over_the_seeds_that_reached_it() -> None:
     assert found["Muon"] == Reached(target=1.0, steps=steps, seconds=seconds, reached=1, of=2)
 
 
-def test_every_contender_of_the_demo_has_a_control_or_is_plain() -> None:
-    without = [name for name in PRESETS["demo"].optimizers if CONTENDERS[name].control is None]
+def test_every_contender_has_a_control_or_is_plain() -> None:
+    without = [name for name in PRESETS["full"].optimizers if CONTENDERS[name].control is None]
     assert without == ["AdamW", "GradientDescent"]

@@ -140,9 +140,18 @@ _SMALL_SPEECHES = {
 }
 _SPEECHES = {"dim": 96, "context": 64, "validation_windows": 128, "test_windows": 512}
 
+DEMO = ("AdamW", "DeepMomentum", "SOAP", "Muon", "Nested", "LayerMomentum")
+"""Who takes part in four minutes: the two that others use, and a memory of each kind."""
+
 PRESETS: Mapping[str, CompareSettings] = MappingProxyType(
     {
-        "demo": CompareSettings(preset="demo", sizes={"speeches": _SMALL_SPEECHES}, grow=1),
+        "demo": CompareSettings(
+            preset="demo",
+            optimizers=DEMO,
+            seeds=(0, 1, 2, 3, 4),
+            sizes={"speeches": _SMALL_SPEECHES},
+            grow=1,
+        ),
         "quick": CompareSettings(
             preset="quick",
             seeds=(0, 1, 2),
