@@ -4,13 +4,16 @@ hand, and a run folder that was begun.
 
 import json
 import math
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from random import Random
 from statistics import mean
 
 import pytest
+import torch
 
+import nestlearn as nl
 from experiments.optimizers.nested.judge import corrected, over_tasks, ratio
 from experiments.optimizers.nested.ladder import Arrival, Ladder, arrival, wanted
 from experiments.optimizers.nested.plan import Entrant, Plan, read_plan, spec_of
@@ -19,6 +22,7 @@ from experiments.optimizers.nested.texts import SHA256, strings
 from experiments.optimizers.nested.timing import measure
 from experiments.optimizers.nested.work import Retune, Runs, carry_out
 from nestlearn.contenders import Variant
+from nestlearn.rules import chain, parse, scale, unit_rows, within
 from nestlearn.training import RunResult, RunSpec
 
 HOME = Path(__file__).parents[2] / "experiments" / "optimizers" / "nested"
@@ -45,13 +49,37 @@ def test_the_plan_names_its_comparison_and_seeds_that_no_search_has_seen() -> No
 
 
 def test_a_rule_is_followed_by_itself_without_each_part() -> None:
-    parts = {one.name: one for one in FULL.entrants() if one.part_of == "Nested"}
-    assert "Nested-whiten" in parts and len(parts) == len(FULL.contenders[-1].parts)
-    assert "whiten" in entrant("Nested").variant.contender
+    (listed,) = [one for one in QUICK.contenders if one.parts]
+    parts = {one.name: one for one in QUICK.entrants() if one.part_of == listed.name}
+    assert set(parts) == {f"{listed.name}-{part}" for part in listed.parts} and "Nested-whiten" in parts
     assert "whiten" not in parts["Nested-whiten"].variant.contender.partition("=")[2]
     assert parts["Nested-whiten"].takes["retention"] == "average.retention"
     # The retention of the covariances is not searched, in the whole as without the box.
     assert set(parts["Nested-average"].takes) == {"lr", "weight_decay"}
+
+
+def test_the_parts_of_nested_that_the_plan_takes_away_are_those_that_it_has() -> None:
+    weight = torch.nn.Parameter(torch.ones(3, 4))
+    optimizer = nl.optim.Nested([weight])
+    rule = optimizer.rules(optimizer.param_groups[0]).matrix
+    momentum = rule.parts()["momentum"]
+    box, covariances = replace(momentum, name=None), replace(rule.parts()["whiten"], name=None)
+    readout = rule.parts()["orthogonal"]
+    length = unit_rows(), scale("rows")
+    expected = {
+        "average": chain(within(covariances, readout)),
+        "whiten": chain(box, readout),
+        "orthogonal": chain(box, within(covariances, chain()), *length),
+    }
+    found = {one.name: parse(one.variant.contender.partition("=")[2]) for one in FULL.entrants() if one.part_of}
+    assert found == {f"Nested-{part}": left for part, left in expected.items()}
+
+
+def test_a_plan_may_be_carried_out_for_some_contenders() -> None:
+    assert [one.name for one in FULL.some(["Nested", "Muon"]).entrants()] == ["Nested", "Muon"]
+    assert FULL.some([]) == FULL
+    with pytest.raises(ValueError, match="expected names among Muon, "):
+        FULL.some(["Moun"])
 
 
 def test_what_is_searched_is_what_a_contender_has_and_the_plan_does_not_fix() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,6 +107,18 @@ class Plan(Settings):
         if len(set(names)) < len(names):
             raise ValueError(f"expected contenders with a name each, got {names}")
         return found
+
+    def some(self, names: Sequence[str]) -> Plan:
+        """The plan with these contenders alone, or with all for no name.
+
+        Raises:
+            ValueError: there is no contender of this name in the list.
+        """
+        known = {listed.name: listed for listed in self.contenders}
+        for name in names:
+            if name not in known:
+                raise ValueError(f"expected names among {', '.join(known)}, got {name!r}")
+        return self.model_copy(update={"contenders": tuple(known[name] for name in names or known)})
 
     @property
     def places(self) -> dict[str, Place]:
