@@ -223,7 +223,7 @@ def test_who_leaves_a_stack_does_not_keep_it_alive() -> None:
 def lanes_of(optimizer: nl.optim.Optimizer, weights: list[nn.Parameter]) -> list[list[int]]:
     """The lanes of the latest step, as places in ``weights``."""
     places = {id(weight): place for place, weight in enumerate(weights)}
-    lanes = optimizer._plans[0]._lanes
+    lanes = optimizer._plan._lanes
     return sorted([places[id(parameter)] for parameter in lane.parameters] for lane in lanes)
 
 
@@ -239,7 +239,10 @@ def test_lanes_hold_what_is_alike() -> None:
     weights.append(nn.Parameter(torch.zeros(5, dtype=torch.bfloat16)))
     optimizer = nl.optim.Muon(weights, elementwise=[weights[5]])
     step(optimizer, weights)
-    assert lanes_of(optimizer, weights) == [[0, 1], [2], [3, 4, 5], [6], [7]]
+    assert lanes_of(optimizer, weights) == [[0, 1], [2], [3, 4, 5, 6], [7]], "a kernel of torch's writes 3 to 6"
+    composed = nl.optim.DeltaMomentum(weights, elementwise=[weights[5]])
+    step(composed, weights)
+    assert lanes_of(composed, weights) == [[0, 1], [2], [3, 4, 5], [6], [7]]
 
 
 def test_unequal_step_counts_share_a_lane_where_the_rule_does_the_same() -> None:

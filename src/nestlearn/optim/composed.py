@@ -1,13 +1,15 @@
 """The rules of a parameter group: made from its settings, and what they declare."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
+import torch
 from torch import Tensor, nn
 
 from nestlearn.memory.rules import Rule
-from nestlearn.optim.settings import Group
+from nestlearn.optim.fused import Kernel, recognised
+from nestlearn.optim.settings import Group, hashable, structure
 from nestlearn.rules import Link, Schedule, as_rule, part, partition, to_data
 from nestlearn.rules.data import schedule_from_data
 from nestlearn.rules.paths import Setting
@@ -22,10 +24,33 @@ class Rules:
     Args:
         matrix: of matrices; None gives them the other one.
         element: of everything else; it acts on every entry alone.
+        settings: that they were made from.
     """
 
     matrix: Link | Rule | None
     element: Link | Rule
+    settings: Group
+    _schedules: dict[torch.Size | None, Callable[[int], Hashable]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    @cached_property
+    def structure(self) -> Hashable:
+        """What of the settings decides which memories there are and what is computed."""
+        return hashable(structure(self.settings))
+
+    @cached_property
+    def kernel(self) -> Kernel | None:
+        """What of torch computes the rule for entries, if anything does."""
+        return recognised(self.element)
+
+    def schedule(self, shape: torch.Size | None) -> Callable[[int], Hashable]:
+        """What happens at which time to matrices of a shape, or to entries (None)."""
+        if shape not in self._schedules:
+            rule = self.for_entries if shape is None else self.for_matrices
+            assert rule is not None, "what is a matrix has a rule for matrices"
+            self._schedules[shape] = rule.schedule(torch.Size([1]) if shape is None else shape)
+        return self._schedules[shape]
 
     @cached_property
     def for_matrices(self) -> Rule | None:

@@ -6,7 +6,7 @@ answers to both names.
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
 from torch import Tensor, nn, optim
@@ -16,7 +16,17 @@ from nestlearn.errors import did_you_mean
 if TYPE_CHECKING:
     from _typeshed import SupportsKeysAndGetItem
 
-__all__ = ["COMMON", "Common", "Elementwise", "Group", "Settings", "default_of", "refuse_unknown", "structure"]
+__all__ = [
+    "COMMON",
+    "Common",
+    "Elementwise",
+    "Group",
+    "Settings",
+    "default_of",
+    "hashable",
+    "refuse_unknown",
+    "structure",
+]
 
 Group = dict[str, Any]
 """A parameter group, or settings of one: whatever lies under a name, as in ``torch.optim``."""
@@ -146,6 +156,15 @@ def default_of(optimizer: optim.Optimizer, name: str) -> object:
 def structure(settings: Mapping[str, object]) -> dict[str, object]:
     """What of a rule's settings decides which memories it has and what it computes: all but the size of numbers."""
     return {name: _form(value) for name, value in settings.items()}
+
+
+def hashable(value: object) -> Hashable:
+    """Settings, which may lie in one another, as a key; what is no plain value is equal to itself alone."""
+    if isinstance(value, Mapping):
+        return tuple((name, hashable(item)) for name, item in value.items())
+    if isinstance(value, tuple | list):
+        return tuple(map(hashable, value))
+    return value if isinstance(value, Hashable) else id(value)
 
 
 def _form(value: object) -> object:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Held", "Stack", "States"]
+__all__ = ["Held", "Stack", "States", "alone"]
 
 Held = dict[str, Any]
 """What a state holds of a parameter: tensors by dotted names, and whatever others keep there."""
@@ -61,11 +61,11 @@ class Stack:
             leaves = [states[parameter][name].to(parameter.device, dtype) for parameter in self.parameters]
             if self.flat:
                 flat = [leaf.reshape(-1) for leaf in leaves]
-                buffer = torch.cat(flat) if len(flat) > 1 else _alone(flat[0])
+                buffer = torch.cat(flat) if len(flat) > 1 else alone(flat[0])
                 pieces = buffer.split([leaf.numel() for leaf in leaves])
                 own = [_piece(part.view(leaf.shape)) for part, leaf in zip(pieces, leaves, strict=True)]
             else:
-                buffer = torch.stack(leaves) if len(leaves) > 1 else _alone(leaves[0]).unsqueeze(0)
+                buffer = torch.stack(leaves) if len(leaves) > 1 else alone(leaves[0]).unsqueeze(0)
                 own = [_piece(part) for part in buffer.unbind(0)]
             self.buffers[name] = buffer
             for parameter, views, view in zip(self.parameters, self._views, own, strict=True):
@@ -114,6 +114,6 @@ def _piece(view: Tensor) -> Tensor:
     return torch.from_dlpack(view) if can and not whole else view
 
 
-def _alone(tensor: Tensor) -> Tensor:
+def alone(tensor: Tensor) -> Tensor:
     """The tensor, with a storage of its own if it is a part of a larger one."""
     return tensor.clone() if tensor.untyped_storage().nbytes() > tensor.nbytes else tensor

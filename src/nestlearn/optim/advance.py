@@ -1,0 +1,91 @@
+"""One step over all groups: counts, periods, and the lanes that write."""
+
+import torch
+from torch import Tensor
+
+from nestlearn.memory.times import refuse_capture
+from nestlearn.optim import states
+from nestlearn.optim.adapter import Adapter
+from nestlearn.optim.curvature import Observations
+from nestlearn.optim.due import Due, agreed
+from nestlearn.optim.lanes import as_real
+from nestlearn.optim.plan import Plan
+
+__all__ = ["advance"]
+
+
+def advance(optimizer: Adapter, plan: Plan, observations: Observations) -> None:
+    """Count a step of every parameter that has a gradient, and write those whose period is over.
+
+    Args:
+        optimizer: whose parameters they are.
+        plan: sorts them into lanes.
+        observations: what rules look at besides gradients.
+    """
+    due = _stepped(optimizer)
+    if not due.parameters:
+        return
+    gradients = [as_real(parameter.grad) for parameter in due.parameters]  # type: ignore[arg-type]
+    periods = [each.period for each in due.terms]
+    waited: list[Tensor] = []
+    if any(period > 1 for period in periods):
+        due, gradients, waited = _collected(due, gradients, periods)
+    else:
+        gradients = list(map(states.with_waiting, due.held, gradients))
+    due.times = [step // periods[number] - 1 for step, number in zip(due.times, due.which, strict=True)]
+    for lane, order in plan.lanes(optimizer, due) if due.parameters else ():
+        parameters = lane.parameters
+        seen = {
+            name: torch.stack([values[parameter] for parameter in parameters])
+            for name, values in observations.items()
+            if parameters[0] in values
+        }
+        rates = due.terms[lane.which].rates(optimizer, own=lane.own_lr)
+        lane.write([gradients[place] for place in order], seen, [due.times[place] for place in order], rates)
+    if waited:
+        torch._foreach_zero_(waited)
+
+
+def _stepped(optimizer: Adapter) -> Due:
+    """The parameters that have a gradient, with their steps counted; ``times`` are these counts."""
+    terms, of_group = agreed(optimizer)
+    due = Due([], [], [], [], terms, of_group, [])
+    for group, number in zip(optimizer.param_groups, of_group, strict=True):
+        for parameter in group["params"]:
+            if parameter.grad is not None:
+                due.held.append(states.initialised(optimizer, parameter, group))
+                due.parameters.append(parameter)
+                due.which.append(number)
+            elif "step" not in optimizer.state.get(parameter, ()):
+                continue
+            due.members.append(id(parameter))
+    steps = [state["step"] for state in due.held]
+    if steps:
+        _add_one(steps)
+        due.times = list(map(int, steps))
+    return due
+
+
+def _add_one(steps: list[Tensor]) -> None:
+    if all(step.is_cpu for step in steps):
+        torch._foreach_add_(steps, torch.ones(()), alpha=1.0)  # with a number, each addition would make a tensor of it
+    else:
+        torch._foreach_add_(steps, 1)
+
+
+def _collected(due: Due, gradients: list[Tensor], periods: list[int]) -> tuple[Due, list[Tensor], list[Tensor]]:
+    """What is written now, with which gradients, and those of the gradients that are sums over a period."""
+    places, sums, waited = [], [], []
+    for place, (state, gradient) in enumerate(zip(due.held, gradients, strict=True)):
+        period = periods[due.which[place]]
+        if period == 1:
+            places.append(place)
+            sums.append(states.with_waiting(state, gradient))
+            continue
+        refuse_capture(due.times[place])
+        state["pending"].add_(gradient)
+        if due.times[place] % period == 0:
+            places.append(place)
+            sums.append(state["pending"])
+            waited.append(state["pending"])
+    return due.some(places), sums, waited
