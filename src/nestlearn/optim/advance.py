@@ -67,7 +67,7 @@ def _stepped(optimizer: Adapter) -> Due:
 
 
 def _add_one(steps: list[Tensor]) -> None:
-    if all(step.is_cpu for step in steps):
+    if all(step.dtype is torch.float32 and step.is_cpu for step in steps):
         torch._foreach_add_(steps, torch.ones(()), alpha=1.0)  # with a number, each addition would make a tensor of it
     else:
         torch._foreach_add_(steps, 1)
