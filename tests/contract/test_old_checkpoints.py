@@ -1,8 +1,9 @@
 """Checkpoints that earlier commits wrote load and continue; contract/checkpoints/README.md says what the files are.
 
 The bits of a continuation are those of the old commit where no sum of products is taken, no kernel of torch's writes,
-and the processor has the instructions of the one that wrote the file. Elsewhere a matrix product may add in another order, or a product and a sum
-be rounded once instead of twice, so that weights agree to a few units in the last place of their movement.
+and the processor has the instructions of the one that wrote the file. Elsewhere a matrix product may add in another
+order, or a product and a sum be rounded once instead of twice, so that weights agree to a few units in the last place
+of their movement.
 """
 
 from __future__ import annotations
