@@ -51,14 +51,21 @@ def _stepped(optimizer: Adapter) -> Due:
     terms, of_group = agreed(optimizer)
     due = Due([], [], [], [], terms, of_group, [])
     for group, number in zip(optimizer.param_groups, of_group, strict=True):
+        # Looked up once a group: there are many parameters, and a step has little time for each.
+        known, plain = optimizer.state.get, group["period"] == 1
+        parameters, held, members = due.parameters.append, due.held.append, due.members.append
         for parameter in group["params"]:
-            if parameter.grad is not None:
-                due.held.append(states.initialised(optimizer, parameter, group))
-                due.parameters.append(parameter)
-                due.which.append(number)
-            elif "step" not in optimizer.state.get(parameter, ()):
+            state = known(parameter)
+            if parameter.grad is None:
+                if state and "step" in state:
+                    members(id(parameter))
                 continue
-            due.members.append(id(parameter))
+            if not (plain and state and type(state.get("step")) is Tensor):
+                state = states.initialised(optimizer, parameter, group)
+            held(state)
+            parameters(parameter)
+            members(id(parameter))
+        due.which += [number] * (len(due.parameters) - len(due.which))
     steps = [state["step"] for state in due.held]
     if steps:
         _add_one(steps)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from nestlearn.memory.rules import Rule
 from nestlearn.optim.fused import Kernel, recognised
-from nestlearn.optim.settings import Group, hashable, structure
+from nestlearn.optim.settings import Group
 from nestlearn.rules import Link, Schedule, as_rule, part, partition, to_data
 from nestlearn.rules.data import schedule_from_data
 from nestlearn.rules.paths import Setting
@@ -25,19 +25,16 @@ class Rules:
         matrix: of matrices; None gives them the other one.
         element: of everything else; it acts on every entry alone.
         settings: that they were made from.
+        structure: what of these decides which memories there are and what is computed, as a number.
     """
 
     matrix: Link | Rule | None
     element: Link | Rule
     settings: Group
+    structure: int
     _schedules: dict[torch.Size | None, Callable[[int], Hashable]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
-
-    @cached_property
-    def structure(self) -> Hashable:
-        """What of the settings decides which memories there are and what is computed."""
-        return hashable(structure(self.settings))
 
     @cached_property
     def kernel(self) -> Kernel | None:

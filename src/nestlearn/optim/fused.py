@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from operator import is_
 from typing import ClassVar
 
 import torch
@@ -21,7 +22,7 @@ from nestlearn.optim.stacks import Held, alone
 from nestlearn.rules import Link, average, chain, gradient, second_moment, sum_of_squares
 from nestlearn.rules import sum as summed
 
-__all__ = ["FusedLane", "Kernel", "fits", "recognised"]
+__all__ = ["Bound", "FusedLane", "Kernel", "bind", "fits", "recognised", "still"]
 
 Tensors = list[Tensor]
 
@@ -248,6 +249,32 @@ def _exists(operator: str, device: str) -> bool:
     return torch._C._dispatch_has_kernel_for_dispatch_key(f"aten::{operator}", device.upper())
 
 
+Bound = tuple[tuple[Tensor, ...], tuple[int, ...]]
+"""The memories of a parameter, and where they lie."""
+
+
+def bind(kernel: Kernel, parameter: Tensor, state: Held) -> Bound:
+    """What a state holds for a kernel, made as it reads it: of the parameter's type, in its place, in order."""
+    memories = []
+    for name in kernel.memories:
+        found: Tensor = state[name]
+        memories.append(alone(found.to(parameter.device, parameter.dtype).contiguous()))
+        if memories[-1] is not found:
+            state[name] = memories[-1]
+    return tuple(memories), tuple(memory.data_ptr() for memory in memories)
+
+
+def still(kernel: Kernel, bound: Bound, parameter: Tensor, state: Held) -> bool:
+    """Whether a state holds what it did when it was bound, and the parameter is like that."""
+    return len(bound[0]) == len(kernel.memories) and all(
+        state.get(name) is memory
+        and memory.data_ptr() == address
+        and memory.shape == parameter.shape
+        and memory.dtype is parameter.dtype
+        for name, memory, address in zip(kernel.memories, *bound, strict=True)
+    )
+
+
 class FusedLane:
     """Parameters of one type and device that one call of a kernel writes.
 
@@ -257,7 +284,7 @@ class FusedLane:
     Args:
         kernel: what writes them.
         parameters: what is written.
-        states: what each has in the state, where a memory is given the parameter's type and place if it has another.
+        bound: their memories.
         own_lr: whether their lr is the named rule's.
         which: of the terms of a step.
     """
@@ -265,55 +292,39 @@ class FusedLane:
     path = "fused by torch"
 
     def __init__(
-        self, kernel: Kernel, parameters: Tensors, states: Sequence[Held], *, own_lr: bool, which: int
+        self, kernel: Kernel, parameters: Tensors, bound: Sequence[Bound], *, own_lr: bool, which: int
     ) -> None:
         self.parameters = parameters
         self.own_lr = own_lr
         self.which = which
         self._kernel = kernel
-        self._like = [(parameter.dtype, parameter.shape) for parameter in parameters]
-        self._memories = [
-            [_own(state, name, parameter) for state, parameter in zip(states, parameters, strict=True)]
-            for name in kernel.memories
-        ]
-        self._addresses = [[memory.data_ptr() for memory in each] for each in self._memories]
+        self._shapes = [parameter.shape for parameter in parameters]
+        places = range(len(kernel.memories))
+        self._memories = [[memories[place] for memories, _ in bound] for place in places]
+        self._addresses = [[addresses[place] for _, addresses in bound] for place in places]
 
     def holds(self, states: Sequence[Mapping[str, object]]) -> bool:
         """Whether these are the states that it was made with, as they were."""
         for name, memories, addresses in zip(self._kernel.memories, self._memories, self._addresses, strict=True):
-            for state, memory, address in zip(states, memories, addresses, strict=True):
-                if state.get(name) is not memory or memory.data_ptr() != address:
-                    return False
-        return True
-
-    def follow(self, kernel: Kernel) -> bool:
-        """Take over other numbers; False if it is another kernel, or has other memories."""
-        if type(kernel) is not type(self._kernel) or kernel.memories != self._kernel.memories:
-            return False
-        self._kernel = kernel
+            if not all(map(is_, [state.get(name) for state in states], memories)):
+                return False
+            if [memory.data_ptr() for memory in memories] != addresses:
+                return False
         return True
 
     def write(self, gradients: Tensors, observations: Mapping[str, Tensor], times: Sequence[int], rates: Rates) -> None:
         """One write of every parameter, as ``Lane.write``."""
         if self._kernel.operator == "_fused_adamw_":
             refuse_capture(times)
+        dtype = self.parameters[0].dtype
         given = [
             gradient
             if gradient.dtype is dtype and gradient.shape == shape and gradient.is_contiguous()
             else gradient.to(dtype).reshape(shape).contiguous()
-            for gradient, (dtype, shape) in zip(gradients, self._like, strict=True)
+            for gradient, shape in zip(gradients, self._shapes, strict=True)
         ]
         rates = rates._replace(lr=_known(rates.lr, self.parameters[0].device))
         self._kernel.write(self.parameters, given, self._memories, times, rates)
-
-
-def _own(state: Held, name: str, parameter: Tensor) -> Tensor:
-    """A memory in the state, made as a kernel reads it."""
-    found: Tensor = state[name]
-    memory = alone(found.to(parameter.device, parameter.dtype).contiguous())
-    if memory is not found:
-        state[name] = memory
-    return memory
 
 
 def _known(lr: Scalar, device: torch.device) -> Scalar:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from nestlearn.optim.adapter import Adapter
 from nestlearn.optim.composed import Rules
-from nestlearn.optim.settings import COMMON, Group, hashable
+from nestlearn.optim.settings import COMMON, Group, hashable, structure
 
 __all__ = ["Made", "snapshot"]
 
@@ -27,6 +27,7 @@ class Made:
     def __init__(self) -> None:
         self._names: tuple[str, ...] | None = None
         self._made: dict[Hashable, Rules] = {}
+        self._structures: dict[Hashable, int] = {}
         self._seen: dict[int, tuple[list[object], Rules]] = {}
         self._step: dict[int, Rules] | None = None
 
@@ -69,7 +70,8 @@ class Made:
         if rules is None:
             # Rules keep what they are made from: not the parameters, which may be replaced.
             given = {name: value for name, value in group.items() if name not in ("params", "param_names")} | settings
-            rules = Rules(optimizer.matrix_rule(given), optimizer.element_rule(given), settings)
+            form = self._structures.setdefault(hashable(structure(settings)), len(self._structures))
+            rules = Rules(optimizer.matrix_rule(given), optimizer.element_rule(given), settings, form)
         self._made[key] = rules  # the latest are the last
         most = len(optimizer.param_groups) + _SPARE
         for old in list(self._made)[: max(0, len(self._made) - most)]:

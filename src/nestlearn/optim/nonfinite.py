@@ -14,6 +14,12 @@ from nestlearn.optim.lanes import as_real
 
 __all__ = ["LetIn", "check_gradients"]
 
+TURNS = 16
+"""Where gradients that are let in are many or large, each is looked at in one of so many steps."""
+
+FEW = 1 << 16
+"""Entries of gradients that are looked at in every step."""
+
 
 def check_gradients(optimizer: Adapter, let_in: "LetIn") -> None:
     """Raise before anything is written if a gradient is sparse, or has no finite norm where the group says "raise".
@@ -26,27 +32,25 @@ def check_gradients(optimizer: Adapter, let_in: "LetIn") -> None:
         TypeError: a sparse gradient.
         FloatingPointError: NaN, infinity, or entries whose squares overflow, naming the parameter.
     """
-    watched: list[tuple[Tensor, Tensor]] = []
+    watched: list[Tensor] = []
     ignored: list[Tensor] = []
-    for candidate in optimizer.param_groups:
-        raises = candidate["nonfinite"] == "raise"
-        for parameter in candidate["params"]:
-            if parameter.grad is None:
+    for group in optimizer.param_groups:
+        seen = watched if group["nonfinite"] == "raise" else ignored
+        for parameter in group["params"]:
+            gradient = parameter.grad
+            if gradient is None:
                 continue
-            if parameter.grad.is_sparse:
+            if gradient.is_sparse:
                 raise TypeError(
                     f"{describe(optimizer, parameter)} has a sparse gradient, and memories are dense: "
                     "use sparse=False in its embedding, or give it to torch.optim.SparseAdam"
                 )
-            if parameter.numel():
-                gradient = as_real(parameter.grad)
-                if raises:
-                    watched.append((parameter, gradient))
-                else:
-                    ignored.append(gradient)
-    if watched and not _all_finite([gradient for _, gradient in watched]):
-        for parameter, gradient in watched:
-            _refuse(optimizer, parameter, gradient)
+            seen.append(as_real(gradient))
+    if watched and not _all_finite(watched):
+        for group in optimizer.param_groups:
+            for parameter in group["params"] if group["nonfinite"] == "raise" else ():
+                if parameter.grad is not None:
+                    _refuse(optimizer, parameter, as_real(parameter.grad))
     if ignored:
         let_in.look(ignored)
 
@@ -54,17 +58,23 @@ def check_gradients(optimizer: Adapter, let_in: "LetIn") -> None:
 class LetIn:
     """Warns once when non-finite gradients enter memories, in groups that say ``nonfinite="ignore"``.
 
-    On a CPU at the step itself. An accelerator is not waited for: what it finds is read at a later step.
+    A few small gradients are looked at in every step; of more, a part of them at each step in turns, as weights that
+    are not finite make such gradients from then on. An accelerator is not waited for: what it finds is read at a later
+    step.
     """
 
     def __init__(self) -> None:
         self._said = False
+        self._turn = 0
         self._elsewhere: dict[torch.device, _SoFar] = {}
 
     def look(self, gradients: list[Tensor]) -> None:
         """Look at the gradients of a step that is about to be taken."""
         if self._said or gradients[0].is_meta or (gradients[0].is_cuda and torch.cuda.is_current_stream_capturing()):
             return
+        if len(gradients) > TURNS or sum(gradient.numel() for gradient in gradients) > FEW:
+            self._turn = (self._turn + 1) % TURNS
+            gradients = gradients[self._turn :: TURNS]
         known = [self._known(flag) for flag in _finite_flags(gradients)]  # all of them, each has a memory
         if not all(known):
             self._said = True
@@ -75,9 +85,9 @@ class LetIn:
                 stacklevel=2,
             )
 
-    def _known(self, flag: Tensor) -> bool:
-        """What is known of a 0-D flag, or of those before it, without waiting."""
-        if flag.device.type == "cpu":
+    def _known(self, flag: Tensor | bool) -> bool:
+        """What is known of a flag, or of those before it, without waiting."""
+        if isinstance(flag, bool) or flag.device.type == "cpu":
             return bool(flag)
         if flag.device not in self._elsewhere:
             self._elsewhere[flag.device] = _SoFar(flag.device)
@@ -122,14 +132,21 @@ def _all_finite(gradients: list[Tensor]) -> bool:
     return all(map(bool, _finite_flags(gradients)))
 
 
-def _finite_flags(gradients: list[Tensor]) -> list[Tensor]:
-    """One 0-D flag a device and dtype: whether its gradients have norms that can be squared."""
+def _finite_flags(gradients: list[Tensor]) -> list[Tensor | bool]:
+    """One flag a device and dtype, whether its gradients have norms that can be squared: a 0-D tensor on accelerators,
+    which are not waited for.
+    """
     alike: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
     for tensor in gradients:
         alike.setdefault((tensor.device, tensor.dtype), []).append(tensor)
-    flags = []
-    for (_, dtype), group in alike.items():
+    flags: list[Tensor | bool] = []
+    for (device, dtype), group in alike.items():
         # One read of the gradients, in the precision that their squares will have.
-        norms = torch._foreach_norm(group, 2, dtype=torch.promote_types(dtype, torch.float32))
-        flags.append(torch.isfinite(torch.stack(norms).square()).all())
+        wide = torch.promote_types(dtype, torch.float32)
+        norms = torch._foreach_norm(group, 2, dtype=wide)
+        if device.type == "cpu" and type(norms[0]) is Tensor:
+            most = torch.finfo(wide).max
+            flags.append(all(norm * norm <= most for norm in map(float, norms)))
+        else:
+            flags.append(torch.isfinite(torch.stack(norms).square()).all())
     return flags

@@ -17,7 +17,7 @@ from nestlearn.optim.checks import describe, whole_matrices
 from nestlearn.optim.compiled import CompiledLanes, Written, compile_lanes
 from nestlearn.optim.composed import Rules
 from nestlearn.optim.due import Due, Terms
-from nestlearn.optim.fused import FusedLane, fits
+from nestlearn.optim.fused import Bound, FusedLane, bind, fits, still
 from nestlearn.optim.lanes import SMALL, Lane, matrix_shape
 from nestlearn.optim.stacks import Stack
 
@@ -28,17 +28,15 @@ class Kind(NamedTuple):
     """What parameters have in common whose memories lie in one stack.
 
     Args:
-        structure: what of the settings decides which memories there are.
+        structure: of the settings, what decides which memories there are, as a number.
         flat: whether the rule is element-wise.
-        own_lr: whether their lr is the named rule's.
         dtype, device: of the parameters.
         form: the shape of a matrix; of entries None, or the parameter's own id if there are many; True for those that a
             kernel of torch's writes, which needs no stack.
     """
 
-    structure: Hashable
+    structure: int
     flat: bool
-    own_lr: bool
     dtype: torch.dtype
     device: torch.device
     form: torch.Size | int | bool | None
@@ -49,8 +47,8 @@ class Kind(NamedTuple):
         return self.form is True
 
 
-def kind_of(optimizer: Adapter, parameter: Tensor, rules: Rules) -> Kind:
-    """The kind of a parameter whose group has these rules."""
+def kind_of(optimizer: Adapter, parameter: Tensor, rules: Rules) -> tuple[Kind, bool]:
+    """The kind of a parameter whose group has these rules, and whether its lr is the named rule's."""
     entry = optimizer.entry_of(parameter, rules)
     form: torch.Size | int | bool | None = None
     if not entry.flat:
@@ -59,10 +57,21 @@ def kind_of(optimizer: Adapter, parameter: Tensor, rules: Rules) -> Kind:
         form = True
     elif parameter.numel() >= SMALL:
         form = id(parameter)
-    return Kind(rules.structure, entry.flat, entry.own_lr, parameter.dtype, parameter.device, form)
+    return Kind(rules.structure, entry.flat, parameter.dtype, parameter.device, form), entry.own_lr
 
 
-_Seen = tuple[list[int], list[tuple[int, torch.dtype, torch.device, torch.Size, bool]]]
+_Facts = tuple[int, torch.dtype, torch.device, torch.Size, bool]
+"""What of a parameter decides its kind, besides the rules of its group."""
+
+
+class _Sorted(NamedTuple):
+    """A parameter as it was when it was last sorted: its id is its own as long as somebody has it."""
+
+    parameter: Tensor
+    facts: _Facts
+    rules: Rules
+    kind: Kind
+    own_lr: bool
 
 
 class Plan:
@@ -72,23 +81,32 @@ class Plan:
         self._stacks: dict[Kind, Stack] = {}
         self._homes: dict[int, Kind] = {}
         self._members: list[int] = []
-        self._seen: _Seen | None = None
+        self._seen: tuple[list[int], list[_Facts]] | None = None
         self._rules: list[Rules] = []
+        self._sorted: dict[int, _Sorted] = {}
+        self._bound: dict[int, Bound] = {}
         self._lanes: list[Lane | FusedLane] = []
         self._order: list[list[int]] = []
         self._compiled: list[CompiledLanes] = []
 
     def lanes(self, optimizer: Adapter, due: Due) -> Written:
         """Lanes that together write what is due, and which of the parameters each lane writes, by place in the list."""
-        seen = due.which, [(id(p), p.dtype, p.device, p.shape, p.is_contiguous()) for p in due.parameters]
+        facts = [(id(p), p.dtype, p.device, p.shape, p.is_contiguous()) for p in due.parameters]
         rules = [each.rules for each in due.terms]
-        known = self._seen == seen and self._members == due.members and _same(rules, self._rules)
-        if not known or not self._hold(optimizer, due):
-            self._members = due.members
-            self._arrange(optimizer, due)
-            self._seen, self._rules = seen, rules
+        alike = self._members == due.members and _same(rules, self._rules)
+        if not alike or (due.which, facts) != self._seen or not self._hold(optimizer, due):
+            if self._members != due.members:
+                self._forget_others(due.members)
+            self._arrange(optimizer, due, facts)
+            self._seen, self._rules = (due.which, facts), rules
         written: Written = list(zip(self._lanes, self._order, strict=True))
         return compile_lanes(optimizer, due, written, self._compiled) if optimizer.compiles else written
+
+    def _forget_others(self, members: list[int]) -> None:
+        """Keep nothing of parameters that have gone."""
+        self._members, present = members, set(members)
+        self._sorted = {number: each for number, each in self._sorted.items() if number in present}
+        self._bound = {number: each for number, each in self._bound.items() if number in present}
 
     def _hold(self, optimizer: Adapter, due: Due) -> bool:
         """Whether the lanes of the last step still stand for the state."""
@@ -100,48 +118,52 @@ class Plan:
                 return False
         return True
 
-    def _arrange(self, optimizer: Adapter, due: Due) -> None:
-        kinds = [kind_of(optimizer, parameter, due.rules(place)) for place, parameter in enumerate(due.parameters)]
-        stale = self._stale(optimizer, due, kinds)
+    def _arrange(self, optimizer: Adapter, due: Due, facts: list[_Facts]) -> None:
+        kinds = [self._sort(optimizer, due, place, own) for place, own in enumerate(facts)]
+        stale = self._stale(optimizer, kinds)
         if stale:
             whole_matrices(optimizer)  # a model may be wrapped after its optimizer was made
             self._restack(optimizer, due, stale)
-        grouped: dict[tuple[int, Kind], list[int]] = {}
-        for place, (number, kind) in enumerate(zip(due.which, kinds, strict=True)):
-            grouped.setdefault((number, kind), []).append(place)
+        grouped: dict[tuple[int, bool, Kind], list[int]] = {}
+        one_rate = [each.group["elementwise_lr"] is None for each in due.terms]
+        for place, (number, (_, _, _, kind, own_lr)) in enumerate(zip(due.which, kinds, strict=True)):
+            grouped.setdefault((number, own_lr or one_rate[number], kind), []).append(place)
         self._lanes, self._order = [], []
-        layouts: dict[Hashable, dict[str, Tensor]] = {}
-        for (number, kind), places in grouped.items():
+        for (number, own_lr, kind), places in grouped.items():
             if kind.fused:
-                self._fuse(optimizer, due, number, kind, places, layouts)
+                self._fuse(optimizer, due, number, own_lr, places)
             else:
-                self._lane(due, number, kind, places)
+                self._lane(due, number, own_lr, kind, places)
 
-    def _fuse(
-        self,
-        optimizer: Adapter,
-        due: Due,
-        number: int,
-        kind: Kind,
-        places: list[int],
-        layouts: dict[Hashable, dict[str, Tensor]],
-    ) -> None:
+    def _sort(self, optimizer: Adapter, due: Due, place: int, facts: _Facts) -> _Sorted:
+        """The kind of a parameter, looked up where nothing has changed."""
+        parameter, rules = due.parameters[place], due.rules(place)
+        known = self._sorted.get(facts[0])
+        if known is None or known.rules is not rules or known.facts != facts:
+            kind, own_lr = kind_of(optimizer, parameter, rules)
+            known = self._sorted[facts[0]] = _Sorted(parameter, facts, rules, kind, own_lr)
+        return known
+
+    def _fuse(self, optimizer: Adapter, due: Due, number: int, own_lr: bool, places: list[int]) -> None:
         """Make the lane of parameters that a kernel writes."""
-        parameters, held = [due.parameters[place] for place in places], [due.held[place] for place in places]
-        written = {id(parameter) for parameter in parameters}
-        terms = due.terms[number]
-        for parameter in parameters:
-            key = kind, parameter.shape
-            if key not in layouts:
-                layouts[key] = states.layout(optimizer, parameter, terms.group)
-            misfit = _misfit(optimizer, parameter, layouts[key], written)
-            if misfit:
-                raise RuntimeError(misfit)
-        assert terms.rules.kernel is not None, "what is fused has a kernel"
-        self._lanes.append(FusedLane(terms.rules.kernel, parameters, held, own_lr=kind.own_lr, which=number))
+        kernel = due.terms[number].rules.kernel
+        assert kernel is not None, "what is fused has a kernel"
+        bound = []
+        for place in places:
+            parameter, state = due.parameters[place], due.held[place]
+            known = self._bound.get(id(parameter))
+            if known is None or not still(kernel, known, parameter, state):
+                layout = states.layout(optimizer, parameter, due.terms[number].group)
+                misfit = _misfit(optimizer, parameter, layout, {id(parameter)})
+                if misfit:
+                    raise RuntimeError(misfit)
+                known = self._bound[id(parameter)] = bind(kernel, parameter, state)
+            bound.append(known)
+        parameters = [due.parameters[place] for place in places]
+        self._lanes.append(FusedLane(kernel, parameters, bound, own_lr=own_lr, which=number))
         self._order.append(places)
 
-    def _lane(self, due: Due, number: int, kind: Kind, places: list[int]) -> None:
+    def _lane(self, due: Due, number: int, own_lr: bool, kind: Kind, places: list[int]) -> None:
         """Make the lanes of parameters of one kind: one, unless their times do not go together."""
         stack, rules = self._stacks[kind], due.terms[number].rules
         rule = rules.for_entries if kind.flat else rules.for_matrices
@@ -155,18 +177,19 @@ class Plan:
             some.sort(key=lambda place: stack.places[id(due.parameters[place])])
             own = [stack.places[id(due.parameters[place])] for place in some]
             sees = rules.sees_weights(flat=kind.flat)
-            self._lanes.append(Lane(rule, stack, own, kind.own_lr, number, sees, schedule))
+            self._lanes.append(Lane(rule, stack, own, own_lr, number, sees, schedule))
             self._order.append(some)
 
-    def _stale(self, optimizer: Adapter, due: Due, kinds: list[Kind]) -> set[Kind]:
+    def _stale(self, optimizer: Adapter, kinds: list[_Sorted]) -> set[Kind]:
         """The kinds whose stacks are not there, or do not hold what they should."""
         stale = set()
-        for parameter, kind in zip(due.parameters, kinds, strict=True):
-            stack, home = self._stacks.get(kind), self._homes.get(id(parameter))
+        for parameter, _, _, kind, _ in kinds:
+            home = self._homes.get(id(parameter))
             if home is not None and home != kind:
                 stale.add(home)
             if kind.fused:
                 continue
+            stack = self._stacks.get(kind)
             place = None if stack is None else stack.places.get(id(parameter))
             if stack is None or place is None or not stack.holds(place, optimizer.state):
                 stale.add(kind)
@@ -183,7 +206,7 @@ class Plan:
         members: dict[Kind, list[Tensor]] = {}
         layouts: dict[tuple[Kind, torch.Size], dict[str, Tensor]] = {}
         for parameter, terms in _with_state(optimizer, due):
-            kind = kind_of(optimizer, parameter, terms.rules)
+            kind, _ = kind_of(optimizer, parameter, terms.rules)
             if kind not in stale or kind.fused:
                 continue
             if (kind, parameter.shape) not in layouts:

@@ -50,7 +50,7 @@ class Common(TypedDict, total=False):
             follows ``lr`` in proportion, under a scheduler say. None (default) means ``lr``.
         nonfinite: "raise" (default) stops with FloatingPointError at NaN or infinite gradients, before anything is
             written, which costs one read of the gradients and, on an accelerator, one synchronisation; "ignore" lets
-            them in and warns once, on an accelerator one step later.
+            them in and warns once, on an accelerator one step later, where gradients are large within sixteen steps.
         compile: torch.compile the element-wise rules (default False).
     """
 
