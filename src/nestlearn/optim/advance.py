@@ -1,11 +1,15 @@
 """One step over all groups: counts, periods, and the lanes that write."""
 
+from itertools import repeat
+from operator import contains
+
 import torch
 from torch import Tensor
 
 from nestlearn.memory.times import refuse_capture
 from nestlearn.optim import states
 from nestlearn.optim.adapter import Adapter
+from nestlearn.optim.counts import Counts
 from nestlearn.optim.curvature import Observations
 from nestlearn.optim.due import Due, agreed
 from nestlearn.optim.lanes import as_real
@@ -22,15 +26,17 @@ def advance(optimizer: Adapter, plan: Plan, observations: Observations) -> None:
         plan: sorts them into lanes.
         observations: what rules look at besides gradients.
     """
-    due = _stepped(optimizer)
+    due = _stepped(optimizer, plan.counts)
     if not due.parameters:
         return
-    gradients = [as_real(parameter.grad) for parameter in due.parameters]  # type: ignore[arg-type]
+    gradients: list[Tensor] = [parameter.grad for parameter in due.parameters]  # type: ignore[misc]
+    if any(map(torch.is_complex, gradients)):
+        gradients = list(map(as_real, gradients))
     periods = [each.period for each in due.terms]
     waited: list[Tensor] = []
     if any(period > 1 for period in periods):
         due, gradients, waited = _collected(due, gradients, periods)
-    else:
+    elif any(map(contains, due.held, repeat("pending"))):
         gradients = list(map(states.with_waiting, due.held, gradients))
     due.times = [step // periods[number] - 1 for step, number in zip(due.times, due.which, strict=True)]
     for lane, order in plan.lanes(optimizer, due) if due.parameters else ():
@@ -46,7 +52,7 @@ def advance(optimizer: Adapter, plan: Plan, observations: Observations) -> None:
         torch._foreach_zero_(waited)
 
 
-def _stepped(optimizer: Adapter) -> Due:
+def _stepped(optimizer: Adapter, counts: Counts) -> Due:
     """The parameters that have a gradient, with their steps counted; ``times`` are these counts."""
     terms, of_group = agreed(optimizer)
     due = Due([], [], [], [], terms, of_group, [])
@@ -66,18 +72,9 @@ def _stepped(optimizer: Adapter) -> Due:
             parameters(parameter)
             members(id(parameter))
         due.which += [number] * (len(due.parameters) - len(due.which))
-    steps = [state["step"] for state in due.held]
-    if steps:
-        _add_one(steps)
-        due.times = list(map(int, steps))
+    if due.held:
+        due.times = counts.advance(due.held, optimizer.state.values())
     return due
-
-
-def _add_one(steps: list[Tensor]) -> None:
-    if all(step.dtype is torch.float32 and step.is_cpu for step in steps):
-        torch._foreach_add_(steps, torch.ones(()), alpha=1.0)  # with a number, each addition would make a tensor of it
-    else:
-        torch._foreach_add_(steps, 1)
 
 
 def _collected(due: Due, gradients: list[Tensor], periods: list[int]) -> tuple[Due, list[Tensor], list[Tensor]]:

@@ -317,14 +317,14 @@ class FusedLane:
         if self._kernel.operator == "_fused_adamw_":
             refuse_capture(times)
         dtype = self.parameters[0].dtype
-        given = [
-            gradient
-            if gradient.dtype is dtype and gradient.shape == shape and gradient.is_contiguous()
-            else gradient.to(dtype).reshape(shape).contiguous()
-            for gradient, shape in zip(gradients, self._shapes, strict=True)
-        ]
+        fitting = {gradient.dtype for gradient in gradients} == {dtype} and all(map(Tensor.is_contiguous, gradients))
+        if not fitting or [gradient.shape for gradient in gradients] != self._shapes:
+            gradients = [
+                gradient.to(dtype).reshape(shape).contiguous()
+                for gradient, shape in zip(gradients, self._shapes, strict=True)
+            ]
         rates = rates._replace(lr=_known(rates.lr, self.parameters[0].device))
-        self._kernel.write(self.parameters, given, self._memories, times, rates)
+        self._kernel.write(self.parameters, gradients, self._memories, times, rates)
 
 
 def _known(lr: Scalar, device: torch.device) -> Scalar:

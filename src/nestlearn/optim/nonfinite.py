@@ -4,6 +4,7 @@ Whatever enters an average stays in it: one such gradient is the end of a memory
 """
 
 import warnings
+from operator import attrgetter
 
 import torch
 from torch import Tensor
@@ -13,6 +14,8 @@ from nestlearn.optim.checks import describe
 from nestlearn.optim.lanes import as_real
 
 __all__ = ["LetIn", "check_gradients"]
+
+_ON_CPU = attrgetter("is_cpu")
 
 TURNS = 16
 """Where gradients that are let in are many or large, each is looked at in one of so many steps."""
@@ -45,7 +48,7 @@ def check_gradients(optimizer: Adapter, let_in: "LetIn") -> None:
                     f"{describe(optimizer, parameter)} has a sparse gradient, and memories are dense: "
                     "use sparse=False in its embedding, or give it to torch.optim.SparseAdam"
                 )
-            seen.append(as_real(gradient))
+            seen.append(as_real(gradient) if gradient.is_complex() else gradient)
     if watched and not _all_finite(watched):
         for group in optimizer.param_groups:
             for parameter in group["params"] if group["nonfinite"] == "raise" else ():
@@ -85,9 +88,9 @@ class LetIn:
                 stacklevel=2,
             )
 
-    def _known(self, flag: Tensor | bool) -> bool:
-        """What is known of a flag, or of those before it, without waiting."""
-        if isinstance(flag, bool) or flag.device.type == "cpu":
+    def _known(self, flag: Tensor) -> bool:
+        """What is known of a 0-D flag, or of those before it, without waiting."""
+        if flag.device.type == "cpu":
             return bool(flag)
         if flag.device not in self._elsewhere:
             self._elsewhere[flag.device] = _SoFar(flag.device)
@@ -132,21 +135,18 @@ def _all_finite(gradients: list[Tensor]) -> bool:
     return all(map(bool, _finite_flags(gradients)))
 
 
-def _finite_flags(gradients: list[Tensor]) -> list[Tensor | bool]:
-    """One flag a device and dtype, whether its gradients have norms that can be squared: a 0-D tensor on accelerators,
-    which are not waited for.
-    """
+def _finite_flags(gradients: list[Tensor]) -> list[Tensor]:
+    """One 0-D flag a device and dtype: whether its gradients have norms that can be squared."""
+    first = gradients[0]
     alike: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
-    for tensor in gradients:
-        alike.setdefault((tensor.device, tensor.dtype), []).append(tensor)
-    flags: list[Tensor | bool] = []
-    for (device, dtype), group in alike.items():
+    if len({tensor.dtype for tensor in gradients}) == 1 and all(map(_ON_CPU, gradients)):  # the usual case, quickly
+        alike[first.device, first.dtype] = gradients
+    else:
+        for tensor in gradients:
+            alike.setdefault((tensor.device, tensor.dtype), []).append(tensor)
+    flags = []
+    for (_, dtype), group in alike.items():
         # One read of the gradients, in the precision that their squares will have.
-        wide = torch.promote_types(dtype, torch.float32)
-        norms = torch._foreach_norm(group, 2, dtype=wide)
-        if device.type == "cpu" and type(norms[0]) is Tensor:
-            most = torch.finfo(wide).max
-            flags.append(all(norm * norm <= most for norm in map(float, norms)))
-        else:
-            flags.append(torch.isfinite(torch.stack(norms).square()).all())
+        norms = torch._foreach_norm(group, 2, dtype=torch.promote_types(dtype, torch.float32))
+        flags.append(torch.isfinite(torch.stack(norms).square()).all())
     return flags

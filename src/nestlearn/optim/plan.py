@@ -16,6 +16,7 @@ from nestlearn.optim.adapter import Adapter
 from nestlearn.optim.checks import describe, whole_matrices
 from nestlearn.optim.compiled import CompiledLanes, Written, compile_lanes
 from nestlearn.optim.composed import Rules
+from nestlearn.optim.counts import Counts
 from nestlearn.optim.due import Due, Terms
 from nestlearn.optim.fused import Bound, FusedLane, bind, fits, still
 from nestlearn.optim.lanes import SMALL, Lane, matrix_shape
@@ -75,9 +76,10 @@ class _Sorted(NamedTuple):
 
 
 class Plan:
-    """The lanes and stacks of an optimizer."""
+    """The lanes and stacks of an optimizer, and its step counts."""
 
     def __init__(self) -> None:
+        self.counts = Counts()
         self._stacks: dict[Kind, Stack] = {}
         self._homes: dict[int, Kind] = {}
         self._members: list[int] = []
