@@ -49,6 +49,7 @@ SMALL: dict[str, Link] = {
     "adam": adam((0.8, 0.95), 1e-6),
     "rmsprop": second_moment(0.9),
     "adagrad": sum_of_squares(0.5, 1e-6),
+    "adagrad, eps beside the root": sum_of_squares(0.5, 1e-6, under_root=False),
     "slow": chain(average(0.9), slow(0.9, 0.5)),
     "every": every(3, average(0.5)),
     "outer": chain(average(0.8), outer(3, sum(0.6))),

@@ -32,13 +32,13 @@ def advance(optimizer: Adapter, plan: Plan, observations: Observations) -> None:
     gradients: list[Tensor] = [parameter.grad for parameter in due.parameters]  # type: ignore[misc]
     if any(map(torch.is_complex, gradients)):
         gradients = list(map(as_real, gradients))
-    periods = [each.period for each in due.terms]
     waited: list[Tensor] = []
-    if any(period > 1 for period in periods):
-        due, gradients, waited = _collected(due, gradients, periods)
-    elif any(map(contains, due.held, repeat("pending"))):
-        gradients = list(map(states.with_waiting, due.held, gradients))
-    due.times = [step // periods[number] - 1 for step, number in zip(due.times, due.which, strict=True)]
+    if any(each.period > 1 for each in due.terms):
+        due, gradients, waited = _collected(due, gradients)
+    else:
+        due.times = [step - 1 for step in due.times]
+        if any(map(contains, due.held, repeat("pending"))):
+            gradients = list(map(states.with_waiting, due.held, gradients))
     for lane, order in plan.lanes(optimizer, due) if due.parameters else ():
         parameters = lane.parameters
         seen = {
@@ -77,19 +77,20 @@ def _stepped(optimizer: Adapter, counts: Counts) -> Due:
     return due
 
 
-def _collected(due: Due, gradients: list[Tensor], periods: list[int]) -> tuple[Due, list[Tensor], list[Tensor]]:
+def _collected(due: Due, gradients: list[Tensor]) -> tuple[Due, list[Tensor], list[Tensor]]:
     """What is written now, with which gradients, and those of the gradients that are sums over a period."""
+    periods = [each.period for each in due.terms]
     places, sums, waited = [], [], []
     for place, (state, gradient) in enumerate(zip(due.held, gradients, strict=True)):
-        period = periods[due.which[place]]
-        if period == 1:
-            places.append(place)
-            sums.append(states.with_waiting(state, gradient))
+        period, step = periods[due.which[place]], due.times[place]
+        if period > 1:
+            refuse_capture(step)
+            state["pending"].add_(gradient)
+        if step % period:
             continue
-        refuse_capture(due.times[place])
-        state["pending"].add_(gradient)
-        if due.times[place] % period == 0:
-            places.append(place)
-            sums.append(state["pending"])
+        places.append(place)
+        due.times[place] = step // period - 1
+        if period > 1:
             waited.append(state["pending"])
+        sums.append(state["pending"] if period > 1 else states.with_waiting(state, gradient))
     return due.some(places), sums, waited

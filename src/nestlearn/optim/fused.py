@@ -183,7 +183,7 @@ def _descend(
 def _counts(times: Sequence[int], device: torch.device) -> Tensors:
     """How often each has been written when this write is done, as kernels read it."""
     made = {time: torch.full((), time + 1.0, device=device) for time in set(times)}
-    return [made[time] for time in times]
+    return [made[time] for time in times] if len(made) > 1 else [made[times[0]]] * len(times)
 
 
 def recognised(rule: Link | Rule) -> Kernel | None:

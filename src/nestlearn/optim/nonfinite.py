@@ -3,6 +3,7 @@
 Whatever enters an average stays in it: one such gradient is the end of a memory, and a scaler's skipped step is not.
 """
 
+import math
 import warnings
 from operator import attrgetter
 
@@ -15,7 +16,7 @@ from nestlearn.optim.lanes import as_real
 
 __all__ = ["LetIn", "check_gradients"]
 
-_ON_CPU = attrgetter("is_cpu")
+_ON_CPU, _IS_SPARSE = attrgetter("is_cpu"), attrgetter("is_sparse")
 
 TURNS = 16
 """Where gradients that are let in are many or large, each is looked at in one of so many steps."""
@@ -39,16 +40,16 @@ def check_gradients(optimizer: Adapter, let_in: "LetIn") -> None:
     ignored: list[Tensor] = []
     for group in optimizer.param_groups:
         seen = watched if group["nonfinite"] == "raise" else ignored
-        for parameter in group["params"]:
-            gradient = parameter.grad
-            if gradient is None:
-                continue
-            if gradient.is_sparse:
-                raise TypeError(
-                    f"{describe(optimizer, parameter)} has a sparse gradient, and memories are dense: "
-                    "use sparse=False in its embedding, or give it to torch.optim.SparseAdam"
-                )
-            seen.append(as_real(gradient) if gradient.is_complex() else gradient)
+        gradients = [gradient for parameter in group["params"] if (gradient := parameter.grad) is not None]
+        if any(map(_IS_SPARSE, gradients)):
+            sparse = next(
+                parameter for parameter in group["params"] if parameter.grad is not None and parameter.grad.is_sparse
+            )
+            raise TypeError(
+                f"{describe(optimizer, sparse)} has a sparse gradient, and memories are dense: "
+                "use sparse=False in its embedding, or give it to torch.optim.SparseAdam"
+            )
+        seen += map(as_real, gradients) if any(map(Tensor.is_complex, gradients)) else gradients
     if watched and not _all_finite(watched):
         for group in optimizer.param_groups:
             for parameter in group["params"] if group["nonfinite"] == "raise" else ():
@@ -88,9 +89,9 @@ class LetIn:
                 stacklevel=2,
             )
 
-    def _known(self, flag: Tensor) -> bool:
-        """What is known of a 0-D flag, or of those before it, without waiting."""
-        if flag.device.type == "cpu":
+    def _known(self, flag: Tensor | bool) -> bool:
+        """What is known of a flag, or of those before it, without waiting."""
+        if isinstance(flag, bool) or flag.device.type == "cpu":
             return bool(flag)
         if flag.device not in self._elsewhere:
             self._elsewhere[flag.device] = _SoFar(flag.device)
@@ -135,8 +136,8 @@ def _all_finite(gradients: list[Tensor]) -> bool:
     return all(map(bool, _finite_flags(gradients)))
 
 
-def _finite_flags(gradients: list[Tensor]) -> list[Tensor]:
-    """One 0-D flag a device and dtype: whether its gradients have norms that can be squared."""
+def _finite_flags(gradients: list[Tensor]) -> list[Tensor | bool]:
+    """One flag a device and dtype: whether its gradients have norms that can be squared; a tensor on accelerators."""
     first = gradients[0]
     alike: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
     if len({tensor.dtype for tensor in gradients}) == 1 and all(map(_ON_CPU, gradients)):  # the usual case, quickly
@@ -144,9 +145,14 @@ def _finite_flags(gradients: list[Tensor]) -> list[Tensor]:
     else:
         for tensor in gradients:
             alike.setdefault((tensor.device, tensor.dtype), []).append(tensor)
-    flags = []
-    for (_, dtype), group in alike.items():
+    flags: list[Tensor | bool] = []
+    for (device, dtype), group in alike.items():
         # One read of the gradients, in the precision that their squares will have.
-        norms = torch._foreach_norm(group, 2, dtype=torch.promote_types(dtype, torch.float32))
-        flags.append(torch.isfinite(torch.stack(norms).square()).all())
+        wide = torch.promote_types(dtype, torch.float32)
+        norms = torch.stack(torch._foreach_norm(group, 2, dtype=wide))
+        if device.type == "cpu" and type(norms) is Tensor:  # as numbers: that is one call, and not six
+            found = norms.tolist()
+            flags.append(math.isfinite(sum(found)) and max(found) * max(found) <= torch.finfo(wide).max)
+        else:
+            flags.append(torch.isfinite(norms.square()).all())
     return flags

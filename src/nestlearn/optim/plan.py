@@ -64,6 +64,9 @@ def kind_of(optimizer: Adapter, parameter: Tensor, rules: Rules) -> tuple[Kind, 
 _Facts = tuple[int, torch.dtype, torch.device, torch.Size, bool]
 """What of a parameter decides its kind, besides the rules of its group."""
 
+_Seen = tuple[list[int], list[int], list[torch.dtype], list[torch.device], list[torch.Size], list[bool]]
+"""Which terms parameters have, and facts of them in columns, which are made and compared quickly."""
+
 
 class _Sorted(NamedTuple):
     """A parameter as it was when it was last sorted: its id is its own as long as somebody has it."""
@@ -83,7 +86,7 @@ class Plan:
         self._stacks: dict[Kind, Stack] = {}
         self._homes: dict[int, Kind] = {}
         self._members: list[int] = []
-        self._seen: tuple[list[int], list[_Facts]] | None = None
+        self._seen: _Seen | None = None
         self._rules: list[Rules] = []
         self._sorted: dict[int, _Sorted] = {}
         self._bound: dict[int, Bound] = {}
@@ -93,14 +96,22 @@ class Plan:
 
     def lanes(self, optimizer: Adapter, due: Due) -> Written:
         """Lanes that together write what is due, and which of the parameters each lane writes, by place in the list."""
-        facts = [(id(p), p.dtype, p.device, p.shape, p.is_contiguous()) for p in due.parameters]
+        parameters = due.parameters
+        seen: _Seen = (
+            due.which,
+            list(map(id, parameters)),
+            [parameter.dtype for parameter in parameters],
+            [parameter.device for parameter in parameters],
+            [parameter.shape for parameter in parameters],
+            list(map(Tensor.is_contiguous, parameters)),
+        )
         rules = [each.rules for each in due.terms]
         alike = self._members == due.members and _same(rules, self._rules)
-        if not alike or (due.which, facts) != self._seen or not self._hold(optimizer, due):
+        if not alike or seen != self._seen or not self._hold(optimizer, due):
             if self._members != due.members:
                 self._forget_others(due.members)
-            self._arrange(optimizer, due, facts)
-            self._seen, self._rules = (due.which, facts), rules
+            self._arrange(optimizer, due, list(zip(*seen[1:], strict=True)))
+            self._seen, self._rules = seen, rules
         written: Written = list(zip(self._lanes, self._order, strict=True))
         return compile_lanes(optimizer, due, written, self._compiled) if optimizer.compiles else written
 
