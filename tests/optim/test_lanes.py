@@ -267,6 +267,45 @@ def test_a_step_over_a_subset_makes_no_new_stacks(name: str) -> None:
     assert [tensor.data_ptr() for tensor in stored(optimizer)] == places
 
 
+@pytest.mark.parametrize("name", ["Adam", "DeltaMomentum", "Muon", "DeepMomentum"])
+def test_groups_that_agree_share_a_lane_and_others_do_not(name: str) -> None:
+    """Stacks hold what is remembered alike: whatever becomes of rates, memories stay where they are."""
+    weights = parameters([(4, 6)] * 4)
+    optimizer = MAKERS[name]([{"params": [weight]} for weight in weights])  # type: ignore[list-item]
+    step(optimizer, weights)
+    assert lanes_of(optimizer, weights) == [[0, 1, 2, 3]]
+    places = [tensor.data_ptr() for tensor in stored(optimizer)]
+    one, two = optimizer.param_groups[1], optimizer.param_groups[2]
+    for changes, expected in (
+        ({"lr": 0.5}, [[0, 2, 3], [1]]),
+        ({"lr": 0.01, "weight_decay": 0.1}, [[0, 2, 3], [1]]),
+        ({"weight_decay": 0.0, "maximize": True}, [[0, 2, 3], [1]]),
+        ({"maximize": False}, [[0, 1, 2, 3]]),
+    ):
+        one.update(changes)
+        step(optimizer, weights)
+        assert lanes_of(optimizer, weights) == expected
+        assert [tensor.data_ptr() for tensor in stored(optimizer)] == places
+    two["betas" if name == "Adam" else "retention"] = (0.5, 0.7) if name == "Adam" else 0.5
+    step(optimizer, weights)
+    assert lanes_of(optimizer, weights) == [[0, 1, 3], [2]]
+    assert [tensor.data_ptr() for tensor in stored(optimizer)] == places
+
+
+def test_a_group_that_is_taken_away_takes_its_memories_along() -> None:
+    weights = parameters([(4, 6)] * 3)
+    optimizer = nl.optim.Muon([{"params": [weight]} for weight in weights])
+    step(optimizer, weights)
+    gone = optimizer.param_groups.pop(1)["params"][0]
+    kept = optimizer.state[gone]["momentum.model.value"].clone()
+    step(optimizer, weights)
+    assert lanes_of(optimizer, weights) == [[0, 2]]
+    memory = optimizer.state[gone]["momentum.model.value"]
+    assert torch.equal(memory, kept)
+    shared = optimizer._plan._stacks
+    assert all(id(gone) not in stack.places for stack in shared.values())
+
+
 def stored(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     """What is remembered, in order."""
     return [tensor for state in optimizer.state.values() for name, tensor in sorted(state.items()) if name != "step"]

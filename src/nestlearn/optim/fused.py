@@ -230,14 +230,19 @@ def _is_plain(link: Link) -> bool:
     return numbers and getattr(link, "period", 1) == 1 and getattr(link, "readout", None) is None
 
 
-def fits(kernel: Kernel, parameter: Tensor) -> bool:
-    """Whether a kernel can write a parameter: dense, contiguous, as precise as its memories, on a device it knows."""
+def fits(kernel: Kernel, parameter: Tensor, device: str | None = None) -> bool:
+    """Whether a kernel can write a parameter: dense, contiguous, as precise as its memories, on a device it knows.
+
+    Args:
+        kernel, parameter: the two.
+        device: kind of the device, if it is not the parameter's own.
+    """
     return (
         type(parameter) in (nn.Parameter, Tensor)
         and parameter.dtype in (torch.float32, torch.float64)
         and parameter.layout is torch.strided
         and parameter.is_contiguous()
-        and _exists(kernel.operator, parameter.device.type)
+        and _exists(kernel.operator, device or parameter.device.type)
     )
 
 

@@ -27,6 +27,7 @@ from nestlearn.optim.lanes import Entry, matrix_shape
 from nestlearn.optim.layers import Layers
 from nestlearn.optim.made import Made, snapshot
 from nestlearn.optim.nonfinite import LetIn, check_gradients
+from nestlearn.optim.paths import paths
 from nestlearn.optim.persistence import Checkpoint, check_checkpoint, check_state, restore
 from nestlearn.optim.plan import Plan
 from nestlearn.optim.settings import COMMON, Common, Group, Settings, default_of, refuse_unknown
@@ -311,6 +312,11 @@ class Optimizer(torch.optim.Optimizer):
     def rules(self, group: Group) -> Rules:
         """The rules of a group, made anew only when a setting has changed; in a step they stay what they are."""
         return self._made.rules(self, group)
+
+    def __repr__(self) -> str:
+        """As torch prints it, and which path writes which parameters."""
+        written = "\n".join(f"    {line}" for line in paths(self))
+        return f"{super().__repr__().removesuffix(')')}\nWritten\n{written}\n)"
 
     def _forget(self) -> None:
         self._plan = Plan()

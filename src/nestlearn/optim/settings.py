@@ -51,7 +51,7 @@ class Common(TypedDict, total=False):
         nonfinite: "raise" (default) stops with FloatingPointError at NaN or infinite gradients, before anything is
             written, which costs one read of the gradients and, on an accelerator, one synchronisation; "ignore" lets
             them in and warns once, on an accelerator one step later, where gradients are large within sixteen steps.
-        compile: torch.compile the element-wise rules (default False).
+        compile: torch.compile the element-wise rules that torch has no fused kernel for (default False).
     """
 
     weight_decay: float
@@ -195,7 +195,7 @@ _CALLED_HERE = {
 
 _NOT_NEEDED = {
     "foreach": "parameters of one shape are written in one batch anyway",
-    "fused": "compile=True is what fuses the element-wise rules here",
+    "fused": "rules that torch has a fused kernel for are written by it anyway",
     "capturable": "step counts stay on the CPU",
     "differentiable": "a step is no part of a graph; nl.memory has writes that are",
     "amsgrad": "there is no such memory here",
