@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import nestlearn as nl
-from nestlearn.optim.fused import FusedLane, fits, recognised
+from nestlearn.optim.fused import FusedLane
+from nestlearn.optim.kernels import fits, recognised
 from nestlearn.optim.lanes import SMALL
 from nestlearn.rules import (
     adam,
@@ -40,6 +41,7 @@ RULES: dict[str, nl.rules.Link] = {
     "adam without momentum": adam((0.0, 0.9)),
     "named": chain(chain(average(0.5, corrected=True, name="m"), gradient()), second_moment(0.9, name="v")),
     "adagrad": sum_of_squares(eps=1e-6, under_root=False),
+    "second moment": second_moment(0.9, 1e-6),
 }
 FORMS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -121,7 +123,7 @@ def test_adagrad_is_torchs() -> None:
 OTHERS: dict[str, nl.rules.Link] = {
     "without correction": chain(average(0.9), second_moment()),
     "corrected alone": average(0.9, corrected=True),
-    "second moment alone": second_moment(),
+    "second moment, length kept": second_moment(length_kept=True),
     "look-ahead average": average(0.9, nesterov=True),
     "look-ahead, weighted": sum(0.9, nesterov=True, weight=0.5),
     "nothing kept": sum(0.0),

@@ -45,8 +45,6 @@ class CompiledLanes:
         rules: theirs.
     """
 
-    path = "compiled"
-
     def __init__(self, lanes: list[Lane], optimizer: Adapter, rules: Rules) -> None:
         self.ids = [id(lane.parameters[0]) for lane in lanes]
         self.lanes = lanes

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from nestlearn.memory.rules import Rule
-from nestlearn.optim.fused import Kernel, recognised
+from nestlearn.optim.kernels import Kernel, recognised
 from nestlearn.optim.settings import Group
 from nestlearn.rules import Link, Schedule, as_rule, part, partition, to_data
 from nestlearn.rules.data import schedule_from_data

@@ -10,7 +10,7 @@ from nestlearn.device import device_of
 from nestlearn.memory.rules import Rule, always
 from nestlearn.optim.adapter import Adapter
 from nestlearn.optim.composed import Rules
-from nestlearn.optim.fused import fits
+from nestlearn.optim.kernels import fits
 from nestlearn.optim.lanes import SMALL, matrix_shape
 from nestlearn.rules import Link
 
@@ -58,7 +58,7 @@ def _path(optimizer: Adapter, parameter: Tensor, rules: Rules) -> tuple[str, str
         return _words(rules.matrix), "batched matrices", matrix_shape(parameter)
     words, shape = _words(rules.element), tuple(parameter.shape)
     if rules.kernel is not None and fits(rules.kernel, parameter, device_of(parameter).type):
-        return words, "fused by torch", shape
+        return words, rules.kernel.path, shape
     if parameter.numel() < SMALL:
         return words, "composed, joined", shape
     compiled = optimizer.compiles and rules.schedule(None) is always and parameter.is_contiguous()

@@ -18,7 +18,8 @@ from nestlearn.optim.compiled import CompiledLanes, Written, compile_lanes
 from nestlearn.optim.composed import Rules
 from nestlearn.optim.counts import Counts
 from nestlearn.optim.due import Due, Terms
-from nestlearn.optim.fused import Bound, FusedLane, bind, fits, still
+from nestlearn.optim.fused import Bound, FusedLane, bind, still
+from nestlearn.optim.kernels import fits
 from nestlearn.optim.lanes import SMALL, Lane, matrix_shape
 from nestlearn.optim.stacks import Stack
 
