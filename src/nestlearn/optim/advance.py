@@ -1,7 +1,7 @@
 """One step over all groups: counts, periods, and the lanes that write."""
 
 from itertools import repeat
-from operator import contains
+from operator import attrgetter, contains, is_not
 
 import torch
 from torch import Tensor
@@ -14,8 +14,15 @@ from nestlearn.optim.curvature import Observations
 from nestlearn.optim.due import Due, agreed
 from nestlearn.optim.lanes import as_real
 from nestlearn.optim.plan import Plan
+from nestlearn.optim.settings import Group
+from nestlearn.optim.stacks import Held
 
 __all__ = ["advance"]
+
+_GRADIENT = attrgetter("grad")
+
+_NEW: Held = {}
+"""The state of a parameter that has none."""
 
 
 def advance(optimizer: Adapter, plan: Plan, observations: Observations) -> None:
@@ -29,7 +36,7 @@ def advance(optimizer: Adapter, plan: Plan, observations: Observations) -> None:
     due = _stepped(optimizer, plan.counts)
     if not due.parameters:
         return
-    gradients: list[Tensor] = [parameter.grad for parameter in due.parameters]  # type: ignore[misc]
+    gradients = list(map(_GRADIENT, due.parameters))
     if any(map(torch.is_complex, gradients)):
         gradients = list(map(as_real, gradients))
     waited: list[Tensor] = []
@@ -57,24 +64,35 @@ def _stepped(optimizer: Adapter, counts: Counts) -> Due:
     terms, of_group = agreed(optimizer)
     due = Due([], [], [], [], terms, of_group, [])
     for group, number in zip(optimizer.param_groups, of_group, strict=True):
-        # Looked up once a group: there are many parameters, and a step has little time for each.
-        known, plain = optimizer.state.get, group["period"] == 1
-        parameters, held, members = due.parameters.append, due.held.append, due.members.append
-        for parameter in group["params"]:
-            state = known(parameter)
-            if parameter.grad is None:
-                if state and "step" in state:
-                    members(id(parameter))
-                continue
-            if not (plain and state and type(state.get("step")) is Tensor):
-                state = states.initialised(optimizer, parameter, group)
-            held(state)
-            parameters(parameter)
-            members(id(parameter))
+        if not _stepped_as_before(optimizer, group, due):
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    due.held.append(states.initialised(optimizer, parameter, group))
+                    due.parameters.append(parameter)
+                elif "step" not in optimizer.state.get(parameter, ()):
+                    continue
+                due.members.append(id(parameter))
         due.which += [number] * (len(due.parameters) - len(due.which))
     if due.held:
         due.times = counts.advance(due.held, optimizer.state.values())
     return due
+
+
+def _stepped_as_before(optimizer: Adapter, group: Group, due: Due) -> bool:
+    """Add a group to what is due, where all of its parameters have a gradient and have had one before.
+
+    That is the rule, and there are many parameters: no Python is run for each of them.
+    """
+    parameters = group["params"]
+    if group["period"] > 1 or not all(map(is_not, map(_GRADIENT, parameters), repeat(None))):
+        return False
+    held = [optimizer.state.get(parameter, _NEW) for parameter in parameters]
+    if not all(map(contains, held, repeat("step"))):
+        return False
+    due.held += held
+    due.parameters += parameters
+    due.members += map(id, parameters)
+    return True
 
 
 def _collected(due: Due, gradients: list[Tensor]) -> tuple[Due, list[Tensor], list[Tensor]]:

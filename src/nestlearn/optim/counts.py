@@ -37,6 +37,8 @@ class Counts:
             return list(map(int, self._line.tolist()))
         places = [self._places.get(id(step), -1) for step in steps]
         if -1 in places or len(places) == len(self._own) or not self._hold(steps, places):
+            _as_tensors(states)
+            steps = [state["step"] for state in states]
             if not all(map(_can_lie, steps)):  # another type, another device: as they are
                 torch._foreach_add_(steps, 1)
                 return list(map(int, steps))
@@ -64,6 +66,13 @@ class Counts:
         self._places = {id(own): place for place, own in enumerate(self._own)}
         for state, own in zip(states, self._own, strict=True):
             state["step"] = own
+
+
+def _as_tensors(states: Sequence[Held]) -> None:
+    """Others count in plain numbers, as torch did before 1.12."""
+    for state in states:
+        if not isinstance(state["step"], Tensor):
+            state["step"] = torch.tensor(float(state["step"]), dtype=torch.float32)
 
 
 def _others(states: Sequence[Held], everybody: Iterable[Held]) -> Iterator[Held]:

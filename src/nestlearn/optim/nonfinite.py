@@ -5,6 +5,7 @@ Whatever enters an average stays in it: one such gradient is the end of a memory
 
 import math
 import warnings
+from functools import lru_cache
 from operator import attrgetter
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from nestlearn.optim.adapter import Adapter
 from nestlearn.optim.checks import describe
-from nestlearn.optim.lanes import as_real
+from nestlearn.optim.lanes import SMALL, as_real
 
 __all__ = ["LetIn", "check_gradients"]
 
@@ -49,7 +50,7 @@ def check_gradients(optimizer: Adapter, let_in: "LetIn") -> None:
                 f"{describe(optimizer, sparse)} has a sparse gradient, and memories are dense: "
                 "use sparse=False in its embedding, or give it to torch.optim.SparseAdam"
             )
-        seen += map(as_real, gradients) if any(map(Tensor.is_complex, gradients)) else gradients
+        seen += gradients
     if watched and not _all_finite(watched):
         for group in optimizer.param_groups:
             for parameter in group["params"] if group["nonfinite"] == "raise" else ():
@@ -138,10 +139,12 @@ def _all_finite(gradients: list[Tensor]) -> bool:
 
 def _finite_flags(gradients: list[Tensor]) -> list[Tensor | bool]:
     """One flag a device and dtype: whether its gradients have norms that can be squared; a tensor on accelerators."""
-    first = gradients[0]
+    kinds = {gradient.dtype for gradient in gradients}
+    if any(kind.is_complex for kind in kinds):
+        gradients = list(map(as_real, gradients))
     alike: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
-    if len({tensor.dtype for tensor in gradients}) == 1 and all(map(_ON_CPU, gradients)):  # the usual case, quickly
-        alike[first.device, first.dtype] = gradients
+    if len(kinds) == 1 and all(map(_ON_CPU, gradients)):  # the usual case, quickly
+        alike[gradients[0].device, gradients[0].dtype] = gradients
     else:
         for tensor in gradients:
             alike.setdefault((tensor.device, tensor.dtype), []).append(tensor)
@@ -149,10 +152,38 @@ def _finite_flags(gradients: list[Tensor]) -> list[Tensor | bool]:
     for (device, dtype), group in alike.items():
         # One read of the gradients, in the precision that their squares will have.
         wide = torch.promote_types(dtype, torch.float32)
-        norms = torch.stack(torch._foreach_norm(group, 2, dtype=wide))
-        if device.type == "cpu" and type(norms) is Tensor:  # as numbers: that is one call, and not six
-            found = norms.tolist()
-            flags.append(math.isfinite(sum(found)) and max(found) * max(found) <= torch.finfo(wide).max)
+        if device.type == "cpu" and set(map(type, group)) == {Tensor}:
+            # Together the squares of small ones may overflow where each alone does not.
+            flags.append(_have_squares(_joined(group), wide) or _have_squares(group, wide))
         else:
+            norms = torch.stack(torch._foreach_norm(group, 2, dtype=wide))
             flags.append(torch.isfinite(norms.square()).all())
     return flags
+
+
+def _have_squares(gradients: list[Tensor], wide: torch.dtype) -> bool:
+    """Whether all of these have norms that can be squared."""
+    norms = torch.stack(torch._foreach_norm(gradients, 2, dtype=wide)).tolist()
+    return math.isfinite(sum(norms)) and max(norms) * max(norms) <= torch.finfo(wide).max
+
+
+def _joined(gradients: list[Tensor]) -> list[Tensor]:
+    """Small gradients end to end: to copy many costs less than to ask each for its norm."""
+    if len(gradients) < 8:
+        return gradients
+    together, alone = _rows(tuple([gradient.shape for gradient in gradients]))
+    return [torch.cat([gradients[place] for place in places]) for places in together] + [
+        gradients[place] for place in alone
+    ]
+
+
+@lru_cache(8)
+def _rows(shapes: tuple[torch.Size, ...]) -> tuple[list[list[int]], list[int]]:
+    """Places of tensors that can be joined, as they have rows of one shape, and of the others."""
+    found: dict[torch.Size, list[int]] = {}
+    for place, shape in enumerate(shapes):
+        if shape and shape.numel() < SMALL:
+            found.setdefault(shape[1:], []).append(place)
+    together = [places for places in found.values() if len(places) > 1]
+    joined = {place for places in together for place in places}
+    return together, [place for place in range(len(shapes)) if place not in joined]
