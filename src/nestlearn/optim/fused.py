@@ -11,7 +11,7 @@ from nestlearn.optim.kernels import Kernel
 from nestlearn.optim.lanes import Rates
 from nestlearn.optim.stacks import Held, alone
 
-__all__ = ["Bound", "FusedLane", "bind", "still"]
+__all__ = ["Bound", "FusedLane", "bind"]
 
 Bound = tuple[tuple[Tensor, ...], tuple[int, ...]]
 """The memories of a parameter, and where they lie."""
@@ -26,17 +26,6 @@ def bind(kernel: Kernel, parameter: Tensor, state: Held) -> Bound:
         if memories[-1] is not found:
             state[name] = memories[-1]
     return tuple(memories), tuple(memory.data_ptr() for memory in memories)
-
-
-def still(kernel: Kernel, bound: Bound, parameter: Tensor, state: Held) -> bool:
-    """Whether a state holds what it did when it was bound, and the parameter is like that."""
-    return len(bound[0]) == len(kernel.memories) and all(
-        state.get(name) is memory
-        and memory.data_ptr() == address
-        and memory.shape == parameter.shape
-        and memory.dtype is parameter.dtype
-        for name, memory, address in zip(kernel.memories, *bound, strict=True)
-    )
 
 
 class FusedLane:

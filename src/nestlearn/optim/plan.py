@@ -18,7 +18,7 @@ from nestlearn.optim.compiled import CompiledLanes, Written, compile_lanes
 from nestlearn.optim.composed import Rules
 from nestlearn.optim.counts import Counts
 from nestlearn.optim.due import Due, Terms
-from nestlearn.optim.fused import Bound, FusedLane, bind, still
+from nestlearn.optim.fused import Bound, FusedLane, bind
 from nestlearn.optim.kernels import fits
 from nestlearn.optim.lanes import SMALL, Lane, matrix_shape
 from nestlearn.optim.stacks import Stack
@@ -155,26 +155,34 @@ class Plan:
         known = self._sorted.get(facts[0])
         if known is None or known.rules is not rules or known.facts != facts:
             kind, own_lr = kind_of(optimizer, parameter, rules)
+            if known is None or known.facts != facts or known.kind != kind:
+                self._bound.pop(facts[0], None)
             known = self._sorted[facts[0]] = _Sorted(parameter, facts, rules, kind, own_lr)
         return known
 
     def _fuse(self, optimizer: Adapter, due: Due, number: int, own_lr: bool, places: list[int]) -> None:
         """Make the lane of parameters that a kernel writes."""
-        kernel = due.terms[number].rules.kernel
+        terms, parameters = due.terms[number], [due.parameters[place] for place in places]
+        held = [due.held[place] for place in places]
+        kernel = terms.rules.kernel
         assert kernel is not None, "what is fused has a kernel"
-        bound = []
-        for place in places:
-            parameter, state = due.parameters[place], due.held[place]
-            known = self._bound.get(id(parameter))
-            if known is None or not still(kernel, known, parameter, state):
-                layout = states.layout(optimizer, parameter, due.terms[number].group)
-                misfit = _misfit(optimizer, parameter, layout, {id(parameter)})
+
+        def made() -> FusedLane:
+            bound = [self._bound[id(parameter)] for parameter in parameters]
+            return FusedLane(kernel, parameters, bound, own_lr=own_lr, which=number)
+
+        lane = made() if self._bound.keys() >= set(map(id, parameters)) else None
+        if lane is None or not lane.holds(held):
+            layouts: dict[torch.Size, dict[str, Tensor]] = {}
+            for parameter, state in zip(parameters, held, strict=True):
+                if parameter.shape not in layouts:
+                    layouts[parameter.shape] = states.layout(optimizer, parameter, terms.group)
+                misfit = _misfit(optimizer, parameter, layouts[parameter.shape], {id(parameter)})
                 if misfit:
                     raise RuntimeError(misfit)
-                known = self._bound[id(parameter)] = bind(kernel, parameter, state)
-            bound.append(known)
-        parameters = [due.parameters[place] for place in places]
-        self._lanes.append(FusedLane(kernel, parameters, bound, own_lr=own_lr, which=number))
+                self._bound[id(parameter)] = bind(kernel, parameter, state)
+            lane = made()
+        self._lanes.append(lane)
         self._order.append(places)
 
     def _lane(self, due: Due, number: int, own_lr: bool, kind: Kind, places: list[int]) -> None:
