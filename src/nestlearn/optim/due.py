@@ -39,8 +39,8 @@ class Terms(NamedTuple):
         return Rates(optimizer.rate(group, own=own), group["weight_decay"], bool(group["maximize"]))
 
 
-_AGREED = itemgetter("lr", "weight_decay", "elementwise_lr", "elementwise_base", "maximize", "period")
-"""Besides the rules, what has to be equal."""
+_AGREED = itemgetter("lr", "weight_decay", "elementwise_lr", "maximize", "period")
+"""Besides the rules, what has to be equal; and where the element-wise rule has its own lr, what that began with."""
 
 
 def agreed(optimizer: Adapter) -> tuple[list[Terms], list[int]]:
@@ -53,7 +53,8 @@ def agreed(optimizer: Adapter) -> tuple[list[Terms], list[int]]:
     which = []
     for group in optimizer.param_groups:
         rules = optimizer.rules(group)
-        key = (id(rules), *_AGREED(group))
+        own = group["elementwise_lr"] is not None
+        key = (id(rules), *_AGREED(group), group["elementwise_base"] if own else None)
         number = numbers.get(key)
         if number is None:
             number = numbers[key] = len(terms)

@@ -19,7 +19,7 @@ __all__ = ["LetIn", "check_gradients"]
 
 _ON_CPU, _IS_SPARSE = attrgetter("is_cpu"), attrgetter("is_sparse")
 
-TURNS = 16
+TURNS = 32
 """Where gradients that are let in are many or large, each is looked at in one of so many steps."""
 
 FEW = 1 << 16

@@ -50,7 +50,7 @@ class Common(TypedDict, total=False):
             follows ``lr`` in proportion, under a scheduler say. None (default) means ``lr``.
         nonfinite: "raise" (default) stops with FloatingPointError at NaN or infinite gradients, before anything is
             written, which costs one read of the gradients and, on an accelerator, one synchronisation; "ignore" lets
-            them in and warns once, on an accelerator one step later, where gradients are large within sixteen steps.
+            them in and warns once, on an accelerator one step later, where gradients are large within 32 steps.
         compile: torch.compile the element-wise rules that torch has no fused kernel for (default False).
     """
 
