@@ -94,6 +94,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("Muon", {"scale": "spectral", "nesterov": False}),
     Setting("Muon", {"readout": "memory"}),
     Setting("M3", {"slow_period": 2, "literal": True}, rough=True, trains=False),
+    Setting("SOAP", {"memory": False}),
+    Setting("Nested", {"memory": False}),
     Setting("SecantMomentum", {"memory": False}),
     Setting("LayerMomentum", {"sides": "input"}, model=True),
     Setting("LayerMomentum", {"sides": "input", "readout": "identity"}, model=True),

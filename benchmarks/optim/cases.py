@@ -49,7 +49,7 @@ class Case:
         build = build or self.build
         torch.manual_seed(0)
         if self.watches:
-            return layers(workload, lambda model: build(list(model.parameters()), model=model), "cpu")
+            return layers(workload, lambda model: build(workload.given(list(model.parameters())), model=model), "cpu")
         return plain(workload, build, "cpu")
 
 

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 import nestlearn as nl
+from benchmarks.optim.cases import CASES
 from benchmarks.optim.timing import Unit
 from benchmarks.optim.workloads import WORKLOADS, Build, Workload, layers, plain
 
@@ -39,7 +41,7 @@ class Row:
 
 def rows() -> list[Row]:
     """All comparisons, those with a bar first."""
-    return [*_adam_rows(), *_matrix_rows(), *_subset_rows(), *_informing_rows()]
+    return [*_adam_rows(), *_matrix_rows(), *_group_rows(), *_subset_rows(), *_informing_rows()]
 
 
 def _muon(parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
@@ -47,46 +49,68 @@ def _muon(parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
 
 
 def _against_muon(ours: str, build: Build, workload: str, bar: float | None = None, cycle: int = 1) -> Row:
-    chosen = WORKLOADS[workload]
-    return Row(
-        ours,
-        "torch Muon",
-        chosen,
-        lambda device: plain(chosen, build, device),
-        lambda device: plain(chosen, _muon, device),
-        bar,
-        cycle,
-    )
+    return _against(ours, build, "torch Muon", _muon, workload, bar, cycle=cycle)
 
 
 def _adam_rows() -> list[Row]:
     # torch checks no gradient: nonfinite="ignore" is the same work, the default reads every gradient once more.
-    kinds = (
-        ("Adam", {}, "foreach", 1.0),
-        ('Adam(nonfinite="ignore")', {"nonfinite": "ignore"}, "foreach", 1.0),
-        ("Adam(compile=True)", {"compile": True}, "fused", 1.2),
-        ('Adam(compile=True, nonfinite="ignore")', {"compile": True, "nonfinite": "ignore"}, "fused", 1.2),
-    )
     found = []
-    for ours, options, kind, bar in kinds:
+    for ours, options, kind, bar in (
+        ("Adam", {}, "fused", 1.4),
+        ('Adam(nonfinite="ignore")', {"nonfinite": "ignore"}, "fused", 1.05),
+        ("Adam", {}, "foreach", 0.5),
+    ):
         for name in ("transformer, 10M", "200 small tensors"):
-            workload = WORKLOADS[name]
-            found.append(
-                Row(
-                    ours,
-                    f"AdamW {kind}",
-                    workload,
-                    lambda device, w=workload, o=options: plain(
-                        w, lambda p: nl.optim.Adam(p, lr=1e-3, weight_decay=0.01, **o), device
-                    ),
-                    lambda device, w=workload, k=kind: plain(
-                        w, lambda p: torch.optim.AdamW(p, lr=1e-3, weight_decay=0.01, **{k: True}), device
-                    ),
-                    bar,
-                    compiled="compile" in options,
-                )
-            )
+            build: Build = lambda p, o=options: nl.optim.Adam(p, lr=1e-3, weight_decay=0.01, **o)  # noqa: E731
+            found.append(_against(ours, build, f"AdamW {kind}", _adamw(kind), name, bar))
     return found
+
+
+def _group_rows() -> list[Row]:
+    """A thousand groups of one small matrix each: all alike, for every class; and each with a rate of its own."""
+    name = "1,000 groups of one 4x4"
+    found = [
+        Row(
+            str(case),
+            "AdamW",
+            WORKLOADS[name],
+            lambda device, c=case: c.start(WORKLOADS[name]),
+            lambda device: plain(WORKLOADS[name], _adamw(""), device),
+            bar=3.0,
+            cycle=case.cycle,
+        )
+        for case in CASES
+    ]
+    builds: dict[str, Build] = {
+        "Adam": lambda groups: nl.optim.Adam(_with_rates(groups)),
+        "Muon": lambda groups: nl.optim.Muon(_with_rates(groups)),
+        "DeepMomentum": lambda groups: nl.optim.DeepMomentum(_with_rates(groups)),
+    }
+    return found + [_against(f"{ours}, 1,000 rates", each, "AdamW", _adamw(""), name) for ours, each in builds.items()]
+
+
+def _with_rates(groups: list[Any]) -> list[Any]:
+    return [{**group, "lr": 1e-3 * (1 + place / len(groups))} for place, group in enumerate(groups)]
+
+
+def _adamw(kind: str) -> Build:
+    options = {kind: True} if kind else {}
+    return lambda parameters: torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.01, **options)
+
+
+def _against(
+    ours: str, build: Build, reference: str, other: Build, workload: str, bar: float | None = None, **options: Any
+) -> Row:
+    chosen = WORKLOADS[workload]
+    return Row(
+        ours,
+        reference,
+        chosen,
+        lambda device: plain(chosen, build, device),
+        lambda device: plain(chosen, other, device),
+        bar,
+        **options,
+    )
 
 
 def _matrix_rows() -> list[Row]:
@@ -159,7 +183,31 @@ def _informing_rows() -> list[Row]:
         "DeltaMomentum": lambda p: nl.optim.DeltaMomentum(p, lr=1e-3),
         "DeepAdam(hidden=128)": lambda p: nl.optim.DeepAdam(p, lr=1e-3, hidden=128),
     }
+    entries = "transformer, 10M"
+
+    def element(rule: nl.rules.Link) -> Build:
+        return lambda p: nl.optim.Optimizer(p, 1e-3, element=rule)
+
+    def preconditioned(compiles: bool) -> Build:
+        return lambda p: nl.optim.PreconditionedMomentum(p, lr=1e-3, compile=compiles)
+
+    momentum: Build = lambda p: nl.optim.Momentum(p, lr=1e-3)  # noqa: E731
+    sgd: Build = lambda p: torch.optim.SGD(p, lr=1e-3, momentum=0.9, fused=True)  # noqa: E731
+    adagrad: Build = lambda p: torch.optim.Adagrad(p, lr=1e-3, fused=True)  # noqa: E731
+    rmsprop: Build = lambda p: torch.optim.RMSprop(p, lr=1e-3, foreach=True)  # noqa: E731
+    squares_of_all, squares_of_late = nl.rules.sum_of_squares(under_root=False), nl.rules.second_moment(0.99)
     return [
+        _against("Momentum", momentum, "SGD fused", sgd, entries),
+        _against("sum_of_squares()", element(squares_of_all), "Adagrad fused", adagrad, entries),
+        _against("second_moment()", element(squares_of_late), "RMSprop foreach", rmsprop, entries),
+        _against(
+            "PreconditionedMomentum(compile=True)",
+            preconditioned(True),
+            "as it is",
+            preconditioned(False),
+            entries,
+            compiled=True,
+        ),
         *(_against_muon(name, build, squares.name) for name, build in plain_rows.items()),
         watched("SecantMomentum(model)", lambda model: nl.optim.SecantMomentum(model.parameters(), model=model), 1),
         watched("LayerMomentum(model)", lambda model: nl.optim.LayerMomentum(model.parameters(), model=model), 5),

@@ -12,19 +12,25 @@ from benchmarks.optim.timing import Unit
 
 __all__ = ["WORKLOADS", "Workload", "layers", "plain", "state_bytes", "state_tensors", "weights"]
 
-Build = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+Build = Callable[[list[Any]], torch.optim.Optimizer]
+"""Parameters, or groups of one each, -> optimizer."""
 
 
 @dataclass(frozen=True)
 class Workload:
-    """A named set of shapes."""
+    """A named set of shapes; with ``groups``, every parameter is a group of its own."""
 
     name: str
     shapes: Sequence[tuple[int, ...]]
+    groups: bool = False
 
     @property
     def elements(self) -> int:
         return sum(torch.Size(shape).numel() for shape in self.shapes)
+
+    def given(self, parameters: list[nn.Parameter]) -> list[Any]:
+        """What an optimizer is given."""
+        return [{"params": [parameter]} for parameter in parameters] if self.groups else parameters
 
 
 def _transformer(dim: int, depth: int, vocabulary: int) -> list[tuple[int, ...]]:
@@ -45,6 +51,7 @@ WORKLOADS = {
         Workload("32 layers of 128x128", [(128, 128), (128,)] * 32),
         Workload("8 of 128x128", [(128, 128)] * 8),
         Workload("24 of 32x32", [(32, 32)] * 24),
+        Workload("1,000 groups of one 4x4", [(4, 4)] * 1000, groups=True),
     )
 }
 
@@ -62,7 +69,7 @@ def plain(workload: Workload, build: Build, device: str, absent: float = 0.0) ->
     chance = random.Random(0)
     parameters = [nn.Parameter(tensor) for tensor in draw(0.02)]
     gradients = [draw(1e-2), draw(1e-2)]
-    optimizer = build(parameters)
+    optimizer = build(workload.given(parameters))
 
     def prepare() -> None:
         gradients.reverse()
@@ -75,9 +82,12 @@ def plain(workload: Workload, build: Build, device: str, absent: float = 0.0) ->
 def layers(
     workload: Workload, build: Callable[[nn.Module], torch.optim.Optimizer], device: str
 ) -> tuple[Unit, torch.optim.Optimizer]:
-    """Steps on a chain of linear layers of these square shapes; the forward and backward pass is not timed."""
+    """Steps on a chain of linear layers of these square shapes, or, with groups, on as many that stand beside each
+    other; the forward and backward pass is not timed.
+    """
     generator = torch.Generator().manual_seed(0)
-    model = nn.Sequential(*(nn.Linear(into, out, bias=False) for out, into in workload.shapes)).to(device)
+    stand = _Beside if workload.groups else nn.Sequential
+    model = stand(*(nn.Linear(into, out, bias=False) for out, into in workload.shapes)).to(device)
     batch = torch.randn(128, workload.shapes[0][1], generator=generator).to(device)
     optimizer = build(model)
 
@@ -86,6 +96,13 @@ def layers(
         model(batch).square().mean().backward()
 
     return Unit(optimizer.step, prepare), optimizer
+
+
+class _Beside(nn.Sequential):
+    """Layers that have one input, whose outputs are averaged: a long chain would leave no gradient at its start."""
+
+    def forward(self, batch: Tensor) -> Tensor:
+        return torch.stack([layer(batch) for layer in self]).mean(0)
 
 
 def state_tensors(optimizer: Any) -> Iterator[Tensor]:

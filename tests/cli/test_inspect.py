@@ -94,6 +94,13 @@ def test_the_output_has_the_table_and_the_costs(tmp_path: Path) -> None:
     assert "M3" in ElementTree.fromstring(picture.read_text(encoding="utf-8")).get("aria-label")
 
 
+def test_the_output_names_the_paths_that_write() -> None:
+    result = call("--task", "digits", "--optimizer", "Muon", "--device", "cpu")
+    assert "orthogonal()), batched matrices" in result.output
+    assert "second_moment()), fused by torch" in result.output
+    assert as_json("--task", "digits", "--optimizer", "AdamW")["paths"] == []
+
+
 def test_a_pace_slower_than_a_step_is_averaged_over_it() -> None:
     every = as_json("--task", "digits", "--optimizer", "nl.optim.M3", "--set", "optimizer.slow_period=1")
     rarely = as_json("--task", "digits", "--optimizer", "nl.optim.M3", "--set", "optimizer.slow_period=4")

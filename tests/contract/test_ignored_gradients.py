@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from nestlearn.optim.nonfinite import TURNS, LetIn
+
 from .members import MEMBERS, Member, over
 from .problems import Bag, network, regression
 from .test_safety import poison
@@ -18,6 +20,7 @@ REMEMBERING = over(
     if member.name not in {"GradientDescent", "DeltaGradientDescent", "LayerMomentum"}
     and not member.closure
     and member.settings.get("target") != "kronecker"
+    and not (member.name == "Nested" and member.settings.get("memory", True))
 )
 """Members with a memory, whose read-outs factor no matrix: a factorisation may refuse NaN by itself."""
 
@@ -91,3 +94,23 @@ def test_one_group_may_ignore_what_another_refuses(member: Member) -> None:
     assert module[0].weight.isfinite().all()
     with pytest.raises(FloatingPointError, match=r"8\D+6"):
         step(module, optimizer, 1)
+
+
+@pytest.mark.parametrize(**over(member for member in MEMBERS if member.name == "Adam"))
+def test_many_gradients_are_looked_at_in_turns(member: Member) -> None:
+    """Each of them in one of so many steps; it is said once."""
+    module = Bag([torch.ones(3) for _ in range(TURNS + 1)])
+    optimizer = member.build(module, nonfinite="ignore")
+    for place in (0, TURNS // 2, TURNS):
+        said = []
+        optimizer._let_in = LetIn()
+        for parameter in module.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        list(module.parameters())[place].grad[0] = float("nan")
+        for _ in range(2 * TURNS):
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                optimizer.step()
+            said.append(len(caught))
+        assert sum(said[:TURNS]) == 1
+        assert sum(said[TURNS:]) == 0

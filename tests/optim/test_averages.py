@@ -13,7 +13,19 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 import nestlearn as nl
-from nestlearn.rules import adam, average, averaged_weights, chain, gradient, muon, orthogonal, part, partition, sum
+from nestlearn.rules import (
+    adam,
+    average,
+    averaged_weights,
+    blocks,
+    chain,
+    gradient,
+    muon,
+    orthogonal,
+    part,
+    partition,
+    sum,
+)
 
 SAME = {"rtol": 1e-12, "atol": 1e-12}
 
@@ -80,7 +92,9 @@ def test_an_even_average_is_that_of_torch():
 
 
 @pytest.mark.parametrize(**OPEN)
-def test_every_optimizer_has_it_behind_its_own_rule(member):
+def test_every_optimizer_has_it_behind_its_own_rule(member, monkeypatch):
+    # torch's kernels have no average: to the bit it is the composed rule that is the same with it and without.
+    monkeypatch.setattr("nestlearn.optim.plan.fits", lambda kernel, parameter: False)
     one, two = network(), network()
     plain, averaging = member.build(one), member.build(two, averaged_weights=0.5)
     assert equal(trained(one, plain), trained(two, averaging))
@@ -91,6 +105,43 @@ def test_every_optimizer_has_it_behind_its_own_rule(member):
     assert not equal(values(one), values(two))
     averaging.train()
     assert equal(trained(one, plain, seed=2), trained(two, averaging, seed=2))
+
+
+def test_groups_that_average_otherwise_do_not_mix():
+    """They are written together where they can be; each parameter is what it would be alone."""
+    torch.manual_seed(0)
+    retentions = (0.9, 0.5, None, 1.0, 0.9)
+    shapes = ((6, 4), (6, 4), (6, 4), (3,), (3,))
+    starts = [torch.randn(shape, dtype=torch.float64) for shape in shapes]
+    ours, apart = ([nn.Parameter(start.clone()) for start in starts] for _ in range(2))
+    groups = [
+        {"params": [weight], "averaged_weights": retention} for weight, retention in zip(ours, retentions, strict=True)
+    ]
+    rule = blocks(3, muon(0.7))
+    alone = [
+        nl.optim.Optimizer([weight], 0.1, matrix=rule, averaged_weights=retention)
+        for weight, retention in zip(apart, retentions, strict=True)
+    ]
+    optimizer = nl.optim.Optimizer(groups, 0.1, matrix=rule)
+    for _ in range(4):
+        for one, two in zip(ours, apart, strict=True):
+            one.grad = two.grad = torch.randn_like(one)
+        for each in (optimizer, *alone):
+            each.step()
+    for each in (optimizer, *alone):
+        if hasattr(each, "eval"):
+            each.eval()
+    for one, two, start in zip(ours, apart, starts, strict=True):
+        torch.testing.assert_close(one, two, **SAME)
+        assert not torch.equal(one, start)
+
+
+def test_kernels_leave_it_to_the_composed_rule():
+    module = network()
+    optimizer = nl.optim.Adam(module.parameters(), averaged_weights=0.9)
+    assert "averaged_weights(0.9)), composed, joined" in repr(optimizer)
+    optimizer.param_groups[0]["averaged_weights"] = None
+    assert repr(optimizer).count("fused by torch") == 1 and "averaged_weights(" not in repr(optimizer)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])

@@ -26,6 +26,12 @@ pytestmark = [
 SHAPES = [(SMALL // 64, 64), (SMALL + 1,), (3, 5), (7,)]  # two that are compiled, two that share a flat lane
 
 
+@pytest.fixture(autouse=True)
+def no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a kernel of torch's writes is not compiled: without it, the same rules are."""
+    monkeypatch.setattr("nestlearn.optim.plan.fits", lambda kernel, parameter: False)
+
+
 @pytest.fixture
 def fresh_dynamo() -> Any:
     torch._dynamo.reset()
@@ -196,3 +202,12 @@ def test_numbers_that_never_come_back_are_compiled_for_a_while_only(fresh_dynamo
             pair[1].step()
     for one, two in zip(eager, compiled, strict=True):
         torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-6)
+
+
+def test_what_kernels_of_torch_write_is_not_compiled(fresh_dynamo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    plain, compiled = weights(), weights()
+    run(nl.optim.Adam(plain), plain, [0.01] * 3, fresh_dynamo)
+    assert run(nl.optim.Adam(compiled, compile=True), compiled, [0.01] * 3, fresh_dynamo) == [0, 0, 0]
+    for one, two in zip(plain, compiled, strict=True):
+        assert torch.equal(one, two)

@@ -223,7 +223,7 @@ def test_who_leaves_a_stack_does_not_keep_it_alive() -> None:
 def lanes_of(optimizer: nl.optim.Optimizer, weights: list[nn.Parameter]) -> list[list[int]]:
     """The lanes of the latest step, as places in ``weights``."""
     places = {id(weight): place for place, weight in enumerate(weights)}
-    lanes = optimizer._plans[0]._lanes
+    lanes = optimizer._plan._lanes
     return sorted([places[id(parameter)] for parameter in lane.parameters] for lane in lanes)
 
 
@@ -239,7 +239,10 @@ def test_lanes_hold_what_is_alike() -> None:
     weights.append(nn.Parameter(torch.zeros(5, dtype=torch.bfloat16)))
     optimizer = nl.optim.Muon(weights, elementwise=[weights[5]])
     step(optimizer, weights)
-    assert lanes_of(optimizer, weights) == [[0, 1], [2], [3, 4, 5], [6], [7]]
+    assert lanes_of(optimizer, weights) == [[0, 1], [2], [3, 4, 5, 6], [7]], "a kernel of torch's writes 3 to 6"
+    composed = nl.optim.DeltaMomentum(weights, elementwise=[weights[5]])
+    step(composed, weights)
+    assert lanes_of(composed, weights) == [[0, 1], [2], [3, 5], [4], [6], [7]]
 
 
 def test_unequal_step_counts_share_a_lane_where_the_rule_does_the_same() -> None:
@@ -262,6 +265,45 @@ def test_a_step_over_a_subset_makes_no_new_stacks(name: str) -> None:
         step(optimizer, weights, absent)
     assert places
     assert [tensor.data_ptr() for tensor in stored(optimizer)] == places
+
+
+@pytest.mark.parametrize("name", ["Adam", "DeltaMomentum", "Muon", "DeepMomentum"])
+def test_groups_that_agree_share_a_lane_and_others_do_not(name: str) -> None:
+    """Stacks hold what is remembered alike: whatever becomes of rates, memories stay where they are."""
+    weights = parameters([(4, 6)] * 4)
+    optimizer = MAKERS[name]([{"params": [weight]} for weight in weights])  # type: ignore[list-item]
+    step(optimizer, weights)
+    assert lanes_of(optimizer, weights) == [[0, 1, 2, 3]]
+    places = [tensor.data_ptr() for tensor in stored(optimizer)]
+    one, two = optimizer.param_groups[1], optimizer.param_groups[2]
+    for changes, expected in (
+        ({"lr": 0.5}, [[0, 2, 3], [1]]),
+        ({"lr": 0.01, "weight_decay": 0.1}, [[0, 2, 3], [1]]),
+        ({"weight_decay": 0.0, "maximize": True}, [[0, 2, 3], [1]]),
+        ({"maximize": False}, [[0, 1, 2, 3]]),
+    ):
+        one.update(changes)
+        step(optimizer, weights)
+        assert lanes_of(optimizer, weights) == expected
+        assert [tensor.data_ptr() for tensor in stored(optimizer)] == places
+    two["betas" if name == "Adam" else "retention"] = (0.5, 0.7) if name == "Adam" else 0.5
+    step(optimizer, weights)
+    assert lanes_of(optimizer, weights) == [[0, 1, 3], [2]]
+    assert [tensor.data_ptr() for tensor in stored(optimizer)] == places
+
+
+def test_a_group_that_is_taken_away_takes_its_memories_along() -> None:
+    weights = parameters([(4, 6)] * 3)
+    optimizer = nl.optim.Muon([{"params": [weight]} for weight in weights])
+    step(optimizer, weights)
+    gone = optimizer.param_groups.pop(1)["params"][0]
+    kept = optimizer.state[gone]["momentum.model.value"].clone()
+    step(optimizer, weights)
+    assert lanes_of(optimizer, weights) == [[0, 2]]
+    memory = optimizer.state[gone]["momentum.model.value"]
+    assert torch.equal(memory, kept)
+    shared = optimizer._plan._stacks
+    assert all(id(gone) not in stack.places for stack in shared.values())
 
 
 def stored(optimizer: torch.optim.Optimizer) -> list[Tensor]:

@@ -98,7 +98,7 @@ def test_the_control_remembers_no_covariance(kind, control):
         ours.grad = plain.grad = gradient
         one.step()
         two.step()
-    assert torch.equal(ours, plain)
+    torch.testing.assert_close(ours, plain, rtol=1e-12, atol=1e-14)  # Adam is written by a kernel
 
 
 def test_the_eigenbasis_alone_answers_as_soap_does():

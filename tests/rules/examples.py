@@ -54,6 +54,7 @@ SMALL: dict[str, Link] = {
     "adam": adam((0.8, 0.95), 1e-6),
     "rmsprop": second_moment(0.9),
     "adagrad": sum_of_squares(0.5, 1e-6),
+    "adagrad, eps beside the root": sum_of_squares(0.5, 1e-6, under_root=False),
     "slow": chain(average(0.9), slow(0.9, 0.5)),
     "slow, at the weights": chain(average(0.9), slow(0.9, 0.5, ahead=False)),
     "slow, of displacements": chain(average(0.9), slow(0.9, 0.5, of="displacements")),

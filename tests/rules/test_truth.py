@@ -42,6 +42,7 @@ SAME = {"rtol": 1e-12, "atol": 1e-12}
         (sum(0.9, nesterov=True), lambda weights: torch.optim.SGD(weights, 0.1, momentum=0.9, nesterov=True)),
         (adam((0.8, 0.95), 1e-6), lambda weights: torch.optim.Adam(weights, 0.1, (0.8, 0.95), 1e-6)),
         (sum_of_squares(eps=0.0), lambda weights: torch.optim.Adagrad(weights, 0.1, eps=0.0)),
+        (sum_of_squares(under_root=False), lambda weights: torch.optim.Adagrad(weights, 0.1, eps=1e-8)),
     ],
 )
 def test_element_rules_are_those_of_torch(rule, reference):

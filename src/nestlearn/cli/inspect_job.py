@@ -55,7 +55,8 @@ def _summary(found: Inspection) -> str:
         ("optimizer's step", _number(found.step_flops) + (f", mean of {found.steps} steps" if found.steps > 1 else "")),
     )
     lines = [f"{label:<22}{words}" for label, words in pairs]
-    return "\n".join([*lines, *(f"not known: {reason}" for reason in found.unknown)])
+    written = [f"{'' if number else 'written':<22}{line}" for number, line in enumerate(found.paths)]
+    return "\n".join([*lines, *written, *(f"not known: {reason}" for reason in found.unknown)])
 
 
 def _number(flops: float | None) -> str:

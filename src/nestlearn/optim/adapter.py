@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from nestlearn.memory.rules import Rule
+from nestlearn.memory.times import Scalar
 from nestlearn.optim.composed import Rules
 from nestlearn.optim.lanes import Entry
 from nestlearn.optim.settings import Group
@@ -59,6 +60,9 @@ class Adapter(Protocol):
 
     def rules(self, group: Group) -> Rules:
         """The rules of a group."""
+
+    def rate(self, group: Group, *, own: bool) -> Scalar:
+        """The learning rate in force: the named rule's own, or that of the element-wise rule."""
 
     def links(self, group: Group) -> tuple[Link, ...]:
         """Every link of the rule for matrices."""

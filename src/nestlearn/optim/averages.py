@@ -5,6 +5,8 @@ follow. What training goes on with waits in the state, so a checkpoint that is s
 """
 
 from collections.abc import Callable, Iterator
+from itertools import repeat
+from operator import contains
 
 import torch
 from torch import Tensor
@@ -49,7 +51,7 @@ class Averaging:
 
 def refuse_averages(optimizer: Adapter) -> None:
     """Raise RuntimeError while the model holds averaged weights, from which no step may be taken."""
-    if any(TRAINED in state for state in optimizer.state.values()):
+    if any(map(contains, optimizer.state.values(), repeat(TRAINED))):  # no Python is run for each of them
         raise RuntimeError(
             f"{type(optimizer).__name__}: the model holds averaged weights; call optimizer.train() before the forward "
             "pass of a step, as optimizer.eval() has put them there"

@@ -15,10 +15,11 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from nestlearn.memory.rules import Context, Rule, always
 from nestlearn.memory.state import flatten
-from nestlearn.memory.times import Scalar
 from nestlearn.optim.adapter import Adapter
-from nestlearn.optim.composed import with_average
-from nestlearn.optim.lanes import Lane, as_real, memory_dtype, remember, step_weights
+from nestlearn.optim.composed import Rules, with_average
+from nestlearn.optim.due import Due
+from nestlearn.optim.fused import FusedLane
+from nestlearn.optim.lanes import Lane, Rates, as_real, memory_dtype, remember, step_weights
 from nestlearn.optim.settings import Group
 from nestlearn.rules import as_rule
 
@@ -40,17 +41,24 @@ class CompiledLanes:
 
     Args:
         lanes: what it writes.
-        optimizer, group: whose lanes they are.
+        optimizer: whose lanes they are.
+        rules: theirs.
     """
 
-    def __init__(self, lanes: list[Lane], optimizer: Adapter, group: Group) -> None:
+    def __init__(self, lanes: list[Lane], optimizer: Adapter, rules: Rules) -> None:
         self.ids = [id(lane.parameters[0]) for lane in lanes]
         self.lanes = lanes
         self.own_lr = lanes[0].own_lr
         self._element_rule = optimizer.element_rule
-        self._settings = optimizer.rule_settings(group)
+        self._settings = rules.settings
+        self._structure = rules.structure
         self._tensors = self._takes_tensors()
         self._kernels: dict[str, Callable[..., object]] = {}
+
+    @property
+    def which(self) -> int:
+        """Of the terms of a step."""
+        return self.lanes[0].which
 
     @property
     def parameters(self) -> list[Tensor]:
@@ -59,23 +67,27 @@ class CompiledLanes:
 
     def follow(self, lanes: list[Lane], settings: Group) -> None:
         """Take over the lanes of this step and what the settings are now."""
-        self.lanes, self._settings = lanes, dict(settings)
+        self.lanes, self._settings = lanes, settings
+
+    def agrees(self, due: Due, large: Mapping[int, tuple[Lane, list[int]]]) -> bool:
+        """Whether what it writes is still on the same terms, and remembers what it did."""
+        which = {large[number][0].which for number in self.ids if number in large}
+        return len(which) < 2 and all(due.terms[each].rules.structure == self._structure for each in which)
 
     def write(
         self,
         gradients: list[Tensor],
         observations: Mapping[str, Tensor],
         times: Sequence[int],
-        lr: Scalar,
-        retention: Scalar,
+        rates: Rates,
     ) -> None:
         """One write of every parameter; element-wise rules observe nothing but gradients."""
         lines = [as_real(parameter.detach()).view(-1) for parameter in self.parameters]
-        flat = [gradient.reshape(-1) for gradient in gradients]
+        flat = [gradient.reshape(-1) for gradient in rates.downhill(gradients)]
         buffers = [lane.stack.take(lane.places) for lane in self.lanes]
         found = [self.lanes[0].rule.scalars(time) for time in times]
         # As tensors, these change from step to step without a new compilation.
-        numbers = [torch.as_tensor(number, dtype=torch.float64) for number in (lr, retention)]
+        numbers = [torch.as_tensor(number, dtype=torch.float64) for number in (rates.lr, rates.retention)]
         table = [[time, *scalars.values()] for time, scalars in zip(times, found, strict=True)]
         each = torch.tensor(table, dtype=torch.float64).to(lines[0].device, non_blocking=True)
         settings = _as_tensors(self._settings) if self._tensors else self._settings
@@ -120,7 +132,7 @@ class CompiledLanes:
             step_weights([line], update, lr, retention)
 
     def _make_rule(self, settings: Group) -> Rule:
-        return as_rule(with_average(self._element_rule(settings), settings.get("averaged_weights")))
+        return as_rule(with_average(self._element_rule(settings), settings["averaged_weights"]))
 
     def _takes_tensors(self) -> bool:
         """Whether the rule works on settings that are tensors; one that does not is compiled for their numbers."""
@@ -154,50 +166,47 @@ def _recorded(function: Callable[..., None], arguments: tuple[Any, ...]) -> Call
     return recorded
 
 
-Written = list[tuple[Lane | CompiledLanes, list[int]]]
+Written = list[tuple[Lane | FusedLane | CompiledLanes, list[int]]]
 """Lanes, and which parameters of a step each of them writes."""
 
 
-def compile_lanes(
-    optimizer: Adapter,
-    group: Group,
-    written: Written,
-    made: list[CompiledLanes],
-) -> Written:
+def compile_lanes(optimizer: Adapter, due: Due, written: Written, made: list[CompiledLanes]) -> Written:
     """The lanes of a step with those put together that one kernel writes.
 
     A kernel is made for the large lanes of the first step. One that is not needed whole, as some of its parameters
     have no gradient, rests: those that have one are written by their own lanes, with the same result.
 
     Args:
-        optimizer, group: whose lanes they are.
+        optimizer: whose lanes they are.
+        due: what is written.
         written: lanes, and which parameters of the step each of them writes.
         made: the kernels so far; new ones are appended.
     """
-    settings = optimizer.rule_settings(group)
     large = {id(lane.parameters[0]): (lane, order) for lane, order in written if _compilable(lane)}
-    present = {id(parameter) for parameter in group["params"]}
-    made[:] = [kernel for kernel in made if present.issuperset(kernel.ids)]
+    present = set(due.members)
+    made[:] = [kernel for kernel in made if present.issuperset(kernel.ids) and kernel.agrees(due, large)]
     covered = {number for kernel in made for number in kernel.ids}
-    kinds: dict[tuple[bool, torch.dtype, torch.device], list[Lane]] = {}
+    kinds: dict[tuple[int, bool, torch.dtype, torch.device], list[Lane]] = {}
     for number, (lane, _) in large.items():
         if number not in covered:
-            kinds.setdefault((lane.own_lr, lane.parameters[0].dtype, lane.parameters[0].device), []).append(lane)
+            first = lane.parameters[0]
+            kinds.setdefault((lane.which, lane.own_lr, first.dtype, first.device), []).append(lane)
     for alike in kinds.values():
+        rules = due.terms[alike[0].which].rules
         chunks = [alike[start : start + CHUNK] for start in range(0, len(alike), CHUNK)]
-        made += [CompiledLanes(chunk, optimizer, group) for chunk in chunks]
+        made += [CompiledLanes(chunk, optimizer, rules) for chunk in chunks]
     found: Written = [each for each in written if not _compilable(each[0])]
     for kernel in made:
         pairs = [large[number] for number in kernel.ids if number in large]
         if len(pairs) == len(kernel.ids):
-            kernel.follow([lane for lane, _ in pairs], settings)
+            kernel.follow([lane for lane, _ in pairs], due.terms[pairs[0][0].which].rules.settings)
             found.append((kernel, [order[0] for _, order in pairs]))
         else:
             found += pairs
     return found
 
 
-def _compilable(lane: Lane | CompiledLanes) -> TypeGuard[Lane]:
+def _compilable(lane: Lane | FusedLane | CompiledLanes) -> TypeGuard[Lane]:
     # What a rule does at some times only, one kernel cannot do: the time is a tensor there.
     if not isinstance(lane, Lane) or lane.schedule is not always:
         return False

@@ -1,12 +1,14 @@
 """The rules of a parameter group: made from its settings, and what they declare."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+import torch
 from torch import Tensor, nn
 
 from nestlearn.memory.rules import Rule
+from nestlearn.optim.kernels import Kernel, recognised
 from nestlearn.optim.settings import Group
 from nestlearn.rules import Link, Schedule, as_rule, averaged_weights, chain, part, partition, to_data
 from nestlearn.rules.averaged_weights import ends
@@ -14,17 +16,7 @@ from nestlearn.rules.blocks import Cut, blocks, cut_of
 from nestlearn.rules.data import schedule_from_data
 from nestlearn.rules.paths import Setting
 
-__all__ = [
-    "Rules",
-    "check_places",
-    "default_settings",
-    "number_now",
-    "overridden",
-    "parted",
-    "plain",
-    "snapshot",
-    "with_average",
-]
+__all__ = ["Rules", "check_places", "default_settings", "number_now", "overridden", "parted", "plain", "with_average"]
 
 
 @dataclass(frozen=True)
@@ -34,10 +26,17 @@ class Rules:
     Args:
         matrix: of matrices; None gives them the other one.
         element: of everything else; it acts on every entry alone.
+        settings: that they were made from.
+        structure: what of these decides which memories there are and what is computed, as a number.
     """
 
     matrix: Link | Rule | None
     element: Link | Rule
+    settings: Group
+    structure: int
+    _schedules: dict[torch.Size | None, Callable[[int], Hashable]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         for rule in (self.matrix, self.element):
@@ -45,9 +44,24 @@ class Rules:
                 _check_ends(rule)
 
     @classmethod
-    def averaging(cls, matrix: Link | Rule | None, element: Link | Rule, retention: float | None) -> "Rules":
-        """Both with an average of the weights behind them, where a group wants one."""
-        return cls(None if matrix is None else with_average(matrix, retention), with_average(element, retention))
+    def averaging(cls, matrix: Link | Rule | None, element: Link | Rule, settings: Group, structure: int) -> "Rules":
+        """Both with an average of the weights behind them, where the settings want one."""
+        retention = settings["averaged_weights"]
+        averaged = None if matrix is None else with_average(matrix, retention)
+        return cls(averaged, with_average(element, retention), settings, structure)
+
+    @cached_property
+    def kernel(self) -> Kernel | None:
+        """What of torch computes the rule for entries, if anything does."""
+        return recognised(self.element)
+
+    def schedule(self, shape: torch.Size | None) -> Callable[[int], Hashable]:
+        """What happens at which time to matrices of a shape, or to entries (None)."""
+        if shape not in self._schedules:
+            rule = self.for_entries if shape is None else self.for_matrices
+            assert rule is not None, "what is a matrix has a rule for matrices"
+            self._schedules[shape] = rule.schedule(torch.Size([1]) if shape is None else shape)
+        return self._schedules[shape]
 
     @cached_property
     def for_matrices(self) -> Rule | None:
@@ -153,13 +167,6 @@ def number_now(value: object, writes: int, lr_share: float) -> object:
     """A setting of a group at a time."""
     schedule = schedule_from_data(value) if isinstance(value, Mapping) else value
     return schedule.at(writes, lr_share) if isinstance(schedule, Schedule) else value
-
-
-def snapshot(value: object) -> object:
-    """A setting as it is now: lists and tensors may be changed in place, and would be compared with themselves."""
-    if isinstance(value, list | tuple):
-        return tuple(snapshot(item) for item in value)
-    return float(value) if isinstance(value, Tensor) and value.numel() == 1 else value
 
 
 def overridden(rule: Link | None, place: str, group: Group) -> Link | None:

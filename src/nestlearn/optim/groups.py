@@ -7,7 +7,6 @@ from nestlearn.optim.adapter import Adapter
 from nestlearn.optim.composed import plain
 from nestlearn.optim.elementwise import Choice
 from nestlearn.optim.layers import LAYERS
-from nestlearn.optim.plan import Plan
 from nestlearn.optim.settings import Group, Settings
 from nestlearn.rules.blocks import WHOLE
 from nestlearn.rules.data import schedule_from_data
@@ -52,17 +51,14 @@ def _check_blocks(optimizer: Adapter, group: Settings) -> None:
             raise ValueError(f"{type(optimizer).__name__}: {checks.describe(optimizer, parameter)}: {error}") from error
 
 
-def own(optimizer: Adapter, plans: dict[int, Plan], choice: Choice) -> None:
+def own(optimizer: Adapter, choice: Choice) -> None:
     """Notice groups that somebody has put in the place of ours or taken away, and replaced parameters."""
     for index, group in enumerate(optimizer.param_groups):
         if not isinstance(group, Settings):
             group = Settings.of(group, optimizer.defaults)
-            optimizer.param_groups[index] = complete(optimizer, group, optimizer.defaults.__getitem__)
-        group = optimizer.param_groups[index]
+            group = optimizer.param_groups[index] = complete(optimizer, group, optimizer.defaults.__getitem__)
         if not group["elementwise_base"]:  # made with lr 0: the first rate that is another is what counts
             group["elementwise_base"] = float(group["lr"])
-    for index in [index for index in plans if index >= len(optimizer.param_groups)]:
-        plans.pop(index).release(optimizer)
     choice.follow(optimizer.param_groups)
 
 

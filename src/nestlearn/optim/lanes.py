@@ -19,10 +19,10 @@ from torch import Tensor
 from nestlearn.memory.rules import Context, Kept, Rule, always
 from nestlearn.memory.state import flatten, unflatten
 from nestlearn.memory.times import Scalar, Time, Times
-from nestlearn.optim.stacks import Stack
+from nestlearn.optim.stacks import Stack, States
 from nestlearn.rules.blocks import WHOLE, Cut
 
-__all__ = ["Entry", "Lane", "as_real", "matrix_shape", "memory_dtype"]
+__all__ = ["Entry", "Lane", "Rates", "as_real", "matrix_shape", "memory_dtype"]
 
 SMALL = 1 << 14
 """Parameters of an element-wise rule with fewer elements share a flat lane: copying is cheaper than visiting them."""
@@ -52,6 +52,29 @@ class Entry(NamedTuple):
         return tuple(real.shape) if self.flat else self.cut.shape(matrix_shape(real))
 
 
+class Rates(NamedTuple):
+    """How far a write goes, and which way.
+
+    Args:
+        lr: of the weights, a number or a tensor without dimensions.
+        weight_decay: the share of the weights that is lost is lr times this.
+        maximize: whether the gradient is climbed.
+    """
+
+    lr: Scalar
+    weight_decay: float
+    maximize: bool
+
+    @property
+    def retention(self) -> Scalar:
+        """The share of the weights that is kept."""
+        return 1 - self.lr * self.weight_decay if self.weight_decay else 1.0
+
+    def downhill(self, gradients: list[Tensor]) -> list[Tensor]:
+        """Gradients of what is to become less."""
+        return list(torch._foreach_neg(gradients)) if self.maximize else gradients
+
+
 @dataclass
 class Lane:
     """Members of a stack that are written together, and the rule that writes them.
@@ -61,6 +84,7 @@ class Lane:
         stack: where their memories lie.
         places: which members of the stack they are, in its order.
         own_lr: whether their lr is the named rule's.
+        which: of the terms of a step.
         reads_weights: whether the rule looks at the weights themselves.
         schedule: of the rule, for matrices of this shape.
         cut: how matrices are cut before the rule sees them.
@@ -70,6 +94,7 @@ class Lane:
     stack: Stack
     places: Sequence[int]
     own_lr: bool
+    which: int = 0
     reads_weights: bool = False
     schedule: Callable[[int], Hashable] = always
     cut: Cut = WHOLE
@@ -78,6 +103,10 @@ class Lane:
         self.flat = self.stack.flat
         self.parameters = [self.stack.parameters[place] for place in self.places]
         self.alone = self.flat and self.parameters[0].numel() >= SMALL
+
+    def holds(self, states: States) -> bool:
+        """Whether the stack still holds what the states of its members do."""
+        return all(self.stack.holds(place, states) for place in self.places)
 
     def together(self, times: Sequence[int]) -> bool:
         """Whether the rule does the same to all members when they have been written so often before."""
@@ -88,8 +117,7 @@ class Lane:
         gradients: list[Tensor],
         observations: Mapping[str, Tensor],
         times: Sequence[int],
-        lr: Scalar,
-        retention: Scalar,
+        rates: Rates,
     ) -> None:
         """One write of every parameter of the lane: memories first, then the weights.
 
@@ -97,8 +125,9 @@ class Lane:
             gradients: shaped like the parameters.
             observations: what the rule needs besides, stacked [B, ...].
             times: how often each parameter was written before.
-            lr, retention: of the weights.
+            rates: of the weights.
         """
+        gradients, lr, retention = rates.downhill(gradients), rates.lr, rates.retention
         weights = [as_real(parameter.detach()) for parameter in self.parameters]
         if not self.flat:
             self._write_matrices(weights, gradients, observations, times, lr, retention)

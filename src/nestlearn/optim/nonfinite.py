@@ -3,16 +3,27 @@
 Whatever enters an average stays in it: one such gradient is the end of a memory, and a scaler's skipped step is not.
 """
 
+import math
 import warnings
+from functools import lru_cache
+from operator import attrgetter
 
 import torch
 from torch import Tensor
 
 from nestlearn.optim.adapter import Adapter
 from nestlearn.optim.checks import describe
-from nestlearn.optim.lanes import as_real
+from nestlearn.optim.lanes import SMALL, as_real
 
 __all__ = ["LetIn", "check_gradients"]
+
+_ON_CPU, _IS_SPARSE = attrgetter("is_cpu"), attrgetter("is_sparse")
+
+TURNS = 32
+"""Where gradients that are let in are many or large, each is looked at in one of so many steps."""
+
+FEW = 1 << 16
+"""Entries of gradients that are looked at in every step."""
 
 
 def check_gradients(optimizer: Adapter, let_in: "LetIn") -> None:
@@ -26,27 +37,25 @@ def check_gradients(optimizer: Adapter, let_in: "LetIn") -> None:
         TypeError: a sparse gradient.
         FloatingPointError: NaN, infinity, or entries whose squares overflow, naming the parameter.
     """
-    watched: list[tuple[Tensor, Tensor]] = []
+    watched: list[Tensor] = []
     ignored: list[Tensor] = []
-    for candidate in optimizer.param_groups:
-        raises = candidate["nonfinite"] == "raise"
-        for parameter in candidate["params"]:
-            if parameter.grad is None:
-                continue
-            if parameter.grad.is_sparse:
-                raise TypeError(
-                    f"{describe(optimizer, parameter)} has a sparse gradient, and memories are dense: "
-                    "use sparse=False in its embedding, or give it to torch.optim.SparseAdam"
-                )
-            if parameter.numel():
-                gradient = as_real(parameter.grad)
-                if raises:
-                    watched.append((parameter, gradient))
-                else:
-                    ignored.append(gradient)
-    if watched and not _all_finite([gradient for _, gradient in watched]):
-        for parameter, gradient in watched:
-            _refuse(optimizer, parameter, gradient)
+    for group in optimizer.param_groups:
+        seen = watched if group["nonfinite"] == "raise" else ignored
+        gradients = [gradient for parameter in group["params"] if (gradient := parameter.grad) is not None]
+        if any(map(_IS_SPARSE, gradients)):
+            sparse = next(
+                parameter for parameter in group["params"] if parameter.grad is not None and parameter.grad.is_sparse
+            )
+            raise TypeError(
+                f"{describe(optimizer, sparse)} has a sparse gradient, and memories are dense: "
+                "use sparse=False in its embedding, or give it to torch.optim.SparseAdam"
+            )
+        seen += gradients
+    if watched and not _all_finite(watched):
+        for group in optimizer.param_groups:
+            for parameter in group["params"] if group["nonfinite"] == "raise" else ():
+                if parameter.grad is not None:
+                    _refuse(optimizer, parameter, as_real(parameter.grad))
     if ignored:
         let_in.look(ignored)
 
@@ -54,17 +63,23 @@ def check_gradients(optimizer: Adapter, let_in: "LetIn") -> None:
 class LetIn:
     """Warns once when non-finite gradients enter memories, in groups that say ``nonfinite="ignore"``.
 
-    On a CPU at the step itself. An accelerator is not waited for: what it finds is read at a later step.
+    A few small gradients are looked at in every step; of more, a part of them at each step in turns, as weights that
+    are not finite make such gradients from then on. An accelerator is not waited for: what it finds is read at a later
+    step.
     """
 
     def __init__(self) -> None:
         self._said = False
+        self._turn = 0
         self._elsewhere: dict[torch.device, _SoFar] = {}
 
     def look(self, gradients: list[Tensor]) -> None:
         """Look at the gradients of a step that is about to be taken."""
         if self._said or gradients[0].is_meta or (gradients[0].is_cuda and torch.cuda.is_current_stream_capturing()):
             return
+        if len(gradients) > TURNS or sum(gradient.numel() for gradient in gradients) > FEW:
+            self._turn = (self._turn + 1) % TURNS
+            gradients = gradients[self._turn :: TURNS]
         known = [self._known(flag) for flag in _finite_flags(gradients)]  # all of them, each has a memory
         if not all(known):
             self._said = True
@@ -75,9 +90,9 @@ class LetIn:
                 stacklevel=2,
             )
 
-    def _known(self, flag: Tensor) -> bool:
-        """What is known of a 0-D flag, or of those before it, without waiting."""
-        if flag.device.type == "cpu":
+    def _known(self, flag: Tensor | bool) -> bool:
+        """What is known of a flag, or of those before it, without waiting."""
+        if isinstance(flag, bool) or flag.device.type == "cpu":
             return bool(flag)
         if flag.device not in self._elsewhere:
             self._elsewhere[flag.device] = _SoFar(flag.device)
@@ -122,14 +137,53 @@ def _all_finite(gradients: list[Tensor]) -> bool:
     return all(map(bool, _finite_flags(gradients)))
 
 
-def _finite_flags(gradients: list[Tensor]) -> list[Tensor]:
-    """One 0-D flag a device and dtype: whether its gradients have norms that can be squared."""
+def _finite_flags(gradients: list[Tensor]) -> list[Tensor | bool]:
+    """One flag a device and dtype: whether its gradients have norms that can be squared; a tensor on accelerators."""
+    kinds = {gradient.dtype for gradient in gradients}
+    if any(kind.is_complex for kind in kinds):
+        gradients = list(map(as_real, gradients))
     alike: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
-    for tensor in gradients:
-        alike.setdefault((tensor.device, tensor.dtype), []).append(tensor)
-    flags = []
-    for (_, dtype), group in alike.items():
+    if len(kinds) == 1 and all(map(_ON_CPU, gradients)):  # the usual case, quickly
+        alike[gradients[0].device, gradients[0].dtype] = gradients
+    else:
+        for tensor in gradients:
+            alike.setdefault((tensor.device, tensor.dtype), []).append(tensor)
+    flags: list[Tensor | bool] = []
+    for (device, dtype), group in alike.items():
         # One read of the gradients, in the precision that their squares will have.
-        norms = torch._foreach_norm(group, 2, dtype=torch.promote_types(dtype, torch.float32))
-        flags.append(torch.isfinite(torch.stack(norms).square()).all())
+        wide = torch.promote_types(dtype, torch.float32)
+        if device.type == "cpu" and set(map(type, group)) == {Tensor}:
+            # Together the squares of small ones may overflow where each alone does not.
+            flags.append(_have_squares(_joined(group), wide) or _have_squares(group, wide))
+        else:
+            norms = torch.stack(torch._foreach_norm(group, 2, dtype=wide))
+            flags.append(torch.isfinite(norms.square()).all())
     return flags
+
+
+def _have_squares(gradients: list[Tensor], wide: torch.dtype) -> bool:
+    """Whether all of these have norms that can be squared."""
+    norms = torch.stack(torch._foreach_norm(gradients, 2, dtype=wide)).tolist()
+    return math.isfinite(sum(norms)) and max(norms) * max(norms) <= torch.finfo(wide).max
+
+
+def _joined(gradients: list[Tensor]) -> list[Tensor]:
+    """Small gradients end to end: to copy many costs less than to ask each for its norm."""
+    if len(gradients) < 8:
+        return gradients
+    together, alone = _rows(tuple([gradient.shape for gradient in gradients]))
+    return [torch.cat([gradients[place] for place in places]) for places in together] + [
+        gradients[place] for place in alone
+    ]
+
+
+@lru_cache(8)
+def _rows(shapes: tuple[torch.Size, ...]) -> tuple[list[list[int]], list[int]]:
+    """Places of tensors that can be joined, as they have rows of one shape, and of the others."""
+    found: dict[torch.Size, list[int]] = {}
+    for place, shape in enumerate(shapes):
+        if shape and shape.numel() < SMALL:
+            found.setdefault(shape[1:], []).append(place)
+    together = [places for places in found.values() if len(places) > 1]
+    joined = {place for places in together for place in places}
+    return together, [place for place in range(len(shapes)) if place not in joined]

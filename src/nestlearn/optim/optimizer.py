@@ -9,7 +9,7 @@ and keeps what rules remember in ``state[parameter]`` as plain tensors. Subclass
 which rule everything else gets.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, TypeVar, Unpack, overload
 
@@ -17,16 +17,18 @@ import torch
 from torch import Tensor, nn
 
 from nestlearn.memory.rules import Rule
-from nestlearn.memory.times import Scalar, refuse_capture
+from nestlearn.memory.times import Scalar
 from nestlearn.optim import checks, curvature, groups, states
+from nestlearn.optim.advance import advance
 from nestlearn.optim.averages import Averaging, refuse_averages
-from nestlearn.optim.compiled import CompiledLanes
-from nestlearn.optim.composed import Rules, check_places, default_settings, number_now, overridden, parted, snapshot
+from nestlearn.optim.composed import Rules, check_places, default_settings, number_now, overridden, parted
 from nestlearn.optim.curvature import Observations
 from nestlearn.optim.elementwise import Choice
-from nestlearn.optim.lanes import Entry, Lane, as_real, matrix_shape
+from nestlearn.optim.lanes import Entry, matrix_shape
 from nestlearn.optim.layers import Layers
+from nestlearn.optim.made import Made, snapshot
 from nestlearn.optim.nonfinite import LetIn, check_gradients
+from nestlearn.optim.paths import paths
 from nestlearn.optim.persistence import Checkpoint, check_checkpoint, check_state, restore
 from nestlearn.optim.plan import Plan
 from nestlearn.optim.settings import COMMON, Common, Group, Settings, default_of, refuse_unknown
@@ -38,9 +40,6 @@ Params = Iterable[Tensor] | Iterable[Group] | Iterable[tuple[str, Tensor]]
 
 Loss = TypeVar("Loss")
 """What a closure returns: a number, or a tensor with its graph where curvature is measured."""
-
-_NO_SETTINGS_OF_RULES = {*COMMON, "lr", "elementwise_base", "momentum", "rule"} - {"averaged_weights"}
-"""Settings that no rule is made from."""
 
 
 class Optimizer(Averaging, torch.optim.Optimizer):
@@ -78,9 +77,8 @@ class Optimizer(Averaging, torch.optim.Optimizer):
     _loading: Checkpoint | None = None
 
     # Both follow from the groups, the parameters and the state, and may be forgotten at any time.
-    _plans: dict[int, Plan]
-    _made: list[tuple[Group, Rules]]
-    _step: dict[int, tuple[Group, Rules]] | None
+    _plan: Plan
+    _made: Made
 
     def __init__(
         self,
@@ -164,15 +162,13 @@ class Optimizer(Averaging, torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        groups.own(self, self._plans, self._choice)
-        self._step = {}
+        groups.own(self, self._choice)
+        self._made.begin()
         try:
             check_gradients(self, self._let_in)
-            observations = self.observe(loss)
-            for index, group in enumerate(self.param_groups):
-                self._advance(index, group, observations)
+            advance(self, self._plan, self.observe(loss))
         finally:
-            self._step = None
+            self._made.end()
         if self.layers is not None:
             self.layers.drop()
         return loss
@@ -223,7 +219,7 @@ class Optimizer(Averaging, torch.optim.Optimizer):
             self._forget()
 
     def __getstate__(self) -> dict[str, Any]:
-        groups.own(self, self._plans, self._choice)
+        groups.own(self, self._choice)
         rules = {"_matrix": self._matrix, "_element": self._element, "_model": self.model}
         own = {"compiles": self.compiles, "declared": self.declared, "_chosen": self._choice.saved()}
         return {**super().__getstate__(), **own, **rules}
@@ -298,9 +294,10 @@ class Optimizer(Averaging, torch.optim.Optimizer):
 
     def rule_settings(self, group: Group) -> Group:
         """The settings of a group that its rules are made from; lr and decay are not theirs."""
-        if self._step is not None and id(group) in self._step:
-            return self._step[id(group)][0]
-        found = {name: group[name] for name in self.declared if name not in _NO_SETTINGS_OF_RULES}
+        known = self._made.settings(group)
+        if known is not None:
+            return known
+        found = {name: group[name] for name in self._made.names(self)}
         if any(type(value) is dict for value in found.values()):  # schedules
             writes, share = groups.clock(self, group)
             found = {name: number_now(value, writes, share) for name, value in found.items()}
@@ -316,80 +313,13 @@ class Optimizer(Averaging, torch.optim.Optimizer):
 
     def rules(self, group: Group) -> Rules:
         """The rules of a group, made anew only when a setting has changed; in a step they stay what they are."""
-        if self._step is None:
-            return self._rules_of(group)[1]
-        if id(group) not in self._step:
-            self._step[id(group)] = self._rules_of(group)
-        return self._step[id(group)][1]
+        return self._made.rules(self, group)
 
-    def _rules_of(self, group: Group) -> tuple[Group, Rules]:
-        """The settings of a group and the rules that are made from them."""
-        settings = self.rule_settings(group)
-        for known in reversed(self._made):
-            if known[0] == settings:
-                return known
-        # Rules keep what they are made from: not the parameters, which may be replaced.
-        given = {name: value for name, value in group.items() if name not in ("params", "param_names")} | settings
-        made = (
-            settings,
-            Rules.averaging(self.matrix_rule(given), self.element_rule(given), given.get("averaged_weights")),
-        )
-        # One for each group, and a few of before: a setting that cycles comes back.
-        self._made = [*self._made[-len(self.param_groups) - 7 :], made]
-        return made
-
-    def _advance(self, index: int, group: Group, observations: Observations) -> None:
-        """Step the parameters of one group that have a gradient."""
-        parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
-        if not parameters:
-            return
-        held = [states.initialised(self, parameter, group) for parameter in parameters]
-        torch._foreach_add_([state["step"] for state in held], 1)
-        steps = [int(state["step"]) for state in held]
-        period = group["period"]
-        gradients = [as_real(parameter.grad) for parameter in parameters]
-        if period > 1:
-            refuse_capture(steps)
-            for state, gradient in zip(held, gradients, strict=True):
-                state["pending"].add_(gradient)
-        else:
-            gradients = [states.with_waiting(state, gradient) for state, gradient in zip(held, gradients, strict=True)]
-        if period > 1:
-            due = [number for number, step in enumerate(steps) if step % period == 0]
-            parameters = [parameters[number] for number in due]
-            steps = [steps[number] for number in due]
-            gradients = [held[number]["pending"] for number in due]
-            if not parameters:
-                return
-        times = [step // period - 1 for step in steps]
-        plan = self._plans.setdefault(index, Plan())
-        for lane, order in plan.lanes(self, group, parameters, times):
-            own = [gradients[number] for number in order]
-            self._write(lane, group, own, observations, [times[number] for number in order])
-        if period > 1:
-            torch._foreach_zero_(gradients)
-
-    def _write(
-        self,
-        lane: Lane | CompiledLanes,
-        group: Group,
-        gradients: list[Tensor],
-        observations: Observations,
-        times: Sequence[int],
-    ) -> None:
-        if group["maximize"]:
-            gradients = list(torch._foreach_neg(gradients))
-        lr = self.rate(group, own=lane.own_lr)
-        retention = 1 - lr * group["weight_decay"] if group["weight_decay"] else 1.0
-        parameters = lane.parameters
-        seen = {
-            name: torch.stack([values[parameter] for parameter in parameters])
-            for name, values in observations.items()
-            if parameters[0] in values
-        }
-        lane.write(gradients, seen, times, lr, retention)
+    def __repr__(self) -> str:
+        """As torch prints it, and which path writes which parameters."""
+        written = "\n".join(f"    {line}" for line in paths(self))
+        return f"{super().__repr__().removesuffix(')')}\nWritten\n{written}\n)"
 
     def _forget(self) -> None:
-        self._plans = {}
-        self._made = []
-        self._step = None
+        self._plan = Plan()
+        self._made = Made()

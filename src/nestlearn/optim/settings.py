@@ -6,7 +6,7 @@ answers to both names.
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
 from torch import Tensor, nn, optim
@@ -16,7 +16,17 @@ from nestlearn.errors import did_you_mean
 if TYPE_CHECKING:
     from _typeshed import SupportsKeysAndGetItem
 
-__all__ = ["COMMON", "Common", "Elementwise", "Group", "Settings", "default_of", "refuse_unknown", "structure"]
+__all__ = [
+    "COMMON",
+    "Common",
+    "Elementwise",
+    "Group",
+    "Settings",
+    "default_of",
+    "hashable",
+    "refuse_unknown",
+    "structure",
+]
 
 Group = dict[str, Any]
 """A parameter group, or settings of one: whatever lies under a name, as in ``torch.optim``."""
@@ -43,8 +53,8 @@ class Common(TypedDict, total=False):
             of the weights, and is ``nl.rules.averaged_weights`` behind whatever rule a parameter has.
         nonfinite: "raise" (default) stops with FloatingPointError at NaN or infinite gradients, before anything is
             written, which costs one read of the gradients and, on an accelerator, one synchronisation; "ignore" lets
-            them in and warns once, on an accelerator one step later.
-        compile: torch.compile the element-wise rules (default False).
+            them in and warns once, on an accelerator one step later, where gradients are large within 32 steps.
+        compile: torch.compile the element-wise rules that torch has no fused kernel for (default False).
     """
 
     weight_decay: float
@@ -153,6 +163,15 @@ def structure(settings: Mapping[str, object]) -> dict[str, object]:
     return {name: _form(value) for name, value in settings.items()}
 
 
+def hashable(value: object) -> Hashable:
+    """Settings, which may lie in one another, as a key; what is no plain value is equal to itself alone."""
+    if isinstance(value, Mapping):
+        return tuple((name, hashable(item)) for name, item in value.items())
+    if isinstance(value, tuple | list):
+        return tuple(map(hashable, value))
+    return value if isinstance(value, Hashable) else id(value)
+
+
 def _form(value: object) -> object:
     if isinstance(value, tuple | list):
         return tuple(_form(item) for item in value)
@@ -181,7 +200,7 @@ _CALLED_HERE = {
 
 _NOT_NEEDED = {
     "foreach": "parameters of one shape are written in one batch anyway",
-    "fused": "compile=True is what fuses the element-wise rules here",
+    "fused": "rules that torch has a fused kernel for are written by it anyway",
     "capturable": "step counts stay on the CPU",
     "differentiable": "a step is no part of a graph; nl.memory has writes that are",
     "amsgrad": "there is no such memory here",

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Held", "Stack", "States"]
+__all__ = ["Held", "Stack", "States", "alone", "piece"]
 
 Held = dict[str, Any]
 """What a state holds of a parameter: tensors by dotted names, and whatever others keep there."""
@@ -61,12 +61,12 @@ class Stack:
             leaves = [states[parameter][name].to(parameter.device, dtype) for parameter in self.parameters]
             if self.flat:
                 flat = [leaf.reshape(-1) for leaf in leaves]
-                buffer = torch.cat(flat) if len(flat) > 1 else _alone(flat[0])
+                buffer = torch.cat(flat) if len(flat) > 1 else alone(flat[0])
                 pieces = buffer.split([leaf.numel() for leaf in leaves])
-                own = [_piece(part.view(leaf.shape)) for part, leaf in zip(pieces, leaves, strict=True)]
+                own = [piece(part.view(leaf.shape)) for part, leaf in zip(pieces, leaves, strict=True)]
             else:
-                buffer = torch.stack(leaves) if len(leaves) > 1 else _alone(leaves[0]).unsqueeze(0)
-                own = [_piece(part) for part in buffer.unbind(0)]
+                buffer = torch.stack(leaves) if len(leaves) > 1 else alone(leaves[0]).unsqueeze(0)
+                own = [piece(part) for part in buffer.unbind(0)]
             self.buffers[name] = buffer
             for parameter, views, view in zip(self.parameters, self._views, own, strict=True):
                 states[parameter][name] = view
@@ -107,13 +107,13 @@ class Stack:
         ]
 
 
-def _piece(view: Tensor) -> Tensor:
+def piece(view: Tensor) -> Tensor:
     """The same memory under a storage of its own size: what saves or copies one tensor then takes no other along."""
     whole = view.untyped_storage().nbytes() == view.nbytes
     can = view.device.type in ("cpu", "cuda") and view.numel() > 0
     return torch.from_dlpack(view) if can and not whole else view
 
 
-def _alone(tensor: Tensor) -> Tensor:
+def alone(tensor: Tensor) -> Tensor:
     """The tensor, with a storage of its own if it is a part of a larger one."""
     return tensor.clone() if tensor.untyped_storage().nbytes() > tensor.nbytes else tensor

@@ -184,14 +184,20 @@ class sum_of_squares(Link):
     Args:
         weight: of a new square.
         eps: added under the root.
+        under_root: False adds eps to the root itself, as ``torch.optim.Adagrad`` does.
     """
 
     weight: float = positive(1.0)
     eps: float = positive(1e-8)
+    under_root: bool = True
 
     def link(self, shape: torch.Size, u: Said, a: Said) -> Linked:
         a, name, weight, eps = whole(a), self.label, self.weight, self.eps
         square = Said(multiple(weight, raised(u.words, "2")), lambda scene: weight * u(scene).square())
-        words = f"{grouped(a.words)} / sqrt({name} + {in_words(eps)})"
-        answer = Said(words, lambda scene: a(scene) / (scene.answers[name] + eps).sqrt())
+        if self.under_root:
+            words = f"{grouped(a.words)} / sqrt({name} + {in_words(eps)})"
+            answer = Said(words, lambda scene: a(scene) / (scene.answers[name] + eps).sqrt())
+        else:
+            words = f"{grouped(a.words)} / (sqrt({name}) + {in_words(eps)})"
+            answer = Said(words, lambda scene: a(scene) / scene.answers[name].sqrt().add_(eps))
         return Linked(answer, (sum_box(name, 1.0, square),))

@@ -18,6 +18,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from nestlearn.descriptions import NestedSystem, describe
 from nestlearn.device import meta_stands_for
 from nestlearn.imported import imported
+from nestlearn.optim.optimizer import Optimizer
+from nestlearn.optim.paths import paths
 from nestlearn.tasks import Task
 from nestlearn.training.train_settings import TrainSettings
 
@@ -39,6 +41,7 @@ class Inspection:
         step_flops: matrix products of the optimizer's step; None if it cannot run on meta.
         steps: over how many steps both are means: until the slowest memory has been written.
         unknown: why a number is None.
+        paths: which path writes which parameters, of optimizers of ours.
     """
 
     system: NestedSystem
@@ -48,10 +51,12 @@ class Inspection:
     step_flops: float | None
     steps: int
     unknown: tuple[str, ...]
+    paths: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """All of it, ready for JSON."""
-        return {**vars(self), "unknown": list(self.unknown), "system": self.system.to_dict()}
+        lists = {"unknown": list(self.unknown), "paths": list(self.paths)}
+        return {**vars(self), **lists, "system": self.system.to_dict()}
 
 
 def inspect_training(settings: TrainSettings, model: str | None = None) -> Inspection:
@@ -80,8 +85,10 @@ def inspect_training(settings: TrainSettings, model: str | None = None) -> Inspe
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     adamw = describe(torch.optim.AdamW(trained)).state_bytes
     with meta_stands_for(settings.device):
+        ours = [optimizer for optimizer in optimizers if isinstance(optimizer, Optimizer)]
+        written = tuple(line for optimizer in ours for line in paths(optimizer))
         backward, step, steps, unknown = _flops(network, optimizers, loss, _steps(system))
-    return Inspection(system, system.state_bytes, adamw, backward, step, steps, unknown)
+    return Inspection(system, system.state_bytes, adamw, backward, step, steps, unknown, written)
 
 
 def _own_model(name: str) -> nn.Module:

@@ -1,0 +1,79 @@
+"""Which path writes which parameters, in words: what ``repr(optimizer)`` and ``nestlearn inspect`` say."""
+
+from collections import Counter
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from nestlearn.device import device_of
+from nestlearn.memory.rules import Rule, always
+from nestlearn.optim.adapter import Adapter
+from nestlearn.optim.composed import Rules
+from nestlearn.optim.kernels import fits
+from nestlearn.optim.lanes import SMALL, matrix_shape
+from nestlearn.rules import Link
+
+__all__ = ["paths"]
+
+MOST_SHAPES, MOST_LINES = 4, 12
+"""More are counted."""
+
+DTYPE = torch.float32
+"""Of parameters whose type is not said."""
+
+
+def paths(optimizer: Adapter) -> list[str]:
+    """One line for each rule and path: the parameters that it writes, the rule, and how it is computed.
+
+    Args:
+        optimizer: whose parameters they are. On the meta device they stand for those of another.
+
+    Example:
+        >>> import nestlearn as nl
+        >>> optimizer = nl.optim.Muon(torch.nn.Linear(64, 32).parameters())
+        >>> for line in paths(optimizer):
+        ...     print(line)
+        1 parameter (32x64): chain(average(0.95, nesterov=True, name='momentum'), orthogonal()), batched matrices
+        1 parameter (32): chain(average(corrected=True, name='momentum'), second_moment()), fused by torch
+    """
+    found: dict[tuple[str, str, torch.dtype], list[tuple[int, ...]]] = {}
+    for group in optimizer.param_groups:
+        rules = optimizer.rules(group)
+        for parameter in group["params"]:
+            rule, how, shape = _path(optimizer, parameter, rules)
+            found.setdefault((rule, how, parameter.dtype), []).append(shape)
+    lines = []
+    for (rule, how, dtype), shapes in found.items():
+        kind = "" if dtype is DTYPE else f" of {str(dtype).removeprefix('torch.')}"
+        lines.append(f"{_counted(shapes)}{kind}: {rule}, {how}")
+    more = len(lines) - MOST_LINES
+    return lines if more <= 1 else [*lines[:MOST_LINES], f"{more} more rules and paths"]
+
+
+def _path(optimizer: Adapter, parameter: Tensor, rules: Rules) -> tuple[str, str, tuple[int, ...]]:
+    """The rule of a parameter, how it is computed, and the shape that it has there."""
+    entry = optimizer.entry_of(parameter, rules)
+    if not entry.flat:
+        return _words(rules.matrix), "batched matrices", matrix_shape(parameter)
+    words, shape = _words(rules.element), tuple(parameter.shape)
+    if rules.kernel is not None and fits(rules.kernel, parameter, device_of(parameter).type):
+        return words, rules.kernel.path, shape
+    if parameter.numel() < SMALL:
+        return words, "composed, joined", shape
+    compiled = optimizer.compiles and rules.schedule(None) is always and parameter.is_contiguous()
+    return words, "compiled" if compiled else "composed, in blocks", shape
+
+
+def _words(rule: Link | Rule | None) -> str:
+    return repr(rule) if isinstance(rule, Link) else type(rule).__name__
+
+
+def _counted(shapes: Iterable[tuple[int, ...]]) -> str:
+    """How many parameters, and the shapes that most of them have."""
+    counts = Counter("x".join(map(str, shape)) or "1" for shape in shapes)
+    told = [shape if times == 1 else f"{times} of {shape}" for shape, times in counts.most_common(MOST_SHAPES)]
+    if len(counts) > MOST_SHAPES:
+        told.append(f"{len(counts) - MOST_SHAPES} more shapes")
+    total = counts.total()
+    return f"{total:,} parameter{'s' if total > 1 else ''} ({', '.join(told)})"
