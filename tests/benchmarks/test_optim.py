@@ -7,6 +7,7 @@ from contract.members import exported_optimizers
 import nestlearn as nl
 from benchmarks.optim.against import ROOT, Pair, Tree, Trio, compare, difference, pairs, pooled, trios
 from benchmarks.optim.cases import CASES, Case
+from benchmarks.optim.rows import rows
 from benchmarks.optim.timing import Measurement, alternate
 from benchmarks.optim.worker import Worker
 from benchmarks.optim.workloads import WORKLOADS
@@ -16,6 +17,13 @@ def test_every_optimizer_is_a_case_on_workloads_that_exist():
     assert {case.name for case in CASES} == exported_optimizers().keys()
     assert {name for case in CASES for name in case.workloads} <= WORKLOADS.keys()
     assert {(pair.case, pair.composed) for pair in pairs()} == {(case, way) for case in CASES for way in (True, False)}
+
+
+def test_every_class_has_a_bar_on_a_thousand_groups():
+    found = [row for row in rows() if row.workload.groups and row.bar is not None]
+    assert [row.ours for row in found] == list(map(str, CASES))
+    (group,) = WORKLOADS["1,000 groups of one 4x4"].given([torch.nn.Parameter(torch.ones(4, 4))])
+    assert list(group) == ["params"]
 
 
 def test_weights_are_apart_by_their_largest_difference_and_a_nan_is_no_equality():

@@ -44,10 +44,12 @@ class Counts:
                 return list(map(int, steps))
             self._bind([*states, *_others(states, everybody)])
             return self.advance(states, ())
-        chosen = torch.tensor(places)
-        found = self._line[chosen] + 1
-        self._line[chosen] = found
-        return list(map(int, found.tolist()))
+        ones = [0.0] * len(self._own)
+        for place in places:
+            ones[place] = 1.0
+        self._line.add_(torch.tensor(ones))
+        found = self._line.tolist()
+        return [int(found[place]) for place in places]
 
     def _are_all(self, steps: list[Tensor]) -> bool:
         """Whether these are the counts of the line, all of them, in order."""

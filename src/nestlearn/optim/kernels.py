@@ -256,8 +256,13 @@ def _descend(
 
 def _counts(times: Sequence[int], device: torch.device) -> Tensors:
     """How often each has been written when this write is done, as kernels read it."""
-    made = {time: torch.full((), time + 1.0, device=device) for time in set(times)}
-    return [made[time] for time in times] if len(made) > 1 else [made[times[0]]] * len(times)
+    different = set(times)
+    if len(different) == 1:
+        return [torch.full((), times[0] + 1.0, device=device)] * len(times)
+    if device.type == "cpu":
+        return list(torch.tensor([time + 1.0 for time in times]).unbind(0))
+    made = {time: torch.full((), time + 1.0, device=device) for time in different}  # what is copied would be waited for
+    return [made[time] for time in times]
 
 
 def recognised(rule: Link | Rule) -> Kernel | None:
