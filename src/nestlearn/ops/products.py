@@ -36,10 +36,11 @@ def symmetric_product(
 ) -> None:
     """out <- beta add + alpha left right `[b, k, k]`, known to be symmetric: rows up to the diagonal, then mirrored.
 
-    In four blocks this takes 5/8 of the multiplications; only single large matrices on a CPU are worth it.
+    In four blocks this takes 5/8 of the multiplications. Only single large matrices on a CPU are worth it, and not in
+    bfloat16: where that is multiplied natively, copying takes longer than the multiplications that are saved.
     """
     side = out.shape[-1]
-    if device_of(out).type != "cpu" or side < 2 * BLOCK or len(out) > 1:
+    if device_of(out).type != "cpu" or out.dtype == torch.bfloat16 or side < 2 * BLOCK or len(out) > 1:
         if add is None:
             torch.bmm(left, right, out=out)
         else:
