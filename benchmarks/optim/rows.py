@@ -10,6 +10,7 @@ import nestlearn as nl
 from benchmarks.optim.cases import CASES
 from benchmarks.optim.timing import Unit
 from benchmarks.optim.workloads import WORKLOADS, Build, Workload, layers, plain
+from nestlearn.precision import products
 
 __all__ = ["Row", "rows"]
 
@@ -41,7 +42,7 @@ class Row:
 
 def rows() -> list[Row]:
     """All comparisons, those with a bar first."""
-    return [*_adam_rows(), *_matrix_rows(), *_group_rows(), *_subset_rows(), *_informing_rows()]
+    return [*_adam_rows(), *_matrix_rows(), *_nested_rows(), *_group_rows(), *_subset_rows(), *_informing_rows()]
 
 
 def _muon(parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
@@ -50,6 +51,40 @@ def _muon(parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
 
 def _against_muon(ours: str, build: Build, workload: str, bar: float | None = None, cycle: int = 1) -> Row:
     return _against(ours, build, "torch Muon", _muon, workload, bar, cycle=cycle)
+
+
+def _nested_rows() -> list[Row]:
+    """What the covariances cost beside Muon, in single precision and as the processor multiplies by itself."""
+    builds: dict[str, tuple[Build, int]] = {
+        "Nested": (lambda p: nl.optim.Nested(p, lr=1e-3), 5),
+        "SOAP": (lambda p: nl.optim.SOAP(p, lr=1e-3), 10),
+        "SOAPMuon": (lambda p: nl.optim.SOAPMuon(p, lr=1e-3), 10),
+    }
+    squares = WORKLOADS["4 of 1024x1024"]
+    return [
+        Row(
+            f"{name}, {said}",
+            f"Muon, {said}",
+            squares,
+            lambda device, b=build, d=dtype: _multiplied_in(d, plain(squares, b, device)),
+            lambda device, d=dtype: _multiplied_in(d, plain(squares, lambda p: nl.optim.Muon(p, lr=1e-3), device)),
+            bar=1.5 if name == "Nested" and dtype is not None else None,
+            cycle=cycle,
+        )
+        for dtype, said in ((torch.float32, "float32 products"), (None, "native products"))
+        for name, (build, cycle) in builds.items()
+    ]
+
+
+def _multiplied_in(dtype: torch.dtype | None, started: Started) -> Started:
+    """The same with matrices multiplied in a dtype."""
+    unit, optimizer = started
+
+    def step() -> None:
+        with products(dtype):
+            optimizer.step()
+
+    return Unit(step, unit.prepare), optimizer
 
 
 def _adam_rows() -> list[Row]:
