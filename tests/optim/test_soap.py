@@ -166,6 +166,14 @@ def test_a_side_that_is_too_large_has_no_covariance_and_is_left_as_it_is():
     assert "whiten.errors" in said and "whiten.inputs" not in said
 
 
+def test_a_side_that_is_left_as_it_is_is_printed():
+    table, square = torch.nn.Parameter(torch.ones(9, 3)), torch.nn.Parameter(torch.ones(3, 3))
+    printed = repr(nl.optim.Nested([table, square], largest_side=4)).splitlines()
+    assert [line.endswith("batched matrices, errors longer than 4, left as they are") for line in printed[-2:]] == [
+        "9x3" in line for line in printed[-2:]
+    ]
+
+
 def test_a_description_tells_matrices_apart_that_a_side_limit_does():
     small, large = (torch.nn.Parameter(torch.ones(3, size)) for size in (3, 6))
     optimizer = nl.optim.Optimizer([small, large], 0.1, matrix=whiten("root", largest_side=4))

@@ -55,7 +55,9 @@ def _path(optimizer: Adapter, parameter: Tensor, rules: Rules) -> tuple[str, str
     """The rule of a parameter, how it is computed, and the shape that it has there."""
     entry = optimizer.entry_of(parameter, rules)
     if not entry.flat:
-        return _words(rules.matrix), "batched matrices", matrix_shape(parameter)
+        links = rules.matrix.everything() if isinstance(rules.matrix, Link) else ()
+        departures = filter(None, (link.departs(torch.Size(entry.shape)) for link in links))
+        return _words(rules.matrix), ", ".join(["batched matrices", *departures]), matrix_shape(parameter)
     words, shape = _words(rules.element), tuple(parameter.shape)
     if rules.kernel is not None and fits(rules.kernel, parameter, device_of(parameter).type):
         return words, rules.kernel.path, shape

@@ -163,6 +163,10 @@ class Link(ABC):
         """The target whose measurement it reads."""
         return None
 
+    def departs(self, shape: torch.Size) -> str:
+        """In words, what it does otherwise for matrices of this shape than its settings say; nothing, as a rule."""
+        return ""
+
     nested: ClassVar[tuple[str, ...]] = ()
     """Fields with links behind a memory of this one: their paths begin with its own."""
 

@@ -96,6 +96,10 @@ class whiten(Basis):
         sizes = {"inputs": shape[-1], "errors": shape[-2]}
         return tuple(side for side in SIDES[self.side] if sizes[side] <= self.largest_side)
 
+    def departs(self, shape: torch.Size) -> str:
+        left = [side for side in SIDES[self.side] if side not in self.sides(shape)]
+        return f"{' and '.join(left)} longer than {self.largest_side:,}, left as they are" if left else ""
+
     def link(self, shape: torch.Size, u: Said, a: Said) -> Linked:
         if self.kind == "eigen":
             squares = second_moment(self.retention, name=self.memory("squares"))
