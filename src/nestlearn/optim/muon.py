@@ -22,7 +22,7 @@ from nestlearn.rules import (
 )
 from nestlearn.rules import sum as summed
 
-__all__ = ["M3", "Muon"]
+__all__ = ["M3", "MatrixOptimizer", "Muon"]
 
 
 class MatrixOptimizer(Optimizer):

@@ -4,15 +4,15 @@ from typing import Unpack
 
 from torch import Tensor
 
-from nestlearn.errors import choice
-from nestlearn.optim.optimizer import Common, Optimizer, Params
+from nestlearn.optim.muon import MatrixOptimizer
+from nestlearn.optim.optimizer import Common, Params
 from nestlearn.optim.settings import Group
-from nestlearn.rules import Link, adam, average, chain, orthogonal, whiten, within
+from nestlearn.rules import Link, average, chain, orthogonal, whiten, within
 
 __all__ = ["Nested"]
 
 
-class Nested(Optimizer):
+class Nested(MatrixOptimizer):
     """What came lately, and which directions come often on either side of a matrix: three memories (O20, O10).
 
         M <- average of u,  A <- average of u^T u,  B <- average of u u^T
@@ -72,12 +72,6 @@ class Nested(Optimizer):
             "memory": memory,
         }
         super().__init__(params, lr, settings, **common)
-
-    def check_group(self, group: Group) -> None:
-        choice("scale", group["scale"], ("rms", "spectral"))
-
-    def element_rule(self, group: Group) -> Link:
-        return adam()
 
     def matrix_rule(self, group: Group) -> Link:
         momentum = average(group["retention"], group["nesterov"], name="momentum")

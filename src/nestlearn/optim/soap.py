@@ -4,8 +4,8 @@ from typing import Unpack
 
 from torch import Tensor
 
-from nestlearn.errors import choice
 from nestlearn.optim.adam import check_betas
+from nestlearn.optim.muon import MatrixOptimizer
 from nestlearn.optim.optimizer import Common, Optimizer, Params
 from nestlearn.optim.settings import Group
 from nestlearn.rules import Link, adam, average, chain, muon, orthogonal, second_moment, whiten, within
@@ -82,7 +82,7 @@ class SOAP(Optimizer):
         return chain(average(first, corrected=True, name="momentum"), within(_eigenbasis(group), squares))
 
 
-class SOAPMuon(Optimizer):
+class SOAPMuon(MatrixOptimizer):
     """Muon after SOAP's division: the orthogonal matrix next to the whitened momentum (O20, O10).
 
         W <- (1 - lr weight_decay) W - lr scale NS(Q_L ((Q_L^T m Q_R) / (sqrt(v^) + eps)) Q_R^T)
@@ -129,12 +129,6 @@ class SOAPMuon(Optimizer):
             "memory": memory,
         }
         super().__init__(params, lr, settings, **common)
-
-    def check_group(self, group: Group) -> None:
-        choice("scale", group["scale"], ("rms", "spectral"))
-
-    def element_rule(self, group: Group) -> Link:
-        return adam()
 
     def matrix_rule(self, group: Group) -> Link:
         retention, nesterov, steps, scale = (group[name] for name in ("retention", "nesterov", "steps", "scale"))
