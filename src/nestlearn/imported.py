@@ -16,13 +16,19 @@ __all__ = ["again", "imported", "only"]
 _allowed: set[str] | None = None
 """The modules that may be imported; None while all names come from whoever calls."""
 
-_met: dict[str, None] = {}
-"""The modules that have been imported by name, in their order."""
+
+def again(text: str) -> str:
+    """The options with which a command imports what a run folder names: " --import mine", or nothing.
+
+    Args:
+        text: the settings of the folder.
+    """
+    return "".join(f" --import {module}" for module in dict.fromkeys(_modules(text)))
 
 
-def again() -> str:
-    """The options with which a later command may import what this one has: " --import mine", or nothing."""
-    return "".join(f" --import {module}" for module in _met)
+def _modules(text: str) -> list[str]:
+    """The modules of all names like ``module:function`` in a text."""
+    return re.findall(r"[\w.]+(?=:[A-Za-z_])", text)
 
 
 @contextmanager
@@ -35,7 +41,7 @@ def only(modules: Iterable[str], *typed: Iterable[str]) -> Iterator[None]:
             the task "digits" is no leave to import a file digits.py.
     """
     global _allowed
-    words = [word for texts in typed for text in texts for word in re.findall(r"[\w.]+(?=:[A-Za-z_])", text)]
+    words = [word for texts in typed for text in texts for word in _modules(text)]
     before, _allowed = _allowed, {*modules, *words}
     try:
         yield
@@ -73,6 +79,5 @@ def imported(name: str, what: str) -> Callable[..., Any]:
             f"no function {function_name!r} for the {what} in {getattr(module, '__file__', None) or module_name}."
             f"{did_you_mean(function_name, callables)}"
         )
-    _met[module_name] = None
     found: Callable[..., Any] = function
     return found

@@ -56,8 +56,10 @@ def compare_job(
             write_systems(folder)
         path, _ = write_report(folder)
     except KeyboardInterrupt:
+        file = RunFolder(folder).config
+        options = again(file.read_text(encoding="utf-8")) if file.is_file() else ""
         typer.echo(
-            f"interrupted; finished runs are kept, continue with: nestlearn compare --resume {folder}{again()}",
+            f"interrupted; finished runs are kept, continue with: nestlearn compare --resume {folder}{options}",
             err=True,
         )
         return INTERRUPTED

@@ -82,8 +82,9 @@ def _train_job(
         write_systems(folder.path)
         path, _ = write_report(folder.path)
     except Interrupted:
+        options = again(folder.config.read_text(encoding="utf-8"))
         typer.echo(
-            f"interrupted, nothing is lost; continue with: nestlearn train --resume {folder.path}{again()}", err=True
+            f"interrupted, nothing is lost; continue with: nestlearn train --resume {folder.path}{options}", err=True
         )
         return INTERRUPTED
     print_tables(run.results(), console)
