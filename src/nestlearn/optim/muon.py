@@ -26,7 +26,7 @@ __all__ = ["M3", "MatrixOptimizer", "Muon"]
 
 
 class MatrixOptimizer(Optimizer):
-    """Base of rules that need whole matrices: everything else gets Adam, at ``elementwise_lr`` if given (O7)."""
+    """Base of rules that need whole matrices: everything else gets Adam, at ``elementwise_lr`` if given."""
 
     def element_rule(self, group: Group) -> Link:
         return adam()
