@@ -17,10 +17,15 @@ from nestlearn.rules.link import Link, Linked, whole
 from nestlearn.rules.settings import among, count, positive, share
 from nestlearn.rules.words import grouped, in_words, raised
 
-__all__ = ["SIDES", "Covariances", "regress"]
+__all__ = ["SIDES", "Covariances", "regress", "sizes"]
 
 SIDES = {"both": ("inputs", "errors"), "errors": ("errors",), "inputs": ("inputs",)}
 """The sides of a matrix [out, in]: "inputs" stands for its rows of length in, "errors" for its columns."""
+
+
+def sizes(shape: torch.Size) -> dict[str, int]:
+    """How many entries each side of a matrix [out, in] has."""
+    return {"inputs": shape[-1], "errors": shape[-2]}
 
 
 @dataclass(frozen=True)
@@ -50,8 +55,7 @@ class Covariances:
 
     def boxes(self, shape: torch.Size, u: Said) -> tuple[Consulted, ...]:
         """Boxes [in, in] and [out, out] that average covariances."""
-        sizes = {"inputs": shape[-1], "errors": shape[-2]}
-        return tuple(self._box(side, sizes[side], u) for side in self.names)
+        return tuple(self._box(side, sizes(shape)[side], u) for side in self.names)
 
     def _box(self, side: str, size: int, u: Said) -> Consulted:
         found = self._covariance(side, u)

@@ -21,7 +21,7 @@ from nestlearn.ops.products import product
 from nestlearn.ops.whitening import cholesky_whitener, symmetric_power
 from nestlearn.rules.boxes import second_moment
 from nestlearn.rules.combine import Bases, Basis, within
-from nestlearn.rules.covariances import SIDES, Covariances
+from nestlearn.rules.covariances import SIDES, Covariances, sizes
 from nestlearn.rules.link import Linked
 from nestlearn.rules.settings import among, count, positive, share
 from nestlearn.rules.words import grouped, in_words
@@ -93,8 +93,7 @@ class whiten(Basis):
 
     def sides(self, shape: torch.Size) -> tuple[str, ...]:
         """The sides of a matrix of this shape that are not left as they are."""
-        sizes = {"inputs": shape[-1], "errors": shape[-2]}
-        return tuple(side for side in SIDES[self.side] if sizes[side] <= self.largest_side)
+        return tuple(side for side in SIDES[self.side] if sizes(shape)[side] <= self.largest_side)
 
     def departs(self, shape: torch.Size) -> str:
         left = [side for side in SIDES[self.side] if side not in self.sides(shape)]
@@ -122,8 +121,7 @@ class whiten(Basis):
         if self.kind != "eigen":
             return _carried(boxes, {side: _Factor(name) for side, name in names.items()})
         turns = {side: self.memory(f"{side}_basis") for side in names}
-        sizes = {"inputs": shape[-1], "errors": shape[-2]}
-        bases = tuple(self._turning(turns[side], name, sizes[side]) for side, name in names.items())
+        bases = tuple(self._turning(turns[side], name, sizes(shape)[side]) for side, name in names.items())
         found = _carried((*boxes, *bases), {side: _Factor(name, turn=True) for side, name in turns.items()})
         return found._replace(seen=lambda u: _alike_at_first(u, found.into(u))) if turns else found
 
