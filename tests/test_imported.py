@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nestlearn.imported import imported, only
+from nestlearn.imported import again, imported, only
 
 
 @pytest.fixture
@@ -60,3 +60,11 @@ def test_what_a_folder_names_is_imported_only_if_it_was_typed_too(tmp_path, monk
         with only(modules, typed):
             assert imported("not_trusted:make", "task")() == 1
     assert imported("not_trusted:make", "task")() == 1
+
+
+def test_going_on_names_each_module_of_a_folder_once_and_nothing_else():
+    settings = (
+        "kind: compare\ntasks: [digits, mine:lines]\noptimizers: ['mine:make', other:rule]\ndevice: cuda:0\n"
+    )
+    assert again(settings) == " --import mine --import other"
+    assert again("cluster: tcp://host:8786\ntasks: [digits]\n") == ""

@@ -56,7 +56,7 @@ class whiten(Basis):
         of: "layers" for what the layer sees (inputs and error signals, which need model=), or "gradient" for u^T u and
             u u^T.
         largest_side: a side with more entries is left as it is, as if it were not among ``side``; its covariance would
-            have that many squared.
+            have that many squared. Of layers it is still measured, though nothing remembers it: choose ``side`` there.
 
     Example:
         >>> whiten("root", retention=0.97, refresh=5)
