@@ -63,8 +63,6 @@ def test_what_a_folder_names_is_imported_only_if_it_was_typed_too(tmp_path, monk
 
 
 def test_going_on_names_each_module_of_a_folder_once_and_nothing_else():
-    settings = (
-        "kind: compare\ntasks: [digits, mine:lines]\noptimizers: ['mine:make', other:rule]\ndevice: cuda:0\n"
-    )
+    settings = "kind: compare\ntasks: [digits, mine:lines]\noptimizers: ['mine:make', other:rule]\ndevice: cuda:0\n"
     assert again(settings) == " --import mine --import other"
     assert again("cluster: tcp://host:8786\ntasks: [digits]\n") == ""
