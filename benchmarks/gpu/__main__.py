@@ -26,7 +26,7 @@ def main() -> int:
     start = time.monotonic()
     chosen = _chosen(options.only)
     if len(chosen) == 1:
-        print(f"--only {options.only!r} is in no name of a row")
+        print(f"--only {options.only!r}: no name of a row holds it")
         return 2
     with tempfile.TemporaryDirectory() as folder:
         _fresh_caches(folder)
@@ -52,9 +52,10 @@ def main() -> int:
 
 
 def _chosen(only: str) -> list[Row]:
-    """The row that tells the machine, and all others or those with the text in their name."""
+    """The row that tells the machine, and all others or those with one of the texts in their name."""
     first, *others = every_row()
-    return [first, *(row for row in others if only.lower() in row.name.lower())]
+    texts = [text for text in only.lower().split(";") if text] or [""]
+    return [first, *(row for row in others if any(text in row.name.lower() for text in texts))]
 
 
 def _fresh_caches(folder: str) -> None:
@@ -66,7 +67,9 @@ def _fresh_caches(folder: str) -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: a dry run with small sizes")
-    parser.add_argument("--only", default="", help="only rows whose name holds this text; not saved without --out")
+    parser.add_argument(
+        "--only", default="", help="only rows whose name holds this text, or one of several with ; between"
+    )
     parser.add_argument("--seconds", type=float, default=ALL_SECONDS, help=f"for everything (default {ALL_SECONDS})")
     parser.add_argument("--out", type=Path, help="JSON file; by default one in results/ named after the GPU")
     return parser.parse_args()

@@ -116,7 +116,7 @@ def test_a_run_has_its_schedule_at_its_own_length() -> None:
 # ------------------------------------------------------------------------------------------------------- the search
 
 
-def bowl(point, lr=0.05, retention=0.85, elementwise=0.01):
+def bowl(point, lr=0.05, retention=0.85, elementwise=0.05):
     """Lowest at these values; each axis on the scale on which it is searched."""
     found = dict(point)
     terms = [

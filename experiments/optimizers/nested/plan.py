@@ -42,7 +42,7 @@ class Place(Settings):
     task: str
     steps: int = Field(ge=2)
     size: dict[str, Any] = Field(default={}, description="fields of the task")
-    parts: bool = Field(default=True, description="whether rules without a part are judged here too")
+    pair: bool = Field(default=False, description="whether the comparison that is primary is all that is judged here")
     counted: bool = Field(default=True, description="of an unseen task, whether it enters the mean over them")
 
 
@@ -63,18 +63,21 @@ class Searched(Settings):
     grow: int = Field(description="extra rounds of trials while the best value is at an edge")
     lr_points: int
     lr_ratio: float = Field(gt=1)
-    retentions: tuple[float, ...]
+    elementwise_lrs: tuple[float, ...] = Field(min_length=1, description="with every learning rate of the grid")
+    retention: float = Field(ge=0, lt=1, description="where its search begins")
     weight_decays: tuple[float, ...] = Field(description="those of AdamW; others divide by the ratio of the rates")
     warmups: tuple[float, ...] = Field(description="shares of the steps of a run")
-    elementwise_lr: float
     rungs: tuple[Rung, ...] = Field(min_length=1, description="the last one at the horizon")
-    polish: tuple[float, ...] = Field(description="factors of the best lr that are tried again in the last rung")
+    polish: tuple[float, ...] = Field(description="factors of the best rates that are tried again in the last rung")
 
 
 class Judged(Settings):
     """How what was chosen is judged."""
 
     seeds: tuple[int, ...]
+    beside: int = Field(
+        ge=1, description="how many of the seeds the contenders run that are not of the primary comparison"
+    )
     lengths: tuple[float, ...] = Field(description="schedules that may be tried, parts of the horizon; 1 among them")
     retune: tuple[float, ...] = Field(description="factors of the carried lr that the retuned reference tries")
     retune_seeds: tuple[int, ...]

@@ -1,13 +1,13 @@
 """The search for settings: a grid, then steps from the best point along every axis, then halving.
 
 On each task of the search every contender has the same number of trials, of a part of the horizon with one seed. A grid
-of learning rates and retentions comes first. From then on the neighbours of the best point are tried, one step up and
-down on every axis, then all steps that helped at once; while nothing is better, steps become half as long, and at last
-the second best point has its turn. Where the best value of an axis is the last tried, the next are tried on top of the
-budget.
+of both learning rates, of the matrices and of everything else, comes first. From then on the neighbours of the best
+point are tried, one step up and down on every axis, then all steps that helped at once; while nothing is better, steps
+become half as long, and at last the second best point has its turn. Where the best value of an axis is the last tried,
+the next are tried on top of the budget.
 
 The best few by each task then run longer, on all tasks and with more seeds, and the best of these again, up to the
-horizon. As short runs favour rates that are good early, learning rates beside the best are tried there once more. Two
+horizon. As short runs favour rates that are good early, both rates beside the best are tried there once more. Two
 choices come of it: the setting that is best on each task, and the one that is best on average over the tasks, which is
 carried to tasks that the search has not seen.
 """
@@ -50,21 +50,15 @@ class Axes:
         self.how = how
         rate = entrant.contender.lr
         shrink = CONTENDERS[BASELINE].lr / rate
-        decays = tuple(rounded(value * shrink) for value in how.weight_decays)
-        self.lists: dict[str, tuple[Any, ...]] = {"warmup": how.warmups, "nesterov": (False, True)}
-        start: dict[str, Any] = {"elementwise_lr": how.elementwise_lr, "warmup": how.warmups[0]}
-        axes: dict[str, Sequence[Any]] = {"lr": lr_grid(rate, how.lr_points, how.lr_ratio)}
-        if "retention" in entrant.takes:
-            axes["retention"] = how.retentions
-        else:  # as many points, on finer learning rates
-            count = len(how.retentions)
-            axes["lr"] = lr_grid(rate, how.lr_points * count, how.lr_ratio ** (1 / count))
-        if "weight_decay" in entrant.takes:
-            start["weight_decay"] = decays[0]
-            self.lists["weight_decay"] = decays
-        if "nesterov" in entrant.takes:
-            start["nesterov"] = True
-        self.grid = [_point(start | dict(zip(axes, values, strict=True))) for values in product(*axes.values())]
+        self.lists: dict[str, tuple[Any, ...]] = {
+            "nesterov": (False, True),
+            "weight_decay": tuple(rounded(value * shrink) for value in how.weight_decays),
+            "warmup": how.warmups,
+        }
+        start = {"retention": how.retention, "nesterov": True, "weight_decay": self.lists["weight_decay"][0]}
+        known = {name: value for name, value in start.items() if name in entrant.takes} | {"warmup": how.warmups[0]}
+        rates = product(lr_grid(rate, how.lr_points, how.lr_ratio), how.elementwise_lrs)
+        self.grid = [_point({**known, "lr": lr, "elementwise_lr": elementwise}) for lr, elementwise in rates]
 
     def neighbours(self, point: Point, step: float) -> Iterator[tuple[str, Any]]:
         """Every axis with the values next to the point's own, ``step`` first steps away."""
@@ -207,19 +201,22 @@ class Tuning(Course):
                     self._pools[each] += [point for point in points if point not in self._pools[each]]
 
     def _beside(self, name: str) -> list[Point]:
-        """The best setting with the learning rates next to its own that have not been tried with it."""
+        """The best setting with the rates next to its own that have not been tried with it."""
         best = dict(self._best(name))
         alike = [dict(point) for point in self._pools[name]]
-        known = [other["lr"] for other in alike if other | {"lr": best["lr"]} == best]
-        rates = [rounded(best["lr"] * factor) for factor in self.how.polish]
-        # There and back again is the same rate but for rounding.
-        new = [rate for rate in rates if not any(math.isclose(rate, other, rel_tol=0.02) for other in known)]
-        return [_point(best | {"lr": rate}) for rate in new]
+        found = []
+        for axis in ("lr", "elementwise_lr"):
+            known = [other[axis] for other in alike if other | {axis: best[axis]} == best]
+            rates = [rounded(best[axis] * factor) for factor in self.how.polish]
+            # There and back again is the same rate but for rounding.
+            new = [rate for rate in rates if not any(math.isclose(rate, other, rel_tol=0.02) for other in known)]
+            found += [_point(best | {axis: rate}) for rate in new]
+        return found
 
     def _estimate(self) -> int:
         tasks = len(self.tried)
         runs = [rung.keep * tasks * tasks * len(rung.seeds) for rung in self.how.rungs]
-        polish = 2 * tasks * len(self.how.polish) * len(self.how.rungs[-1].seeds)
+        polish = 2 * tasks * 2 * len(self.how.polish) * len(self.how.rungs[-1].seeds)
         return tasks * self.how.trials + sum(runs) + polish
 
     def chosen(self, name: str = EVERYWHERE) -> Values:

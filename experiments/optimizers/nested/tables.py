@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import mean
 
 from experiments.harness import Outcome, markdown
 from experiments.optimizers.nested.judge import Ratio, corrected, over_tasks, ratio
+from experiments.optimizers.nested.ladder import Arrival
 from experiments.optimizers.nested.plan import Plan, Values
 from experiments.optimizers.nested.search import EVERYWHERE, Tuning
 from experiments.optimizers.nested.work import Found
@@ -90,8 +91,8 @@ def _parts(judged: _Judged) -> list[str]:
     labels = [entrant.name for entrant in plan.entrants() if entrant.part_of == plan.primary]
     if not labels:
         return []
-    names = [name for name, place in plan.places.items() if place.parts]
-    each = {label: [ratio(arrivals[name][plan.primary], arrivals[name][label]) for name in names] for label in labels}
+    names = [name for name, place in plan.places.items() if not place.pair]
+    each = {label: [_against(arrivals[name], plan.primary, label) for name in names] for label in labels}
     overall = corrected({label: over_tasks(ratios) for label, ratios in each.items()})
     for label, one in overall.items():
         judged.note(f"parts/{label}", one)
@@ -100,13 +101,19 @@ def _parts(judged: _Judged) -> list[str]:
     return [f"{title}.\n\n{markdown(['without', *names, 'all of these', 'p (Holm)'], body)}"]
 
 
+def _against(arrivals: Mapping[str, Sequence[Arrival]], label: str, other: str) -> Ratio:
+    """The steps of one contender over those of another that has not run more seeds."""
+    return ratio(arrivals[label][: len(arrivals[other])], arrivals[other])
+
+
 def _task(judged: _Judged, name: str) -> str:
     """Every contender on one task, soonest at the reference's loss first."""
     plan, found = judged.plan, judged.found
     place, against = plan.places[name], found.horizon[name][plan.against]
     rows = []
     for label, runs in found.horizon[name].items():
-        one = ratio(found.arrivals[name][label]) if label != plan.against else None
+        arrivals = found.arrivals[name].get(label)  # none of the references, which are what others arrive at
+        one = ratio(arrivals) if arrivals else None
         times = found.times[name].get(label)
         if one:
             judged.note(f"{name}/{label}", one)
@@ -115,11 +122,12 @@ def _task(judged: _Judged, name: str) -> str:
         if test and not any(run.reason for run in against):
             values = test["loss"].values
             judged.figures[f"{name}/{label}/loss"] = mean(values)
-            apart = paired(values, [run.test["loss"] for run in against])
+            apart = paired(values, [run.test["loss"] for run in against[: len(values)]])
             difference = "" if label == plan.against else f"{apart.mean:+.4f} ({_p(apart.p_alone)})"
             ends = interval(values)
             loss = f"{mean(values):.4f}" + (f" [{ends[0]:.4f}, {ends[1]:.4f}]" if ends else "")
-        cells = [label, "1" if one is None else _cells(one), _seconds(judged, name, label), loss, difference]
+        same = "1" if label == plan.against else ""
+        cells = [label, _cells(one) or same, _seconds(judged, name, label), loss, difference]
         cells += [f"{times.step_ms:.1f}", f"{times.state_bytes / 1024:.0f}"] if times else ["", ""]
         rows.append((1.0 if one is None else one.mean, [*cells, _setting(found.values[name][label])]))
     size = ", ".join(f"{key} {value}" for key, value in place.size.items() if key != "sha256")
@@ -130,8 +138,8 @@ def _task(judged: _Judged, name: str) -> str:
 
 
 def _seconds(judged: _Judged, name: str, label: str) -> str:
-    if label == judged.plan.against:
-        return "1"
+    if label not in judged.found.arrivals[name]:
+        return "1" if label == judged.plan.against else ""
     one = judged.seconds(name, label)
     return "" if one is None else f"{_bounded(one)}"
 

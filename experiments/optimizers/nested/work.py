@@ -176,11 +176,8 @@ def carry_out(plan: Plan, folder: Path, workers: int) -> Found:
         runs.carry(list(retunes.values()))
         for name, place in plan.places.items():
             where = name if name in plan.searched else EVERYWHERE
-            found.values[name] = {
-                label: found.tuned[label].chosen(where)
-                for label, entrant in entrants.items()
-                if place.parts or not entrant.part_of
-            }
+            some = (plan.against, plan.primary) if place.pair else entrants
+            found.values[name] = {label: found.tuned[label].chosen(where) for label in some}
             if name in retunes:
                 found.values[name][again] = retunes[name].chosen()
         entrants[again] = entrants[plan.against]
@@ -192,9 +189,15 @@ def carry_out(plan: Plan, folder: Path, workers: int) -> Found:
     return found
 
 
+def _seeds(plan: Plan, label: str) -> tuple[int, ...]:
+    """Those with which a contender is judged: all for the two of the primary comparison, the retuned reference too."""
+    of_pair = label == plan.primary or label.startswith(plan.against)
+    return plan.judge.seeds if of_pair else plan.judge.seeds[: plan.judge.beside]
+
+
 def _at_horizon(plan: Plan, runs: Runs, entrants: Mapping[str, Entrant], found: Found) -> None:
     specs = {
-        (name, label): [spec_of(place, entrants[label], values, seed, test=True) for seed in plan.judge.seeds]
+        (name, label): [spec_of(place, entrants[label], values, seed, test=True) for seed in _seeds(plan, label)]
         for name, place in plan.places.items()
         for label, values in found.values[name].items()
     }
@@ -214,7 +217,7 @@ def _at_lengths(plan: Plan, runs: Runs, entrants: Mapping[str, Entrant], found: 
     for name, place in plan.places.items():
         references = [label for label in (plan.against, again) if label in found.values[name]]
         for label, values in found.values[name].items():
-            if label == plan.against:
+            if label in references:
                 continue
             goals = references if label == plan.primary else [plan.against]
             ladders[name, label] = [
@@ -224,15 +227,10 @@ def _at_lengths(plan: Plan, runs: Runs, entrants: Mapping[str, Entrant], found: 
                     [found.horizon[name][goal][index].score for goal in goals],
                     runs.known,
                 )
-                for index, seed in enumerate(plan.judge.seeds)
+                for index, seed in enumerate(_seeds(plan, label))
             ]
-    # A reference whose learning rate stayed as it was has the runs of the other one.
-    different = {key: found.values[key[0]][key[1]] != found.values[key[0]][plan.against] for key in ladders}
-    runs.carry([ladder for key, every in ladders.items() if key[1] != again or different[key] for ladder in every])
+    runs.carry([ladder for every in ladders.values() for ladder in every])
     for (name, label), every in ladders.items():
-        if label == again and not different[name, label]:
-            found.arrivals.setdefault(name, {})[label] = [Arrival(1.0)] * len(every)
-            continue
         reached = [ladder.arrivals() for ladder in every]
         found.arrivals.setdefault(name, {})[label] = [arrivals[0] for arrivals in reached]
         if label == plan.primary and name in plan.unseen:
