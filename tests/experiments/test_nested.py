@@ -196,7 +196,7 @@ def test_the_best_of_each_task_and_the_best_on_average_come_of_the_same_runs() -
 def test_rates_that_short_runs_liked_too_well_are_corrected_at_the_horizon() -> None:
     def loss(spec):
         values = dict(spec.settings) | {"elementwise_lr": spec.elementwise_lr, "warmup": spec.warmup / spec.steps}
-        return bowl(values, lr=0.04 if spec.steps in (300, 400) else 0.16)
+        return bowl(values, lr=0.04 if spec.steps in (300, 400) else 0.08)
 
     course = Tuning(entrant("Muon"), FULL)
     finish(course, loss)

@@ -69,6 +69,7 @@ class Searched(Settings):
     warmups: tuple[float, ...] = Field(description="shares of the steps of a run")
     rungs: tuple[Rung, ...] = Field(min_length=1, description="the last one at the horizon")
     polish: tuple[float, ...] = Field(description="factors of the best rates that are tried again in the last rung")
+    polishes: int = Field(ge=0, description="how many times, around the best of then")
 
 
 class Judged(Settings):

@@ -1,15 +1,14 @@
 """The search for settings: a grid, then steps from the best point along every axis, then halving.
 
-On each task of the search every contender has the same number of trials, of a part of the horizon with one seed. A grid
-of both learning rates, of the matrices and of everything else, comes first. From then on the neighbours of the best
-point are tried, one step up and down on every axis, then all steps that helped at once; while nothing is better, steps
-become half as long, and at last the second best point has its turn. Where the best value of an axis is the last tried,
-the next are tried on top of the budget.
+A contender is searched on each task, and once more for the mean over the tasks, with the same number of trials each:
+runs of a part of the horizon with one seed. A grid of both learning rates, of the matrices and of everything else,
+comes first. From then on the neighbours of the best point are tried, one step up and down on every axis, then all steps
+that helped at once; while nothing is better, steps become half as long, and at last the second best point has its turn.
+Where the best value of an axis is the last tried, the next are tried on top of the budget.
 
-The best few by each task then run longer, on all tasks and with more seeds, and the best of these again, up to the
-horizon. As short runs favour rates that are good early, both rates beside the best are tried there once more. Two
-choices come of it: the setting that is best on each task, and the one that is best on average over the tasks, which is
-carried to tasks that the search has not seen.
+The best few of each search then run longer and with more seeds, and the best of these again, up to the horizon. As
+short runs favour rates that are good early, both rates beside the best are tried there once more. What is best on a
+task is judged on it; what is best on average is carried to tasks that the search has not seen.
 """
 
 from __future__ import annotations
@@ -150,19 +149,13 @@ def _together(best: Point, around: Sequence[Point], tried: Sequence[Point], scor
 
 
 class Tuning(Course):
-    """The search for one contender on all tasks of the search."""
+    """The search for one contender on all tasks of the search, and for the mean over them."""
 
     def __init__(self, entrant: Entrant, plan: Plan) -> None:
         super().__init__({})
         self.entrant, self.plan, self.how = entrant, plan, plan.search
-        self.tried: dict[str, list[Point]] = {name: [] for name in plan.searched}
-        self._pools: dict[str, list[Point]] = {name: [] for name in [*plan.searched, EVERYWHERE]}
-
-    def _trial(self, name: str, point: Point) -> RunSpec:
-        return spec_of(self.plan.searched[name], self.entrant, dict(point), self.how.seed, self.how.part)
-
-    def _score(self, name: str) -> Score:
-        return lambda point: self.results[self._trial(name, point).key].score
+        self.tried: dict[str, list[Point]] = {name: [] for name in [*plan.searched, EVERYWHERE]}
+        self._pools: dict[str, list[Point]] = {}
 
     def _runs(self, rung: Rung, name: str, point: Point) -> list[RunSpec]:
         """The runs of a setting in a rung: on a task, or (EVERYWHERE) on all of them."""
@@ -179,26 +172,30 @@ class Tuning(Course):
 
     def _stages(self) -> Iterator[list[RunSpec]]:
         axes = Axes(self.entrant, self.how)
-        searches = {name: trials(axes, self.how, self._score(name)) for name in self.tried}
+        first = Rung(part=self.how.part, seeds=(self.how.seed,), keep=1)
+        searches = {name: trials(axes, self.how, partial(self._on, first, name)) for name in self.tried}
         while batches := {name: batch for name, search in searches.items() if (batch := next(search, None))}:
             for name, batch in batches.items():
                 self.tried[name] += batch
-            yield [self._trial(name, point) for name, batch in batches.items() for point in batch]
-        ranked = {name: sorted(points, key=self._score(name)) for name, points in self.tried.items()}
-        for rung in self.how.rungs:
-            chosen = list(dict.fromkeys(point for points in ranked.values() for point in points[: rung.keep]))
-            yield [spec for point in chosen for spec in self._runs(rung, EVERYWHERE, point)]
-            ranked = {name: sorted(chosen, key=partial(self._on, rung, name)) for name in self._pools}
-        for pool in self._pools.values():
-            pool += chosen
-        for _ in range(self.how.grow):
+            yield self._join(first, batches)
+        rung = first
+        for after in self.how.rungs:
+            best = {name: sorted(points, key=partial(self._on, rung, name)) for name, points in self._pools.items()}
+            rung, self._pools = after, {}
+            yield self._join(rung, {name: points[: rung.keep] for name, points in best.items()})
+        for _ in range(self.how.polishes):
             fresh = {name: self._beside(name) for name in self._pools}
-            if not any(fresh.values()):
-                return
-            yield [spec for name, points in fresh.items() for p in points for spec in self._runs(rung, name, p)]
-            for name, points in fresh.items():
-                for each in [name] if name else self._pools:
-                    self._pools[each] += [point for point in points if point not in self._pools[each]]
+            if any(fresh.values()):
+                yield self._join(rung, fresh)
+
+    def _join(self, rung: Rung, fresh: Mapping[str, Sequence[Point]]) -> list[RunSpec]:
+        """The runs of points that join the pools. What runs everywhere has run on every task."""
+        for name, points in fresh.items():
+            for each in [name] if name else self.tried:
+                pool = self._pools.setdefault(each, [])
+                pool += [point for point in points if point not in pool]
+        runs = [spec for name, points in fresh.items() for point in points for spec in self._runs(rung, name, point)]
+        return list({spec.key: spec for spec in runs}.values())
 
     def _beside(self, name: str) -> list[Point]:
         """The best setting with the rates next to its own that have not been tried with it."""
@@ -214,10 +211,10 @@ class Tuning(Course):
         return found
 
     def _estimate(self) -> int:
-        tasks = len(self.tried)
-        runs = [rung.keep * tasks * tasks * len(rung.seeds) for rung in self.how.rungs]
-        polish = 2 * tasks * 2 * len(self.how.polish) * len(self.how.rungs[-1].seeds)
-        return tasks * self.how.trials + sum(runs) + polish
+        tasks = len(self.plan.searched)
+        runs = [rung.keep * 2 * tasks * len(rung.seeds) for rung in self.how.rungs]
+        polish = 2 * len(self.how.polish) * 2 * tasks * len(self.how.rungs[-1].seeds)
+        return 2 * tasks * self.how.trials + sum(runs) + polish
 
     def chosen(self, name: str = EVERYWHERE) -> Values:
         """The setting that is best on a task, or on average over them; call it when the course is done."""
@@ -228,5 +225,5 @@ class Tuning(Course):
         return self._on(self.how.rungs[-1], name, self._best(chosen))
 
     def edges(self, name: str) -> Mapping[str, str]:
-        """The axes on which what was chosen for a task lies at an end of what was tried there."""
+        """The axes on which what was chosen for a task, or on average, lies at an end of what was tried for it."""
         return ends(self._best(name), [*self.tried[name], *self._pools[name]])

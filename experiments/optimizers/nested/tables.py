@@ -10,7 +10,7 @@ from experiments.harness import Outcome, markdown
 from experiments.optimizers.nested.judge import Ratio, corrected, over_tasks, ratio
 from experiments.optimizers.nested.ladder import Arrival
 from experiments.optimizers.nested.plan import Plan, Values
-from experiments.optimizers.nested.search import EVERYWHERE, Tuning
+from experiments.optimizers.nested.search import Tuning
 from experiments.optimizers.nested.work import Found
 from nestlearn.training.statistics import figures as figures_of
 from nestlearn.training.statistics import interval, paired
@@ -148,12 +148,10 @@ def searched(plan: Plan, tuned: Mapping[str, Tuning]) -> str:
     """What the search chose, with the validation loss on its seeds, and where the best value was the last one tried."""
     body = []
     for label, one in tuned.items():
-        for name in plan.searched:
+        for name in one.tried:
             at = ", ".join(f"{axis} at the {end} edge" for axis, end in one.edges(name).items())
-            loss = f"{one.loss(name, name):.4f}"
-            body.append([label, name, len(one.tried[name]), loss, _setting(one.chosen(name)), at])
-        losses = ", ".join(f"{one.loss(name):.4f}" for name in plan.searched)
-        body.append([label, "carried over", "", losses, _setting(one.chosen(EVERYWHERE)), ""])
+            losses = ", ".join(f"{one.loss(each, name):.4f}" for each in ([name] if name else plan.searched))
+            body.append([label, name or "average", len(one.tried[name]), losses, _setting(one.chosen(name)), at])
     head = ["contender", "best on", "trials", "validation loss", "settings", "edges"]
     seeds = ", ".join(map(str, plan.search.rungs[-1].seeds))
     return f"**The search**, validation split, seeds {seeds}.\n\n{markdown(head, body)}"
