@@ -53,7 +53,7 @@ def observe(optimizer: Adapter, loss: object) -> Observations:
     for target, parameters in wanted.items():
         if parameters:
             diagonals = _diagonals(optimizer, target, parameters, loss, idle)
-            found.setdefault(str(target.observation), {}).update(_as_matrices(parameters, diagonals))
+            found.setdefault(str(target.observation), {}).update(_as_matrices(optimizer, parameters, diagonals))
     if asked:
         answers, signs = [answer for answer, _ in asked.values()], [sign for _, sign in asked.values()]
         if idle:
@@ -61,7 +61,7 @@ def observe(optimizer: Adapter, loss: object) -> Observations:
         else:
             products = hessian_product(loss, list(asked), answers)
         signed = [sign * product for sign, product in zip(signs, products, strict=True)]
-        found["curvature_product"] = _as_matrices(list(asked), signed)
+        found["curvature_product"] = _as_matrices(optimizer, list(asked), signed)
     return found
 
 
@@ -76,7 +76,7 @@ def _due(optimizer: Adapter, parameter: Tensor, group: Group, link: Link) -> boo
 def _answer(optimizer: Adapter, parameter: Tensor, group: Group, link: Link) -> tuple[Tensor, int]:
     """What the memory of O16 answers to this gradient before it is written, and the sign that loss and u differ by."""
     assert parameter.grad is not None, "what has no gradient is not due"
-    gradient = parameter.grad.reshape(matrix_shape(parameter)).to(memory_dtype(parameter))
+    gradient = _as_matrix(optimizer, parameter, parameter.grad)
     sign = -1 if group["maximize"] else 1
     held = optimizer.state[parameter]
     held = held if "step" in held else optimizer.fresh_state(parameter, group)
@@ -85,14 +85,21 @@ def _answer(optimizer: Adapter, parameter: Tensor, group: Group, link: Link) -> 
     assert isinstance(rule, Consult), "a rule with this link consults its memory"
     (member,) = (each for each in rule.memories(gradient.shape) if each.name == link.label)
     rows = member.memory.read(state[link.label], member.key(Scene(sign * gradient)))
-    return from_rows(rows, gradient.shape).reshape(parameter.shape).to(parameter.dtype), sign
+    answer = optimizer.entry(parameter, group).cut.together(from_rows(rows, gradient.shape))
+    return answer.reshape(parameter.shape).to(parameter.dtype), sign
 
 
-def _as_matrices(parameters: list[Tensor], found: list[Tensor]) -> dict[Tensor, Tensor]:
+def _as_matrices(optimizer: Adapter, parameters: list[Tensor], found: list[Tensor]) -> dict[Tensor, Tensor]:
     return {
-        parameter: each.reshape(matrix_shape(parameter)).to(memory_dtype(parameter))
-        for parameter, each in zip(parameters, found, strict=True)
+        parameter: _as_matrix(optimizer, parameter, each) for parameter, each in zip(parameters, found, strict=True)
     }
+
+
+def _as_matrix(optimizer: Adapter, parameter: Tensor, tensor: Tensor) -> Tensor:
+    """Something that is shaped like a parameter as the rule for matrices sees it: [out, in]."""
+    matrix = tensor.reshape(matrix_shape(parameter)).to(memory_dtype(parameter))
+    turned = optimizer.layers is not None and optimizer.layers.turned(parameter)
+    return matrix.mT if turned else matrix
 
 
 def _diagonals(optimizer: Adapter, target: Target, parameters: list[Tensor], loss: object, idle: bool) -> list[Tensor]:

@@ -9,7 +9,7 @@ and keeps what rules remember in ``state[parameter]`` as plain tensors. Subclass
 which rule everything else gets.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar, Unpack, overload
 
@@ -99,7 +99,8 @@ class Optimizer(Averaging, torch.optim.Optimizer):
             element = element or (gradient() if matrix is None else adam())
             settings = default_settings(matrix, element)
         self._matrix, self._element = matrix, element
-        self.layers = None if model is None else Layers(self, model)
+        self.layers = None if model is None else Layers(self, model, common.get("unreadable", "raise"))
+        common.pop("unreadable", None)
         known = {*settings, *Common.__annotations__, "lr"}
         refuse_unknown(type(self).__name__, set(common) - known, known)
         self.compiles = common.pop("compile", False)
@@ -174,9 +175,9 @@ class Optimizer(Averaging, torch.optim.Optimizer):
         return loss
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        super().zero_grad(set_to_none)
         if self.layers is not None:
             self.layers.drop()
+        super().zero_grad(set_to_none)
 
     def add_param_group(self, param_group: Group) -> None:
         """Add a group; settings that it does not name take the optimizer's defaults.
@@ -220,7 +221,8 @@ class Optimizer(Averaging, torch.optim.Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         groups.own(self, self._choice)
-        rules = {"_matrix": self._matrix, "_element": self._element, "_model": self.model}
+        watched = None if self.layers is None else (self.layers.model, self.layers.unreadable)
+        rules = {"_matrix": self._matrix, "_element": self._element, "_watched": watched}
         own = {"compiles": self.compiles, "declared": self.declared, "_chosen": self._choice.saved()}
         return {**super().__getstate__(), **own, **rules}
 
@@ -234,8 +236,8 @@ class Optimizer(Averaging, torch.optim.Optimizer):
                 )
             self._choice = Choice.restored(type(self).__name__, self.__dict__.pop("_chosen"), self.param_groups)
             self._let_in = LetIn()
-            model = self.__dict__.pop("_model")
-            self.layers = None if model is None else Layers(self, model)
+            watched = self.__dict__.pop("_watched")
+            self.layers = None if watched is None else Layers(self, *watched)
             self._forget()
         for index, group in enumerate(self.param_groups):
             if not isinstance(group, Settings):  # loaded: a setting that the checkpoint does not know has its default
@@ -273,15 +275,22 @@ class Optimizer(Averaging, torch.optim.Optimizer):
     def entry_of(self, parameter: Tensor, rules: Rules) -> Entry:
         """The same when the rules of its group are known."""
         smallest = rules.smallest_side if self.smallest_side is None else self.smallest_side
-        matrix = parameter.ndim > 1 and min(rules.cut.shape(matrix_shape(parameter))) >= smallest
+        cut = rules.cut
+        if self.layers is not None and self.layers.turned(parameter):
+            cut = cut._replace(turned=True)
+        matrix = parameter.ndim > 1 and min(cut.shape(matrix_shape(parameter))) >= smallest
         own = matrix and parameter not in self._choice
         if own and rules.for_matrices is not None and not parameter.is_complex():
-            return Entry(parameter, rules.for_matrices, False, True, rules.cut)
+            return Entry(parameter, rules.for_matrices, False, True, cut)
         return Entry(parameter, rules.for_entries, True, own and rules.for_matrices is None)
 
     def is_elementwise(self, parameter: Tensor) -> bool:
         """Whether a parameter follows the element-wise rule by choice."""
         return parameter in self._choice
+
+    def give_elementwise(self, parameters: Sequence[Tensor]) -> None:
+        """Have these follow the element-wise rule, as if they had been named in ``elementwise``."""
+        self._choice.send(self.param_groups, parameters)
 
     def rate(self, group: Group, *, own: bool) -> Scalar:
         """The learning rate in force: the named rule's own, or that of the element-wise rule, in proportion to it."""
