@@ -6,8 +6,8 @@ from torch import Tensor
 from nestlearn.memory.nesting import Consult, Scene
 from nestlearn.memory.state import unflatten
 from nestlearn.optim.adapter import Adapter
-from nestlearn.optim.checks import one_process
 from nestlearn.optim.lanes import matrix_shape, memory_dtype
+from nestlearn.optim.ranks import agree, averaged, place
 from nestlearn.optim.settings import Group
 from nestlearn.rules import Link
 from nestlearn.rules.shape import from_rows
@@ -41,14 +41,14 @@ def observe(optimizer: Adapter, loss: object) -> Observations:
         links = [
             link for link in optimizer.links(group) if link.observed is not None or "curvature_product" in link.reads
         ]
-        if links:
-            one_process(optimizer, "curvature", "Train in one process, or take a target or an objective without it.")
         for link in links:
             due = [parameter for parameter in group["params"] if _due(optimizer, parameter, group, link)]
             if link.observed is not None:
                 wanted.setdefault(link.observed, []).extend(due)
             else:
                 asked.update({parameter: _answer(optimizer, parameter, group, link) for parameter in due})
+    if wanted or asked:
+        agree(type(optimizer).__name__, [*(each for some in wanted.values() for each in some), *asked])
     idle = loss is None and all(float(group["lr"]) == 0 for group in optimizer.param_groups)
     for target, parameters in wanted.items():
         if parameters:
@@ -60,7 +60,7 @@ def observe(optimizer: Adapter, loss: object) -> Observations:
             products = [torch.zeros_like(answer) for answer in answers]
         else:
             products = hessian_product(loss, list(asked), answers)
-        signed = [sign * product for sign, product in zip(signs, products, strict=True)]
+        signed = [sign * product for sign, product in zip(signs, averaged(products), strict=True)]
         found["curvature_product"] = _as_matrices(optimizer, list(asked), signed)
     return found
 
@@ -108,7 +108,8 @@ def _diagonals(optimizer: Adapter, target: Target, parameters: list[Tensor], los
     if isinstance(target, GaussNewton):
         return _gauss_newton(target, parameters)
     signs = _signs(optimizer, parameters)
-    return [z * h for z, h in zip(signs, hessian_product(loss, parameters, signs), strict=True)]
+    products = averaged(hessian_product(loss, parameters, signs))
+    return [z * h for z, h in zip(signs, products, strict=True)]
 
 
 def hessian_product(loss: object, parameters: list[Tensor], vectors: list[Tensor]) -> list[Tensor]:
@@ -136,15 +137,15 @@ def hessian_product(loss: object, parameters: list[Tensor], vectors: list[Tensor
 def _gauss_newton(target: GaussNewton, parameters: list[Tensor]) -> list[Tensor]:
     with torch.enable_grad():
         loss = target.sampled_loss()  # type: ignore[misc]
-        slopes = torch.autograd.grad(loss, parameters, materialize_grads=True)
-    return [target.batch_size * slope.square() for slope in slopes]
+        slopes = averaged(torch.autograd.grad(loss, parameters, materialize_grads=True))
+    return [target.batch_size * place()[1] * slope.square() for slope in slopes]
 
 
 def _signs(optimizer: Adapter, parameters: list[Tensor]) -> list[Tensor]:
     """Random signs, drawn from the step counts and so from the optimizer's state: a resumed run draws the same."""
     signs = []
-    for place, parameter in enumerate(parameters):
-        generator = torch.Generator(parameter.device).manual_seed((optimizer.taken(parameter) << 20) + place)
+    for number, parameter in enumerate(parameters):
+        generator = torch.Generator(parameter.device).manual_seed((optimizer.taken(parameter) << 20) + number)
         draw = torch.randint(0, 2, parameter.shape, generator=generator, device=parameter.device)
         signs.append(draw.to(parameter.dtype) * 2 - 1)
     return signs

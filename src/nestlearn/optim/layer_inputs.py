@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from nestlearn.optim.ranks import place
 from nestlearn.optim.readable import readable_layers, rows_of, weight_of
 
 __all__ = ["LayerRecorder", "Sums", "add", "in_backward"]
@@ -46,7 +47,7 @@ class LayerRecorder:
 
     Args:
         model: searched for layers that can be read.
-        rows: at most so many of a batch's rows are used, evenly spaced; None uses all.
+        rows: at most so many of a batch's rows are used, evenly spaced over the shares of all ranks; None uses all.
         wanted: is asked in each backward pass.
 
     Attributes:
@@ -162,8 +163,10 @@ class LayerRecorder:
         self._sums[name] = add(self._sums.get(name), sums)
 
     def _sample(self, rows: Tensor) -> Tensor:
-        if self._rows is not None and rows.shape[0] > self._rows:
-            rows = rows[:: rows.shape[0] // self._rows]
+        rank, ranks = place()
+        if self._rows is not None and rows.shape[0] * ranks > self._rows:
+            apart = rows.shape[0] * ranks // self._rows
+            rows = rows[-rank * rows.shape[0] % apart :: apart]
         return rows.to(torch.promote_types(rows.dtype, torch.float32))
 
 

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 from nestlearn.errors import choice
 from nestlearn.optim.adapter import Adapter
-from nestlearn.optim.checks import describe, one_process
+from nestlearn.optim.checks import describe
 from nestlearn.optim.lanes import memory_dtype
 from nestlearn.optim.layer_inputs import LayerRecorder, Sums, add, in_backward
+from nestlearn.optim.ranks import added, agree, place
 from nestlearn.optim.readable import is_turned, refusal, weight_of
 from nestlearn.optim.settings import Group
 from nestlearn.optim.stacks import Held
@@ -114,15 +115,11 @@ class Layers:
     def observe(self) -> dict[str, dict[Tensor, Tensor]]:
         """The covariances that are due: name -> weight -> [in, in] or [out, out]."""
         optimizer = self._own()
-        if any(set(LAYERS) & optimizer.reads(group).keys() for group in optimizer.param_groups):
-            one_process(
-                optimizer,
-                "layers",
-                "Train in one process, or take SecantMomentum without model=, or Muon: they read gradients alone.",
-            )
         self._settle()
+        if any(set(LAYERS) & optimizer.reads(group).keys() for group in optimizer.param_groups):
+            agree(type(optimizer).__name__, [reader.parameter for reader in self._readers.values()])
         found: dict[str, dict[Tensor, Tensor]] = {name: {} for name in LAYERS}
-        for reader, sums in self._recorded(optimizer):
+        for reader, sums in _over_ranks(optimizer, self._recorded(optimizer)):
             *totals, rows = self._collected(optimizer, reader, sums)
             for name, total in zip(LAYERS, totals, strict=True):
                 if name in reader.reads:
@@ -178,7 +175,7 @@ class Layers:
                 continue
             sums = self._sums(names.get(number, ()))
             if sums is None:
-                if not idle and self._due(optimizer, reader):
+                if not idle and _due(optimizer, reader):
                     self._missing(optimizer, reader, names.get(number, ()))
                 sums = _nothing(optimizer, reader.parameter, reader.group)
             recorded.append((reader, sums))
@@ -248,13 +245,7 @@ class Layers:
         if not self._settled or self._grouped != _grouping(optimizer):
             self._settle()
         reader = self._readers.get(id(weight)) or self._of_layer.get(name)
-        return tuple(reader.reads) if reader is not None and self._due(optimizer, reader) else ()
-
-    @staticmethod
-    def _due(optimizer: Adapter, reader: _Reader) -> bool:
-        """Whether the coming write of a parameter looks at its layer; gradients that wait for it count as well."""
-        writes = optimizer.taken(reader.parameter) // reader.group["period"]
-        return any(writes % every == 0 for paces in reader.reads.values() for every in paces)
+        return tuple(reader.reads) if reader is not None and _due(optimizer, reader) else ()
 
     @staticmethod
     def _matrices(optimizer: Adapter) -> Iterator[_Reader]:
@@ -265,6 +256,33 @@ class Layers:
             for parameter in group["params"] if reads else ():
                 if not optimizer.entry_of(parameter, rules).flat:
                     yield _Reader(parameter, group, reads)
+
+
+def _over_ranks(optimizer: Adapter, recorded: list[tuple[_Reader, Sums]]) -> list[tuple[_Reader, Sums]]:
+    """The sums that are due over the rows of all ranks."""
+    ranks = place()[1]
+    if ranks == 1:
+        return recorded
+    due = [_due(optimizer, reader) for reader, _ in recorded]
+    parts: list[Tensor] = []
+    for (_, (inputs, errors, rows)), now in zip(recorded, due, strict=True):
+        if now:
+            # The loss of all is the mean over the ranks: an answer errs by less than this rank's own loss says.
+            parts += [inputs, inputs.new_zeros(()) if errors is None else errors / ranks**2]
+            parts.append(torch.as_tensor(rows, dtype=inputs.dtype, device=inputs.device))
+    whole = iter(added(parts))
+
+    def summed(sums: Sums) -> Sums:
+        inputs, errors, rows = next(whole), next(whole), next(whole)
+        return inputs, None if sums[1] is None else errors, rows
+
+    return [(reader, summed(sums) if now else sums) for (reader, sums), now in zip(recorded, due, strict=True)]
+
+
+def _due(optimizer: Adapter, reader: _Reader) -> bool:
+    """Whether the coming write of a parameter looks at its layer; gradients that wait for it count as well."""
+    writes = optimizer.taken(reader.parameter) // reader.group["period"]
+    return any(writes % every == 0 for paces in reader.reads.values() for every in paces)
 
 
 def _grouping(optimizer: Adapter) -> list[tuple[int, int]]:
