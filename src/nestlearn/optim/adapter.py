@@ -17,7 +17,10 @@ from nestlearn.optim.settings import Group
 from nestlearn.optim.stacks import States
 from nestlearn.rules import Link
 
-__all__ = ["Adapter", "Watcher"]
+__all__ = ["Adapter", "Observations", "Watcher"]
+
+Observations = dict[str, dict[Tensor, Tensor]]
+"""What is measured before a step: name -> parameter -> tensor."""
 
 
 class Watcher(Protocol):

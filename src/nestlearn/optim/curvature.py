@@ -5,15 +5,16 @@ from torch import Tensor
 
 from nestlearn.memory.nesting import Consult, Scene
 from nestlearn.memory.state import unflatten
-from nestlearn.optim.adapter import Adapter
+from nestlearn.optim.adapter import Adapter, Observations
 from nestlearn.optim.lanes import matrix_shape, memory_dtype
 from nestlearn.optim.ranks import agree, averaged, place
 from nestlearn.optim.settings import Group
+from nestlearn.optim.sharded import is_sharded
 from nestlearn.rules import Link
 from nestlearn.rules.shape import from_rows
 from nestlearn.targets import GaussNewton, Target
 
-__all__ = ["HOW", "Observations", "hessian_product", "observe"]
+__all__ = ["HOW", "hessian_product", "observe"]
 
 HOW = (
     "Curvature needs the loss with its graph. Call optimizer.step(closure) with\n"
@@ -23,9 +24,6 @@ HOW = (
     "        loss.backward(retain_graph=True)\n"
     "        return loss"
 )
-
-Observations = dict[str, dict[Tensor, Tensor]]
-"""What is measured before a step: name -> parameter -> tensor."""
 
 
 def observe(optimizer: Adapter, loss: object) -> Observations:
@@ -48,6 +46,11 @@ def observe(optimizer: Adapter, loss: object) -> Observations:
             else:
                 asked.update({parameter: _answer(optimizer, parameter, group, link) for parameter in due})
     if wanted or asked:
+        if any(is_sharded(parameter) for group in optimizer.param_groups for parameter in group["params"]):
+            raise RuntimeError(
+                f"{type(optimizer).__name__} observes curvature, which needs whole parameters: these are sharded. Use "
+                "DistributedDataParallel, or a target or an objective without it."
+            )
         agree(type(optimizer).__name__, [*(each for some in wanted.values() for each in some), *asked])
     idle = loss is None and all(float(group["lr"]) == 0 for group in optimizer.param_groups)
     for target, parameters in wanted.items():

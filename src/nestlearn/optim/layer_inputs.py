@@ -17,6 +17,7 @@ from torch.utils.hooks import RemovableHandle
 
 from nestlearn.optim.ranks import place
 from nestlearn.optim.readable import readable_layers, rows_of, weight_of
+from nestlearn.optim.sharded import is_sharded
 
 __all__ = ["LayerRecorder", "Sums", "add", "in_backward"]
 
@@ -148,6 +149,11 @@ class LayerRecorder:
         wanted = self._wanted(name, weight_of(layer))
         if not wanted:
             return
+        if is_sharded(inputs) or is_sharded(error):
+            raise RuntimeError(
+                f"layer {name!r} works on shards of what it sees and answers (tensor parallelism), which is not put "
+                "together here. Name its weight in elementwise=, or shard it by FSDP2 alone."
+            )
         keys, errors = map(self._sample, rows_of(layer, inputs, error))
         sums: Sums = keys.mT @ keys, errors.mT @ errors if "errors" in wanted else None, keys.shape[0]
         finite = torch.isfinite(errors).all()

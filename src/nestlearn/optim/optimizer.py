@@ -19,19 +19,21 @@ from torch import Tensor, nn
 from nestlearn.memory.rules import Rule
 from nestlearn.memory.times import Scalar
 from nestlearn.optim import checks, curvature, groups, states
+from nestlearn.optim.adapter import Observations
 from nestlearn.optim.advance import advance
 from nestlearn.optim.averages import Averaging, refuse_averages
 from nestlearn.optim.composed import Rules, check_places, default_settings, number_now, overridden, parted
-from nestlearn.optim.curvature import Observations
 from nestlearn.optim.elementwise import Choice
 from nestlearn.optim.lanes import Entry, matrix_shape
 from nestlearn.optim.layers import Layers
 from nestlearn.optim.made import Made, snapshot
 from nestlearn.optim.nonfinite import LetIn, check_gradients
+from nestlearn.optim.parts import Parts
 from nestlearn.optim.paths import paths
 from nestlearn.optim.persistence import Checkpoint, check_checkpoint, check_state, restore
 from nestlearn.optim.plan import Plan
 from nestlearn.optim.settings import COMMON, Common, Group, Settings, default_of, refuse_unknown
+from nestlearn.optim.sharded import is_sharded
 from nestlearn.rules import Link, adam, gradient
 
 __all__ = ["Common", "Optimizer", "Params"]
@@ -76,9 +78,10 @@ class Optimizer(Averaging, torch.optim.Optimizer):
     # The checkpoint that is being loaded.
     _loading: Checkpoint | None = None
 
-    # Both follow from the groups, the parameters and the state, and may be forgotten at any time.
+    # All follow from the groups, the parameters and the state, and may be forgotten at any time.
     _plan: Plan
     _made: Made
+    _parts: Parts
 
     def __init__(
         self,
@@ -167,12 +170,23 @@ class Optimizer(Averaging, torch.optim.Optimizer):
         self._made.begin()
         try:
             check_gradients(self, self._let_in)
-            advance(self, self._plan, self.observe(loss))
+            self._write(self.observe(loss))
         finally:
             self._made.end()
         if self.layers is not None:
             self.layers.drop()
         return loss
+
+    def _write(self, observations: Observations) -> None:
+        """Let the rules write, with plain tensors in the place of what is sharded."""
+        if not any(is_sharded(parameter) for group in self.param_groups for parameter in group["params"]):
+            advance(self, self._plan, observations)
+            return
+        parts = self._parts.begin()
+        try:
+            advance(parts, self._plan, parts.seen(observations))
+        finally:
+            parts.end()
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         if self.layers is not None:
@@ -332,3 +346,4 @@ class Optimizer(Averaging, torch.optim.Optimizer):
     def _forget(self) -> None:
         self._plan = Plan()
         self._made = Made()
+        self._parts = Parts(self)

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from nestlearn.optim.sharded import whole
+
 __all__ = ["added", "agree", "averaged", "place"]
 
 
@@ -40,7 +42,7 @@ def agree(who: str, parameters: Sequence[Tensor]) -> None:
     key = (who, *(parameter.shape for parameter in parameters))
     if ranks == 1 or key in _agreed:
         return
-    sums = [float(parameter.detach().double().sum()) for parameter in parameters]
+    sums = [float(whole(parameter.detach()).double().sum()) for parameter in parameters]
     digest = hashlib.sha256(repr((key, sums)).encode()).digest()
     mine = torch.frombuffer(bytearray(digest), dtype=torch.uint8).to(torch.int64)
     mine = mine.cuda() if dist.get_backend() == "nccl" else mine
