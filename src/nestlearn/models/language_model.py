@@ -16,35 +16,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nestlearn.errors import choice
-from nestlearn.layers.attention import Attention
-from nestlearn.layers.continuum import ContinuumMemory
-from nestlearn.layers.memory_layer import MemoryLayer
-from nestlearn.layers.self_modifying import SelfModifyingTitans
 from nestlearn.layers.sequence import SequenceLayer
 from nestlearn.memory.state import State
-from nestlearn.models.feed_forward import SwiGLU
+from nestlearn.models.block import Block, Part, Stage
 from nestlearn.models.generation import generate
 from nestlearn.models.next_token import advance_and_learn, learning_parts
 
-__all__ = ["PARTS", "LanguageModel", "Part"]
-
-PARTS: Mapping[str, type[SequenceLayer]] = {
-    "attention": Attention,
-    "memory": MemoryLayer,
-    "self_modifying": SelfModifyingTitans,
-    "continuum": ContinuumMemory,
-    "swiglu": SwiGLU,
-}
-"""The layers by the names that a pattern uses."""
-
-Part = tuple[str, Mapping[str, Any]]
+__all__ = ["LanguageModel"]
 
 
 class LanguageModel(nn.Module):
@@ -80,7 +64,7 @@ class LanguageModel(nn.Module):
         )
         self.vocab_size, self.dim, self.tied = vocab_size, dim, tied
         self.embedding = nn.Embedding(vocab_size, dim)
-        self.blocks = nn.ModuleList(nn.ModuleList(_OnStream(dim, part) for part in block) for block in blocks)
+        self.blocks = nn.ModuleList(Block(Stage(dim, part) for part in block) for block in blocks)
         self.norm = nn.RMSNorm(dim, eps=1e-6)
         self.head = None if tied else nn.Linear(dim, vocab_size, bias=False)
         if self.head is not None:
@@ -90,7 +74,8 @@ class LanguageModel(nn.Module):
     @property
     def parts(self) -> dict[str, SequenceLayer]:
         """The layers by the names that their states have."""
-        return {str(number): stage.layer for number, stage in enumerate(self._stages())}
+        layers = (layer for block in self.blocks for layer in cast(Block, block).layers)
+        return {str(number): layer for number, layer in enumerate(layers)}
 
     @property
     def fingerprint(self) -> str:
@@ -128,11 +113,13 @@ class LanguageModel(nn.Module):
 
     def advance(self, tokens: Tensor, parts: State | None, *, keep: bool) -> tuple[Tensor, State]:
         """Logits and, with ``keep``, the parts' states: one pass without the writes that need the loss."""
-        x, written = self.embedding(tokens), {}
-        for number, stage in enumerate(self._stages()):
-            name = str(number)
-            x, after = stage(x, None if parts is None else parts[name], keep)
-            written[name] = after
+        written: State = {}
+        x = self.embedding(tokens)
+        for block, names in self._blocks():
+            own = None if parts is None else {str(number): parts[name] for number, name in enumerate(names)}
+            answer = block(x, own, keep)
+            x, after = answer if keep else (answer, {})
+            written |= {name: after[str(number)] for number, name in enumerate(names) if keep}
         x = self.norm(x)
         if self.head is None:
             return F.linear(x, self.embedding.weight) * self.dim**-0.5, written
@@ -152,9 +139,13 @@ class LanguageModel(nn.Module):
         """The prompt and its continuation [batch, time + max_new_tokens]; see `nestlearn.models.generate`."""
         return generate(self, tokens, max_new_tokens, temperature, top_k, seed, state, return_state)
 
-    def _stages(self) -> Iterator[_OnStream]:
+    def _blocks(self) -> Iterator[tuple[nn.Module, list[str]]]:
+        """Each block, or what a tool wrapped it in, with the names that the states of its parts have."""
+        first = 0
         for block in self.blocks:
-            yield from block  # type: ignore[misc]
+            count = len(cast(Block, block).layers)
+            yield block, [str(first + number) for number in range(count)]
+            first += count
 
     def _check(self, tokens: Tensor, state: State | None) -> None:
         if tokens.ndim != 2 or tokens.is_floating_point() or tokens.dtype == torch.bool:
@@ -179,20 +170,3 @@ class LanguageModel(nn.Module):
             raise ValueError(f"state: expected that of a model with the parts {expected}, got parts {found}")
         if self._learning and (count := len(state["replay"]["tokens"])) != batch_size:
             raise ValueError(f"state: expected that of {batch_size} sequences, got one of {count} sequences")
-
-
-class _OnStream(nn.Module):
-    """A layer between a norm and the residual stream."""
-
-    def __init__(self, dim: int, part: Part) -> None:
-        super().__init__()
-        name, settings = part
-        choice("part", name, PARTS)
-        self.layer = PARTS[name](dim, **settings)
-        self.norm = None if name == "continuum" else nn.RMSNorm(dim, eps=1e-6)
-
-    def forward(self, x: Tensor, state: State | None, keep: bool) -> tuple[Tensor, State]:
-        given = x if self.norm is None else self.norm(x)
-        answer = self.layer(given, state=state, return_state=keep)
-        y, after = answer if keep else (answer, {})
-        return (y if self.norm is None else x + y), after
