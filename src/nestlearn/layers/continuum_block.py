@@ -52,7 +52,8 @@ class ContinuumBlock(nn.Module):
             self.target = nn.Parameter(TARGET_SCALE * torch.randn(dim, dim))
             self.rate_weight = nn.Parameter(torch.zeros(dim))
         if self.inner_lr:
-            self.rate_bias = nn.Parameter(torch.zeros(()))
+            self.rate_bias = nn.Parameter(torch.zeros(1))
+            self.register_load_state_dict_pre_hook(_with_a_dimension)  # type: ignore[no-untyped-call]
 
     def initial_state(self, batch: int) -> State:
         start = {name: t.expand(batch, *t.shape) for name, t in self.start().items()}
@@ -131,7 +132,7 @@ class ContinuumBlock(nn.Module):
         """The next-token objective: eta times the slopes, written when they are due."""
         if not self.inner_lr:
             return state
-        eta = 2 * self.inner_lr * torch.sigmoid(self.rate_bias.to(state["model"]["inner"].dtype))
+        eta = 2 * self.inner_lr * torch.sigmoid(full(self.rate_bias).to(state["model"]["inner"].dtype))
         slopes = {name: eta * slope for name, slope in slopes.items()}
         state, pending = self._add(state, state["pending"], slopes, time)
         return {**state, "pending": self._nothing(state["model"]) if pending is None else pending}
@@ -220,3 +221,10 @@ class ContinuumBlock(nn.Module):
             bytes=state_bytes([state["start"], state["span"]]),
         )
         return [replace(own, starts_from=(start.name,)), start]
+
+
+def _with_a_dimension(module: nn.Module, weights: dict[str, Tensor], prefix: str, *rest: object) -> None:
+    """Weights of version 0.1, in which the bias was a number without dimensions; FSDP2 takes none of these."""
+    name = f"{prefix}rate_bias"
+    if name in weights and weights[name].ndim == 0:
+        weights[name] = weights[name].reshape(1)

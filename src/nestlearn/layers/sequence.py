@@ -126,4 +126,6 @@ def merge_heads(x: Tensor) -> Tensor:
 
 def full(x: Tensor) -> Tensor:
     """In float32, or better where it is: in what memories are written, whatever the weights are kept in."""
+    # A weight that FSDP2 keeps in shards is whole in its block's forward alone; a state is begun outside of it too.
+    x = x if type(x) in (Tensor, nn.Parameter) else getattr(x, "full_tensor", lambda: x)()
     return x.to(torch.promote_types(x.dtype, torch.float32))

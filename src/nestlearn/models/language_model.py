@@ -103,6 +103,7 @@ class LanguageModel(nn.Module):
         """
         self._check(tokens, state)
         if self._learning:
+            self._check_shards()
             begun = self.initial_state(len(tokens)) if state is None else state
             logits, written = advance_and_learn(self, self._learning, tokens, begun, keep=return_state)
         else:
@@ -158,6 +159,13 @@ class LanguageModel(nn.Module):
                 raise ValueError(f"tokens: expected numbers from 0 to {self.vocab_size - 1}, got {low} to {high}")
         if state is not None:
             self._check_state(state, len(tokens))
+
+    def _check_shards(self) -> None:
+        if any(hasattr(block, "set_reshard_after_backward") for block in self.blocks):
+            raise NotImplementedError(
+                "objective='next_token' takes slopes within a call, after which FSDP2 shards blocks again: expected a "
+                "model that is sharded as a whole, fully_shard(model), got one whose blocks are sharded one by one"
+            )
 
     def _check_state(self, state: State, batch_size: int) -> None:
         """The layers check their own parts; here is what would go wrong before they are asked."""
