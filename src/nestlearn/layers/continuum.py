@@ -124,7 +124,7 @@ class ContinuumMemory(SequenceLayer):
         if return_state or x.ndim != 3 or x.shape[-1] != self.dim or not x.shape[1]:
             return super().forward(x, state, return_state)
         if state is not None:
-            self._check_state(state, x.shape[0])
+            state = self.fitted(state, x.shape[0])
         return self._run(x, state, keep=False)[0]
 
     def advance(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:

@@ -1,6 +1,6 @@
 """Language models: Hope, its relatives and the transformer to compare them with; generation; memories on disk."""
 
-from nestlearn.memory.state import state_bytes
+from nestlearn.memory.state import cut_state, repeat_state, select_state, state_bytes
 from nestlearn.models.block import PARTS, Block, Part, Stage
 from nestlearn.models.feed_forward import SwiGLU
 from nestlearn.models.generation import generate, read, stream
@@ -22,6 +22,7 @@ __all__ = [
     "SwiGLU",
     "TextStream",
     "Tokenizer",
+    "cut_state",
     "gated_delta_net",
     "generate",
     "hope",
@@ -30,7 +31,9 @@ __all__ = [
     "load_tokenizer",
     "match_parameters",
     "read",
+    "repeat_state",
     "save_state",
+    "select_state",
     "state_bytes",
     "stream",
     "titans",

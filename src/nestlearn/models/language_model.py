@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from nestlearn.layers.sequence import SequenceLayer
 from nestlearn.memory.state import State
 from nestlearn.models.block import Block, Part, Stage
-from nestlearn.models.generation import generate
+from nestlearn.models.generation import generate, whole_numbers
 from nestlearn.models.next_token import advance_and_learn, learning_parts
 
 __all__ = ["LanguageModel"]
@@ -91,31 +91,48 @@ class LanguageModel(nn.Module):
             state["replay"] = {"tokens": none, "parts": parts}
         return state
 
-    def forward(self, tokens: Tensor, state: State | None = None, return_state: bool = False) -> Any:
+    def forward(
+        self,
+        tokens: Tensor | None = None,
+        state: State | None = None,
+        return_state: bool = False,
+        *,
+        inputs_embeds: Tensor | None = None,
+    ) -> Any:
         """Logits [batch, time, vocab_size] in the dtype of the weights, and with ``return_state`` (logits, state).
 
         Args:
-            tokens: [batch, time], whole numbers below ``vocab_size``.
+            tokens: [batch, time], whole numbers of any type below ``vocab_size``.
             state: from ``initial_state`` or an earlier call; None begins anew.
+            inputs_embeds: [batch, time, dim], read in the place of embedded tokens, as learned prompts are.
 
         Raises:
-            ValueError: tokens of another shape, kind or range; the state of another model or batch size.
+            ValueError: tokens of another shape, kind or range; the state of another model, batch size or device;
+                inputs_embeds for a model that learns from the next token.
+            TypeError: tokens that are no tensor; tokens and inputs_embeds, or neither.
         """
-        self._check(tokens, state)
+        if (tokens is None) == (inputs_embeds is None):
+            raise TypeError(f"expected tokens or inputs_embeds, got {'neither' if tokens is None else 'both'}")
+        x = self._checked(tokens) if tokens is not None else self._checked_embeds(cast(Tensor, inputs_embeds))
+        if state is not None:
+            self._check_state(state, len(x))
         if self._learning:
             self._check_shards()
-            begun = self.initial_state(len(tokens)) if state is None else state
-            logits, written = advance_and_learn(self, self._learning, tokens, begun, keep=return_state)
+            begun = self.initial_state(len(x)) if state is None else self._fitted(state, len(x))
+            logits, written = advance_and_learn(self, self._learning, x, begun, keep=return_state)
         else:
             parts = None if state is None else state["parts"]
-            logits, parts = self.advance(tokens, parts, keep=return_state)
+            x = x if tokens is None else self.embedding(x)
+            logits, parts = self._read(x, parts, keep=return_state)
             written = {"parts": parts}
         return (logits, written) if return_state else logits
 
     def advance(self, tokens: Tensor, parts: State | None, *, keep: bool) -> tuple[Tensor, State]:
         """Logits and, with ``keep``, the parts' states: one pass without the writes that need the loss."""
+        return self._read(self.embedding(tokens), parts, keep=keep)
+
+    def _read(self, x: Tensor, parts: State | None, *, keep: bool) -> tuple[Tensor, State]:
         written: State = {}
-        x = self.embedding(tokens)
         for block, names in self._blocks():
             own = None if parts is None else {str(number): parts[name] for number, name in enumerate(names)}
             answer = block(x, own, keep)
@@ -148,17 +165,22 @@ class LanguageModel(nn.Module):
             yield block, [str(first + number) for number in range(count)]
             first += count
 
-    def _check(self, tokens: Tensor, state: State | None) -> None:
-        if tokens.ndim != 2 or tokens.is_floating_point() or tokens.dtype == torch.bool:
-            raise ValueError(
-                f"tokens: expected whole numbers [batch, time], got {tuple(tokens.shape)} of {tokens.dtype}"
-            )
+    def _checked(self, tokens: Tensor) -> Tensor:
+        tokens = whole_numbers(tokens)
         if tokens.numel() and not tokens.is_meta and not torch.compiler.is_compiling():
             low, high = (int(bound) for bound in torch.aminmax(tokens))
             if low < 0 or high >= self.vocab_size:
                 raise ValueError(f"tokens: expected numbers from 0 to {self.vocab_size - 1}, got {low} to {high}")
-        if state is not None:
-            self._check_state(state, len(tokens))
+        return tokens
+
+    def _checked_embeds(self, x: Tensor) -> Tensor:
+        if self._learning:
+            raise ValueError("inputs_embeds: a model with objective='next_token' learns from tokens: pass these")
+        if x.ndim != 3 or x.shape[-1] != self.dim or not x.is_floating_point():
+            raise ValueError(
+                f"inputs_embeds: expected real numbers [batch, time, {self.dim}], got {tuple(x.shape)} of {x.dtype}"
+            )
+        return x
 
     def _check_shards(self) -> None:
         if any(hasattr(block, "set_reshard_after_backward") for block in self.blocks):
@@ -169,12 +191,28 @@ class LanguageModel(nn.Module):
 
     def _check_state(self, state: State, batch_size: int) -> None:
         """The layers check their own parts; here is what would go wrong before they are asked."""
-        names = sorted(state) if isinstance(state, Mapping) else type(state).__name__
-        if names != (expected := ["parts", "replay"] if self._learning else ["parts"]):
+        expected = ["parts", "replay"] if self._learning else ["parts"]
+        if (names := _names(state)) != expected:
             raise ValueError(
                 f"state: expected one that holds {expected}, as initial_state({batch_size}) gives it, got {names}"
             )
-        if (found := sorted(state["parts"])) != (expected := sorted(self.parts)):
-            raise ValueError(f"state: expected that of a model with the parts {expected}, got parts {found}")
+        if self._learning and (names := _names(state["replay"])) != ["parts", "tokens"]:
+            raise ValueError(f"state.replay: expected what holds ['parts', 'tokens'], got {names}")
+        for held in (state, state["replay"]) if self._learning else (state,):
+            if (names := _names(held["parts"])) != (expected := sorted(self.parts)):
+                raise ValueError(f"state: expected that of a model with the parts {expected}, got parts {names}")
         if self._learning and (count := len(state["replay"]["tokens"])) != batch_size:
             raise ValueError(f"state: expected that of {batch_size} sequences, got one of {count} sequences")
+
+    def _fitted(self, state: State, batch_size: int) -> State:
+        """With the states of all parts as their layers take them, those that are read once more too."""
+        found = [
+            {name: layer.fitted(parts[name], batch_size) for name, layer in self.parts.items()}
+            for parts in (state["parts"], state["replay"]["parts"])
+        ]
+        tokens = self._checked(state["replay"]["tokens"])
+        return {"parts": found[0], "replay": {"tokens": tokens, "parts": found[1]}}
+
+
+def _names(held: object) -> list[str] | str:
+    return sorted(map(str, held)) if isinstance(held, Mapping) else type(held).__name__
