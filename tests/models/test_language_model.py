@@ -77,6 +77,19 @@ def test_every_parameter_has_a_slope(case):
     assert [name for name, slope in starts.items() if not (slope.abs().amax(1) > 1e-10).all()] == []
 
 
+@every_model
+@pytest.mark.parametrize("time", [100, 300, 600])
+def test_no_parameter_is_dead_whatever_the_length(case, time):
+    """With chunks and periods as they are by default; a block whose first period is not over has written nothing."""
+    own = {name: value for name, value in CASES[case].items() if name not in ("chunk", "periods")}
+    torch.manual_seed(0)
+    made, tokens = MODELS[named(case)](17, 16, 1, 2, **own).double(), text(time + 1, batch=1)
+    F.cross_entropy(made(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten()).backward()
+    still = [name for name, p in made.named_parameters() if p.grad is None or not p.grad.abs().max() > 1e-10]
+    unread = ("layer.blocks.1.target", "layer.blocks.1.rate_weight", "layer.blocks.1.rate_bias") if time < 256 else ()
+    assert [name for name in still if not name.endswith(unread)] == []
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("case", [case for case in CASES if "next token" not in case])
 def test_gradcheck(case):
