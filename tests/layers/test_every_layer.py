@@ -1,65 +1,19 @@
 """What every sequence layer must do, whatever it remembers with: the list of promises in nestlearn.layers.sequence."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
+from every_layer import EVERY, LAYERS, MEMORIES, MIXERS, SWITCHES, make
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sequences import leaves, shaped
 from torch import Tensor
 from torch.func import functional_call
 
-from nestlearn.layers import Attention, ContinuumMemory, MemoryLayer, SelfModifyingTitans, SequenceLayer
-from nestlearn.layers.memory_layer import RULES
-
-
-def made_by(kind: type[SequenceLayer], **settings: object) -> Callable[..., SequenceLayer]:
-    return lambda dim, **options: kind(dim, heads=2, **settings, **options)
-
-
-def continuum(variant: str) -> Callable[..., SequenceLayer]:
-    """With the options of the other layers, as far as there is something like them."""
-
-    def make(dim: int, chunk: int = 64, max_eta: float | None = None, convolution: int = 0) -> SequenceLayer:
-        return ContinuumMemory(dim, periods=(chunk, 2 * chunk), variant=variant, inner_lr=max_eta)
-
-    return make
-
-
-MEMORIES: dict[str, Callable[..., SequenceLayer]] = {
-    "memory": made_by(MemoryLayer),
-    "memory, oja, momentum": made_by(MemoryLayer, rule="oja", inner_momentum=True),
-    "memory, omega, gate": made_by(MemoryLayer, rule="omega", output_gate=True),
-    "memory, mlp": made_by(MemoryLayer, rule="dgd", memory="mlp"),
-    "titans": made_by(SelfModifyingTitans),
-    "titans, query, momentum": made_by(SelfModifyingTitans, modify_query=True, inner_momentum=True),
-    "titans, l2": made_by(SelfModifyingTitans, objective="l2"),
-    "titans, mlp": made_by(SelfModifyingTitans, memory="mlp"),
-}
-SWITCHES: dict[str, Callable[..., SequenceLayer]] = {
-    **{f"memory, {rule}": made_by(MemoryLayer, rule=rule) for rule in RULES if rule != "gated_delta"},
-    "memory, mlp, momentum": made_by(MemoryLayer, rule="omega", memory="mlp", inner_momentum=True),
-    "titans, slow projections": made_by(SelfModifyingTitans, projection_chunk=3),
-    "titans, no retention": made_by(SelfModifyingTitans, retention=False),
-    "titans, gradient descent": made_by(SelfModifyingTitans, dgd=False),
-    "titans, fixed": made_by(SelfModifyingTitans, self_modifying=()),
-    "titans, fixed keys and values": made_by(SelfModifyingTitans, self_modifying=("eta", "alpha")),
-    "titans, mlp, l2, query, momentum": made_by(
-        SelfModifyingTitans, memory="mlp", objective="l2", modify_query=True, inner_momentum=True
-    ),
-}
-MIXERS = {**MEMORIES, "attention": lambda dim, **options: Attention(dim, heads=2)}
-LAYERS = {**MIXERS, **{f"continuum, {variant}": continuum(variant) for variant in ("sequential", "nested", "headwise")}}
-EVERY = {**LAYERS, **SWITCHES}
+from nestlearn.layers import SequenceLayer
 
 every_switch = pytest.mark.parametrize("name", EVERY)
 layers = pytest.mark.parametrize("name", LAYERS)
 memories = pytest.mark.parametrize("name", MEMORIES)
-
-
-def make(name: str, dim: int = 8, dtype: torch.dtype = torch.float64, **options: object) -> SequenceLayer:
-    return EVERY[name](dim, **options).to(dtype)
 
 
 @every_switch
@@ -95,6 +49,24 @@ def test_every_parameter_has_a_slope(name):
     assert all((slope.flatten(1).abs().amax(1) > 1e-10).all() for slope in starts.values())
 
 
+LENGTHS = {5: {"chunk": 2}, 140: {}, 600: {}}
+"""Texts of several chunks of each layer, short or as they are by default, and of several periods of a continuum memory.
+
+What decides a write has no slope in a text that ends before what was written is read: within the first chunk, or the
+first period of a block.
+"""
+
+
+@every_switch
+@pytest.mark.parametrize("time", LENGTHS)
+def test_no_parameter_is_dead_whatever_the_length(name, time):
+    layer, x = make(name, **LENGTHS[time]), torch.randn(1, time, 8, dtype=torch.float64)
+    layer(x).sin().sum().backward()
+    still = [each for each, p in layer.named_parameters() if p.grad is None or not p.grad.abs().max() > 1e-10]
+    unread = name.startswith("continuum") and time == 140
+    assert [each for each in still if not (unread and each.startswith("blocks.1."))] == []
+
+
 @layers
 def test_every_tensor_of_a_state_has_a_slope(name):
     """What is carried from call to call can be trained through, within a chunk as between two."""
@@ -103,8 +75,7 @@ def test_every_tensor_of_a_state_has_a_slope(name):
     state = shaped(lambda t: t.detach().requires_grad_(), state)
     layer(x[:, 6:], state=state).sin().sum().backward()
     still = [path for path, t in leaves(state) if t.grad is None or not t.grad.abs().max() > 1e-10]
-    # The curvature shortens steps that are too long, of which there are none here.
-    assert [path for path in still if not path.endswith("pending.curvature")] == []
+    assert still == []
 
 
 def assert_pieces_are_the_whole(layer: SequenceLayer, x: Tensor, cuts: list[int]) -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from every_model import CASES, MEMORIES, model, named, text
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sequences import leaves, shaped
@@ -11,41 +12,6 @@ from torch.nn import functional as F
 
 import nestlearn as nl
 from nestlearn.models import MODELS, PARTS, LanguageModel, match_parameters
-
-CONTINUUM = {"periods": (4, 8), "feed_forward": {"hidden": 12}}
-LEARNS = {"hidden": 12, "objective": "next_token"}
-CASES = {
-    "transformer": {},
-    "gated_delta_net": {},
-    "gated_delta_net, omega, momentum": {"rule": "omega", "inner_momentum": True, "tied": True},
-    "titans": {"chunk": 4},
-    "titans, query, momentum, l2": {"chunk": 4, "modify_query": True, "inner_momentum": True, "objective": "l2"},
-    "titans of one memory": {"self_modifying": False, "chunk": 4},
-    "hope": {"chunk": 4, **CONTINUUM},
-    "hope, mlp": {"chunk": 4, "memory": "mlp", "variant": "nested", **CONTINUUM},
-    "hope, mostly fixed": {"chunk": 4, "self_modifying": ("eta",), "dgd": False, "retention": 0.9, **CONTINUUM},
-    "hope, next token": {"chunk": 4, **CONTINUUM, "feed_forward": LEARNS},
-    "hope_attention": {"variant": "headwise", **CONTINUUM},
-    "hope_attention, next token": {"variant": "nested", **CONTINUUM, "feed_forward": LEARNS},
-    "hope_attention, headwise, next token": {"variant": "headwise", **CONTINUUM, "feed_forward": LEARNS},
-}
-MEMORIES = [name for name in CASES if "attention" not in name and name != "transformer"]
-
-
-def named(case: str) -> str:
-    return case.split(",")[0].split()[0]
-
-
-def model(case: str, dtype: torch.dtype = torch.float64, **options) -> LanguageModel:
-    torch.manual_seed(0)
-    return MODELS[named(case)](**{"vocab_size": 17, "dim": 16, "depth": 2, "heads": 2, **CASES[case], **options}).to(
-        dtype
-    )
-
-
-def text(time: int, batch: int = 2, seed: int = 1) -> Tensor:
-    return torch.randint(17, (batch, time), generator=torch.Generator().manual_seed(seed))
-
 
 every_model = pytest.mark.parametrize("case", CASES)
 QUICK = ("transformer", "gated_delta_net", "titans", "hope", "hope_attention")
@@ -109,6 +75,19 @@ def test_every_parameter_has_a_slope(case):
     starts = {name: p.grad.flatten(1) for name, p in made.named_parameters() if "start." in name}
     assert starts or "attention" in case or case == "transformer"
     assert [name for name, slope in starts.items() if not (slope.abs().amax(1) > 1e-10).all()] == []
+
+
+@every_model
+@pytest.mark.parametrize("time", [100, 300, 600])
+def test_no_parameter_is_dead_whatever_the_length(case, time):
+    """With chunks and periods as they are by default; a block whose first period is not over has written nothing."""
+    own = {name: value for name, value in CASES[case].items() if name not in ("chunk", "periods")}
+    torch.manual_seed(0)
+    made, tokens = MODELS[named(case)](17, 16, 1, 2, **own).double(), text(time + 1, batch=1)
+    F.cross_entropy(made(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten()).backward()
+    still = [name for name, p in made.named_parameters() if p.grad is None or not p.grad.abs().max() > 1e-10]
+    unread = ("layer.blocks.1.target", "layer.blocks.1.rate_weight", "layer.blocks.1.rate_bias") if time < 256 else ()
+    assert [name for name in still if not name.endswith(unread)] == []
 
 
 @pytest.mark.slow

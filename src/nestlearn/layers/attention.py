@@ -1,5 +1,6 @@
 """Softmax attention: the memory without parameters, which keeps every key and value that it was shown (S1)."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -59,7 +60,8 @@ class Attention(SequenceLayer):
         self, x: Tensor, state: State | None = None, return_state: bool = False
     ) -> Tensor | tuple[Tensor, State]:
         if (state is not None or return_state) and x.ndim == 3:
-            seen = state["key"].shape[-2] if state and "key" in state else 0
+            held = state.get("key") if isinstance(state, Mapping) else None
+            seen = held.shape[-2] if isinstance(held, Tensor) and held.ndim == 4 else 0
             if seen + x.shape[1] > self.max_tokens:
                 raise ValueError(
                     f"Attention: the state would hold {seen} + {x.shape[1]} tokens, at most {self.max_tokens} are "

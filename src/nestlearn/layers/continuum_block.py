@@ -52,7 +52,8 @@ class ContinuumBlock(nn.Module):
             self.target = nn.Parameter(TARGET_SCALE * torch.randn(dim, dim))
             self.rate_weight = nn.Parameter(torch.zeros(dim))
         if self.inner_lr:
-            self.rate_bias = nn.Parameter(torch.zeros(()))
+            self.rate_bias = nn.Parameter(torch.zeros(1))
+            self.register_load_state_dict_pre_hook(_with_a_dimension)  # type: ignore[no-untyped-call]
 
     def initial_state(self, batch: int) -> State:
         start = {name: t.expand(batch, *t.shape) for name, t in self.start().items()}
@@ -131,7 +132,7 @@ class ContinuumBlock(nn.Module):
         """The next-token objective: eta times the slopes, written when they are due."""
         if not self.inner_lr:
             return state
-        eta = 2 * self.inner_lr * torch.sigmoid(self.rate_bias.to(state["model"]["inner"].dtype))
+        eta = 2 * self.inner_lr * torch.sigmoid(full(self.rate_bias).to(state["model"]["inner"].dtype))
         slopes = {name: eta * slope for name, slope in slopes.items()}
         state, pending = self._add(state, state["pending"], slopes, time)
         return {**state, "pending": self._nothing(state["model"]) if pending is None else pending}
@@ -149,7 +150,7 @@ class ContinuumBlock(nn.Module):
         before = state["model"]
         steps = {name: slopes[name] for name in before}
         if self.local:
-            shorter = slopes["curvature"].clamp(min=1).reciprocal()
+            shorter = (1 + slopes["curvature"]).reciprocal()
             steps = {name: spread(shorter, step) * step for name, step in steps.items()}
         if self.parent is not None:
             span = {name: total + steps[name] for name, total in state["span"].items()}
@@ -197,7 +198,7 @@ class ContinuumBlock(nn.Module):
             value="start(k[t-1]) + V k[t]" if local else "next tokens",
             lr=f"eta ({self.inner_lr:g} at first)",
             retention="1" if self.retention == 1 else f"{self.retention:g} of M - start",
-            update="gradient / max(1, sum of eta |h|^2)" if local else "",
+            update="gradient / (1 + sum of eta |h|^2)" if local else "",
             query="k[t]",
             readout=readout,
             bytes=state_bytes({name: held for name, held in state.items() if name not in ("start", "span")}),
@@ -220,3 +221,10 @@ class ContinuumBlock(nn.Module):
             bytes=state_bytes([state["start"], state["span"]]),
         )
         return [replace(own, starts_from=(start.name,)), start]
+
+
+def _with_a_dimension(module: nn.Module, weights: dict[str, Tensor], prefix: str, *rest: object) -> None:
+    """Weights of version 0.1, in which the bias was a number without dimensions; FSDP2 takes none of these."""
+    name = f"{prefix}rate_bias"
+    if name in weights and weights[name].ndim == 0:
+        weights[name] = weights[name].reshape(1)

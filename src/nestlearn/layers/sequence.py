@@ -6,7 +6,8 @@
 A state is a nested dictionary of tensors and nothing else, float32 or better, whose first dimension counts the
 sequences of the batch; only the number of tokens seen, where a layer keeps it, is one number for all. One long call
 and many short ones that hand on the state give the same answers, wherever the cut. Nothing is written into a layer
-or into a state that was given, so states can be kept, compared, and gone back to.
+or into a state that was given, so states can be kept, compared, and gone back to. One that was kept in another
+precision is taken in that of the layer; one of another batch, layer or device is an error that names the tensor.
 """
 
 from abc import ABC, abstractmethod
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from nestlearn.memory.described import Facts
-from nestlearn.memory.state import State
+from nestlearn.memory.state import State, mapped
 
 __all__ = ["SequenceLayer", "check_heads", "full", "merge_heads", "split_heads"]
 
@@ -67,19 +68,24 @@ class SequenceLayer(nn.Module, ABC):
             y [batch, time, dim] in the dtype of ``x``, or (y, state).
 
         Raises:
-            ValueError: for another width than dim, or a state of another batch or layer.
+            ValueError: for another width than dim, or a state of another batch, layer or device.
         """
         if x.ndim != 3 or x.shape[-1] != self.dim:
             raise ValueError(f"{type(self).__name__}: expected x [batch, time, {self.dim}], got {tuple(x.shape)}")
         if state is not None:
-            self._check_state(state, x.shape[0])
+            state = self.fitted(state, x.shape[0])
         if x.shape[1] == 0:
             y, after = x, self.initial_state(x.shape[0]) if state is None else state
         else:
             y, after = self.advance(x, state)
         return (y, after) if return_state else y
 
-    def _check_state(self, state: State, batch_size: int) -> None:
+    def fitted(self, state: State, batch_size: int) -> State:
+        """The state with every number in the precision that the layer writes in.
+
+        Raises:
+            ValueError: it is not one of this layer, for so many sequences, on its device.
+        """
         expected = self.initial_state(1)
         complaint = _mismatch(state, expected, batch_size, self.grows)
         if complaint:
@@ -87,22 +93,39 @@ class SequenceLayer(nn.Module, ABC):
                 f"{type(self).__name__}: the state does not fit: {complaint}. "
                 f"Pass one from this layer, or from initial_state({batch_size})."
             )
+        return mapped(lambda like, held: held.to(like.dtype), expected, state)
 
 
 def _mismatch(state: Any, expected: Any, batch_size: int, grows: bool, name: str = "state") -> str:
-    """What is wrong with the names and shapes of a nested state, "" for nothing; ``expected`` is of one sequence."""
+    """What is wrong with the tensors of a nested state, "" for nothing; ``expected`` is of one sequence."""
     if isinstance(expected, Mapping):
         if not isinstance(state, Mapping) or state.keys() != expected.keys():
-            came = sorted(state) if isinstance(state, Mapping) else type(state).__name__
+            came = sorted(map(str, state)) if isinstance(state, Mapping) else type(state).__name__
             return f"{name} should hold {sorted(expected)}, got {came}"
         found = (_mismatch(state[key], expected[key], batch_size, grows, f"{name}.{key}") for key in expected)
         return next(filter(None, found), "")
     if not isinstance(state, Tensor):
         return f"{name} should be a tensor, got {type(state).__name__}"
-    shape = [batch_size, *expected.shape[1:]] if expected.ndim else []
+    return _misshapen(state, expected, batch_size, grows, name) or _misplaced(state, expected, name)
+
+
+def _misshapen(state: Tensor, expected: Tensor, batch_size: int, grows: bool, name: str) -> str:
+    if not expected.ndim:
+        return f"{name} should be one number for all sequences, got {list(state.shape)}" if state.ndim else ""
+    shape = [batch_size, *expected.shape[1:]]
     wanted = ["any" if grows and size == 0 else size for size in shape]
     if len(wanted) != state.ndim or any(one not in ("any", two) for one, two in zip(wanted, state.shape, strict=True)):
         return f"{name} should be of {batch_size} sequences, [{', '.join(map(str, wanted))}], got {list(state.shape)}"
+    return ""
+
+
+def _misplaced(state: Tensor, expected: Tensor, name: str) -> str:
+    """Numbers of another kind, or of another device; where the time is kept does not matter."""
+    real, whole = expected.is_floating_point(), not (state.is_floating_point() or state.is_complex())
+    if state.dtype == torch.bool or (not state.is_floating_point() if real else not whole):
+        return f"{name} should hold {'real' if real else 'whole'} numbers, as {expected.dtype}, got {state.dtype}"
+    if expected.ndim and state.device != expected.device:
+        return f"{name} should be on {expected.device}, as the layer is, got {state.device}"
     return ""
 
 
@@ -126,4 +149,6 @@ def merge_heads(x: Tensor) -> Tensor:
 
 def full(x: Tensor) -> Tensor:
     """In float32, or better where it is: in what memories are written, whatever the weights are kept in."""
+    # A weight that FSDP2 keeps in shards is whole in its block's forward alone; a state is begun outside of it too.
+    x = x if type(x) in (Tensor, nn.Parameter) else getattr(x, "full_tensor", lambda: x)()
     return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -1,9 +1,10 @@
 """Language models: Hope, its relatives and the transformer to compare them with; generation; memories on disk."""
 
-from nestlearn.memory.state import state_bytes
+from nestlearn.memory.state import cut_state, repeat_state, select_state, state_bytes
+from nestlearn.models.block import PARTS, Block, Part, Stage
 from nestlearn.models.feed_forward import SwiGLU
 from nestlearn.models.generation import generate, read, stream
-from nestlearn.models.language_model import PARTS, LanguageModel, Part
+from nestlearn.models.language_model import LanguageModel
 from nestlearn.models.named import MODELS, gated_delta_net, hope, hope_attention, match_parameters, titans, transformer
 from nestlearn.models.state_files import StateFileError, load_state, save_state
 from nestlearn.models.tokenizer import ByteTokenizer, FileTokenizer, TextStream, Tokenizer, load_tokenizer
@@ -11,14 +12,17 @@ from nestlearn.models.tokenizer import ByteTokenizer, FileTokenizer, TextStream,
 __all__ = [
     "MODELS",
     "PARTS",
+    "Block",
     "ByteTokenizer",
     "FileTokenizer",
     "LanguageModel",
     "Part",
+    "Stage",
     "StateFileError",
     "SwiGLU",
     "TextStream",
     "Tokenizer",
+    "cut_state",
     "gated_delta_net",
     "generate",
     "hope",
@@ -27,7 +31,9 @@ __all__ = [
     "load_tokenizer",
     "match_parameters",
     "read",
+    "repeat_state",
     "save_state",
+    "select_state",
     "state_bytes",
     "stream",
     "titans",

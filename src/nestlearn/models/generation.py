@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nestlearn.memory.state import State
 
-__all__ = ["Reader", "generate", "read", "stream"]
+__all__ = ["Reader", "generate", "read", "stream", "whole_numbers"]
 
 PIECE = 1024  # tokens of a prompt that are read at once, so that a long one needs no more memory than this
 
@@ -53,7 +53,7 @@ def generate(
     Raises:
         ValueError: settings that make no sense; what the model raises.
     """
-    found = [tokens]
+    found = [whole_numbers(tokens)]
     new = stream(model, tokens, temperature=temperature, top_k=top_k, seed=seed, state=state)
     for token, after in _first(new, max_new_tokens):
         state = after
@@ -92,6 +92,23 @@ def stream(
         yield token, state
 
 
+def whole_numbers(tokens: Tensor) -> Tensor:
+    """Tokens [batch, time] of any type of whole numbers, as int64.
+
+    Raises:
+        TypeError: no tensor.
+        ValueError: another shape, or numbers of another kind.
+    """
+    if not isinstance(tokens, Tensor):
+        raise TypeError(f"tokens: expected a tensor of whole numbers [batch, time], got {type(tokens).__name__}")
+    if tokens.ndim != 2 or tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool:
+        remedy = ": a mask says which tokens count, not which they are" if tokens.dtype == torch.bool else ""
+        raise ValueError(
+            f"tokens: expected whole numbers [batch, time], got {tuple(tokens.shape)} of {tokens.dtype}{remedy}"
+        )
+    return tokens.long()
+
+
 @torch.no_grad()
 def read(model: Reader, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
     """Logits of the token after the last one [batch, vocab_size], and the state; the text may be of any length.
@@ -99,7 +116,8 @@ def read(model: Reader, tokens: Tensor, state: State | None = None) -> tuple[Ten
     Raises:
         ValueError: no token at all.
     """
-    if tokens.ndim != 2 or not tokens.shape[1]:
+    tokens = whole_numbers(tokens)
+    if not tokens.shape[1]:
         raise ValueError(f"tokens: expected at least one for each sequence, [batch, time], got {tuple(tokens.shape)}")
     for piece in tokens.split(PIECE, 1):
         logits, state = model(piece, state=state, return_state=True)

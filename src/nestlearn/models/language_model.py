@@ -16,35 +16,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nestlearn.errors import choice
-from nestlearn.layers.attention import Attention
-from nestlearn.layers.continuum import ContinuumMemory
-from nestlearn.layers.memory_layer import MemoryLayer
-from nestlearn.layers.self_modifying import SelfModifyingTitans
 from nestlearn.layers.sequence import SequenceLayer
 from nestlearn.memory.state import State
-from nestlearn.models.feed_forward import SwiGLU
-from nestlearn.models.generation import generate
+from nestlearn.models.block import Block, Part, Stage
+from nestlearn.models.generation import generate, whole_numbers
 from nestlearn.models.next_token import advance_and_learn, learning_parts
 
-__all__ = ["PARTS", "LanguageModel", "Part"]
-
-PARTS: Mapping[str, type[SequenceLayer]] = {
-    "attention": Attention,
-    "memory": MemoryLayer,
-    "self_modifying": SelfModifyingTitans,
-    "continuum": ContinuumMemory,
-    "swiglu": SwiGLU,
-}
-"""The layers by the names that a pattern uses."""
-
-Part = tuple[str, Mapping[str, Any]]
+__all__ = ["LanguageModel"]
 
 
 class LanguageModel(nn.Module):
@@ -80,7 +64,7 @@ class LanguageModel(nn.Module):
         )
         self.vocab_size, self.dim, self.tied = vocab_size, dim, tied
         self.embedding = nn.Embedding(vocab_size, dim)
-        self.blocks = nn.ModuleList(nn.ModuleList(_OnStream(dim, part) for part in block) for block in blocks)
+        self.blocks = nn.ModuleList(Block(Stage(dim, part) for part in block) for block in blocks)
         self.norm = nn.RMSNorm(dim, eps=1e-6)
         self.head = None if tied else nn.Linear(dim, vocab_size, bias=False)
         if self.head is not None:
@@ -90,7 +74,8 @@ class LanguageModel(nn.Module):
     @property
     def parts(self) -> dict[str, SequenceLayer]:
         """The layers by the names that their states have."""
-        return {str(number): stage.layer for number, stage in enumerate(self._stages())}
+        layers = (layer for block in self.blocks for layer in cast(Block, block).layers)
+        return {str(number): layer for number, layer in enumerate(layers)}
 
     @property
     def fingerprint(self) -> str:
@@ -106,33 +91,53 @@ class LanguageModel(nn.Module):
             state["replay"] = {"tokens": none, "parts": parts}
         return state
 
-    def forward(self, tokens: Tensor, state: State | None = None, return_state: bool = False) -> Any:
+    def forward(
+        self,
+        tokens: Tensor | None = None,
+        state: State | None = None,
+        return_state: bool = False,
+        *,
+        inputs_embeds: Tensor | None = None,
+    ) -> Any:
         """Logits [batch, time, vocab_size] in the dtype of the weights, and with ``return_state`` (logits, state).
 
         Args:
-            tokens: [batch, time], whole numbers below ``vocab_size``.
+            tokens: [batch, time], whole numbers of any type below ``vocab_size``.
             state: from ``initial_state`` or an earlier call; None begins anew.
+            inputs_embeds: [batch, time, dim], read in the place of embedded tokens, as learned prompts are.
 
         Raises:
-            ValueError: tokens of another shape, kind or range; the state of another model or batch size.
+            ValueError: tokens of another shape, kind or range; the state of another model, batch size or device;
+                inputs_embeds for a model that learns from the next token.
+            TypeError: tokens that are no tensor; tokens and inputs_embeds, or neither.
         """
-        self._check(tokens, state)
+        if (tokens is None) == (inputs_embeds is None):
+            raise TypeError(f"expected tokens or inputs_embeds, got {'neither' if tokens is None else 'both'}")
+        x = self._checked(tokens) if tokens is not None else self._checked_embeds(cast(Tensor, inputs_embeds))
+        if state is not None:
+            self._check_state(state, len(x))
         if self._learning:
-            begun = self.initial_state(len(tokens)) if state is None else state
-            logits, written = advance_and_learn(self, self._learning, tokens, begun, keep=return_state)
+            self._check_shards()
+            begun = self.initial_state(len(x)) if state is None else self._fitted(state, len(x))
+            logits, written = advance_and_learn(self, self._learning, x, begun, keep=return_state)
         else:
             parts = None if state is None else state["parts"]
-            logits, parts = self.advance(tokens, parts, keep=return_state)
+            x = x if tokens is None else self.embedding(x)
+            logits, parts = self._read(x, parts, keep=return_state)
             written = {"parts": parts}
         return (logits, written) if return_state else logits
 
     def advance(self, tokens: Tensor, parts: State | None, *, keep: bool) -> tuple[Tensor, State]:
         """Logits and, with ``keep``, the parts' states: one pass without the writes that need the loss."""
-        x, written = self.embedding(tokens), {}
-        for number, stage in enumerate(self._stages()):
-            name = str(number)
-            x, after = stage(x, None if parts is None else parts[name], keep)
-            written[name] = after
+        return self._read(self.embedding(tokens), parts, keep=keep)
+
+    def _read(self, x: Tensor, parts: State | None, *, keep: bool) -> tuple[Tensor, State]:
+        written: State = {}
+        for block, names in self._blocks():
+            own = None if parts is None else {str(number): parts[name] for number, name in enumerate(names)}
+            answer = block(x, own, keep)
+            x, after = answer if keep else (answer, {})
+            written |= {name: after[str(number)] for number, name in enumerate(names) if keep}
         x = self.norm(x)
         if self.head is None:
             return F.linear(x, self.embedding.weight) * self.dim**-0.5, written
@@ -152,47 +157,62 @@ class LanguageModel(nn.Module):
         """The prompt and its continuation [batch, time + max_new_tokens]; see `nestlearn.models.generate`."""
         return generate(self, tokens, max_new_tokens, temperature, top_k, seed, state, return_state)
 
-    def _stages(self) -> Iterator[_OnStream]:
+    def _blocks(self) -> Iterator[tuple[nn.Module, list[str]]]:
+        """Each block, or what a tool wrapped it in, with the names that the states of its parts have."""
+        first = 0
         for block in self.blocks:
-            yield from block  # type: ignore[misc]
+            count = len(cast(Block, block).layers)
+            yield block, [str(first + number) for number in range(count)]
+            first += count
 
-    def _check(self, tokens: Tensor, state: State | None) -> None:
-        if tokens.ndim != 2 or tokens.is_floating_point() or tokens.dtype == torch.bool:
-            raise ValueError(
-                f"tokens: expected whole numbers [batch, time], got {tuple(tokens.shape)} of {tokens.dtype}"
-            )
+    def _checked(self, tokens: Tensor) -> Tensor:
+        tokens = whole_numbers(tokens)
         if tokens.numel() and not tokens.is_meta and not torch.compiler.is_compiling():
             low, high = (int(bound) for bound in torch.aminmax(tokens))
             if low < 0 or high >= self.vocab_size:
                 raise ValueError(f"tokens: expected numbers from 0 to {self.vocab_size - 1}, got {low} to {high}")
-        if state is not None:
-            self._check_state(state, len(tokens))
+        return tokens
+
+    def _checked_embeds(self, x: Tensor) -> Tensor:
+        if self._learning:
+            raise ValueError("inputs_embeds: a model with objective='next_token' learns from tokens: pass these")
+        if x.ndim != 3 or x.shape[-1] != self.dim or not x.is_floating_point():
+            raise ValueError(
+                f"inputs_embeds: expected real numbers [batch, time, {self.dim}], got {tuple(x.shape)} of {x.dtype}"
+            )
+        return x
+
+    def _check_shards(self) -> None:
+        if any(hasattr(block, "set_reshard_after_backward") for block in self.blocks):
+            raise NotImplementedError(
+                "objective='next_token' takes slopes within a call, after which FSDP2 shards blocks again: expected a "
+                "model that is sharded as a whole, fully_shard(model), got one whose blocks are sharded one by one"
+            )
 
     def _check_state(self, state: State, batch_size: int) -> None:
         """The layers check their own parts; here is what would go wrong before they are asked."""
-        names = sorted(state) if isinstance(state, Mapping) else type(state).__name__
-        if names != (expected := ["parts", "replay"] if self._learning else ["parts"]):
+        expected = ["parts", "replay"] if self._learning else ["parts"]
+        if (names := _names(state)) != expected:
             raise ValueError(
                 f"state: expected one that holds {expected}, as initial_state({batch_size}) gives it, got {names}"
             )
-        if (found := sorted(state["parts"])) != (expected := sorted(self.parts)):
-            raise ValueError(f"state: expected that of a model with the parts {expected}, got parts {found}")
+        if self._learning and (names := _names(state["replay"])) != ["parts", "tokens"]:
+            raise ValueError(f"state.replay: expected what holds ['parts', 'tokens'], got {names}")
+        for held in (state, state["replay"]) if self._learning else (state,):
+            if (names := _names(held["parts"])) != (expected := sorted(self.parts)):
+                raise ValueError(f"state: expected that of a model with the parts {expected}, got parts {names}")
         if self._learning and (count := len(state["replay"]["tokens"])) != batch_size:
             raise ValueError(f"state: expected that of {batch_size} sequences, got one of {count} sequences")
 
+    def _fitted(self, state: State, batch_size: int) -> State:
+        """With the states of all parts as their layers take them, those that are read once more too."""
+        found = [
+            {name: layer.fitted(parts[name], batch_size) for name, layer in self.parts.items()}
+            for parts in (state["parts"], state["replay"]["parts"])
+        ]
+        tokens = self._checked(state["replay"]["tokens"])
+        return {"parts": found[0], "replay": {"tokens": tokens, "parts": found[1]}}
 
-class _OnStream(nn.Module):
-    """A layer between a norm and the residual stream."""
 
-    def __init__(self, dim: int, part: Part) -> None:
-        super().__init__()
-        name, settings = part
-        choice("part", name, PARTS)
-        self.layer = PARTS[name](dim, **settings)
-        self.norm = None if name == "continuum" else nn.RMSNorm(dim, eps=1e-6)
-
-    def forward(self, x: Tensor, state: State | None, keep: bool) -> tuple[Tensor, State]:
-        given = x if self.norm is None else self.norm(x)
-        answer = self.layer(given, state=state, return_state=keep)
-        y, after = answer if keep else (answer, {})
-        return (y if self.norm is None else x + y), after
+def _names(held: object) -> list[str] | str:
+    return sorted(map(str, held)) if isinstance(held, Mapping) else type(held).__name__

@@ -27,7 +27,8 @@ from typing import Any
 import torch
 
 from nestlearn.errors import choice
-from nestlearn.models.language_model import PARTS, LanguageModel
+from nestlearn.models.block import PARTS
+from nestlearn.models.language_model import LanguageModel
 
 __all__ = ["MODELS", "gated_delta_net", "hope", "hope_attention", "match_parameters", "titans", "transformer"]
 
