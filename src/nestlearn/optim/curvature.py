@@ -1,5 +1,8 @@
 """Measurements of curvature: products with the Hessian (O16), and its diagonal for the targets that need it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
@@ -14,7 +17,7 @@ from nestlearn.rules import Link
 from nestlearn.rules.shape import from_rows
 from nestlearn.targets import GaussNewton, Target
 
-__all__ = ["HOW", "hessian_product", "observe"]
+__all__ = ["HOW", "differentiable_twice", "hessian_product", "observe"]
 
 HOW = (
     "Curvature needs the loss with its graph. Call optimizer.step(closure) with\n"
@@ -24,6 +27,18 @@ HOW = (
     "        loss.backward(retain_graph=True)\n"
     "        return loss"
 )
+
+
+@contextmanager
+def differentiable_twice(wanted: bool) -> Iterator[None]:
+    """A block in which attention has second slopes: torch's fused kernels of it have none, its plain form has."""
+    if not wanted:
+        yield
+        return
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    with sdpa_kernel(SDPBackend.MATH):
+        yield
 
 
 def observe(optimizer: Adapter, loss: object) -> Observations:

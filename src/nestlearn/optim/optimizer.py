@@ -164,7 +164,7 @@ class Optimizer(Averaging, torch.optim.Optimizer):
         refuse_averages(self)
         loss = None
         if closure is not None:
-            with torch.enable_grad():
+            with torch.enable_grad(), curvature.differentiable_twice(self.needs_graph):
                 loss = closure()
         groups.own(self, self._choice)
         self._made.begin()
