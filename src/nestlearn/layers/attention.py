@@ -77,13 +77,15 @@ class Attention(SequenceLayer):
         cosine, sine = self._rotation(seen, length, full(x))
         query, key = (_rotate(part, cosine, sine) for part in (query, key))
         written = {"key": full(key), "value": full(value)}
-        mask = None
-        if seen:
-            written = {name: torch.cat([state[name], new], -2) for name, new in written.items()}
-            key, value = (written[name].to(query.dtype) for name in ("key", "value"))
-            if length > 1:
-                mask = torch.ones(length, seen + length, dtype=torch.bool, device=x.device).tril(seen)
-        y = scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=not seen and length > 1)
+        if not seen:
+            y = scaled_dot_product_attention(query, key, value, is_causal=True)
+            return self.out(merge_heads(y)), written
+        written = {name: torch.cat([state[name], new], -2) for name, new in written.items()}
+        key, value = (written[name].to(query.dtype) for name in ("key", "value"))
+        mask = None  # a single token sees all
+        if length > 1:
+            mask = torch.ones(length, seen + length, dtype=torch.bool, device=x.device).tril(seen)
+        y = scaled_dot_product_attention(query, key, value, attn_mask=mask)
         return self.out(merge_heads(y)), written
 
     def _rotation(self, seen: int, length: int, like: Tensor) -> tuple[Tensor, Tensor]:

@@ -93,7 +93,7 @@ class ContinuumBlock(nn.Module):
         model, length = self.memory.model, key.shape[1]
         if not length:
             return torch.zeros_like(key), state
-        sizes = runs(length, self.period, time % self.period)
+        sizes = runs(length, time, self.period)
         if not keep:  # nobody sees what the last tokens would have written
             sizes.pop()
         learned = key[:, : sum(sizes)]
