@@ -53,6 +53,7 @@ from nestlearn.layers.sequence import SequenceLayer, full
 from nestlearn.memory.described import Described, Facts, Piece
 from nestlearn.memory.models import Parameters
 from nestlearn.memory.state import State
+from nestlearn.ops.exporting import count_of
 
 __all__ = ["OBJECTIVES", "VARIANTS", "ContinuumMemory"]
 
@@ -132,7 +133,7 @@ class ContinuumMemory(SequenceLayer):
         return self._run(x, state, keep=True)
 
     def _run(self, x: Tensor, state: State | None, keep: bool) -> tuple[Tensor, State]:
-        time = 0 if state is None else int(state["time"])
+        time = 0 if state is None else count_of(state["time"])
         state = self.initial_state(x.shape[0]) if state is None else state
         left = self._left(time)
         if left is not None and x.shape[1] > left:
@@ -151,7 +152,7 @@ class ContinuumMemory(SequenceLayer):
 
     def until_write(self, state: State) -> int | None:
         """How many more tokens the objective "next_token" allows before slopes are due; None if it never writes."""
-        return self._left(int(state["time"]))
+        return self._left(count_of(state["time"]))
 
     def _left(self, time: int) -> int | None:
         waits = self.objective == "next_token" and self.inner_lr > 0
@@ -168,7 +169,7 @@ class ContinuumMemory(SequenceLayer):
             state: after the last of these tokens.
             slopes: for every tensor of ``fast_parameters``, of losses summed over the tokens, each sequence its own.
         """
-        time, written = int(state["time"]), {}
+        time, written = count_of(state["time"]), {}
         for name, block in self._blocks().items():
             written[name] = block.collect(state["blocks"][name], slopes[name], time)
         return {**state, "blocks": written}

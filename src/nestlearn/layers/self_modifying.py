@@ -36,6 +36,7 @@ from nestlearn.memory.inner_momentum import InnerMomentum
 from nestlearn.memory.objectives import Objective, dot_product, l2
 from nestlearn.memory.rules import DeltaGradientDescent, GradientDescent, Rule
 from nestlearn.memory.state import State, count_entries, state_bytes
+from nestlearn.ops.exporting import count_of
 from nestlearn.ops.scan import runs
 from nestlearn.precision import no_autocast
 
@@ -134,7 +135,7 @@ class SelfModifyingTitans(SequenceLayer):
         return state
 
     def advance(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
-        time = 0 if state is None else int(state["time"])
+        time = 0 if state is None else count_of(state["time"])
         state = self.initial_state(x.shape[0]) if state is None else state
         mixed, past = self.convolution(full(self.qkv(x)), state["convolution"])
         theta = None if self.momentum is None else full(self.momentum(x)).sigmoid().mT

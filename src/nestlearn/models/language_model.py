@@ -121,10 +121,10 @@ class LanguageModel(nn.Module):
             raise TypeError(f"expected tokens or inputs_embeds, got {'neither' if tokens is None else 'both'}")
         x = self._checked(tokens) if tokens is not None else self._checked_embeds(cast(Tensor, inputs_embeds))
         if state is not None:
-            self._check_state(state, len(x))
+            self._check_state(state, x.shape[0])
         if self._learning:
             self._check_shards()
-            begun = self.initial_state(len(x)) if state is None else self._fitted(state, len(x))
+            begun = self.initial_state(x.shape[0]) if state is None else self._fitted(state, x.shape[0])
             logits, written = advance_and_learn(self, self._learning, x, begun, keep=return_state)
         else:
             parts = None if state is None else state["parts"]
@@ -208,7 +208,7 @@ class LanguageModel(nn.Module):
         for held in (state, state["replay"]) if self._learning else (state,):
             if (names := _names(held["parts"])) != (expected := sorted(self.parts)):
                 raise ValueError(f"state: expected that of a model with the parts {expected}, got parts {names}")
-        if self._learning and (count := len(state["replay"]["tokens"])) != batch_size:
+        if self._learning and (count := state["replay"]["tokens"].shape[0]) != batch_size:
             raise ValueError(f"state: expected that of {batch_size} sequences, got one of {count} sequences")
 
     def _fitted(self, state: State, batch_size: int) -> State:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from nestlearn.ops.blocks import Decays, TokenRows, decays, delta_block, innovations, momentum_block, per_row, scores
+from nestlearn.ops.exporting import Loop, chunk_ends, exported, unrolled
 from nestlearn.ops.scan import Read, runs
 
 __all__ = ["BLOCK", "delta_kernel", "held_blocks", "momentum_blocks"]
@@ -37,13 +38,15 @@ def delta_kernel(
         block.
     """
     length, batch = rows.length, state.shape[:-2]
-    count = len(runs(length, 0, block))
-    if count == 1:
+    ends = chunk_ends(length, block, block)
+    if ends == []:
         y, after = delta_block(rows.corrected(state), state, read)
         return y, after, state  # type: ignore[return-value]
-    if not rows.hold:  # even blocks need the least padding
+    count = length // block + 1 if ends is None else len(ends) + 1
+    if not rows.hold and ends is not None:  # even blocks need the least padding
         block = -(-length // count)
-    cut = _cut(rows, count, block)
+    # Where the count is open, so is whether there is anything to fill up.
+    cut = _cut(rows, count, block, whole=ends is not None and count * block == length)
     decay, erase = decays(cut.alpha), cut.erase
     before = decay.before() if erase is not None or read == "before" else decay
     # What a block writes is affine in the state at its start: the coefficients are further columns of one system.
@@ -55,22 +58,23 @@ def delta_kernel(
         written = torch.cat([written, -per_row(forgotten, cut.rows).unsqueeze(-1) * cut.key], -1)
     if erase is not None:
         written = innovations(cut.key, erase, before.within, written, cut.rows)
-    starts, after = _recurrence(cut, decay, written, state.reshape(-1, *state.shape[-2:]))
+    loop = unrolled if ends is not None else exported
+    starts, after = _recurrence(cut, decay, written, state.reshape(-1, *state.shape[-2:]), loop)
     y = _answers(cut, decay if read == "after" else before, written, starts)
     y = y.flatten(1, 2)[:, :length].reshape(*batch, length, y.shape[-1])
     return y, after.reshape(state.shape), starts[:, -1].reshape(state.shape)
 
 
-def _cut(rows: TokenRows, count: int, block: int) -> TokenRows:
+def _cut(rows: TokenRows, count: int, block: int, whole: bool) -> TokenRows:
     """[*B, T, ...] -> [G, N, block, ...]; the last block is filled with tokens that change nothing."""
     missing = count * block - rows.length
 
     def vectors(x: Tensor, each: int) -> Tensor:
-        x = pad(x, (0, 0, 0, missing * each)) if missing else x
+        x = x if whole else pad(x, (0, 0, 0, missing * each))
         return x.reshape(-1, count, block * each, x.shape[-1])
 
     def numbers(x: Tensor, neutral: float) -> Tensor:
-        x = pad(x, (0, missing), value=neutral) if missing else x
+        x = x if whole else pad(x, (0, missing), value=neutral)
         return x.reshape(-1, count, block)
 
     return replace(
@@ -83,23 +87,24 @@ def _cut(rows: TokenRows, count: int, block: int) -> TokenRows:
     )
 
 
-def _recurrence(cut: TokenRows, decay: Decays, written: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+def _recurrence(cut: TokenRows, decay: Decays, written: Tensor, state: Tensor, loop: Loop) -> tuple[Tensor, Tensor]:
     """S at the start of every block [G, N, in, out], and after the last one: S <- (g_C I + F) S + V."""
     out = state.shape[-1]
     left = per_row(decay.within[..., -1, :], cut.rows).unsqueeze(-1)
     added = (cut.key * left).mT @ written
     kept = decay.start[..., -1, None, None]
-    starts = []
     if written.shape[-1] == out:
-        for fresh, keep in zip(added.unbind(1), kept.unbind(1), strict=True):
-            starts.append(state)
-            state = torch.addcmul(fresh, keep, state)
-    else:
-        gains = added[..., out:] + kept * torch.eye(cut.key.shape[-1], dtype=kept.dtype, device=kept.device)
-        for fresh, gain in zip(added[..., :out].unbind(1), gains.unbind(1), strict=True):
-            starts.append(state)
-            state = torch.baddbmm(fresh, gain, state)
-    return torch.stack(starts, 1), state
+        return loop(_fade, state, added, kept)
+    gains = added[..., out:] + kept * torch.eye(cut.key.shape[-1], dtype=kept.dtype, device=kept.device)
+    return loop(_turn, state, added[..., :out], gains)
+
+
+def _fade(state: Tensor, fresh: Tensor, keep: Tensor) -> Tensor:
+    return torch.addcmul(fresh, keep, state)
+
+
+def _turn(state: Tensor, fresh: Tensor, gain: Tensor) -> Tensor:
+    return torch.baddbmm(fresh, gain, state)
 
 
 def _answers(cut: TokenRows, seen: Decays, written: Tensor, starts: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ at any token:
 
 =============  =====================================================  ==========================
 ``time``       how many tokens were written, int64 on the CPU
-``frozen``     the parameters at the start of the running chunk       only if chunk > 1
+``frozen``     the parameters at the start of the last chunk          only if chunk > 1
 ``window``     ``key`` and ``value`` [*B, window - 1, d]              only if window > 1
 =============  =====================================================  ==========================
 
@@ -41,6 +41,7 @@ from nestlearn.memory.objectives import DotProduct
 from nestlearn.memory.rules import Rule
 from nestlearn.memory.state import State
 from nestlearn.memory.times import Scalar
+from nestlearn.ops.exporting import chunk_ends, count_of
 
 __all__ = ["Read", "Sequence", "finish", "inner_rule", "prepare", "runs", "scan"]
 
@@ -173,7 +174,7 @@ def prepare(
     if isinstance(memory.model, Matrix) and isinstance(memory.objective, DotProduct):
         chunk = 1
     # A fresh start needs no look at a tensor, so that it can be traced.
-    position = int(state["time"]) % chunk if chunk > 1 and state is not None and "time" in state else 0
+    position = count_of(state["time"]) % chunk if chunk > 1 and state is not None and "time" in state else 0
     state = _complete(memory, state, batch, dtype, key.device, chunk, window, key.shape[-1], value.shape[-1])
     tokens = Sequence(
         key.to(dtype),
@@ -193,8 +194,8 @@ def finish(tokens: Sequence, state: State, core: State, frozen: Parameters | Non
     """The state after ``tokens``: the core's, the parameters of the running chunk's start, and the tokens to keep."""
     written: State = {"model": core["model"], "rule": core["rule"], "time": state["time"] + tokens.length}
     if tokens.chunk > 1:
-        whole = (tokens.position + tokens.length) % tokens.chunk == 0 or frozen is None
-        written["frozen"] = core["model"] if whole else frozen
+        # After a whole chunk it is that one's, and no longer asked for: the length decides nothing here.
+        written["frozen"] = core["model"] if frozen is None else frozen
     if tokens.window > 1:
         keys, values = tokens.windows(state)
         written["window"] = {"key": keys[..., tokens.length :, :], "value": values[..., tokens.length :, :]}
@@ -206,13 +207,21 @@ def runs(length: int, time: int, *sizes: int) -> list[int]:
 
     The one place where a length shapes a loop. Under a compiler it may be a symbol, which is only compared with where
     chunks end: a graph serves all lengths of as many chunks.
+
+    Raises:
+        ValueError: if `torch.export` is to leave the number of chunks open.
     """
-    ends = set()
+    ends: set[int] = set()
     for size in sizes:
-        end = size - index(time % size)
-        while end < length:
-            ends.add(end)
-            end += size
+        found = chunk_ends(length, size - index(time % size), size)
+        if found is None:
+            raise ValueError(
+                f"torch.export: a program has one number of chunks, and the lengths that it should take have several, "
+                f"as a chunk is {size} tokens. Export at one length, to which shorter inputs are padded: a token's "
+                f"answer depends on no later one (docs/sequence.md, 'Export'). Or leave open lengths of one number of "
+                f"chunks alone, as Dim('time', min={size + 3}, max={2 * size})."
+            )
+        ends.update(found)
     cuts = [0, *sorted(ends), length]
     return [after - before for before, after in pairwise(cuts)]
 
