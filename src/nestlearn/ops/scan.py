@@ -207,6 +207,12 @@ def runs(length: int, time: int, *sizes: int) -> list[int]:
     The one place where a length shapes a loop. Under a compiler it may be a symbol, which is only compared with where
     chunks end: a graph serves all lengths of as many chunks.
     """
+    if torch.compiler.is_exporting() and isinstance(length, torch.SymInt):
+        raise ValueError(
+            f"torch.export: chunks of {sorted(set(sizes))} tokens are a loop, which a program has in one length alone, "
+            "but the time dimension was marked as dynamic. Leave it out of dynamic_shapes (the batch may stay) "
+            "and export once for each length, or fill up with tokens at the end, which no earlier answer sees"
+        )
     ends = set()
     for size in sizes:
         end = size - index(time % size)
