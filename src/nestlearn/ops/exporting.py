@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["Loop", "chunk_ends", "count_of", "exported", "unrolled"]
+__all__ = ["Loop", "chunk_ends", "count_of", "exported", "require_open", "unrolled"]
 
 Step = Callable[..., Tensor]
 
@@ -29,6 +29,28 @@ def chunk_ends(length: int, first: int, size: int) -> list[int] | None:
         ends.append(end)
         end += size
     return None if before is None else ends
+
+
+def require_open(length: int, size: int) -> None:
+    """Whether torch's loop can take the place of Python's, for lengths between which the number of blocks differs.
+
+    Raises:
+        ValueError: what torch would complain of in symbols: lengths of less than one block, or its own conditions of
+            a program, of which it cannot prove that they always hold.
+    """
+    from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+    deferred = True
+    if not torch.compiler.is_dynamo_compiling():  # strict=True, where a length has no node to look at
+        shapes = getattr(getattr(length, "node", None), "shape_env", None)
+        deferred = getattr(shapes, "prefer_deferred_runtime_asserts_over_guards", True)
+    if not deferred or not statically_known_true(length >= size):
+        raise ValueError(
+            f"torch.export: the time dimension was marked as dynamic over several numbers of blocks of {size} tokens. "
+            f"Give it as Dim('time', min={size}) or more, and export with "
+            "prefer_deferred_runtime_asserts_over_guards=True; or leave it out of dynamic_shapes (the batch may stay) "
+            f"and export once for each length; or narrow it to one block, as Dim('time', min=3, max={size}) is"
+        )
 
 
 def count_of(time: Tensor) -> int:

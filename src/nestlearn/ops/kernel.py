@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from nestlearn.ops.blocks import Decays, TokenRows, decays, delta_block, innovations, momentum_block, per_row, scores
-from nestlearn.ops.exporting import Loop, chunk_ends, exported, unrolled
+from nestlearn.ops.exporting import Loop, chunk_ends, exported, require_open, unrolled
 from nestlearn.ops.scan import Read, runs
 
 __all__ = ["BLOCK", "delta_kernel", "held_blocks", "momentum_blocks"]
@@ -42,6 +42,8 @@ def delta_kernel(
     if ends == []:
         y, after = delta_block(rows.corrected(state), state, read)
         return y, after, state  # type: ignore[return-value]
+    if ends is None:
+        require_open(length, block)
     count = length // block + 1 if ends is None else len(ends) + 1
     if not rows.hold and ends is not None:  # even blocks need the least padding
         block = -(-length // count)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import silu
 
+from nestlearn.ops.region import region
 from nestlearn.ops.second_order import composed_slopes
 from nestlearn.ops.tracing import by_hand
 
@@ -39,7 +40,12 @@ def local_period(
     """
     if by_hand():
         return _LocalPeriod.apply(inner, outer, keys, value, eta, composed)
-    return composed(inner, outer, keys, value, eta)
+    return _repeated(composed, inner, outer, keys, value, eta)
+
+
+@region
+def _repeated(composed: Composed, *arguments: Tensor) -> tuple[Tensor, ...]:
+    return composed(*arguments)
 
 
 class _LocalPeriod(torch.autograd.Function):

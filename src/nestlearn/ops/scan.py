@@ -216,10 +216,10 @@ def runs(length: int, time: int, *sizes: int) -> list[int]:
         found = chunk_ends(length, size - index(time % size), size)
         if found is None:
             raise ValueError(
-                f"torch.export: a program has one number of chunks, and the lengths that it should take have several, "
-                f"as a chunk is {size} tokens. Export at one length, to which shorter inputs are padded: a token's "
-                f"answer depends on no later one (docs/sequence.md, 'Export'). Or leave open lengths of one number of "
-                f"chunks alone, as Dim('time', min={size + 3}, max={2 * size})."
+                f"torch.export: chunks of {size} tokens are a loop, whose turns a program has in one number, but the "
+                "time dimension was marked as dynamic. Leave it out of dynamic_shapes (the batch may stay) and export "
+                "once for each length, or fill up with tokens at the end, which no earlier answer sees; or narrow it "
+                f"to lengths of one number of chunks, as Dim('time', min={size + 3}, max={2 * size}) is"
             )
         ends.update(found)
     cuts = [0, *sorted(ends), length]
