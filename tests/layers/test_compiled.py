@@ -10,9 +10,8 @@ from torch.export import Dim, export
 from nestlearn.layers import Attention, MemoryLayer
 from nestlearn.layers.sequence import SequenceLayer
 
-every_layer = pytest.mark.parametrize(
-    "name", [name if name in LAYERS else pytest.param(name, marks=pytest.mark.slow) for name in EVERY]
-)
+pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's own look
+every_layer = pytest.mark.parametrize("name", EVERY)
 
 
 def tokens(batch: int, time: int) -> Tensor:
@@ -37,12 +36,18 @@ def graphs(layer: SequenceLayer, lengths: tuple[int, ...]) -> int:
     return torch._dynamo.utils.counters["stats"]["unique_graphs"]
 
 
+@pytest.mark.slow
 @every_layer
 def test_a_graph_serves_all_lengths_of_as_many_chunks(name):
-    """The first length has a graph of its own, as torch sees only at the second that lengths change."""
-    assert graphs(make(name, chunk=4), (6, 11, 10)) <= 2
+    """The first length has a graph of its own, as torch sees only at the second that lengths change.
+
+    Last chunks of one or two tokens are graphs of their own: a size in them is one, which is never a symbol.
+    """
+    between = name == "titans, slow projections"  # whose other chunks, of three, end at 21
+    assert graphs(make(name, chunk=8), (13, 22, 21)) <= 2 + between
 
 
+@pytest.mark.slow
 def test_so_does_that_of_blocks_solved_together():
     assert graphs(MemoryLayer(8, heads=2).double(), (70, 131, 130)) == 2
 
@@ -57,6 +62,7 @@ def test_a_state_that_counts_no_chunks_is_compiled_too(kind):
     torch.testing.assert_close(found, layer(x, state, return_state=True), rtol=1e-11, atol=1e-12)
 
 
+@pytest.mark.slow
 @every_layer
 def test_an_exported_layer_takes_any_batch(name):
     layer = make(name, chunk=4)

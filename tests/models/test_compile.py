@@ -7,6 +7,7 @@ from every_model import CASES, model, text
 from torch import Tensor, nn
 from torch.export import Dim, export
 
+pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's own look
 LEARNING = [name for name in CASES if "next token" in name]
 every_model = pytest.mark.parametrize("name", [name for name in CASES if name not in LEARNING])
 

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import silu
 
-from nestlearn.ops.region import region
 from nestlearn.ops.second_order import composed_slopes
 
 __all__ = ["local_period"]
@@ -38,13 +37,8 @@ def local_period(
         composed: the same in operations that have slopes of every order.
     """
     if torch.compiler.is_compiling():
-        return _repeated(composed, inner, outer, keys, value, eta)
+        return composed(inner, outer, keys, value, eta)
     return _LocalPeriod.apply(inner, outer, keys, value, eta, composed)
-
-
-@region
-def _repeated(composed: Composed, *arguments: Tensor) -> tuple[Tensor, ...]:
-    return composed(*arguments)
 
 
 class _LocalPeriod(torch.autograd.Function):
