@@ -7,6 +7,7 @@ from every_model import CASES, model, text
 from torch import Tensor, nn
 from torch.export import Dim, export
 
+pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's own look
 LEARNING = [name for name in CASES if "next token" in name]
 every_model = pytest.mark.parametrize("name", [name for name in CASES if name not in LEARNING])
 
@@ -28,6 +29,17 @@ def test_a_compiled_model_gives_the_same_numbers(name):
 
 
 @pytest.mark.slow
+@every_model
+def test_a_compiled_model_goes_on_from_a_state(name):
+    network = model(name, depth=1)
+    with torch.no_grad():
+        state = network(text(6), return_state=True)[1]
+    torch.compiler.reset()
+    found = torch.compile(network, fullgraph=True, backend="eager")(text(7), state, return_state=True)
+    torch.testing.assert_close(found, network(text(7), state, return_state=True), rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["transformer", "hope"])
 def test_blocks_compiled_one_by_one_share_a_graph(name):
     network, given = model(name, depth=2), text(9)
@@ -46,6 +58,19 @@ def test_an_exported_model_takes_any_batch(name):
     network = model(name, depth=1)
     program = export(network, (text(9),), dynamic_shapes=({0: Dim("batch")},), strict=False).module()
     torch.testing.assert_close(program(text(9, 5)), network(text(9, 5)), rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.slow
+def test_gated_delta_net_is_exported_for_any_length_from_a_block_on():
+    network = model("gated_delta_net", depth=1)
+    with torch.no_grad():
+        program = export(
+            network,
+            (text(70),),
+            dynamic_shapes=({1: Dim("time", min=64)},),
+            prefer_deferred_runtime_asserts_over_guards=True,
+        ).module()
+    torch.testing.assert_close(program(text(150)), network(text(150)), rtol=1e-11, atol=1e-12)
 
 
 def test_a_transformer_is_exported_for_any_length():

@@ -37,7 +37,6 @@ from nestlearn.memory.objectives import Objective, dot_product, l2
 from nestlearn.memory.rules import DeltaGradientDescent, GradientDescent, Rule
 from nestlearn.memory.state import State, count_entries, state_bytes
 from nestlearn.ops.exporting import count_of
-from nestlearn.ops.region import region
 from nestlearn.ops.scan import runs
 from nestlearn.precision import no_autocast
 
@@ -153,22 +152,23 @@ class SelfModifyingTitans(SequenceLayer):
         banks, held = dict(state["banks"]), dict(state.get("held", {}))
         sizes = runs(seen.shape[1], time, self.chunk, self.projection_chunk)
         lasting = {name: bank.lasting() for name, bank in self._banks()}
+        opened: dict[str, Any] = {}
         answers, queries = [], []
         thetas = [None] * len(sizes) if theta is None else theta.split(sizes, -1)
         for part, momentum in zip(seen.split(sizes, 1), thetas, strict=True):
             main, others = time % self.chunk == 0, time % self.projection_chunk == 0
-            if main and others:
-                held = {name: bank["model"] for name, bank in banks.items()}
-                answer, query, banks = _whole_chunk(self, part, momentum, lasting, banks)
-            else:
-                for name, bank in self._banks():
-                    if main or others:
-                        held[name] = bank.refreshed(held[name], banks[name]["model"], main)
-                opened = {name: bank.opened(held[name], lasting[name]) for name, bank in self._banks()}
-                answer, query, banks = _chunk(self, part, momentum, opened, held, banks)
-            answers.append(answer)
-            queries.append(query)
-            time += query.shape[-2]
+            for name, bank in self._banks():
+                if main or others:
+                    running = banks[name]["model"]
+                    held[name] = running if main and others else bank.refreshed(held[name], running, main)
+                if main or others or name not in opened:
+                    opened[name] = bank.opened(held[name], lasting[name])
+            tokens = self._generate(opened, unit(part.permute(2, 0, 3, 1, 4).contiguous()), momentum)
+            for name, bank in self._banks():
+                y, banks[name] = bank.write(banks[name], held[name], opened[name], tokens)
+                answers += [] if y is None else [y]
+            queries.append(tokens.query)
+            time += tokens.query.shape[-2]
         base = full(self._bank(self.home[MAIN]).base[MAIN])
         return torch.cat(answers, -2) + torch.cat(queries, -2) @ base.mT, banks, held
 
@@ -246,31 +246,6 @@ class SelfModifyingTitans(SequenceLayer):
             parameters=share(count_entries(held[0])),
             bytes=share(state_bytes(held)),
         )
-
-
-@region
-def _whole_chunk(
-    layer: SelfModifyingTitans, seen: Tensor, momentum: Tensor | None, lasting: dict[str, Any], banks: State
-) -> tuple[Tensor, Tensor, State]:
-    """The same where a chunk of either length begins."""
-    held = {name: bank["model"] for name, bank in banks.items()}
-    opened = {name: bank.opened(held[name], lasting[name]) for name, bank in layer._banks()}
-    return _chunk(layer, seen, momentum, opened, held, banks)
-
-
-def _chunk(
-    layer: SelfModifyingTitans,
-    seen: Tensor,
-    momentum: Tensor | None,
-    opened: dict[str, Any],
-    held: dict[str, Any],
-    banks: State,
-) -> tuple[Tensor, Tensor, State]:
-    """Tokens of one chunk [B, C, 3, H, d]: what the main memory answers, the queries, and the banks after the last."""
-    tokens = layer._generate(opened, unit(seen.permute(2, 0, 3, 1, 4).contiguous()), momentum)
-    written = {name: bank.write(banks[name], held[name], opened[name], tokens) for name, bank in layer._banks()}
-    (answer,) = (y for y, _ in written.values() if y is not None)
-    return answer, tokens.query, {name: after for name, (_, after) in written.items()}
 
 
 def _banks(

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import silu
 
-from nestlearn.ops.region import region
 from nestlearn.ops.second_order import composed_slopes
 from nestlearn.ops.tracing import by_hand
+from nestlearn.precision import no_autocast
 
 __all__ = ["local_period"]
 
@@ -40,12 +40,7 @@ def local_period(
     """
     if by_hand():
         return _LocalPeriod.apply(inner, outer, keys, value, eta, composed)
-    return _repeated(composed, inner, outer, keys, value, eta)
-
-
-@region
-def _repeated(composed: Composed, *arguments: Tensor) -> tuple[Tensor, ...]:
-    return composed(*arguments)
+    return composed(inner, outer, keys, value, eta)
 
 
 class _LocalPeriod(torch.autograd.Function):
@@ -73,9 +68,10 @@ class _LocalPeriod(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors  # once: what is checkpointed is computed again each time
-        if torch.is_grad_enabled():
-            return *composed_slopes(ctx.composed, saved[:5], ctx.needs_input_grad[:5], slopes), None
-        return *_slopes(saved, *slopes), None
+        with no_autocast(saved[0]):
+            if torch.is_grad_enabled():
+                return *composed_slopes(ctx.composed, saved[:5], ctx.needs_input_grad[:5], slopes), None
+            return *_slopes(saved, *slopes), None
 
 
 def _slopes(
