@@ -1,6 +1,7 @@
 """Layers for sequences: memories written by every token, and attention, all with a state that can be carried on."""
 
 from nestlearn.layers.attention import Attention
+from nestlearn.layers.compiled import compile_chunks
 from nestlearn.layers.continuum import ContinuumMemory
 from nestlearn.layers.facts import by_tokens
 from nestlearn.layers.memory_layer import MemoryLayer
@@ -17,4 +18,5 @@ __all__ = [
     "SelfModifyingTitans",
     "SequenceLayer",
     "by_tokens",
+    "compile_chunks",
 ]

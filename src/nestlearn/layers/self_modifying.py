@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from nestlearn.layers.banks import MAIN, Bank, MatrixBank, MLPBank, Tokens
+from nestlearn.layers.compiled import body
 from nestlearn.layers.facts import by_tokens, listed, momentum_box
 from nestlearn.layers.projections import CausalConvolution, Readout, retention_bias, unit
 from nestlearn.layers.rates import bounded_eta, check_max_eta, erasures
@@ -35,7 +36,7 @@ from nestlearn.memory.described import Described, Facts
 from nestlearn.memory.inner_momentum import InnerMomentum
 from nestlearn.memory.objectives import Objective, dot_product, l2
 from nestlearn.memory.rules import DeltaGradientDescent, GradientDescent, Rule
-from nestlearn.memory.state import State, count_entries, state_bytes
+from nestlearn.memory.state import State, count_entries, mapped, state_bytes
 from nestlearn.ops.exporting import count_of
 from nestlearn.ops.scan import runs
 from nestlearn.precision import no_autocast
@@ -73,6 +74,9 @@ class SelfModifyingTitans(SequenceLayer):
     Raises:
         ValueError: for names and sizes that do not exist or do not fit.
     """
+
+    compiled_chunks: dict[str, Any] | None = None
+    """Options of `torch.compile` for chunks, see `nestlearn.layers.compile_chunks`; None runs them as they are."""
 
     def __init__(
         self,
@@ -152,23 +156,21 @@ class SelfModifyingTitans(SequenceLayer):
         banks, held = dict(state["banks"]), dict(state.get("held", {}))
         sizes = runs(seen.shape[1], time, self.chunk, self.projection_chunk)
         lasting = {name: bank.lasting() for name, bank in self._banks()}
-        opened: dict[str, Any] = {}
         answers, queries = [], []
+        chunk = body(_chunk, self.compiled_chunks)
         thetas = [None] * len(sizes) if theta is None else theta.split(sizes, -1)
         for part, momentum in zip(seen.split(sizes, 1), thetas, strict=True):
             main, others = time % self.chunk == 0, time % self.projection_chunk == 0
+            if chunk is not _chunk:  # a graph is made for a layout, the first chunk has one of its own
+                banks = mapped(Tensor.contiguous, banks)
             for name, bank in self._banks():
                 if main or others:
                     running = banks[name]["model"]
                     held[name] = running if main and others else bank.refreshed(held[name], running, main)
-                if main or others or name not in opened:
-                    opened[name] = bank.opened(held[name], lasting[name])
-            tokens = self._generate(opened, unit(part.permute(2, 0, 3, 1, 4).contiguous()), momentum)
-            for name, bank in self._banks():
-                y, banks[name] = bank.write(banks[name], held[name], opened[name], tokens)
-                answers += [] if y is None else [y]
-            queries.append(tokens.query)
-            time += tokens.query.shape[-2]
+            y, query, banks = chunk(self, part, momentum, lasting, held, banks)
+            answers.append(y)
+            queries.append(query)
+            time += query.shape[-2]
         base = full(self._bank(self.home[MAIN]).base[MAIN])
         return torch.cat(answers, -2) + torch.cat(queries, -2) @ base.mT, banks, held
 
@@ -246,6 +248,22 @@ class SelfModifyingTitans(SequenceLayer):
             parameters=share(count_entries(held[0])),
             bytes=share(state_bytes(held)),
         )
+
+
+def _chunk(
+    layer: SelfModifyingTitans,
+    seen: Tensor,
+    momentum: Tensor | None,
+    lasting: dict[str, Any],
+    held: dict[str, Any],
+    banks: State,
+) -> tuple[Tensor, Tensor, State]:
+    """Answers of the main memory and queries [B, H, C, d] of the tokens of one chunk, and the banks after them."""
+    opened = {name: bank.opened(held[name], lasting[name]) for name, bank in layer._banks()}
+    tokens = layer._generate(opened, unit(seen.permute(2, 0, 3, 1, 4).contiguous()), momentum)
+    written = {name: bank.write(banks[name], held[name], opened[name], tokens) for name, bank in layer._banks()}
+    (y,) = (answer for answer, _ in written.values() if answer is not None)
+    return y, tokens.query, {name: after for name, (_, after) in written.items()}
 
 
 def _banks(
