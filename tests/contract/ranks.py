@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch.distributed.fsdp import FullyShardedDataParallel, ShardingStrategy
+from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.nn.parallel import DistributedDataParallel
 
 import nestlearn as nl
@@ -20,21 +21,32 @@ import nestlearn as nl
 from .members import MEMBERS, Member
 from .problems import network
 
-__all__ = ["CLASSES", "ELEMENTWISE", "TARGETS"]
+__all__ = ["CLASSES", "CONTROLS", "ELEMENTWISE", "TARGETS"]
 
 CLASSES = {str(member): member for member in MEMBERS if not member.extra}
 TARGETS = {str(member): member for member in MEMBERS if member.extra and member.closure}
+CONTROLS = [
+    Member("LayerMomentum", {"memory": False}, model=True),
+    Member("LayerMomentum", {"sides": "input", "readout": "identity", "refresh": 1}, model=True),
+    Member("SecantMomentum", {"keys": "kronecker", "nesterov": True}, model=True),
+    Member("DeltaGradientDescent", {"period": 3}, model=True),
+]
 ELEMENTWISE = {"GradientDescent", "Momentum", "PreconditionedMomentum", "Adam"}
 
 
-def replicas(member: Member, rank: int) -> float:
-    """The largest difference between the ranks' weights after some steps on other data for each rank."""
+def batches(rank: int | None) -> list[torch.Tensor]:
+    """What a rank sees in three steps; None sees what both do. More rows than a secant memory takes."""
+    generator = torch.Generator().manual_seed(0)
+    whole = [torch.randn(302, 6, generator=generator, dtype=torch.float64) for _ in range(3)]
+    return whole if rank is None else [batch.tensor_split(2)[rank] for batch in whole]
+
+
+def trained(member: Member, rank: int | None) -> torch.Tensor:
+    """The weights after three steps, as a rank of two or as the only process."""
     module = network()
-    wrapped = DistributedDataParallel(module)
+    wrapped = module if rank is None else DistributedDataParallel(module)
     optimizer = member.build(module)
-    generator = torch.Generator().manual_seed(rank)
-    for _ in range(3):
-        inputs = torch.randn(8, 6, generator=generator, dtype=torch.float64)
+    for inputs in batches(rank):
 
         def closure(inputs: torch.Tensor = inputs) -> torch.Tensor:
             optimizer.zero_grad()
@@ -43,10 +55,27 @@ def replicas(member: Member, rank: int) -> float:
             return loss
 
         optimizer.step(closure)
-    weights = torch.cat([parameter.detach().flatten() for parameter in module.parameters()])
+    return torch.cat([parameter.detach().flatten() for parameter in module.parameters()])
+
+
+def replicas(member: Member, rank: int, alone: torch.Tensor) -> tuple[float, float]:
+    """The largest difference between the ranks' weights, and to those of one process on the whole batch."""
+    weights = trained(member, rank)
     everyone = [torch.empty_like(weights) for _ in range(dist.get_world_size())]
     dist.all_gather(everyone, weights)
-    return float((everyone[0] - everyone[1]).abs().max())
+    return float((everyone[0] - everyone[1]).abs().max()), float((weights - alone).abs().max())
+
+
+def shared_out(member: Member) -> str:
+    """One step of an optimizer each of which has some of the parameters."""
+    module = network()
+    settings = {"model": module} if member.model else {}
+    wrapped = DistributedDataParallel(module)
+    kind = getattr(nl.optim, member.name)
+    optimizer = ZeroRedundancyOptimizer(module.parameters(), optimizer_class=kind, lr=0.01, **settings)
+    wrapped(batches(dist.get_rank())[0]).square().mean().backward()
+    optimizer.step()
+    return "trains"
 
 
 def flat_shards(name: str, strategy: ShardingStrategy, *, orig: bool, late: bool = False, **settings: Any) -> str:
@@ -74,16 +103,20 @@ def run(rank: int, meeting: str) -> dict[Any, Any]:
     """All scenarios, once."""
     warnings.simplefilter("ignore")  # torch has reasons to warn of its own old wrapper
     torch.set_num_threads(1)
+    members = CLASSES | TARGETS | {str(member): member for member in CONTROLS}
+    alone = {name: trained(member, None) for name, member in members.items()}
     dist.init_process_group(
         "gloo", init_method=f"file://{meeting}", rank=rank, world_size=2, timeout=datetime.timedelta(seconds=60)
     )
-    results: dict[Any, Any] = {name: tried(lambda m=m: replicas(m, rank)) for name, m in (CLASSES | TARGETS).items()}
-    controls = [Member("LayerMomentum", {"memory": False}, model=True)]
-    results |= {str(member): tried(lambda m=member: replicas(m, rank)) for member in controls}
+    results: dict[Any, Any] = {
+        name: tried(lambda m=m, a=alone[name]: replicas(m, rank, a)) for name, m in members.items()
+    }
     full, none = ShardingStrategy.FULL_SHARD, ShardingStrategy.NO_SHARD
     for name in {member.name for member in CLASSES.values() if not member.model}:
         for orig in (True, False):
             results[name, orig] = tried(lambda n=name, o=orig: flat_shards(n, full, orig=o))
+    results["shared out, Muon"] = tried(lambda: shared_out(Member("Muon")))
+    results["shared out, LayerMomentum"] = tried(lambda: shared_out(Member("LayerMomentum", model=True)))
     results["late"] = tried(lambda: flat_shards("Muon", full, orig=True, late=True))
     results["whole"] = tried(lambda: flat_shards("Muon", none, orig=True))
     results["chosen"] = tried(lambda: flat_shards("Muon", full, orig=True, elementwise=["*"]))

@@ -1,4 +1,4 @@
-"""More than one rank: what reads gradients alone keeps replicas equal, everything else is refused in words.
+"""More than one rank: replicas stay equal, whatever a rule looks at, and what cannot be served is refused in words.
 
 Two processes run all scenarios once (starting them is what costs) and report what became of each.
 """
@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 
-from .members import Member
-from .ranks import CLASSES, ELEMENTWISE, TARGETS
+from .ranks import CLASSES, CONTROLS, ELEMENTWISE, TARGETS
 
 pytestmark = pytest.mark.slow
 
@@ -38,24 +37,18 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[Any, Any]:
     return {name: (first[name], second[name]) for name in first}
 
 
-def observes(member: Member) -> bool:
-    return member.model or member.closure
+@pytest.mark.parametrize("name", [*CLASSES, *TARGETS, *map(str, CONTROLS)])
+def test_replicas_are_equal_and_one_process_on_the_whole_batch(name: str, outcomes: dict[Any, Any]) -> None:
+    """What a rule observes is put together over the ranks, as gradients are."""
+    for apart, from_one_process in outcomes[name]:
+        assert apart == 0.0
+        assert from_one_process < 1e-9
 
 
-@pytest.mark.parametrize("name", [name for name, member in CLASSES.items() if not observes(member)])
-def test_replicas_stay_equal(name: str, outcomes: dict[Any, Any]) -> None:
-    assert outcomes[name] == (0.0, 0.0)
-
-
-@pytest.mark.parametrize("name", [name for name, member in (CLASSES | TARGETS).items() if observes(member)])
-def test_what_would_drift_apart_is_refused(name: str, outcomes: dict[Any, Any]) -> None:
-    what = "layers" if (CLASSES | TARGETS)[name].model else "curvature"
-    for outcome in outcomes[name]:
-        assert f"observes {what}, which every one of the 2 ranks" in str(outcome)
-
-
-def test_a_control_observes_nothing_and_runs(outcomes: dict[Any, Any]) -> None:
-    assert outcomes["LayerMomentum-memory=False-model"] == (0.0, 0.0)
+def test_parameters_that_are_shared_out_are_refused_where_ranks_observe(outcomes: dict[Any, Any]) -> None:
+    assert outcomes["shared out, Muon"] == ("trains", "trains")
+    for outcome in outcomes["shared out, LayerMomentum"]:
+        assert "the 2 ranks do not hold the same parameters" in outcome
 
 
 @pytest.mark.parametrize("orig", [True, False])

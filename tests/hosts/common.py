@@ -41,7 +41,6 @@ def llama(seed: int = 0) -> nn.Module:
         num_attention_heads=2,
         num_key_value_heads=1,
         max_position_embeddings=8,
-        attn_implementation="eager",  # the fused one has no second derivative, which curvature needs
     )
     torch.manual_seed(seed)
     return transformers.LlamaForCausalLM(config)

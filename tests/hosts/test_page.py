@@ -29,14 +29,28 @@ def test_a_pattern_of_names_is_refused_where_trainer_drops_the_names(tmp_path: P
         trainer.create_optimizer()
 
 
-def test_gpt2_has_no_layers_to_watch_and_trains_without() -> None:
+def test_gpt2_is_watched_as_the_linear_layers_that_it_has() -> None:
     sizes = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 8, "bos_token_id": 0, "eos_token_id": 0}
-    model = transformers.GPT2LMHeadModel(transformers.GPT2Config(vocab_size=48, **sizes))
+    drops = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+    model = transformers.GPT2LMHeadModel(transformers.GPT2Config(vocab_size=48, **sizes, **drops))
     tables = [model.transformer.wte, model.transformer.wpe]
-    with pytest.raises(ValueError, match=r"is no weight of an nn\.Linear"):
-        nl.optim.LayerMomentum(model.parameters(), model=model, elementwise=tables)
+    optimizer = nl.optim.LayerMomentum(
+        model.parameters(), model=model, elementwise=tables, covariance_retention=0.0, refresh=1
+    )
+    layer = model.transformer.h[0].mlp.c_fc
+    met = {}
+    layer.register_forward_hook(lambda _, args, answer: met.update(x=args[0].detach(), y=answer))
     words = torch.randint(48, (2, 8))
-    model(input_ids=words, labels=words).loss.backward()
+    loss = model(input_ids=words, labels=words).loss
+    (error,) = torch.autograd.grad(loss, met["y"], retain_graph=True)
+    loss.backward()
+    optimizer.step()
+    for name, rows in (("inputs", met["x"]), ("errors", error)):
+        covariance = torch.einsum("bti,btj->ij", rows, rows)
+        covariance = covariance / covariance.diagonal().mean()
+        torch.testing.assert_close(
+            optimizer.state[layer.weight][f"{name}.model.value"], covariance, rtol=1e-4, atol=1e-4
+        )
     nl.optim.Muon(model.parameters(), elementwise=tables).step()
 
 

@@ -109,14 +109,6 @@ def test_a_convolution_is_the_linear_layer_that_its_patches_see(case: str) -> No
     torch.testing.assert_close(layer.weight.detach().flatten(1), expected, rtol=1e-10, atol=1e-10)
 
 
-def test_a_convolution_with_padding_in_words_says_what_to_do() -> None:
-    layer = nn.Conv2d(2, OUT, 3, padding="same").double()
-    optimizer = nl.optim.DeltaGradientDescent(layer.parameters(), model=layer)
-    with pytest.raises(ValueError, match=r"padding='same'.*as numbers"):
-        layer(draw(1, 2, 4, 4)).sum().backward()
-    del optimizer
-
-
 # -------------------------------------------------------------------------------------------- layer momentum
 
 
@@ -316,7 +308,7 @@ def test_gradients_without_recorded_inputs_are_an_error_that_loses_nothing(cls: 
     optimizer = cls(layer.named_parameters(), model=layer)
     layer.weight.grad = other.weight.grad = draw(OUT, IN)
     before = layer.weight.detach().clone()
-    with pytest.raises(RuntimeError, match=r"weight with shape \(3, 5\).*not recorded.*model="):
+    with pytest.raises(RuntimeError, match=r"weight with shape \(3, 5\).*no layer of model= was called"):
         optimizer.step()
     assert torch.equal(layer.weight, before)
     assert not optimizer.state[layer.weight]
@@ -342,7 +334,7 @@ def test_an_added_group_is_watched_once() -> None:
     assert [len(layer._forward_hooks) for layer in module] == [1, 1]
     module(draw(4, IN)).sum().backward()
     optimizer.step()
-    with pytest.raises(ValueError, match=r"weight of an nn\.Linear or nn\.Conv2d"):
+    with pytest.raises(ValueError, match=r"group 2 .*is no parameter of model="):
         optimizer.add_param_group({"params": [nn.Parameter(draw(2, 2))]})
     assert len(optimizer.param_groups) == 2
 

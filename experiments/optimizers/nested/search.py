@@ -7,8 +7,9 @@ that helped at once; while nothing is better, steps become half as long, and at 
 Where the best value of an axis is the last tried, the next are tried on top of the budget.
 
 The best few of each search then run longer and with more seeds, and the best of these again, up to the horizon. As
-short runs favour rates that are good early, both rates beside the best are tried there once more. What is best on a
-task is judged on it; what is best on average is carried to tasks that the search has not seen.
+short runs favour rates that are good early, both rates beside the best are tried there once more, and what lies past
+the end of any axis. What is best on a task is judged on it; what is best on average is carried to tasks that the search
+has not seen.
 """
 
 from __future__ import annotations
@@ -66,6 +67,14 @@ class Axes:
                 beside = self._beside(name, value, direction * step)
                 if beside is not None and beside != value:
                     yield name, beside
+
+    def beyond(self, point: Point, at: Mapping[str, str]) -> list[Point]:
+        """The points one step past the ends that a point is at."""
+        return [
+            _point(dict(point) | {name: value})
+            for name, value in self.neighbours(point, 1.0)
+            if name in at and (value > dict(point)[name]) == (at[name] == "high")
+        ]
 
     def _beside(self, name: str, value: Any, step: float) -> Any:
         if name in ("lr", "elementwise_lr"):
@@ -126,13 +135,7 @@ def trials(axes: Axes, how: Searched, score: Score) -> Iterator[list[Point]]:
             step, rank = 1.0, rank + 1
     for _ in range(how.grow):
         best = min(tried, key=score)
-        at = ends(best, tried)
-        beyond = [
-            _point(dict(best) | {name: value})
-            for name, value in axes.neighbours(best, 1.0)
-            if name in at and (value > dict(best)[name]) == (at[name] == "high")
-        ]
-        batch = [point for point in beyond if point not in tried]
+        batch = [point for point in axes.beyond(best, ends(best, tried)) if point not in tried]
         if not batch:
             return
         tried = tried + batch
@@ -184,7 +187,9 @@ class Tuning(Course):
             rung, self._pools = after, {}
             yield self._join(rung, {name: points[: rung.keep] for name, points in best.items()})
         for _ in range(self.how.polishes):
-            fresh = {name: self._beside(name) for name in self._pools}
+            fresh = {
+                name: [*self._beside(name), *axes.beyond(self._best(name), self.edges(name))] for name in self._pools
+            }
             if any(fresh.values()):
                 yield self._join(rung, fresh)
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, rms_norm, silu
 
 from nestlearn.layers.sequence import full, merge_heads
+from nestlearn.ops.tracing import by_hand, transformed
 from nestlearn.precision import no_autocast
 
 __all__ = ["CausalConvolution", "Readout", "retention_bias", "shortened", "unit"]
@@ -41,7 +42,9 @@ class CausalConvolution(nn.Module):
         """[batch, time, dim] in full precision to the same, and the tokens that the next call has to know."""
         seen, weight = torch.cat([past, x], 1), self.weight.to(x.dtype).mT[:, None, None]
         # Channels last, as an image of height one: no copies, and the fastest form on a processor.
-        image, weight = seen.mT.unsqueeze(2), weight.contiguous(memory_format=torch.channels_last)
+        image = seen.mT.unsqueeze(2)
+        if not transformed():  # which keep no layout
+            weight = weight.contiguous(memory_format=torch.channels_last)
         with no_autocast(x):
             y = silu(conv2d(image, weight, groups=x.shape[-1]))
         return y.squeeze(2).mT, seen[:, x.shape[1] :]
@@ -83,7 +86,7 @@ def unit(x: Tensor) -> Tensor:
 
 def shortened(x: Tensor, softening: float = 1.0) -> Tensor:
     """x / sqrt(softening + ||x||^2) along the last dimension, below unit length without a kink."""
-    return _scaled(x, softening)[0] if torch.compiler.is_compiling() else _Shortened.apply(x, softening)
+    return _Shortened.apply(x, softening) if by_hand() else _scaled(x, softening)[0]
 
 
 def _scaled(x: Tensor, softening: float) -> tuple[Tensor, Tensor]:

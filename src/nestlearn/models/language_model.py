@@ -21,12 +21,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from nestlearn.layers.sequence import SequenceLayer
 from nestlearn.memory.state import State
 from nestlearn.models.block import Block, Part, Stage
 from nestlearn.models.generation import generate, whole_numbers
 from nestlearn.models.next_token import advance_and_learn, learning_parts
+from nestlearn.ops.tracing import by_hand
 
 __all__ = ["LanguageModel"]
 
@@ -39,6 +41,8 @@ class LanguageModel(nn.Module):
         dim: width of the residual stream.
         blocks: of each block its parts, each a name in `PARTS` and the layer's settings without dim.
         tied: whether the head is the embedding, scaled.
+        checkpointing: whether a block keeps only what goes in while it trains, and is computed again in the backward
+            pass: less memory, about a third more work. May be switched at any time, ``model.checkpointing = True``.
 
     Attributes:
         config: the arguments as JSON can hold them; ``LanguageModel(**config)`` is this model with new weights.
@@ -55,8 +59,10 @@ class LanguageModel(nn.Module):
         blocks: Sequence[Sequence[Part]],
         *,
         tied: bool = False,
+        checkpointing: bool = False,
     ) -> None:
         super().__init__()
+        self.checkpointing = checkpointing
         if vocab_size < 1 or dim < 1:
             raise ValueError(f"expected vocab_size and dim of at least 1, got {vocab_size} and {dim}")
         self.config: dict[str, Any] = json.loads(
@@ -135,7 +141,8 @@ class LanguageModel(nn.Module):
         written: State = {}
         for block, names in self._blocks():
             own = None if parts is None else {str(number): parts[name] for number, name in enumerate(names)}
-            answer = block(x, own, keep)
+            again = self.checkpointing and self.training and torch.is_grad_enabled()
+            answer = checkpoint(block, x, own, keep, use_reentrant=False) if again else block(x, own, keep)
             x, after = answer if keep else (answer, {})
             written |= {name: after[str(number)] for number, name in enumerate(names) if keep}
         x = self.norm(x)
@@ -167,7 +174,7 @@ class LanguageModel(nn.Module):
 
     def _checked(self, tokens: Tensor) -> Tensor:
         tokens = whole_numbers(tokens)
-        if tokens.numel() and not tokens.is_meta and not torch.compiler.is_compiling():
+        if tokens.numel() and not tokens.is_meta and by_hand():
             low, high = (int(bound) for bound in torch.aminmax(tokens))
             if low < 0 or high >= self.vocab_size:
                 raise ValueError(f"tokens: expected numbers from 0 to {self.vocab_size - 1}, got {low} to {high}")

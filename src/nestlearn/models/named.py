@@ -14,7 +14,8 @@ name                 mixes tokens                    then, token by token
 
 All take ``(vocab_size, dim, depth, heads, **options)``. An option is a setting of one of the two layers, under the
 layer's own name for it: ``hope(256, 128, 2, 4, memory="mlp", variant="nested")``. Where both have it, the feed-forward
-layer's is meant, as with ``hidden``; ``mixer={"hidden": 64}`` says otherwise. ``tied`` is that of `LanguageModel`.
+layer's is meant, as with ``hidden``; ``mixer={"hidden": 64}`` says otherwise. ``tied`` and
+``checkpointing`` are those of `LanguageModel`.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from nestlearn.models.language_model import LanguageModel
 
 __all__ = ["MODELS", "gated_delta_net", "hope", "hope_attention", "match_parameters", "titans", "transformer"]
 
-WHOLE = ("tied",)
+WHOLE = ("tied", "checkpointing")
 OWN = ("dim", "heads")
 
 

@@ -30,6 +30,7 @@ from torch.nn.functional import pad
 
 from nestlearn.ops.delta_rule import between, delta_rule, fading, from_end, log_decay
 from nestlearn.ops.scan import Read
+from nestlearn.ops.tracing import by_hand, transformed
 
 __all__ = [
     "Decays",
@@ -138,7 +139,7 @@ class Decays:
 
 def decays(decay: Tensor) -> Decays:
     """From a [*, C] of each token, a >= 0; sums of logarithms, so that no product under- or overflows on its way."""
-    return Decays(*_Decay.apply(decay))
+    return Decays(*(_plain_decays(decay) if transformed() else _Decay.apply(decay)))
 
 
 class _Decay(torch.autograd.Function):
@@ -229,7 +230,7 @@ def _has_own_slopes(block: TokenRows, state: Tensor) -> bool:
     """Whether it is the plain gated delta rule, run eagerly; a compiler fuses single operations itself."""
     plain = block.erase is not None and block.rows == 1 and not block.transposed
     alike = block.key.shape[:-2] == block.alpha.shape[:-1] == state.shape[:-2]
-    return plain and alike and block.length > 1 and not torch.compiler.is_compiling()
+    return plain and alike and block.length > 1 and by_hand()
 
 
 def _plain_block(

@@ -23,6 +23,9 @@ __all__ = ["between", "delta_rule", "fading", "from_end", "log_decay"]
 
 Composed = Callable[..., tuple[Tensor | None, Tensor]]
 
+Saved = tuple[Any, ...]
+"""Tensors of the forward pass, and None where there is none."""
+
 
 def delta_rule(
     key: Tensor,
@@ -94,25 +97,28 @@ class _DeltaRule(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
+        saved = ctx.saved_tensors  # once: what is checkpointed is computed again each time
         if torch.is_grad_enabled():
-            found = composed_slopes(ctx.composed, ctx.saved_tensors[:6], ctx.needs_input_grad[:6], slopes)
+            found = composed_slopes(ctx.composed, saved[:6], ctx.needs_input_grad[:6], slopes)
         else:
-            found = _slopes(ctx, *slopes)
+            found = _slopes(saved, ctx.columns, ctx.before, *slopes)
         return *found, None, None, None
 
 
-def _slopes(ctx: Any, d_y: Tensor, d_after: Tensor) -> tuple[Tensor | None, ...]:
+def _slopes(
+    saved: Saved, columns: tuple[int, int], reads_before: bool, d_y: Tensor, d_after: Tensor
+) -> tuple[Tensor | None, ...]:
     """The slopes of all six inputs."""
-    key, _, query, erase, _, state = ctx.saved_tensors[:6]
-    floored, across, kept, end, left, alike, inverse, told, written = ctx.saved_tensors[6:15]
+    key, _, query, erase, _, state = saved[:6]
+    floored, across, kept, end, left, alike, inverse, told, written = saved[6:15]
     # S_C = g_C S_0 + (A_C K)^T U
     d_state = d_after * left.unsqueeze(-1)
     d_written = _scaled(key, end) @ d_after
     d_key = _scaled(written @ d_after.mT, end)
     # The share of each decay: (slope of g_t) g_t, (slope of A_ts) A_ts. Those of the block's end come first.
     by_alpha = (d_state * state).sum((-2, -1)).unsqueeze(-1) + pad((d_key * key).sum(-1).cumsum(-1)[:, :-1], (1, 0))
-    read = None if query is None else _slopes_of_reading(ctx, d_y, d_key, d_state, d_written)
-    if read is not None and not ctx.before:
+    read = None if query is None else _slopes_of_reading(saved, columns, d_y, d_key, d_state, d_written)
+    if read is not None and not reads_before:
         by_alpha = by_alpha + between(read[1], 1) + from_end(read[2])
     # U = (I + X)^-1 (W - h K S_0)
     d_write = inverse.mT @ d_written
@@ -128,19 +134,19 @@ def _slopes(ctx: Any, d_y: Tensor, d_after: Tensor) -> tuple[Tensor | None, ...]
     d_key.baddbmm_(d_told, state.mT)
     d_state.baddbmm_(key.mT, d_told)
     forgotten = forgotten * strength
-    if read is not None and ctx.before:
+    if read is not None and reads_before:
         by_erase, forgotten = by_erase.add_(read[1]), forgotten + read[2]
     by_alpha = by_alpha + between(by_erase, 2) + pad(from_end(forgotten)[:, 1:], (0, 1))
     return d_key, d_write, None if read is None else read[0], d_erase, by_alpha / floored, d_state
 
 
 def _slopes_of_reading(
-    ctx: Any, d_y: Tensor, d_key: Tensor, d_state: Tensor, d_written: Tensor
+    saved: Saved, columns: tuple[int, int], d_y: Tensor, d_key: Tensor, d_state: Tensor, d_written: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Of y = g S_0^T q + P U: dq and the shares of the decays, A's and g's; the others are added to."""
-    key, query, state, written = (ctx.saved_tensors[place] for place in (0, 2, 5, 14))
-    reads, seen, kept = ctx.saved_tensors[15:]
-    part = slice(*ctx.columns)
+    key, query, state, written = (saved[place] for place in (0, 2, 5, 14))
+    reads, seen, kept = saved[15:]
+    part = slice(*columns)
     d_written[..., part] += reads.mT @ d_y
     d_reads = d_y @ written[..., part].mT
     pairs = d_reads * reads

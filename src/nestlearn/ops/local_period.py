@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import silu
 
 from nestlearn.ops.second_order import composed_slopes
+from nestlearn.ops.tracing import by_hand
 
 __all__ = ["local_period"]
 
@@ -36,9 +37,9 @@ def local_period(
         eta: [B, n].
         composed: the same in operations that have slopes of every order.
     """
-    if torch.compiler.is_compiling():
-        return composed(inner, outer, keys, value, eta)
-    return _LocalPeriod.apply(inner, outer, keys, value, eta, composed)
+    if by_hand():
+        return _LocalPeriod.apply(inner, outer, keys, value, eta, composed)
+    return composed(inner, outer, keys, value, eta)
 
 
 class _LocalPeriod(torch.autograd.Function):
@@ -65,13 +66,16 @@ class _LocalPeriod(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
+        saved = ctx.saved_tensors  # once: what is checkpointed is computed again each time
         if torch.is_grad_enabled():
-            return *composed_slopes(ctx.composed, ctx.saved_tensors[:5], ctx.needs_input_grad[:5], slopes), None
-        return *_slopes(ctx, *slopes), None
+            return *composed_slopes(ctx.composed, saved[:5], ctx.needs_input_grad[:5], slopes), None
+        return *_slopes(saved, *slopes), None
 
 
-def _slopes(ctx: Any, d_answer: Tensor, d_inner: Tensor, d_outer: Tensor, d_curvature: Tensor) -> tuple[Tensor, ...]:
-    inner, outer, keys, _, eta, before, hidden, missed, gate, back = ctx.saved_tensors
+def _slopes(
+    saved: tuple[Tensor, ...], d_answer: Tensor, d_inner: Tensor, d_outer: Tensor, d_curvature: Tensor
+) -> tuple[Tensor, ...]:
+    inner, outer, keys, _, eta, before, hidden, missed, gate, back = saved
     gain, rate, first = inner.shape[-2] ** -0.5, eta.unsqueeze(-1), keys[:, :-1]
     at, shown, error = before[:, :-1], hidden[:, :-1], missed * rate
     slope = _slope(at, gate, gain)

@@ -3,7 +3,7 @@
 ``Optimizer`` is made of these parts and has them all; a part sees no more of it than what stands here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -17,7 +17,10 @@ from nestlearn.optim.settings import Group
 from nestlearn.optim.stacks import States
 from nestlearn.rules import Link
 
-__all__ = ["Adapter", "Watcher"]
+__all__ = ["Adapter", "Observations", "Watcher"]
+
+Observations = dict[str, dict[Tensor, Tensor]]
+"""What is measured before a step: name -> parameter -> tensor."""
 
 
 class Watcher(Protocol):
@@ -25,6 +28,9 @@ class Watcher(Protocol):
 
     def follow(self) -> None:
         """Look for the matrices of a group that has come since."""
+
+    def turned(self, parameter: Tensor) -> bool:
+        """Whether a layer stores this weight as [in, out]."""
 
     def waiting(self, parameter: Tensor, group: Group, device: torch.device | str | None) -> dict[str, Tensor]:
         """What a state holds of the layer's records until the end of a period."""
@@ -78,6 +84,9 @@ class Adapter(Protocol):
 
     def is_elementwise(self, parameter: Tensor) -> bool:
         """Whether a parameter follows the element-wise rule by choice."""
+
+    def give_elementwise(self, parameters: Sequence[Tensor]) -> None:
+        """Have these follow the element-wise rule."""
 
     def taken(self, parameter: Tensor) -> int:
         """How many steps a parameter has taken."""

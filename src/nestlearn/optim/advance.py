@@ -8,9 +8,8 @@ from torch import Tensor
 
 from nestlearn.memory.times import refuse_capture
 from nestlearn.optim import states
-from nestlearn.optim.adapter import Adapter
+from nestlearn.optim.adapter import Adapter, Observations
 from nestlearn.optim.counts import Counts
-from nestlearn.optim.curvature import Observations
 from nestlearn.optim.due import Due, agreed
 from nestlearn.optim.lanes import as_real
 from nestlearn.optim.plan import Plan

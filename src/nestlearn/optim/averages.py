@@ -14,6 +14,7 @@ from torch import Tensor
 from nestlearn.optim.adapter import Adapter
 from nestlearn.optim.lanes import as_real
 from nestlearn.optim.settings import Group
+from nestlearn.optim.sharded import alike, local
 from nestlearn.optim.stacks import Held
 
 __all__ = ["Averaging", "refuse_averages"]
@@ -92,7 +93,7 @@ def _swap_in(optimizer: Adapter) -> None:
         if TRAINED not in state:
             state[TRAINED] = parameter.detach().clone()
             real = as_real(parameter.detach())
-            real.copy_(average.reshape(real.shape))
+            local(real).copy_(local(alike(average.reshape(real.shape), real)))
 
 
 @torch.no_grad()

@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from nestlearn.errors import choice
 from nestlearn.optim.adapter import Adapter
 from nestlearn.optim.settings import Group
 
-__all__ = ["describe", "one_process", "settings", "whole_matrices"]
+__all__ = ["describe", "settings", "whole_matrices"]
 
 
 def describe(optimizer: Adapter, parameter: Tensor) -> str:
@@ -75,21 +74,3 @@ def whole_matrices(optimizer: Adapter) -> None:
 def _flattened(parameter: Tensor) -> bool:
     """Whether FullyShardedDataParallel manages this parameter, itself flat or a part of a flat one."""
     return getattr(parameter, "_is_flat_param", False) or getattr(parameter, "_fsdp_flattened", False)
-
-
-def one_process(optimizer: Adapter, what: str, remedy: str) -> None:
-    """Raise RuntimeError if more than one rank trains, and each would observe its own share of the batch.
-
-    Gradients are averaged over the ranks; what is observed is not, so that replicas would drift apart.
-
-    Args:
-        optimizer: that observes.
-        what: what it observes.
-        remedy: what to use instead.
-    """
-    distributed = torch.distributed
-    if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
-        raise RuntimeError(
-            f"{type(optimizer).__name__} observes {what}, which every one of the {distributed.get_world_size()} ranks "
-            f"would measure on its own share of the batch: their weights would drift apart. {remedy}"
-        )

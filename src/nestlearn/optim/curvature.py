@@ -1,19 +1,23 @@
 """Measurements of curvature: products with the Hessian (O16), and its diagonal for the targets that need it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
 from nestlearn.memory.nesting import Consult, Scene
 from nestlearn.memory.state import unflatten
-from nestlearn.optim.adapter import Adapter
-from nestlearn.optim.checks import one_process
+from nestlearn.optim.adapter import Adapter, Observations
 from nestlearn.optim.lanes import matrix_shape, memory_dtype
+from nestlearn.optim.ranks import agree, averaged, place
 from nestlearn.optim.settings import Group
+from nestlearn.optim.sharded import is_sharded
 from nestlearn.rules import Link
 from nestlearn.rules.shape import from_rows
 from nestlearn.targets import GaussNewton, Target
 
-__all__ = ["HOW", "Observations", "hessian_product", "observe"]
+__all__ = ["HOW", "differentiable_twice", "hessian_product", "observe"]
 
 HOW = (
     "Curvature needs the loss with its graph. Call optimizer.step(closure) with\n"
@@ -24,8 +28,17 @@ HOW = (
     "        return loss"
 )
 
-Observations = dict[str, dict[Tensor, Tensor]]
-"""What is measured before a step: name -> parameter -> tensor."""
+
+@contextmanager
+def differentiable_twice(wanted: bool) -> Iterator[None]:
+    """A block in which attention has second slopes: torch's fused kernels of it have none, its plain form has."""
+    if not wanted:
+        yield
+        return
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    with sdpa_kernel(SDPBackend.MATH):
+        yield
 
 
 def observe(optimizer: Adapter, loss: object) -> Observations:
@@ -41,27 +54,32 @@ def observe(optimizer: Adapter, loss: object) -> Observations:
         links = [
             link for link in optimizer.links(group) if link.observed is not None or "curvature_product" in link.reads
         ]
-        if links:
-            one_process(optimizer, "curvature", "Train in one process, or take a target or an objective without it.")
         for link in links:
             due = [parameter for parameter in group["params"] if _due(optimizer, parameter, group, link)]
             if link.observed is not None:
                 wanted.setdefault(link.observed, []).extend(due)
             else:
                 asked.update({parameter: _answer(optimizer, parameter, group, link) for parameter in due})
+    if wanted or asked:
+        if any(is_sharded(parameter) for group in optimizer.param_groups for parameter in group["params"]):
+            raise RuntimeError(
+                f"{type(optimizer).__name__} observes curvature, which needs whole parameters: these are sharded. Use "
+                "DistributedDataParallel, or a target or an objective without it."
+            )
+        agree(type(optimizer).__name__, [*(each for some in wanted.values() for each in some), *asked])
     idle = loss is None and all(float(group["lr"]) == 0 for group in optimizer.param_groups)
     for target, parameters in wanted.items():
         if parameters:
             diagonals = _diagonals(optimizer, target, parameters, loss, idle)
-            found.setdefault(str(target.observation), {}).update(_as_matrices(parameters, diagonals))
+            found.setdefault(str(target.observation), {}).update(_as_matrices(optimizer, parameters, diagonals))
     if asked:
         answers, signs = [answer for answer, _ in asked.values()], [sign for _, sign in asked.values()]
         if idle:
             products = [torch.zeros_like(answer) for answer in answers]
         else:
             products = hessian_product(loss, list(asked), answers)
-        signed = [sign * product for sign, product in zip(signs, products, strict=True)]
-        found["curvature_product"] = _as_matrices(list(asked), signed)
+        signed = [sign * product for sign, product in zip(signs, averaged(products), strict=True)]
+        found["curvature_product"] = _as_matrices(optimizer, list(asked), signed)
     return found
 
 
@@ -76,7 +94,7 @@ def _due(optimizer: Adapter, parameter: Tensor, group: Group, link: Link) -> boo
 def _answer(optimizer: Adapter, parameter: Tensor, group: Group, link: Link) -> tuple[Tensor, int]:
     """What the memory of O16 answers to this gradient before it is written, and the sign that loss and u differ by."""
     assert parameter.grad is not None, "what has no gradient is not due"
-    gradient = parameter.grad.reshape(matrix_shape(parameter)).to(memory_dtype(parameter))
+    gradient = _as_matrix(optimizer, parameter, parameter.grad)
     sign = -1 if group["maximize"] else 1
     held = optimizer.state[parameter]
     held = held if "step" in held else optimizer.fresh_state(parameter, group)
@@ -85,14 +103,21 @@ def _answer(optimizer: Adapter, parameter: Tensor, group: Group, link: Link) -> 
     assert isinstance(rule, Consult), "a rule with this link consults its memory"
     (member,) = (each for each in rule.memories(gradient.shape) if each.name == link.label)
     rows = member.memory.read(state[link.label], member.key(Scene(sign * gradient)))
-    return from_rows(rows, gradient.shape).reshape(parameter.shape).to(parameter.dtype), sign
+    answer = optimizer.entry(parameter, group).cut.together(from_rows(rows, gradient.shape))
+    return answer.reshape(parameter.shape).to(parameter.dtype), sign
 
 
-def _as_matrices(parameters: list[Tensor], found: list[Tensor]) -> dict[Tensor, Tensor]:
+def _as_matrices(optimizer: Adapter, parameters: list[Tensor], found: list[Tensor]) -> dict[Tensor, Tensor]:
     return {
-        parameter: each.reshape(matrix_shape(parameter)).to(memory_dtype(parameter))
-        for parameter, each in zip(parameters, found, strict=True)
+        parameter: _as_matrix(optimizer, parameter, each) for parameter, each in zip(parameters, found, strict=True)
     }
+
+
+def _as_matrix(optimizer: Adapter, parameter: Tensor, tensor: Tensor) -> Tensor:
+    """Something that is shaped like a parameter as the rule for matrices sees it: [out, in]."""
+    matrix = tensor.reshape(matrix_shape(parameter)).to(memory_dtype(parameter))
+    turned = optimizer.layers is not None and optimizer.layers.turned(parameter)
+    return matrix.mT if turned else matrix
 
 
 def _diagonals(optimizer: Adapter, target: Target, parameters: list[Tensor], loss: object, idle: bool) -> list[Tensor]:
@@ -101,7 +126,8 @@ def _diagonals(optimizer: Adapter, target: Target, parameters: list[Tensor], los
     if isinstance(target, GaussNewton):
         return _gauss_newton(target, parameters)
     signs = _signs(optimizer, parameters)
-    return [z * h for z, h in zip(signs, hessian_product(loss, parameters, signs), strict=True)]
+    products = averaged(hessian_product(loss, parameters, signs))
+    return [z * h for z, h in zip(signs, products, strict=True)]
 
 
 def hessian_product(loss: object, parameters: list[Tensor], vectors: list[Tensor]) -> list[Tensor]:
@@ -129,15 +155,15 @@ def hessian_product(loss: object, parameters: list[Tensor], vectors: list[Tensor
 def _gauss_newton(target: GaussNewton, parameters: list[Tensor]) -> list[Tensor]:
     with torch.enable_grad():
         loss = target.sampled_loss()  # type: ignore[misc]
-        slopes = torch.autograd.grad(loss, parameters, materialize_grads=True)
-    return [target.batch_size * slope.square() for slope in slopes]
+        slopes = averaged(torch.autograd.grad(loss, parameters, materialize_grads=True))
+    return [target.batch_size * place()[1] * slope.square() for slope in slopes]
 
 
 def _signs(optimizer: Adapter, parameters: list[Tensor]) -> list[Tensor]:
     """Random signs, drawn from the step counts and so from the optimizer's state: a resumed run draws the same."""
     signs = []
-    for place, parameter in enumerate(parameters):
-        generator = torch.Generator(parameter.device).manual_seed((optimizer.taken(parameter) << 20) + place)
+    for number, parameter in enumerate(parameters):
+        generator = torch.Generator(parameter.device).manual_seed((optimizer.taken(parameter) << 20) + number)
         draw = torch.randint(0, 2, parameter.shape, generator=generator, device=parameter.device)
         signs.append(draw.to(parameter.dtype) * 2 - 1)
     return signs

@@ -67,6 +67,15 @@ class Choice:
         self._seen.append(_Seen(list(group["params"]), list(names), self._select(group["params"], names)))
         self._collect()
 
+    def send(self, groups: Sequence[Group], parameters: Sequence[Tensor]) -> None:
+        """Choose these as well."""
+        sent = set(map(id, parameters))
+        for index, (seen, group) in enumerate(zip(self._seen, groups, strict=True)):
+            own, chosen = list(group["params"]), seen.chosen or [False] * len(group["params"])
+            chosen = [before or id(each) in sent for before, each in zip(chosen, own, strict=True)]
+            self._seen[index] = _Seen(own, list(_names(group)), chosen)
+        self._collect()
+
     def forget(self, group: int) -> None:
         """Take back the choice in this group and later ones, which could not be added."""
         del self._seen[group:]

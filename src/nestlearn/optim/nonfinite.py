@@ -14,6 +14,8 @@ from torch import Tensor
 from nestlearn.optim.adapter import Adapter
 from nestlearn.optim.checks import describe
 from nestlearn.optim.lanes import SMALL, as_real
+from nestlearn.optim.ranks import added, place
+from nestlearn.optim.sharded import is_sharded, local
 
 __all__ = ["LetIn", "check_gradients"]
 
@@ -37,11 +39,14 @@ def check_gradients(optimizer: Adapter, let_in: "LetIn") -> None:
         TypeError: a sparse gradient.
         FloatingPointError: NaN, infinity, or entries whose squares overflow, naming the parameter.
     """
+    sharded = False
     watched: list[Tensor] = []
     ignored: list[Tensor] = []
     for group in optimizer.param_groups:
         seen = watched if group["nonfinite"] == "raise" else ignored
         gradients = [gradient for parameter in group["params"] if (gradient := parameter.grad) is not None]
+        if any(map(is_sharded, gradients)):
+            sharded, gradients = True, list(map(local, gradients))
         if any(map(_IS_SPARSE, gradients)):
             sparse = next(
                 parameter for parameter in group["params"] if parameter.grad is not None and parameter.grad.is_sparse
@@ -51,11 +56,15 @@ def check_gradients(optimizer: Adapter, let_in: "LetIn") -> None:
                 "use sparse=False in its embedding, or give it to torch.optim.SparseAdam"
             )
         seen += gradients
-    if watched and not _all_finite(watched):
+    if watched and not (_all_finite_everywhere(watched) if sharded else _all_finite(watched)):
         for group in optimizer.param_groups:
             for parameter in group["params"] if group["nonfinite"] == "raise" else ():
                 if parameter.grad is not None:
-                    _refuse(optimizer, parameter, as_real(parameter.grad))
+                    _refuse(optimizer, parameter, as_real(local(parameter.grad)))
+        raise FloatingPointError(
+            f"{type(optimizer).__name__}: a gradient on another rank has NaN, infinite or too large entries. Nothing "
+            "was written; that rank names the parameter."
+        )
     if ignored:
         let_in.look(ignored)
 
@@ -132,6 +141,13 @@ def _refuse(optimizer: Adapter, parameter: Tensor, gradient: Tensor) -> None:
     )
 
 
+def _all_finite_everywhere(gradients: list[Tensor]) -> bool:
+    """The same on every rank, of all of which a shard is looked at here: no rank goes on alone."""
+    found = torch.tensor([float(_all_finite(gradients))])
+    (total,) = added([found.to(gradients[0].device)])
+    return int(total) == place()[1]
+
+
 def _all_finite(gradients: list[Tensor]) -> bool:
     """Whether every gradient has a finite norm, so that second moments can hold its square."""
     return all(map(bool, _finite_flags(gradients)))
@@ -181,9 +197,9 @@ def _joined(gradients: list[Tensor]) -> list[Tensor]:
 def _rows(shapes: tuple[torch.Size, ...]) -> tuple[list[list[int]], list[int]]:
     """Places of tensors that can be joined, as they have rows of one shape, and of the others."""
     found: dict[torch.Size, list[int]] = {}
-    for place, shape in enumerate(shapes):
+    for number, shape in enumerate(shapes):
         if shape and shape.numel() < SMALL:
-            found.setdefault(shape[1:], []).append(place)
+            found.setdefault(shape[1:], []).append(number)
     together = [places for places in found.values() if len(places) > 1]
     joined = {place for places in together for place in places}
     return together, [place for place in range(len(shapes)) if place not in joined]

@@ -9,7 +9,7 @@ and keeps what rules remember in ``state[parameter]`` as plain tensors. Subclass
 which rule everything else gets.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar, Unpack, overload
 
@@ -19,19 +19,21 @@ from torch import Tensor, nn
 from nestlearn.memory.rules import Rule
 from nestlearn.memory.times import Scalar
 from nestlearn.optim import checks, curvature, groups, states
+from nestlearn.optim.adapter import Observations
 from nestlearn.optim.advance import advance
 from nestlearn.optim.averages import Averaging, refuse_averages
 from nestlearn.optim.composed import Rules, check_places, default_settings, number_now, overridden, parted
-from nestlearn.optim.curvature import Observations
 from nestlearn.optim.elementwise import Choice
 from nestlearn.optim.lanes import Entry, matrix_shape
 from nestlearn.optim.layers import Layers
 from nestlearn.optim.made import Made, snapshot
 from nestlearn.optim.nonfinite import LetIn, check_gradients
+from nestlearn.optim.parts import Parts
 from nestlearn.optim.paths import paths
 from nestlearn.optim.persistence import Checkpoint, check_checkpoint, check_state, restore
 from nestlearn.optim.plan import Plan
 from nestlearn.optim.settings import COMMON, Common, Group, Settings, default_of, refuse_unknown
+from nestlearn.optim.sharded import is_sharded
 from nestlearn.rules import Link, adam, gradient
 
 __all__ = ["Common", "Optimizer", "Params"]
@@ -76,9 +78,10 @@ class Optimizer(Averaging, torch.optim.Optimizer):
     # The checkpoint that is being loaded.
     _loading: Checkpoint | None = None
 
-    # Both follow from the groups, the parameters and the state, and may be forgotten at any time.
+    # All follow from the groups, the parameters and the state, and may be forgotten at any time.
     _plan: Plan
     _made: Made
+    _parts: Parts
 
     def __init__(
         self,
@@ -99,7 +102,8 @@ class Optimizer(Averaging, torch.optim.Optimizer):
             element = element or (gradient() if matrix is None else adam())
             settings = default_settings(matrix, element)
         self._matrix, self._element = matrix, element
-        self.layers = None if model is None else Layers(self, model)
+        self.layers = None if model is None else Layers(self, model, common.get("unreadable", "raise"))
+        common.pop("unreadable", None)
         known = {*settings, *Common.__annotations__, "lr"}
         refuse_unknown(type(self).__name__, set(common) - known, known)
         self.compiles = common.pop("compile", False)
@@ -160,23 +164,34 @@ class Optimizer(Averaging, torch.optim.Optimizer):
         refuse_averages(self)
         loss = None
         if closure is not None:
-            with torch.enable_grad():
+            with torch.enable_grad(), curvature.differentiable_twice(self.needs_graph):
                 loss = closure()
         groups.own(self, self._choice)
         self._made.begin()
         try:
             check_gradients(self, self._let_in)
-            advance(self, self._plan, self.observe(loss))
+            self._write(self.observe(loss))
         finally:
             self._made.end()
         if self.layers is not None:
             self.layers.drop()
         return loss
 
+    def _write(self, observations: Observations) -> None:
+        """Let the rules write, with plain tensors in the place of what is sharded."""
+        if not any(is_sharded(parameter) for group in self.param_groups for parameter in group["params"]):
+            advance(self, self._plan, observations)
+            return
+        parts = self._parts.begin()
+        try:
+            advance(parts, self._plan, parts.seen(observations))
+        finally:
+            parts.end()
+
     def zero_grad(self, set_to_none: bool = True) -> None:
-        super().zero_grad(set_to_none)
         if self.layers is not None:
             self.layers.drop()
+        super().zero_grad(set_to_none)
 
     def add_param_group(self, param_group: Group) -> None:
         """Add a group; settings that it does not name take the optimizer's defaults.
@@ -220,7 +235,8 @@ class Optimizer(Averaging, torch.optim.Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         groups.own(self, self._choice)
-        rules = {"_matrix": self._matrix, "_element": self._element, "_model": self.model}
+        watched = None if self.layers is None else (self.layers.model, self.layers.unreadable)
+        rules = {"_matrix": self._matrix, "_element": self._element, "_watched": watched}
         own = {"compiles": self.compiles, "declared": self.declared, "_chosen": self._choice.saved()}
         return {**super().__getstate__(), **own, **rules}
 
@@ -234,8 +250,8 @@ class Optimizer(Averaging, torch.optim.Optimizer):
                 )
             self._choice = Choice.restored(type(self).__name__, self.__dict__.pop("_chosen"), self.param_groups)
             self._let_in = LetIn()
-            model = self.__dict__.pop("_model")
-            self.layers = None if model is None else Layers(self, model)
+            watched = self.__dict__.pop("_watched")
+            self.layers = None if watched is None else Layers(self, *watched)
             self._forget()
         for index, group in enumerate(self.param_groups):
             if not isinstance(group, Settings):  # loaded: a setting that the checkpoint does not know has its default
@@ -273,15 +289,22 @@ class Optimizer(Averaging, torch.optim.Optimizer):
     def entry_of(self, parameter: Tensor, rules: Rules) -> Entry:
         """The same when the rules of its group are known."""
         smallest = rules.smallest_side if self.smallest_side is None else self.smallest_side
-        matrix = parameter.ndim > 1 and min(rules.cut.shape(matrix_shape(parameter))) >= smallest
+        cut = rules.cut
+        if self.layers is not None and self.layers.turned(parameter):
+            cut = cut._replace(turned=True)
+        matrix = parameter.ndim > 1 and min(cut.shape(matrix_shape(parameter))) >= smallest
         own = matrix and parameter not in self._choice
         if own and rules.for_matrices is not None and not parameter.is_complex():
-            return Entry(parameter, rules.for_matrices, False, True, rules.cut)
+            return Entry(parameter, rules.for_matrices, False, True, cut)
         return Entry(parameter, rules.for_entries, True, own and rules.for_matrices is None)
 
     def is_elementwise(self, parameter: Tensor) -> bool:
         """Whether a parameter follows the element-wise rule by choice."""
         return parameter in self._choice
+
+    def give_elementwise(self, parameters: Sequence[Tensor]) -> None:
+        """Have these follow the element-wise rule, as if they had been named in ``elementwise``."""
+        self._choice.send(self.param_groups, parameters)
 
     def rate(self, group: Group, *, own: bool) -> Scalar:
         """The learning rate in force: the named rule's own, or that of the element-wise rule, in proportion to it."""
@@ -323,3 +346,4 @@ class Optimizer(Averaging, torch.optim.Optimizer):
     def _forget(self) -> None:
         self._plan = Plan()
         self._made = Made()
+        self._parts = Parts(self)

@@ -54,6 +54,8 @@ class Common(TypedDict, total=False):
         nonfinite: "raise" (default) stops with FloatingPointError at NaN or infinite gradients, before anything is
             written, which costs one read of the gradients and, on an accelerator, one synchronisation; "ignore" lets
             them in and warns once, on an accelerator one step later, where gradients are large within 32 steps.
+        unreadable: what becomes of matrices whose rule looks at layers (``model=``) where nothing can be read: "raise"
+            (default), or "elementwise", which gives them the element-wise rule and says so once.
         compile: torch.compile the element-wise rules that torch has no fused kernel for (default False).
     """
 
@@ -64,6 +66,7 @@ class Common(TypedDict, total=False):
     elementwise_lr: float | None
     averaged_weights: float | None
     nonfinite: str
+    unreadable: str
     compile: bool
 
 

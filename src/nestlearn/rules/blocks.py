@@ -17,15 +17,17 @@ __all__ = ["WHOLE", "Cut", "blocks", "cut_of"]
 
 
 class Cut(NamedTuple):
-    """How a matrix [out, in] is cut into matrices of one shape.
+    """How a parameter becomes matrices [out, in] of one shape.
 
     Args:
         into: how many.
         of: "rows" are divided among them, or "columns".
+        turned: whether the parameter is stored as [in, out].
     """
 
     into: int = 1
     of: str = "rows"
+    turned: bool = False
 
     def shape(self, matrix: tuple[int, int]) -> tuple[int, int]:
         """Of each block.
@@ -33,7 +35,7 @@ class Cut(NamedTuple):
         Raises:
             ValueError: the blocks would not be equal.
         """
-        out, into = matrix
+        out, into = reversed(matrix) if self.turned else matrix
         divided = out if self.of == "rows" else into
         if divided % self.into:
             raise ValueError(f"{divided} {self.of} cannot be cut into {self.into} equal blocks")
@@ -41,6 +43,7 @@ class Cut(NamedTuple):
 
     def apart(self, matrix: Tensor) -> Tensor:
         """[*B, out, in] as blocks [*B, into, ...]; a matrix that is not cut stays as it is."""
+        matrix = matrix.mT if self.turned else matrix
         if self.into == 1:
             return matrix
         divided = -2 if self.of == "rows" else -1
@@ -49,9 +52,9 @@ class Cut(NamedTuple):
 
     def together(self, parts: Tensor) -> Tensor:
         """The inverse of ``apart``."""
-        if self.into == 1:
-            return parts
-        return parts.flatten(-3, -2) if self.of == "rows" else parts.movedim(-3, -2).flatten(-2)
+        if self.into > 1:
+            parts = parts.flatten(-3, -2) if self.of == "rows" else parts.movedim(-3, -2).flatten(-2)
+        return parts.mT if self.turned else parts
 
 
 Rule_ = TypeVar("Rule_")

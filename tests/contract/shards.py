@@ -1,0 +1,251 @@
+"""What every rank does in ``test_sharded.py``: python -m contract.shards RANK RANKS FOLDER, in tests/."""
+
+from __future__ import annotations
+
+import datetime
+import io
+import pickle
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    get_state_dict,
+    set_state_dict,
+)
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+
+import nestlearn as nl
+
+from .members import Member
+from .ranks import CLASSES
+
+__all__ = ["LAYOUTS", "OBSERVING", "members"]
+
+LAYOUTS = {1: (), 2: ("fsdp2", "tp"), 3: (), 4: ("hsdp", "fsdp2 and tp")}
+"""How parameters lie, by the number of ranks."""
+
+SAVED = (
+    "Adam",
+    "Muon",
+    "Nested-refresh=2",
+    "DeepMomentum-hidden=4",
+    "LayerMomentum-refresh=2-model",
+    "Nested, averaged",
+)
+"""Whose checkpoints two ranks write, and any number reads."""
+
+STEPS = 4
+
+
+def members() -> dict[str, Member]:
+    """One of every class, with settings that a distributed run meets."""
+    found = {name: member for name, member in CLASSES.items() if not member.closure}
+    found |= {
+        "Adam, groups, period": Member("Adam", {"period": 2}),
+        "Muon, period": Member("Muon", {"period": 2, "elementwise_lr": 0.001}),
+        "Nested, averaged": Member("Nested", {"averaged_weights": 0.5}),
+    }
+    return found
+
+
+OBSERVING = {name for name, member in members().items() if member.model}
+"""Those that look at layers, which tensor parallelism splits."""
+
+
+def network() -> nn.Module:
+    """Layers whose rows do not divide by the ranks, one with fewer rows than ranks, a norm, and one that is frozen."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 20), nn.Tanh(), nn.Linear(20, 7), nn.LayerNorm(7), nn.Tanh(), nn.Linear(7, 3))
+    model.append(nn.Linear(3, 3)).double()
+    return model
+
+
+def build(member: Member, model: nn.Module) -> torch.optim.Optimizer:
+    first, *others = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [{"params": [first], "lr": 0.03}, {"params": others, "weight_decay": 0.2}]
+    return member.build(model, groups, lr=0.02)
+
+
+def batch(step: int) -> Tensor:
+    generator = torch.Generator().manual_seed(step)
+    return torch.randn(12, 6, generator=generator, dtype=torch.float64)
+
+
+def train(
+    model: nn.Module, optimizer: Any, steps: range, share: Callable[[Tensor], Tensor] = lambda x: x, clip: bool = False
+) -> None:
+    """Some steps; torch clips no gradients that lie in more than one mesh, or beside plain ones."""
+    for step in steps:
+        optimizer.zero_grad()
+        (model(share(batch(step))) - 1).square().mean().backward()
+        if clip:
+            nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        optimizer.step()
+
+
+def laid_out(layout: str, model: nn.Module) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
+    """The model as a layout has it, and a rank's share of a batch."""
+    ranks = dist.get_world_size()
+    if layout == "tp":
+        mesh = init_device_mesh("cpu", (ranks,))
+        return split(model, mesh), lambda x: x
+    if layout == "fsdp2 and tp":
+        mesh = init_device_mesh("cpu", (2, ranks // 2), mesh_dim_names=("data", "model"))
+        return sharded(split(model, mesh["model"]), mesh["data"]), lambda x: x.tensor_split(2)[mesh.get_local_rank(0)]
+    if layout == "hsdp":
+        mesh = init_device_mesh("cpu", (2, ranks // 2), mesh_dim_names=("replicas", "shards"))
+    else:
+        mesh = init_device_mesh("cpu", (ranks,))
+    return sharded(model, mesh), lambda x: x.tensor_split(ranks)[dist.get_rank()]
+
+
+def sharded(model: nn.Module, mesh: DeviceMesh) -> nn.Module:
+    for layer in model:
+        if isinstance(layer, nn.Linear):
+            fully_shard(layer, mesh=mesh)
+    return fully_shard(model, mesh=mesh)
+
+
+def split(model: nn.Module, mesh: DeviceMesh) -> nn.Module:
+    return parallelize_module(model, mesh, {"0": ColwiseParallel(), "2": RowwiseParallel()})
+
+
+def gathered(model: nn.Module) -> Tensor:
+    found = [parameter.detach() for parameter in model.parameters()]
+    return torch.cat([(each.full_tensor() if isinstance(each, DTensor) else each).flatten() for each in found])
+
+
+def frozen(model: nn.Module) -> nn.Module:
+    model[6].requires_grad_(False)
+    return model
+
+
+def tried(scenario: Callable[[], Any]) -> Any:
+    try:
+        return scenario()
+    except Exception as error:  # noqa: BLE001 - told, whatever it is
+        return f"{type(error).__name__}: {error}"
+
+
+def as_alone(layout: str, member: Member, alone: Tensor) -> float:
+    """The largest difference of a weight to those of one process on the whole batch."""
+    model, share = laid_out(layout, frozen(network()))
+    optimizer = build(member, model)
+    train(model, optimizer, range(STEPS), share, clip="tp" not in layout)
+    return float((gathered(model) - alone).abs().max())
+
+
+def saved_and_resumed(member: Member, folder: Path) -> tuple[bool, bool]:
+    """Two steps, a checkpoint, two more: whether a run that is resumed from it ends in the same weights to the bit, and
+    whether every rank knew the names of its state before the first step.
+    """
+    model, share = laid_out("fsdp2", frozen(network()))
+    optimizer = build(member, model)
+    train(model, optimizer, range(2), share, clip=True)
+    dcp.save(dict(zip(("model", "optimizer"), get_state_dict(model, optimizer), strict=True)), checkpoint_id=folder)
+    train(model, optimizer, range(2, STEPS), share, clip=True)
+    resumed = loaded("fsdp2", member, folder)
+    fresh, _ = laid_out("fsdp2", frozen(network()))
+    states = get_optimizer_state_dict(fresh, build(member, fresh))["state"]
+    names = {name: sorted(state) for name, state in states.items()}
+    everyone: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everyone, names)
+    return torch.equal(gathered(model), resumed), all(each == everyone[0] for each in everyone)
+
+
+def loaded(layout: str, member: Member, folder: Path) -> Tensor:
+    """The weights of a run that goes on from a checkpoint."""
+    plain = frozen(network())
+    model, share = laid_out(layout, plain) if layout else (plain, lambda x: x)
+    optimizer = build(member, model)
+    state = dict(zip(("model", "optimizer"), get_state_dict(model, optimizer), strict=True))
+    dcp.load(state, checkpoint_id=folder)
+    set_state_dict(model, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
+    train(model, optimizer, range(2, STEPS), share, clip=True)
+    return gathered(model)
+
+
+def from_one_process(member: Member, alone: Tensor) -> float:
+    """A checkpoint that one process wrote by torch.save goes on in shards."""
+    plain = frozen(network())
+    optimizer = build(member, plain)
+    train(plain, optimizer, range(2), clip=True)
+    options = StateDictOptions(full_state_dict=True)
+    file = io.BytesIO()
+    torch.save(get_state_dict(plain, optimizer, options=options), file)
+    file.seek(0)
+    weights, state = torch.load(file, weights_only=True)
+    model, share = laid_out("fsdp2", frozen(network()))
+    optimizer = build(member, model)
+    set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=state, options=options)
+    train(model, optimizer, range(2, STEPS), share, clip=True)
+    return float((gathered(model) - alone).abs().max())
+
+
+def poisoned() -> str:
+    """A gradient that is infinite on one rank's shard alone."""
+    model, share = laid_out("fsdp2", network())
+    optimizer = nl.optim.Adam(model.parameters())
+    model(share(batch(0))).square().mean().backward()
+    if dist.get_rank() == 1:
+        next(model.parameters()).grad.to_local().fill_(torch.inf)
+    before = gathered(model)
+    try:
+        optimizer.step()
+    except FloatingPointError as error:
+        return "nothing was written" if torch.equal(gathered(model), before) else str(error)
+    return "no error"
+
+
+def run(rank: int, ranks: int, folder: Path) -> dict[Any, Any]:
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    alone = {}
+    for name, member in members().items():
+        for clip in (True, False):
+            model = frozen(network())
+            train(model, build(member, model), range(STEPS), clip=clip)
+            alone[name, clip] = gathered(model)
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{folder / f'meeting{ranks}'}",
+        rank=rank,
+        world_size=ranks,
+        timeout=datetime.timedelta(seconds=60),
+    )
+    results: dict[Any, Any] = {
+        (layout, name): tried(lambda m=member, y=layout, a=alone[name, "tp" not in layout]: as_alone(y, m, a))
+        for layout in LAYOUTS[ranks]
+        for name, member in members().items()
+    }
+    for name in SAVED:
+        member, whole, place = members()[name], alone[name, True], folder / name.replace(" ", "")
+        if ranks == 2:
+            results["resumed", name] = tried(lambda m=member, f=place: saved_and_resumed(m, f))
+            results["from one process", name] = tried(lambda m=member, a=whole: from_one_process(m, a))
+        else:
+            layout = {1: "", 3: "fsdp2", 4: "hsdp"}[ranks]
+            results["resumed", name] = tried(
+                lambda m=member, f=place, y=layout, a=whole: float((loaded(y, m, f) - a).abs().max())
+            )
+    if ranks == 2:
+        results["poisoned"] = tried(poisoned)
+    dist.destroy_process_group()
+    return results
+
+
+if __name__ == "__main__":
+    rank, ranks, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+    (folder / f"{ranks}ranks{rank}").write_bytes(pickle.dumps(run(rank, ranks, folder)))

@@ -1,0 +1,75 @@
+"""Sharded parameters: every optimizer under FSDP2, HSDP, tensor parallelism and FSDP2 with it equals one process, and
+checkpoints go from any number of ranks to any other.
+
+One, two, three and four processes run all scenarios once (starting them is what costs) and report what became of each.
+"""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .shards import LAYOUTS, OBSERVING, SAVED, members
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[Any, Any]]]:
+    """What every rank reports, by the number of ranks; two write the checkpoints that all others read."""
+    folder = tmp_path_factory.mktemp("shards")
+    tests = Path(__file__).parents[1]
+    found = {}
+    for numbers in ((2,), (1, 3, 4)):
+        ranks = [
+            subprocess.Popen(
+                [sys.executable, "-m", "contract.shards", str(rank), str(number), str(folder)],
+                cwd=tests,
+                stderr=subprocess.DEVNULL,  # torch's compiler tells of what it cannot fuse
+            )
+            for number in numbers
+            for rank in range(number)
+        ]
+        try:
+            assert {rank.wait(timeout=300) for rank in ranks} == {0}
+        finally:
+            for rank in ranks:
+                rank.kill()
+        for number in numbers:
+            files = [folder / f"{number}ranks{rank}" for rank in range(number)]
+            found[number] = [pickle.loads(file.read_bytes()) for file in files]
+    return found
+
+
+@pytest.mark.parametrize("name", members())
+@pytest.mark.parametrize(
+    ("ranks", "layout"), [(ranks, layout) for ranks, layouts in LAYOUTS.items() for layout in layouts]
+)
+def test_it_equals_one_process_on_the_whole_batch(ranks: int, layout: str, name: str, outcomes: dict[int, Any]) -> None:
+    for found in outcomes[ranks]:
+        if name in OBSERVING and "tp" in layout:
+            assert "works on shards of what it sees" in found[layout, name]
+        else:
+            assert found[layout, name] < 1e-9
+
+
+@pytest.mark.parametrize("name", SAVED)
+def test_a_run_is_resumed_by_any_number_of_ranks(name: str, outcomes: dict[int, Any]) -> None:
+    for same_to_the_bit, same_names in (found["resumed", name] for found in outcomes[2]):
+        assert same_to_the_bit and same_names
+    for ranks in (1, 3, 4):
+        assert all(found["resumed", name] < 1e-9 for found in outcomes[ranks])
+
+
+@pytest.mark.parametrize("name", SAVED)
+def test_a_checkpoint_of_one_process_goes_on_in_shards(name: str, outcomes: dict[int, Any]) -> None:
+    assert all(found["from one process", name] < 1e-9 for found in outcomes[2])
+
+
+def test_a_gradient_that_is_infinite_on_one_rank_stops_all_of_them(outcomes: dict[int, Any]) -> None:
+    assert [found["poisoned"] for found in outcomes[2]] == ["nothing was written"] * 2
