@@ -28,7 +28,7 @@ from nestlearn.memory.state import State
 from nestlearn.models.block import Block, Part, Stage
 from nestlearn.models.generation import generate, whole_numbers
 from nestlearn.models.next_token import advance_and_learn, learning_parts
-from nestlearn.ops.tracing import by_hand
+from nestlearn.ops.tracing import by_hand, transformed
 
 __all__ = ["LanguageModel"]
 
@@ -43,6 +43,7 @@ class LanguageModel(nn.Module):
         tied: whether the head is the embedding, scaled.
         checkpointing: whether a block keeps only what goes in while it trains, and is computed again in the backward
             pass: less memory, about a third more work. May be switched at any time, ``model.checkpointing = True``.
+            The transforms of torch.func know no checkpoints, within them nothing changes.
 
     Attributes:
         config: the arguments as JSON can hold them; ``LanguageModel(**config)`` is this model with new weights.
@@ -141,7 +142,7 @@ class LanguageModel(nn.Module):
         written: State = {}
         for block, names in self._blocks():
             own = None if parts is None else {str(number): parts[name] for number, name in enumerate(names)}
-            again = self.checkpointing and self.training and torch.is_grad_enabled()
+            again = self.checkpointing and self.training and torch.is_grad_enabled() and not transformed()
             answer = checkpoint(block, x, own, keep, use_reentrant=False) if again else block(x, own, keep)
             x, after = answer if keep else (answer, {})
             written |= {name: after[str(number)] for number, name in enumerate(names) if keep}

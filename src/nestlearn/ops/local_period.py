@@ -19,6 +19,7 @@ from torch.nn.functional import silu
 
 from nestlearn.ops.second_order import composed_slopes
 from nestlearn.ops.tracing import by_hand
+from nestlearn.precision import no_autocast
 
 __all__ = ["local_period"]
 
@@ -67,9 +68,10 @@ class _LocalPeriod(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors  # once: what is checkpointed is computed again each time
-        if torch.is_grad_enabled():
-            return *composed_slopes(ctx.composed, saved[:5], ctx.needs_input_grad[:5], slopes), None
-        return *_slopes(saved, *slopes), None
+        with no_autocast(saved[0]):
+            if torch.is_grad_enabled():
+                return *composed_slopes(ctx.composed, saved[:5], ctx.needs_input_grad[:5], slopes), None
+            return *_slopes(saved, *slopes), None
 
 
 def _slopes(

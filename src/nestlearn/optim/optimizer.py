@@ -163,16 +163,18 @@ class Optimizer(Averaging, torch.optim.Optimizer):
         """One optimizer step; ``closure`` re-evaluates the model and returns the loss, as in ``torch.optim``."""
         refuse_averages(self)
         loss = None
-        if closure is not None:
-            with torch.enable_grad(), curvature.differentiable_twice(self.needs_graph):
-                loss = closure()
-        groups.own(self, self._choice)
-        self._made.begin()
-        try:
-            check_gradients(self, self._let_in)
-            self._write(self.observe(loss))
-        finally:
-            self._made.end()
+        # Over the measurements too: what is checkpointed runs again there, and has to be what it was.
+        with curvature.differentiable_twice(closure is not None and self.needs_graph):
+            if closure is not None:
+                with torch.enable_grad():
+                    loss = closure()
+            groups.own(self, self._choice)
+            self._made.begin()
+            try:
+                check_gradients(self, self._let_in)
+                self._write(self.observe(loss))
+            finally:
+                self._made.end()
         if self.layers is not None:
             self.layers.drop()
         return loss
