@@ -1,49 +1,61 @@
-"""torch.compile takes layers and models whole, forward and backward, and changes no number."""
+"""torch.compile takes named models whole, forward and backward, torch.export any batch; neither changes a number."""
 
 import pytest
 import torch
+import torch._dynamo.utils  # counts graphs
+from every_model import CASES, model, text
 from torch import Tensor, nn
+from torch.export import Dim, export
 
-from nestlearn.layers import Attention, ContinuumMemory, SelfModifyingTitans
-from nestlearn.models import MODELS
-
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's own look
+LEARNING = [name for name in CASES if "next token" in name]
+every_model = pytest.mark.parametrize("name", [name for name in CASES if name not in LEARNING])
 
 
 def outputs_and_slopes(run: object, module: nn.Module, given: Tensor) -> list[Tensor]:
     y = run(given)
-    return [y.detach(), *torch.autograd.grad(y.sin().sum(), list(module.parameters()))]
+    return [y.detach(), *torch.autograd.grad(y.sin().sum(), list(module.parameters()), materialize_grads=True)]
 
 
-def assert_compiles(module: nn.Module, given: Tensor) -> None:
-    """In one graph, forward and backward; the compiler behind it takes minutes, and is tested with the kernel alone."""
-    expected = outputs_and_slopes(module, module, given)
+@pytest.mark.slow
+@every_model
+def test_a_compiled_model_gives_the_same_numbers(name):
+    """In one graph, over three whole chunks and a ragged one; the compiler behind it takes minutes."""
+    network, given = model(name, depth=1), text(14)
     torch.compiler.reset()
-    found = outputs_and_slopes(torch.compile(module, fullgraph=True, backend="aot_eager"), module, given)
-    for one, two in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-5)
+    found = outputs_and_slopes(torch.compile(network, fullgraph=True, backend="aot_eager"), network, given)
+    for one, two in zip(found, outputs_and_slopes(network, network, given), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize(
-    "layer",
-    [
-        lambda: SelfModifyingTitans(8, heads=2, chunk=16, memory="mlp"),
-        lambda: ContinuumMemory(8, periods=(8, 16), variant="nested"),
-        lambda: Attention(8, heads=2),
-    ],
-    ids=["titans, mlp", "continuum, nested", "attention"],
-)
-def test_a_compiled_layer_gives_the_same_numbers(layer):
-    """In a chunk and a ragged second one; the other kinds of layers are in the models."""
-    assert_compiles(layer(), torch.randn(2, 19, 8))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["transformer", "hope"])
+def test_blocks_compiled_one_by_one_share_a_graph(name):
+    network, given = model(name, depth=2), text(9)
+    expected = network(given)
+    torch.compiler.reset()
+    torch._dynamo.utils.counters.clear()
+    for block in network.blocks:
+        block.compile(fullgraph=True, backend="eager", dynamic=False)
+    torch.testing.assert_close(network(given), expected, rtol=1e-11, atol=1e-12)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        ("hope", {"chunk": 16, "periods": (16,)}),
-        ("gated_delta_net", {}),
-    ],
-)
-def test_a_compiled_model_gives_the_same_numbers(name, options):
-    assert_compiles(MODELS[name](17, 8, 1, 2, **options), torch.randint(17, (2, 19)))
+@pytest.mark.slow
+@every_model
+def test_an_exported_model_takes_any_batch(name):
+    network = model(name, depth=1)
+    program = export(network, (text(9),), dynamic_shapes=({0: Dim("batch")},), strict=False).module()
+    torch.testing.assert_close(program(text(9, 5)), network(text(9, 5)), rtol=1e-11, atol=1e-12)
+
+
+def test_a_transformer_is_exported_for_any_length():
+    network = model("transformer", depth=1)
+    program = export(network, (text(9),), dynamic_shapes=({1: Dim("time")},), strict=False).module()
+    torch.testing.assert_close(program(text(13)), network(text(13)), rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", LEARNING)
+def test_what_learns_from_the_next_token_is_not_exported_and_says_so(name):
+    with pytest.raises(NotImplementedError, match=r"takes slopes within a call.*objective='local'"):
+        export(model(name, depth=1), (text(9),), strict=False)

@@ -72,7 +72,7 @@ class ContinuumBlock(nn.Module):
     def _nothing(self, start: Parameters) -> Parameters:
         nothing = {name: torch.zeros_like(tensor) for name, tensor in start.items()}
         if self.local:
-            nothing["curvature"] = start["inner"].new_zeros(len(start["inner"]))
+            nothing["curvature"] = start["inner"].new_zeros(start["inner"].shape[0])
         return nothing
 
     def forward(self, x: Tensor, state: State, time: int, keep: bool) -> tuple[Tensor, State]:
@@ -93,7 +93,7 @@ class ContinuumBlock(nn.Module):
         model, length = self.memory.model, key.shape[1]
         if not length:
             return torch.zeros_like(key), state
-        sizes = runs(length, self.period, time % self.period)
+        sizes = runs(length, time, self.period)
         if not keep:  # nobody sees what the last tokens would have written
             sizes.pop()
         learned = key[:, : sum(sizes)]

@@ -21,7 +21,6 @@ What print leaves open, and what stands here:
 
 from collections.abc import Sequence as Names
 from dataclasses import replace
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -37,6 +36,7 @@ from nestlearn.memory.inner_momentum import InnerMomentum
 from nestlearn.memory.objectives import Objective, dot_product, l2
 from nestlearn.memory.rules import DeltaGradientDescent, GradientDescent, Rule
 from nestlearn.memory.state import State, count_entries, state_bytes
+from nestlearn.ops.scan import runs
 from nestlearn.precision import no_autocast
 
 __all__ = ["SelfModifyingTitans"]
@@ -149,7 +149,7 @@ class SelfModifyingTitans(SequenceLayer):
     ) -> tuple[Tensor, State, dict[str, Any]]:
         """Chunk by chunk: generate, write, answer. ``seen`` [B, T, 3, H, d] is x_t as W_q, M_k and M_v see it."""
         banks, held = dict(state["banks"]), dict(state.get("held", {}))
-        sizes = self._runs(seen.shape[1], time)
+        sizes = runs(seen.shape[1], time, self.chunk, self.projection_chunk)
         lasting = {name: bank.lasting() for name, bank in self._banks()}
         opened: dict[str, Any] = {}
         answers, queries = [], []
@@ -200,12 +200,6 @@ class SelfModifyingTitans(SequenceLayer):
         if self.regresses:
             return replace(tokens, eta=eta * (1 - momentum), momentum=momentum)
         return replace(tokens, momentum=momentum, share=(1 - momentum).unsqueeze(-1))
-
-    def _runs(self, length: int, time: int) -> list[int]:
-        """Cut tokens wherever a chunk of either length ends."""
-        ends = {end for size in (self.chunk, self.projection_chunk) for end in range(size - time % size, length, size)}
-        cuts = [0, *sorted(ends), length]
-        return [after - before for before, after in pairwise(cuts)]
 
     def _banks(self) -> list[tuple[str, Bank]]:
         return [(name, self._bank(name)) for name in self.banks]

@@ -122,10 +122,16 @@ class LanguageModel(nn.Module):
             raise TypeError(f"expected tokens or inputs_embeds, got {'neither' if tokens is None else 'both'}")
         x = self._checked(tokens) if tokens is not None else self._checked_embeds(cast(Tensor, inputs_embeds))
         if state is not None:
-            self._check_state(state, len(x))
+            self._check_state(state, x.shape[0])
         if self._learning:
             self._check_shards()
-            begun = self.initial_state(len(x)) if state is None else self._fitted(state, len(x))
+            if torch.compiler.is_exporting():
+                raise NotImplementedError(
+                    "torch.export: objective='next_token' takes slopes within a call, which a program cannot; export a "
+                    "model with objective='local', or one with inner_lr=0"
+                )
+            batch = x.shape[0]
+            begun = self.initial_state(batch) if state is None else self._fitted(state, batch)
             logits, written = advance_and_learn(self, self._learning, x, begun, keep=return_state)
         else:
             parts = None if state is None else state["parts"]

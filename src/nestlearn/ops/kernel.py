@@ -37,12 +37,13 @@ def delta_kernel(
         block.
     """
     length, batch = rows.length, state.shape[:-2]
-    if not rows.hold:  # even blocks need the least padding
-        block = -(-length // -(-length // block))
-    if length <= block:
+    count = len(runs(length, 0, block))
+    if count == 1:
         y, after = delta_block(rows.corrected(state), state, read)
         return y, after, state  # type: ignore[return-value]
-    cut = _cut(rows, block)
+    if not rows.hold:  # even blocks need the least padding
+        block = -(-length // count)
+    cut = _cut(rows, count, block)
     decay, erase = decays(cut.alpha), cut.erase
     before = decay.before() if erase is not None or read == "before" else decay
     # What a block writes is affine in the state at its start: the coefficients are further columns of one system.
@@ -60,9 +61,9 @@ def delta_kernel(
     return y, after.reshape(state.shape), starts[:, -1].reshape(state.shape)
 
 
-def _cut(rows: TokenRows, block: int) -> TokenRows:
+def _cut(rows: TokenRows, count: int, block: int) -> TokenRows:
     """[*B, T, ...] -> [G, N, block, ...]; the last block is filled with tokens that change nothing."""
-    missing, count = -rows.length % block, -(-rows.length // block)
+    missing = count * block - rows.length
 
     def vectors(x: Tensor, each: int) -> Tensor:
         x = pad(x, (0, 0, 0, missing * each)) if missing else x
@@ -137,7 +138,7 @@ def momentum_blocks(
     """y, S, V and the S held at the end, one block after the other."""
     answers = []
     into = position if rows.hold else 0
-    for part in rows.split(runs(rows.length, block, into)):
+    for part in rows.split(runs(rows.length, into, block)):
         if part.hold and into == 0:
             held = state
         y, state, box = momentum_block(part if held is None else part.corrected(held), state, box, read)

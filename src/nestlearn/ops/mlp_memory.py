@@ -74,7 +74,7 @@ def mlp_scan(
     answers = []
     into = tokens.position
     # One split a tensor: its slope is one concatenation, where a slice for each chunk would fill T numbers each.
-    sizes = runs(tokens.length, tokens.chunk, into)
+    sizes = runs(tokens.length, into, tokens.chunk)
     vectors = [x.split(sizes, -2) for x in (tokens.key, tokens.value, tokens.query)]
     numbers = [x.split(sizes, -1) for x in (tokens.eta, tokens.alpha, tokens.momentum) if x is not None]
     for keys, values, queries, *rates in zip(*vectors, *numbers, strict=True):

@@ -27,6 +27,8 @@ As an argument, ``{"model": parameters}`` is enough, and parameters may lack lea
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
+from operator import index
 from typing import Literal
 
 import torch
@@ -199,11 +201,26 @@ def finish(tokens: Sequence, state: State, core: State, frozen: Parameters | Non
     return written
 
 
-def runs(length: int, size: int, position: int = 0) -> list[int]:
-    """Cut ``length`` tokens where chunks of ``size`` end, ``position`` tokens of the first having gone before."""
-    first = min(length, size - position)
-    whole, rest = divmod(length - first, size)
-    return [first, *[size] * whole, *([rest] if rest else [])]
+def runs(length: int, time: int, *sizes: int) -> list[int]:
+    """Cut ``length`` tokens, ``time`` tokens having gone before, wherever a chunk of any of these ``sizes`` ends.
+
+    The one place where a length shapes a loop. Under a compiler it may be a symbol, which is only compared with where
+    chunks end: a graph serves all lengths of as many chunks.
+    """
+    if torch.compiler.is_exporting() and isinstance(length, torch.SymInt):
+        raise ValueError(
+            f"torch.export: chunks of {sorted(set(sizes))} tokens are a loop, which a program has in one length alone, "
+            "but the time dimension was marked as dynamic. Leave it out of dynamic_shapes (the batch may stay) "
+            "and export once for each length, or fill up with tokens at the end, which no earlier answer sees"
+        )
+    ends = set()
+    for size in sizes:
+        end = size - index(time % size)
+        while end < length:
+            ends.add(end)
+            end += size
+    cuts = [0, *sorted(ends), length]
+    return [after - before for before, after in pairwise(cuts)]
 
 
 def inner_rule(memory: AssociativeMemory) -> Rule:
