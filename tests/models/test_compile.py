@@ -9,7 +9,8 @@ from torch.export import Dim, export
 
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's own look
 LEARNING = [name for name in CASES if "next token" in name]
-every_model = pytest.mark.parametrize("name", [name for name in CASES if name not in LEARNING])
+some_models = pytest.mark.parametrize("name", ["transformer", "gated_delta_net", "hope"])
+"""With every kind of layer among them."""
 
 
 def outputs_and_slopes(run: object, module: nn.Module, given: Tensor) -> list[Tensor]:
@@ -18,12 +19,12 @@ def outputs_and_slopes(run: object, module: nn.Module, given: Tensor) -> list[Te
 
 
 @pytest.mark.slow
-@every_model
+@some_models
 def test_a_compiled_model_gives_the_same_numbers(name):
     """In one graph, over three whole chunks and a ragged one; the compiler behind it takes minutes."""
     network, given = model(name, depth=1), text(14)
     torch.compiler.reset()
-    found = outputs_and_slopes(torch.compile(network, fullgraph=True, backend="aot_eager"), network, given)
+    found = outputs_and_slopes(torch.compile(network, fullgraph=True, backend="eager"), network, given)
     for one, two in zip(found, outputs_and_slopes(network, network, given), strict=True):
         torch.testing.assert_close(one, two, rtol=1e-10, atol=1e-12)
 
@@ -42,7 +43,7 @@ def test_blocks_compiled_one_by_one_share_a_graph(name):
 
 
 @pytest.mark.slow
-@every_model
+@some_models
 def test_an_exported_model_takes_any_batch(name):
     network = model(name, depth=1)
     program = export(network, (text(9),), dynamic_shapes=({0: Dim("batch")},), strict=False).module()
