@@ -11,6 +11,7 @@ which rule everything else gets.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any, TypeVar, Unpack, overload
 
 import torch
@@ -33,7 +34,7 @@ from nestlearn.optim.paths import paths
 from nestlearn.optim.persistence import Checkpoint, check_checkpoint, check_state, restore
 from nestlearn.optim.plan import Plan
 from nestlearn.optim.settings import COMMON, Common, Group, Settings, default_of, refuse_unknown
-from nestlearn.optim.sharded import is_sharded
+from nestlearn.optim.sharded import any_sharded
 from nestlearn.rules import Link, adam, gradient
 
 __all__ = ["Common", "Optimizer", "Params"]
@@ -181,7 +182,7 @@ class Optimizer(Averaging, torch.optim.Optimizer):
 
     def _write(self, observations: Observations) -> None:
         """Let the rules write, with plain tensors in the place of what is sharded."""
-        if not any(is_sharded(parameter) for group in self.param_groups for parameter in group["params"]):
+        if not any_sharded(chain.from_iterable(group["params"] for group in self.param_groups)):
             advance(self, self._plan, observations)
             return
         parts = self._parts.begin()

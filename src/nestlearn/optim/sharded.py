@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeGuard
 
 import torch
@@ -13,13 +13,19 @@ if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
     from torch.distributed.tensor import DTensor
 
-__all__ = ["alike", "gathered", "is_sharded", "local", "sharded_alike", "whole"]
+__all__ = ["alike", "any_sharded", "gathered", "is_sharded", "local", "sharded_alike", "whole"]
 
 
 def is_sharded(tensor: object) -> TypeGuard[DTensor]:
     """Whether a tensor is a DTensor, which nothing is before somebody has imported them."""
     module = sys.modules.get("torch.distributed.tensor")
     return module is not None and isinstance(tensor, getattr(module, "DTensor", ()))
+
+
+def any_sharded(tensors: Iterable[Tensor]) -> bool:
+    """Whether any of many tensors is a DTensor; no Python is run for each of them."""
+    kind = getattr(sys.modules.get("torch.distributed.tensor"), "DTensor", None)
+    return kind is not None and any(issubclass(each, kind) for each in set(map(type, tensors)))
 
 
 def local(tensor: Tensor) -> Tensor:
