@@ -7,7 +7,7 @@ from every_layer import LAYERS, make
 from torch import Tensor, nn
 from torch.export import Dim, export
 
-from nestlearn.layers import Attention, MemoryLayer
+from nestlearn.layers import MemoryLayer
 from nestlearn.layers.sequence import SequenceLayer
 
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's own look
@@ -54,9 +54,11 @@ def test_so_does_that_of_blocks_solved_together():
     assert graphs(MemoryLayer(8, heads=2).double(), (70, 131, 130)) == 2
 
 
-@pytest.mark.parametrize("kind", [Attention, MemoryLayer])
-def test_a_state_that_counts_no_chunks_is_compiled_too(kind):
-    layer = kind(8, heads=2).double()
+@pytest.mark.slow
+@every_kind
+def test_a_call_from_a_state_is_compiled_too(name):
+    """One that begins within a chunk: how many tokens were seen shapes the loop."""
+    layer = make(name, chunk=4)
     _, state = layer(tokens(2, 5), return_state=True)
     torch.compiler.reset()
     x = tokens(2, 7)
