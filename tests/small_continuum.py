@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from nestlearn.layers import ContinuumMemory
 
-__all__ = ["PERIODS", "hidden_units", "layer", "text", "unit"]
+__all__ = ["PERIODS", "hidden_units", "layer", "shortened", "text", "unit"]
 
 PERIODS = (4, 8)
 
@@ -36,3 +36,8 @@ def hidden_units(inner: Tensor, key: Tensor) -> Tensor:
     """[..., in] to [..., hidden], for a batch of matrices or one of all."""
     asked = key @ inner.mT if inner.ndim == 2 or key.ndim == 3 else (inner @ key[..., None])[..., 0]
     return F.silu(asked) / inner.shape[-2] ** 0.5
+
+
+def shortened(length: Tensor) -> Tensor:
+    """c of C3 for a step of length s: c s is s up to 1/2, and 1 - 1 / (4 s) beyond."""
+    return torch.where(length > 0.5, (4 * length - 1) / (2 * length) ** 2, 1.0)

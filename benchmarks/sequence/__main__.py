@@ -15,13 +15,14 @@ import torch
 from benchmarks.optim import report
 from benchmarks.optim.timing import settle_allocator
 from benchmarks.peers.libraries import installed
+from benchmarks.sequence.compiling import compiling
 from benchmarks.sequence.gate import gate
 from benchmarks.sequence.measure import against, decode, growth
 from benchmarks.sequence.rows import DECODING, GROWTH, PEERS, TRANSFORMER
 from benchmarks.sequence.theirs import LIBRARIES, THEIRS, checks
 
 RESULTS = Path(__file__).parent / "results"
-TABLES = ("transformer", "decoding", "peers", "growth")
+TABLES = ("transformer", "decoding", "compiling", "peers", "growth")
 
 
 def main() -> int:
@@ -72,6 +73,7 @@ def _rows(table: str, usable: Iterable[str], options: argparse.Namespace) -> Ite
         ),
         "growth": lambda: (made for row in GROWTH if chosen(row.ours) for made in growth(row, quick, rounds)),
         "decoding": lambda: (decode(name, bar, quick, rounds) for name, bar in DECODING if chosen(name)),
+        "compiling": lambda: compiling(quick, rounds) if chosen("Hope, compiled") else (),
         "peers": lambda: (
             against(row, quick, rounds)
             for row in PEERS

@@ -5,6 +5,7 @@ import io
 import pytest
 import torch
 from pages import blocks, section, text
+from transforms import CONTRACT
 
 import nestlearn as nl
 
@@ -207,6 +208,18 @@ def test_the_layer_answers_with_weights_that_fade():
     second, end = layer(x[:, 3:], state=middle, return_state=True)
     assert torch.equal(torch.cat([first, second], 1), y)
     assert torch.equal(end["model"]["value"], state["model"]["value"])
+
+
+@pytest.mark.parametrize("check", CONTRACT)
+def test_the_layer_stands_under_the_contract_of_ours(check):
+    kind = extension("A sequence layer")
+
+    def layer():
+        made = kind(4).double()
+        torch.nn.init.ones_(made.start)
+        return made
+
+    CONTRACT[check](layer)
 
 
 def test_what_the_layer_says_is_told_until_a_subclass_does_otherwise():

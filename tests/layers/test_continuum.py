@@ -3,7 +3,7 @@
 import pytest
 import torch
 from sequences import leaves
-from small_continuum import PERIODS, hidden_units, layer, text, unit
+from small_continuum import PERIODS, hidden_units, layer, shortened, text, unit
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -31,7 +31,7 @@ def test_a_block_is_the_core_s_memory_of_that_period():
         expected.append(x[:, t] + memory.read(state, key))
         value = memory.read({"model": start}, before) + key @ block.target.mT
         met = met * (t % period > 0) + 0.3 * hidden_units(state["model"]["inner"], before).square().sum(-1)
-        state, _ = memory.write(state, before, value, time=t, lr=0.3 / (1 + met))
+        state, _ = memory.write(state, before, value, time=t, lr=0.3 * shortened(met))
         before = key
     y, found = made(x, return_state=True)
     torch.testing.assert_close(y, torch.stack(expected, 1), rtol=1e-10, atol=1e-10)
@@ -59,7 +59,7 @@ def test_outputs_and_every_slope_are_those_of_the_oracle_with_rates_of_each_toke
             answers.append(memory.model.read(at, key[:, period]))
             value = memory.model.read(first, asked) + key[:, period] @ block.target.mT
             met = (eta[:, period] * hidden_units(at["inner"], asked).square().sum(-1)).sum(-1, keepdim=True)
-            rate = eta[:, period] / (1 + met)
+            rate = eta[:, period] * shortened(met)
             _, state = scan(memory, asked, value, key[:, period], rate, state={"model": at}, chunk=4)
         return x + torch.cat(answers, 1)
 

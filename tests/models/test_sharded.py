@@ -20,6 +20,8 @@ CASES = {
     "titans of one memory": {"self_modifying": False, "chunk": 4},
     "hope, tied": {"tied": True, **SHORT["hope"]},
     "hope, next token": {"chunk": 4, "feed_forward": {"objective": "next_token", **PERIODS}},
+    "hope, checkpointed": {"checkpointing": True, **SHORT["hope"]},
+    "transformer, checkpointed": {"checkpointing": True},
 }
 
 

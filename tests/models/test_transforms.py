@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from every_model import CASES, model, text
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
-from torch.func import functional_call, grad, stack_module_state, vmap
+from torch.func import functional_call, grad, jvp, stack_module_state, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy
+from transforms import close, draw, other
 
 import nestlearn as nl
 
-pytestmark = pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
-
 LEARNS = [case for case in CASES if "next token" in case]
 every_model = pytest.mark.parametrize("case", CASES)
-without_loss = pytest.mark.parametrize("case", [case for case in CASES if case not in LEARNS])
+TIME = 11
 
 
 def loss_of(logits: Tensor, tokens: Tensor) -> Tensor:
     return cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
+
+
+def loss_in(network: torch.nn.Module, tokens: Tensor) -> Callable[[dict[str, Tensor]], Tensor]:
+    return lambda parameters: loss_of(functional_call(network, parameters, (tokens,)), tokens)
+
+
+def numbers(network: torch.nn.Module) -> dict[str, Tensor]:
+    return {name: parameter.detach() for name, parameter in network.named_parameters()}
 
 
 def slopes(network: torch.nn.Module, tokens: Tensor) -> list[Tensor]:
@@ -30,32 +39,40 @@ def slopes(network: torch.nn.Module, tokens: Tensor) -> list[Tensor]:
     return [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in network.parameters()]
 
 
-def close(found: object, expected: object) -> None:
-    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10)
-
-
-@without_loss
-def test_an_ensemble_is_a_loop_over_its_members(case: str) -> None:
-    members, tokens = [model(case), model(case)], text(7)
-    with torch.no_grad():
-        for parameter in members[1].parameters():
-            parameter.mul_(1.1)
+@every_model
+def test_batches_and_ensembles_are_loops(case: str) -> None:
+    members, tokens = [model(case), other(lambda: model(case))], text(TIME)
+    close(vmap(members[0])(tokens.unsqueeze(1)).squeeze(1), members[0](tokens))
     parameters, buffers = stack_module_state(members)
     found = vmap(lambda p, b: functional_call(members[0], (p, b), (tokens,)))(parameters, buffers)
     close(found, torch.stack([member(tokens) for member in members]))
 
 
-@without_loss
-def test_slopes_of_every_text_are_those_of_a_loop(case: str) -> None:
-    network, tokens = model(case), text(7)
-    parameters = {name: parameter.detach() for name, parameter in network.named_parameters()}
+@every_model
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_slopes_of_all_texts_and_of_every_one_are_those_of_autograd(case: str, checkpointing: bool) -> None:
+    """Checkpoints, which torch.func does not know, are left out there."""
+    network, tokens = model(case), text(TIME)
+    expected = slopes(network, tokens)
+    network.checkpointing = checkpointing
+    close(list(grad(loss_in(network, tokens))(numbers(network)).values()), expected)
 
     def loss(parameters: dict[str, Tensor], one: Tensor) -> Tensor:
-        return loss_of(functional_call(network, parameters, (one[None],)), one[None])
+        return loss_in(network, one[None])(parameters)
 
-    found = vmap(grad(loss), in_dims=(None, 0))(parameters, tokens)
+    found = vmap(grad(loss), in_dims=(None, 0))(numbers(network), tokens)
+    network.checkpointing = False
     for index in range(len(tokens)):
         close([each[index] for each in found.values()], slopes(network, tokens[index : index + 1]))
+
+
+@every_model
+def test_forward_differences_are_the_slopes_the_other_way_round(case: str) -> None:
+    network, tokens = model(case), text(TIME)
+    ways = {name: draw(*parameter.shape) for name, parameter in numbers(network).items()}
+    _, found = jvp(loss_in(network, tokens), (numbers(network),), (ways,))
+    pairs = zip(slopes(network, tokens), ways.values(), strict=True)
+    close(found, sum((slope * way).sum() for slope, way in pairs))
 
 
 @every_model
@@ -87,9 +104,30 @@ def kept(network: torch.nn.Module, tokens: Tensor) -> int:
     return sum(seen.values())
 
 
+@every_model
+def test_checkpoints_from_state_to_state_and_in_half_precision(case: str) -> None:
+    """A backward pass within autocast takes the precision that the forward pass had, checkpointed or not."""
+    tokens = text(19)
+
+    def found(checkpointing: bool, half: bool) -> list[Tensor]:
+        network = model(case, torch.float32 if half else torch.float64, checkpointing=checkpointing)
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            first, state = network(tokens[:, :7], return_state=True)
+            logits, _ = network(tokens[:, 7:], state, return_state=True)
+            (first.float().square().mean() + loss_of(logits.float(), tokens[:, 7:])).backward()
+        return [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+
+    for half in (False, True):
+        for ours, plain in zip(found(True, half), found(False, half), strict=True):
+            assert ours.isfinite().all()
+            torch.testing.assert_close(ours, plain, rtol=1e-9, atol=1e-10)
+
+
 @pytest.mark.parametrize("case", ["transformer", "hope_attention"])
 def test_our_own_curvature_goes_through_our_own_attention(case: str) -> None:
-    """Steps with products of the Hessian, equal to those through the plain form of torch's attention."""
+    """Steps with products of the Hessian, equal to those through the plain form of torch's attention; checkpoints are
+    computed again as they were.
+    """
     tokens, weights = text(7), []
 
     def step(network: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -101,10 +139,12 @@ def test_our_own_curvature_goes_through_our_own_attention(case: str) -> None:
 
         optimizer.step(closure)
 
-    for backends in ([SDPBackend.MATH], list(SDPBackend.__members__.values())[1:]):
-        network = model(case)
+    every = list(SDPBackend.__members__.values())[1:]
+    for backends, checkpointing in (([SDPBackend.MATH], False), (every, False), (every, True)):
+        network = model(case, checkpointing=checkpointing)
         with sdpa_kernel(backends):
             step(network, nl.optim.DeepMomentum(network.parameters(), lr=0.01, hidden=4, objective="quadratic"))
             step(network, nl.optim.PreconditionedMomentum(network.parameters(), lr=0.01, target="hessian"))
         weights.append([parameter.detach().clone() for parameter in network.parameters()])
-    close(weights[0], weights[1])
+    close(weights[1], weights[0])
+    close(weights[2], weights[0])

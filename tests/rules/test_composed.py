@@ -155,7 +155,8 @@ def test_a_rule_that_does_not_look_measures_nothing():
     module = network()
     optimizer = nl.optim.Optimizer(module.parameters(), 0.1, matrix=muon(), model=module)
     module(torch.randn(3, 6).double()).sum().backward()
-    assert not optimizer.layers._recorder.recorded() and not optimizer.needs_graph
+    assert not any(optimizer.observe(None).values()) and not optimizer.needs_graph
+    assert not any(optimizer.layers._recorder.recorded(name) for name in ("0", "2"))
     assert nl.optim.Optimizer(module.parameters(), 0.1, matrix=rules.newton(4)).needs_graph
 
 

@@ -191,7 +191,7 @@ def carry_out(plan: Plan, folder: Path, workers: int) -> Found:
 
 def _seeds(plan: Plan, label: str) -> tuple[int, ...]:
     """Those with which a contender is judged: all for the two of the primary comparison, the retuned reference too."""
-    of_pair = label == plan.primary or label.startswith(plan.against)
+    of_pair = label in (plan.primary, plan.against, f"{plan.against} {RETUNED}")
     return plan.judge.seeds if of_pair else plan.judge.seeds[: plan.judge.beside]
 
 

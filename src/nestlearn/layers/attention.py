@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 
 from nestlearn.layers.facts import PLAIN
 from nestlearn.layers.sequence import SequenceLayer, check_heads, full, merge_heads, split_heads
 from nestlearn.memory.described import Facts
 from nestlearn.memory.state import State, state_bytes
+from nestlearn.ops.attention import attention
 
 __all__ = ["Attention"]
 
@@ -77,16 +77,10 @@ class Attention(SequenceLayer):
         cosine, sine = self._rotation(seen, length, full(x))
         query, key = (_rotate(part, cosine, sine) for part in (query, key))
         written = {"key": full(key), "value": full(value)}
-        if not seen:
-            y = scaled_dot_product_attention(query, key, value, is_causal=True)
-            return self.out(merge_heads(y)), written
-        written = {name: torch.cat([state[name], new], -2) for name, new in written.items()}
-        key, value = (written[name].to(query.dtype) for name in ("key", "value"))
-        mask = None  # a single token sees all
-        if length > 1:
-            mask = torch.ones(length, seen + length, dtype=torch.bool, device=x.device).tril(seen)
-        y = scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        return self.out(merge_heads(y)), written
+        if seen:
+            written = {name: torch.cat([state[name], new], -2) for name, new in written.items()}
+            key, value = (written[name].to(query.dtype) for name in ("key", "value"))
+        return self.out(merge_heads(attention(query, key, value, seen))), written
 
     def _rotation(self, seen: int, length: int, like: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and sines [time, d / 2] of the positions from ``seen`` on."""

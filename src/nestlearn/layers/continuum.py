@@ -16,9 +16,9 @@ layer.
     L_t = 1/2 ||M(k_{t-1}) - M_start(k_{t-1}) - V k_t||^2, k_t the unit input of this block at token t, V a learned
     matrix and M_start the block as it was learned outside: what is learned in context, beyond the start, is to say of a
     token what the block will see of the next one. Nothing but the input is needed. eta_t = inner_lr 2 sigmoid(w k_t +
-    b) is learned; c = 1 / (1 + sum eta_t ||h_t||^2), h the hidden units, makes of a write the implicit step, whose
-    slope is taken where it leads, for tokens that are alike: it cannot overshoot whatever the tokens of a period have
-    in common, and the rates have a slope however long that is. Differentiable to all orders.
+    b) is learned. With s = sum eta_t ||h_t||^2, h the hidden units, a write of tokens that are alike takes away c s of
+    what is missed: c = 1 up to s = 1/2, then c s = 1 - 1 / (4 s), which goes on without a kink. It cannot overshoot
+    whatever the tokens of a period have in common, and rates have a slope however long that is.
 ``"next_token"``
     The task's own loss on the tokens just seen. Only the model around the layer knows its slopes: it runs the layer up
     to ``until_write`` and passes them to ``write`` (`nestlearn.models.LanguageModel` does). eta =

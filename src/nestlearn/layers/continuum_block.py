@@ -150,7 +150,9 @@ class ContinuumBlock(nn.Module):
         before = state["model"]
         steps = {name: slopes[name] for name in before}
         if self.local:
-            shorter = (1 + slopes["curvature"]).reciprocal()
+            # c of C3, (1 - 1 / (4 m)) / m, in two operations: a step of at most 1/2 is whole, a longer one below 1.
+            inverse = slopes["curvature"].clamp(min=0.5).reciprocal()
+            shorter = torch.addcmul(inverse, inverse, inverse, value=-0.25)
             steps = {name: spread(shorter, step) * step for name, step in steps.items()}
         if self.parent is not None:
             span = {name: total + steps[name] for name, total in state["span"].items()}
@@ -198,7 +200,7 @@ class ContinuumBlock(nn.Module):
             value="start(k[t-1]) + V k[t]" if local else "next tokens",
             lr=f"eta ({self.inner_lr:g} at first)",
             retention="1" if self.retention == 1 else f"{self.retention:g} of M - start",
-            update="gradient / (1 + sum of eta |h|^2)" if local else "",
+            update="gradient (1 - 1 / (4 m)) / m, m = max(1/2, sum of eta |h|^2)" if local else "",
             query="k[t]",
             readout=readout,
             bytes=state_bytes({name: held for name, held in state.items() if name not in ("start", "span")}),

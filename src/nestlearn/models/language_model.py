@@ -27,8 +27,8 @@ from nestlearn.layers.sequence import SequenceLayer
 from nestlearn.memory.state import State
 from nestlearn.models.block import Block, Part, Stage
 from nestlearn.models.generation import generate, whole_numbers
-from nestlearn.models.next_token import advance_and_learn, learning_parts
-from nestlearn.ops.tracing import by_hand
+from nestlearn.models.next_token import IN_NO_GRAPH, advance_and_learn, learning_parts
+from nestlearn.ops.tracing import by_hand, transformed
 
 __all__ = ["LanguageModel"]
 
@@ -43,6 +43,7 @@ class LanguageModel(nn.Module):
         tied: whether the head is the embedding, scaled.
         checkpointing: whether a block keeps only what goes in while it trains, and is computed again in the backward
             pass: less memory, about a third more work. May be switched at any time, ``model.checkpointing = True``.
+            The transforms of torch.func know no checkpoints, within them nothing changes.
 
     Attributes:
         config: the arguments as JSON can hold them; ``LanguageModel(**config)`` is this model with new weights.
@@ -125,10 +126,7 @@ class LanguageModel(nn.Module):
         if self._learning:
             self._check_shards()
             if torch.compiler.is_exporting():
-                raise NotImplementedError(
-                    "torch.export: objective='next_token' takes slopes within a call, which a program cannot; export a "
-                    "model with objective='local', or one with inner_lr=0"
-                )
+                raise NotImplementedError(f"torch.export: {IN_NO_GRAPH}")
             batch = x.shape[0]
             begun = self.initial_state(batch) if state is None else self._fitted(state, batch)
             logits, written = advance_and_learn(self, self._learning, x, begun, keep=return_state)
@@ -147,7 +145,7 @@ class LanguageModel(nn.Module):
         written: State = {}
         for block, names in self._blocks():
             own = None if parts is None else {str(number): parts[name] for number, name in enumerate(names)}
-            again = self.checkpointing and self.training and torch.is_grad_enabled()
+            again = self.checkpointing and self.training and torch.is_grad_enabled() and not transformed()
             answer = checkpoint(block, x, own, keep, use_reentrant=False) if again else block(x, own, keep)
             x, after = answer if keep else (answer, {})
             written |= {name: after[str(number)] for number, name in enumerate(names) if keep}

@@ -26,8 +26,10 @@ from torch.nn import functional as F
 from nestlearn.layers.continuum import ContinuumMemory
 from nestlearn.layers.sequence import SequenceLayer, full
 from nestlearn.memory.state import State, mapped
+from nestlearn.ops.tracing import transformed
+from nestlearn.precision import no_autocast
 
-__all__ = ["Parted", "advance_and_learn", "learning_parts"]
+__all__ = ["IN_NO_GRAPH", "Parted", "advance_and_learn", "learning_parts"]
 
 Learning = dict[str, ContinuumMemory]
 
@@ -35,6 +37,11 @@ SHARED = 64
 """Chunks of a call whose reading serves the answers and the slopes. Automatic differentiation looks at all that a loss
 depends on, back to the call's first token, so that after many chunks reading twice, the second time apart, is cheaper.
 """
+
+IN_NO_GRAPH = (
+    "objective='next_token' takes slopes within a call, which a compiled graph cannot: run the model as it is, or take "
+    "one with objective='local' or with inner_lr=0"
+)
 
 
 class Parted(Protocol):
@@ -68,6 +75,7 @@ def learning_parts(model: Parted) -> Learning:
     return found
 
 
+@torch.compiler.disable(reason=IN_NO_GRAPH)  # type: ignore[untyped-decorator]
 def advance_and_learn(
     model: Parted, learning: Learning, tokens: Tensor, state: State, *, keep: bool
 ) -> tuple[Tensor, State]:
@@ -110,6 +118,8 @@ def _read_chunk(
         tokens: [batch, period + 1], the last one being only an answer.
         parts: the states at the chunk's start.
     """
+    if transformed():
+        return _read_chunk_in_a_transform(model, learning, tokens, parts)
     outer = torch.is_grad_enabled()
     with torch.enable_grad():
         ready = dict(parts)
@@ -122,14 +132,37 @@ def _read_chunk(
         logits, after = model.advance(tokens[:, :-1], ready, keep=True)
         fast = {name: layer.fast_parameters(ready[name]) for name, layer in learning.items()}
         flat = [tensor for blocks in fast.values() for block in blocks.values() for tensor in block.values()]
-        # Summed, so that sequences do not share anything.
-        loss = F.cross_entropy(full(logits).flatten(0, 1), tokens[:, 1:].flatten(), reduction="sum")
-        found = iter(torch.autograd.grad(loss, flat, retain_graph=outer))
+        loss = _surprise(logits, tokens)
+        with no_autocast(loss):  # a backward pass takes the precision of the forward pass by itself
+            found = iter(torch.autograd.grad(loss, flat, retain_graph=outer))
         slopes = {
             name: {number: {key: next(found) for key in block} for number, block in blocks.items()}
             for name, blocks in fast.items()
         }
     return (logits, after, slopes) if outer else (logits.detach(), mapped(Tensor.detach, after), slopes)
+
+
+def _read_chunk_in_a_transform(
+    model: Parted, learning: Learning, tokens: Tensor, parts: State
+) -> tuple[Tensor, State, dict[str, Any]]:
+    """The same, with the slopes by a transform of their own: autograd's cannot be had within one."""
+
+    def surprise(fast: dict[str, Any]) -> tuple[Tensor, tuple[Tensor, State]]:
+        ready = dict(parts)
+        for name, models in fast.items():
+            blocks = {number: {**block, "model": models[number]} for number, block in parts[name]["blocks"].items()}
+            ready[name] = {**parts[name], "blocks": blocks}
+        logits, after = model.advance(tokens[:, :-1], ready, keep=True)
+        return _surprise(logits, tokens), (logits, after)
+
+    fast = {name: layer.fast_parameters(parts[name]) for name, layer in learning.items()}
+    slopes, (logits, after) = torch.func.grad(surprise, has_aux=True)(fast)
+    return logits, after, mapped(Tensor.detach, slopes)
+
+
+def _surprise(logits: Tensor, tokens: Tensor) -> Tensor:
+    """The loss on a chunk, summed, so that sequences do not share anything."""
+    return F.cross_entropy(full(logits).flatten(0, 1), tokens[:, 1:].flatten(), reduction="sum")
 
 
 def _with_slope(tensor: Tensor, outer: bool) -> Tensor:

@@ -179,7 +179,12 @@ def per_row(number: Tensor, rows: int, dim: int = -1) -> Tensor:
 
 def windows(tokens: Tensor, window: int) -> Tensor:
     """[*, window - 1 + C, d] -> [*, C * window, d]: the rows of each token are the last ``window`` tokens."""
-    return tokens if window == 1 else tokens.unfold(-2, window, 1).mT.flatten(-3, -2)
+    if window == 1:
+        return tokens
+    if transformed():  # which have no rule for the slope of a view of windows
+        place = torch.arange(tokens.shape[-2], device=tokens.device).unfold(0, window, 1).flatten()
+        return tokens.index_select(-2, place)
+    return tokens.unfold(-2, window, 1).mT.flatten(-3, -2)
 
 
 def innovations(key: Tensor, erase: Tensor, before: Tensor, right: Tensor, rows: int) -> Tensor:

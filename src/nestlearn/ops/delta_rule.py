@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from nestlearn.ops.second_order import composed_slopes
+from nestlearn.precision import no_autocast
 
 __all__ = ["between", "delta_rule", "fading", "from_end", "log_decay"]
 
@@ -98,10 +99,11 @@ class _DeltaRule(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors  # once: what is checkpointed is computed again each time
-        if torch.is_grad_enabled():
-            found = composed_slopes(ctx.composed, saved[:6], ctx.needs_input_grad[:6], slopes)
-        else:
-            found = _slopes(saved, ctx.columns, ctx.before, *slopes)
+        with no_autocast(saved[0]):
+            if torch.is_grad_enabled():
+                found = composed_slopes(ctx.composed, saved[:6], ctx.needs_input_grad[:6], slopes)
+            else:
+                found = _slopes(saved, ctx.columns, ctx.before, *slopes)
         return *found, None, None, None
 
 

@@ -63,7 +63,7 @@ def count_of(time: Tensor) -> int:
         raise NotImplementedError(
             "torch.export: where chunks end depends on how many tokens the state has seen, and a program has one loop "
             "for all states. Export the layer without a state, or go on from states with the layer itself or with "
-            "torch.compile; docs/sequence.md, 'Export', says which programs take a state."
+            "torch.compile; docs/sequence.md, 'Compiled and exported', says which programs take a state."
         )
     return int(time)
 

@@ -12,7 +12,7 @@ from nestlearn.optim.adapter import Adapter, Observations
 from nestlearn.optim.lanes import matrix_shape, memory_dtype
 from nestlearn.optim.ranks import agree, averaged, place
 from nestlearn.optim.settings import Group
-from nestlearn.optim.sharded import is_sharded
+from nestlearn.optim.sharded import any_sharded
 from nestlearn.rules import Link
 from nestlearn.rules.shape import from_rows
 from nestlearn.targets import GaussNewton, Target
@@ -61,7 +61,7 @@ def observe(optimizer: Adapter, loss: object) -> Observations:
             else:
                 asked.update({parameter: _answer(optimizer, parameter, group, link) for parameter in due})
     if wanted or asked:
-        if any(is_sharded(parameter) for group in optimizer.param_groups for parameter in group["params"]):
+        if any_sharded(parameter for group in optimizer.param_groups for parameter in group["params"]):
             raise RuntimeError(
                 f"{type(optimizer).__name__} observes curvature, which needs whole parameters: these are sharded. Use "
                 "DistributedDataParallel, or a target or an objective without it."

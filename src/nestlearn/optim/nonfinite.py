@@ -15,7 +15,7 @@ from nestlearn.optim.adapter import Adapter
 from nestlearn.optim.checks import describe
 from nestlearn.optim.lanes import SMALL, as_real
 from nestlearn.optim.ranks import added, place
-from nestlearn.optim.sharded import is_sharded, local
+from nestlearn.optim.sharded import any_sharded, local
 
 __all__ = ["LetIn", "check_gradients"]
 
@@ -45,7 +45,7 @@ def check_gradients(optimizer: Adapter, let_in: "LetIn") -> None:
     for group in optimizer.param_groups:
         seen = watched if group["nonfinite"] == "raise" else ignored
         gradients = [gradient for parameter in group["params"] if (gradient := parameter.grad) is not None]
-        if any(map(is_sharded, gradients)):
+        if any_sharded(gradients):
             sharded, gradients = True, list(map(local, gradients))
         if any(map(_IS_SPARSE, gradients)):
             sparse = next(

@@ -11,6 +11,7 @@ which rule everything else gets.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any, TypeVar, Unpack, overload
 
 import torch
@@ -33,7 +34,7 @@ from nestlearn.optim.paths import paths
 from nestlearn.optim.persistence import Checkpoint, check_checkpoint, check_state, restore
 from nestlearn.optim.plan import Plan
 from nestlearn.optim.settings import COMMON, Common, Group, Settings, default_of, refuse_unknown
-from nestlearn.optim.sharded import is_sharded
+from nestlearn.optim.sharded import any_sharded
 from nestlearn.rules import Link, adam, gradient
 
 __all__ = ["Common", "Optimizer", "Params"]
@@ -163,23 +164,25 @@ class Optimizer(Averaging, torch.optim.Optimizer):
         """One optimizer step; ``closure`` re-evaluates the model and returns the loss, as in ``torch.optim``."""
         refuse_averages(self)
         loss = None
-        if closure is not None:
-            with torch.enable_grad(), curvature.differentiable_twice(self.needs_graph):
-                loss = closure()
-        groups.own(self, self._choice)
-        self._made.begin()
-        try:
-            check_gradients(self, self._let_in)
-            self._write(self.observe(loss))
-        finally:
-            self._made.end()
+        # Over the measurements too: what is checkpointed runs again there, and has to be what it was.
+        with curvature.differentiable_twice(closure is not None and self.needs_graph):
+            if closure is not None:
+                with torch.enable_grad():
+                    loss = closure()
+            groups.own(self, self._choice)
+            self._made.begin()
+            try:
+                check_gradients(self, self._let_in)
+                self._write(self.observe(loss))
+            finally:
+                self._made.end()
         if self.layers is not None:
             self.layers.drop()
         return loss
 
     def _write(self, observations: Observations) -> None:
         """Let the rules write, with plain tensors in the place of what is sharded."""
-        if not any(is_sharded(parameter) for group in self.param_groups for parameter in group["params"]):
+        if not any_sharded(chain.from_iterable(group["params"] for group in self.param_groups)):
             advance(self, self._plan, observations)
             return
         parts = self._parts.begin()

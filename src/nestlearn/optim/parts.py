@@ -24,7 +24,7 @@ from nestlearn.optim.adapter import Adapter, Observations, Watcher
 from nestlearn.optim.composed import Rules
 from nestlearn.optim.lanes import Entry
 from nestlearn.optim.settings import Group, Settings
-from nestlearn.optim.sharded import alike, is_sharded, local, sharded_alike, whole
+from nestlearn.optim.sharded import alike, gathered, is_sharded, local, sharded_alike, whole
 from nestlearn.optim.stacks import Held, States
 from nestlearn.rules import Link
 
@@ -57,18 +57,17 @@ class _Standing:
             return False
         return not flat or (self.tensor.data_ptr() == here.data_ptr() and self.tensor.shape == here.shape)
 
-    def fill(self) -> None:
-        """Have weight and gradient here."""
-        gradient = self.parameter.grad
+    def fill(self, weight: Tensor | None, gradient: Tensor | None) -> None:
+        """Have weight and gradient here: of a matrix the whole of both, given where it has a gradient."""
         if self.flat:
-            self.tensor.grad = None if gradient is None else local(alike(gradient, self.parameter))
+            slope = self.parameter.grad
+            self.tensor.grad = None if slope is None else local(alike(slope, self.parameter))
             return
         size = self.tensor.numel() * self.tensor.element_size()
         self.tensor.untyped_storage().resize_(0 if gradient is None else size)
-        self.tensor.grad = None
-        if gradient is not None:
-            self.tensor.copy_(whole(self.parameter.detach()))
-            self.tensor.grad = whole(gradient)
+        if weight is not None:
+            self.tensor.copy_(weight)
+        self.tensor.grad = gradient
 
     def give_back(self) -> None:
         """Keep the part of what was written; the rest goes."""
@@ -126,8 +125,7 @@ class Parts:
             dict.__setitem__(here, "params", tensors)
             self.param_groups.append(here)
             self._groups[id(here)] = group
-        for standing in self._standing.values():
-            standing.fill()
+        self._fill()
         return self
 
     def end(self) -> None:
@@ -149,6 +147,16 @@ class Parts:
                     standing.shown[name] = state[name], leaf
             for name in [name for name in state if name not in held]:
                 del state[name]
+
+    def _fill(self) -> None:
+        """Weights and gradients, those of all matrices in one message."""
+        matrices = [each for each in self._standing.values() if not each.flat and each.parameter.grad is not None]
+        weights = [each.parameter.detach() for each in matrices]
+        slopes = [gradient for each in matrices if (gradient := each.parameter.grad) is not None]
+        found = gathered([*weights, *slopes])
+        pairs = {id(each): (found[place], found[len(matrices) + place]) for place, each in enumerate(matrices)}
+        for each in self._standing.values():
+            each.fill(*pairs.get(id(each), (None, None)))
 
     def seen(self, observations: Observations) -> Observations:
         """What was observed of parameters, as of what stands for them."""
