@@ -35,6 +35,25 @@ def test_a_model_takes_them_too_wherever_they_stand_in_it(assign, tmp_path):
     torch.testing.assert_close(dict(again.state_dict()), dict(made.state_dict()), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("kind", [nl.optim.Adam, nl.optim.Momentum, nl.optim.DeepMomentum])
+def test_so_are_the_memories_behind_them(kind):
+    """An optimizer's, saved with a model of version 0.1, go on as if they had been saved today."""
+
+    def step(rate: torch.nn.Parameter, optimizer: torch.optim.Optimizer, slope: float) -> None:
+        rate.grad = torch.full_like(rate, slope)
+        optimizer.step()
+
+    number, (one, two) = torch.nn.Parameter(torch.tensor(0.5)), (torch.nn.Parameter(torch.tensor([0.5])) for _ in "ab")
+    old, expected, made = (kind([rate], lr=0.1) for rate in (number, one, two))
+    step(number, old, 2.0)
+    step(one, expected, 2.0)
+    made.load_state_dict(old.state_dict())
+    two.data.copy_(one.data)
+    step(one, expected, -0.5)
+    step(two, made, -0.5)
+    torch.testing.assert_close(two.data, one.data, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("name", nl.models.MODELS)
 def test_no_weight_is_without_dimensions(name):
     """FSDP2 takes none of these."""

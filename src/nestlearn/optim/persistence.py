@@ -95,7 +95,8 @@ def _as_saved(value: object, device: torch.device | None) -> object:
 def check_state(optimizer: Adapter) -> None:
     """Raise ValueError if a parameter's memories are not what this optimizer would have made for it.
 
-    What else a state holds is somebody else's, or was left by other settings.
+    What else a state holds is somebody else's, or was left by other settings. A parameter that had no dimensions
+    when it was saved, and has one of size one now, takes its memories along.
     """
     for settings in optimizer.param_groups:
         layouts: dict[tuple[torch.Size, torch.dtype, bool], dict[str, torch.Size]] = {}
@@ -108,7 +109,16 @@ def check_state(optimizer: Adapter) -> None:
                 fresh = optimizer.fresh_state(parameter, settings, device="meta")
                 layouts[alike] = {name: tensor.shape for name, tensor in fresh.items()}
             if not found.keys().isdisjoint(layouts[alike]):
+                _give_a_dimension(found, layouts[alike])
                 _compare(optimizer, parameter, found, layouts[alike])
+
+
+def _give_a_dimension(found: Held, expected: Mapping[str, torch.Size]) -> None:
+    """Memories that were saved for a parameter without dimensions, as a `rate_bias` of version 0.1 was."""
+    for name, shape in expected.items():
+        value = found.get(name)
+        if isinstance(value, Tensor) and value.ndim == 0 and tuple(shape) == (1,):
+            found[name] = value.reshape(1)
 
 
 def _compare(optimizer: Adapter, parameter: Tensor, found: Held, expected: Mapping[str, torch.Size]) -> None:
