@@ -50,7 +50,8 @@ MAY_IMPORT = {
     "training": {"contenders", "tasks", "descriptions"},
     "comparison": {"training"},
     "report": {"training"},
-    "cli": {"comparison", "report"},
+    "check": set(),
+    "cli": {"comparison", "report", "check"},
 }
 
 # Of the annotations in these folders, together, at most this share may say Any.

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from nestlearn import tasks
+from nestlearn.check import CHECKS
 from nestlearn.cli import completion
 from nestlearn.cli.completion import key_of, list_of, one_of
 from nestlearn.comparison import PRESETS, CompareSettings
@@ -23,6 +24,7 @@ def test_names_are_those_of_the_registries() -> None:
     classes = {name.removeprefix("torch.optim.") for name in optimizer_classes() if name.startswith("torch.")}
     ambiguous = {name for name in classes if name in CONTENDERS}
     assert set(completion.TORCH_OPTIMIZERS) == classes - ambiguous
+    assert tuple(CHECKS) == completion.CHECKS
     assert all(isinstance(getattr(torch, name), torch.dtype) for name in completion.DTYPES)
 
 
@@ -68,6 +70,7 @@ def offered(*words: str) -> tuple[list[str], bool]:
         (["train", "--task", "r"], {"ravine"}),
         (["compare", "--optimizers", "Muon,Secant"], {"Muon,SecantMomentum"}),
         (["compare", "--preset", "f"], {"full"}),
+        (["check", "torch.optim:AdamW", "--only", "round"], {"round-trip"}),
         (["train", "--set", "warm"], {"warmup="}),
         (["train", "--dtype", "float"], {"float32", "float64"}),
     ],

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 __all__ = [
+    "CHECKS",
     "COMPARE_KEYS",
     "CONTENDERS",
     "DEVICES",
     "DTYPES",
+    "OPTIMIZER_MODULES",
     "PRESETS",
     "TASKS",
     "TORCH_OPTIMIZERS",
@@ -53,6 +55,20 @@ COMPARE_KEYS = (
     *("search", "trial_fraction", "lr_points", "lr_ratio", "retentions", "weight_decays", "inner_factors", "refine"),
     *("grow", "keep", "points", "matched", "device", "dtype", "executor", "workers", "cluster"),
 )
+
+CHECKS = (
+    *("whole-model", "learns", "deterministic", "order", "closure", "no-gradients", "missing-gradient", "frozen"),
+    *("gradients-kept", "zero-step", "maximize", "hooks", "accumulated", "evaluation-between", "recomputed"),
+    *("compiled-model", "foreach", "lets-go", "base-class", "prints", "quiet", "named-parameters", "group-rate"),
+    *("added-group", "group-decay", "decay-shrinks", "schedule", "tensor-rate", "negative-rate", "empty-list"),
+    *("twice", "other-state", "group-saved", "round-trip", "safe-load", "untrained", "rolled-back", "deep-copied"),
+    *("pickled", "half-round-trip", "by-name", "asked-early", "no-graph", "nonfinite", "scaled-loss"),
+    *("every-shape", "empty-parameter", "parameter-layout", "gradient-layout", "half-precision"),
+    *("complex-numbers", "sparse-gradients", "apart-from-others", "accelerate", "transformers-trainer"),
+    *("lightning", "ddp", "fsdp2", "fsdp2-uneven", "same-keys", "dcp-replicas", "dcp-shards", "dcp-elsewhere"),
+    *("shared-out"),
+)
+OPTIMIZER_MODULES = ("torch.optim:", "nestlearn.optim:")
 
 Complete = Callable[[str], list[str]]
 

@@ -34,6 +34,7 @@ EXTRAS = {"typer", "click", "rich", "jinja2", "yaml", "pydantic", "safetensors",
 
 VERBS: Mapping[str, str] = MappingProxyType(
     {
+        "check": "Check that anybody's optimizer does what all of them should: a score, a command for each failure.",
         "compare": "Tune and train every optimizer on the same tasks, and write a report.",
         "generate": "Let a trained language model continue a text, and keep what it has read.",
         "inspect": "Show levels, memories, bytes and FLOPs of a training before it starts; nothing is allocated or "

@@ -1,0 +1,125 @@
+"""A training of the small problem, and whether two of them agree."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nestlearn.check.compare import apart
+from nestlearn.check.outcome import claim
+from nestlearn.check.problem import batch, network
+from nestlearn.check.subject import Subject
+
+__all__ = ["STEPS", "Run", "agree", "noise"]
+
+STEPS = 4
+
+
+class Run:
+    """A training: a network, its optimizer, and steps.
+
+    Args:
+        subject: what is checked.
+        module: by default a fresh ``network``.
+        params: of the optimizer, by default all of the module.
+        forward: what is called with the inputs, by default the module; a wrapper of it.
+        optimizer: one that is there already.
+        **more: settings on top of the subject's.
+    """
+
+    def __init__(
+        self,
+        subject: Subject,
+        module: nn.Sequential | None = None,
+        params: Iterable[Any] | None = None,
+        forward: Callable[[Tensor], Tensor] | None = None,
+        optimizer: torch.optim.Optimizer | None = None,
+        **more: Any,
+    ) -> None:
+        self.subject = subject
+        self.module = network(bias=not subject.matrices) if module is None else module
+        self.optimizer = subject.build(self.module, params, **more) if optimizer is None else optimizer
+        self.forward = forward or self.module
+        self.rows: Callable[[Tensor], Tensor] = lambda rows: rows
+
+    def loss(self, index: int) -> Tensor:
+        """The mean squared error of a batch, or of those of its rows that ``rows`` picks."""
+        inputs, targets = (self.rows(each) for each in batch(index, self.module))
+        return (self.forward(inputs) - targets).square().mean()
+
+    def step(
+        self,
+        index: int,
+        edit: Callable[[], Any] = lambda: None,
+        backward: Callable[[], Tensor] | None = None,
+    ) -> Any:
+        """One step on a batch, with a closure where the optimizer needs one.
+
+        Args:
+            edit: called when the gradients are there.
+            backward: computes the gradients instead, and returns the loss.
+        """
+
+        def closure() -> Tensor:
+            self.optimizer.zero_grad()
+            if backward is not None:
+                loss = backward()
+            else:
+                loss = self.loss(index)
+                loss.backward(retain_graph=self.subject.graph)
+            edit()
+            return loss
+
+        torch.manual_seed(index)  # for whoever draws while it steps
+        if self.subject.closure:
+            return self.optimizer.step(closure)  # type: ignore[arg-type]  # torch says float, all return tensors
+        closure()
+        return self.optimizer.step()
+
+    def steps(self, indices: Iterable[int] = range(STEPS)) -> Run:
+        """Some steps; the run itself."""
+        for index in indices:
+            self.step(index)
+        return self
+
+    def parameters(self) -> list[nn.Parameter]:
+        """All of the network's."""
+        return list(self.module.parameters())
+
+    def weights(self) -> list[Tensor]:
+        """Copies of all parameters."""
+        return [parameter.detach().clone() for parameter in self.module.parameters()]
+
+    def twin(self) -> Run:
+        """Another run whose network has the same weights, with a fresh optimizer."""
+        return Run(self.subject, copy.deepcopy(self.module))
+
+
+@lru_cache(maxsize=8)
+def noise(subject: Subject) -> float:
+    """How far weights come apart by rounding alone: rows of a batch in another order change sums in their last bit.
+
+    Optimizers that multiply in bfloat16 make much of it, others nothing.
+    """
+    whole = Run(subject).steps().weights()
+    found = 0.0
+    for shift in (3, 8, 11):
+        other = Run(subject)
+        other.rows = lambda rows, shift=shift: rows.roll(shift, 0)  # type: ignore[misc]
+        found = max(found, apart(whole, other.steps().weights()))
+    return found
+
+
+def agree(subject: Subject, one: Iterable[Tensor], two: Iterable[Tensor], what: str) -> None:
+    """Fail unless two lists of weights are equal but for rounding.
+
+    Args:
+        what: of the message, "the two orders".
+    """
+    far, room = apart(one, two), max(1e-8, 10 * noise(subject))
+    claim(far <= room, f"{what} differ by {far:.1e}; rounding explains {room:.1e}")
