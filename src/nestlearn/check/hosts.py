@@ -28,8 +28,10 @@ def accelerate(subject: Subject) -> None:
     if subject.closure:
         raise NotApplicable("its steps need a closure")
     accelerator = package.Accelerator(cpu=True)
-    module = network(bias=not subject.matrices)
-    model, optimizer, loader = accelerator.prepare(module, subject.build(module), DataLoader(_rows(), batch_size=ROWS))
+    module = subject.network()
+    model, optimizer, loader = accelerator.prepare(
+        module, subject.build(module), DataLoader(_rows(subject.dtype), batch_size=ROWS)
+    )
 
     def epoch() -> None:
         for each in loader:
@@ -68,16 +70,18 @@ def transformers_trainer(subject: Subject) -> None:
             remove_unused_columns=False,
             logging_steps=1000,
         )
-        module = _Scored(network(torch.float32, bias=not subject.matrices))
+        module = _Scored(subject.network(torch.float32))
         optimizer = subject.build(module.network)
         constant = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)
-        trainer = package.Trainer(module, arguments, train_dataset=_rows(), optimizers=(optimizer, constant))
+        trainer = package.Trainer(
+            module, arguments, train_dataset=_rows(torch.float32), optimizers=(optimizer, constant)
+        )
         trainer.train(**how)
         return [each.detach().clone() for each in module.network.parameters()]
 
     with tempfile.TemporaryDirectory() as folder:
         whole = train(folder)
-        claim(not same(whole, network(torch.float32, bias=not subject.matrices).parameters()), "nothing was trained")
+        claim(not same(whole, subject.network(torch.float32).parameters()), "nothing was trained")
         resumed = train(folder, resume_from_checkpoint=str(Path(folder) / "checkpoint-2"))
     claim(same(whole, resumed), "the run that resumed ends in other weights")
 
@@ -100,7 +104,7 @@ def lightning(subject: Subject) -> None:
     package: Any = _installed("lightning")
     if subject.graph:
         raise NotApplicable("its steps need a closure that keeps the graph")
-    module = network(bias=not subject.matrices)
+    module = subject.network()
 
     class Lit(package.LightningModule):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -126,7 +130,7 @@ def lightning(subject: Subject) -> None:
             enable_model_summary=False,
             default_root_dir=folder,
         )
-        trainer.fit(Lit(), DataLoader(_rows(), batch_size=ROWS))
+        trainer.fit(Lit(), DataLoader(_rows(subject.dtype), batch_size=ROWS))
     agree(subject, module.parameters(), Run(subject).steps().weights(), "weights of Lightning and of a loop")
 
 
@@ -137,9 +141,9 @@ def _installed(package: str) -> Any:
     return importlib.import_module(package)
 
 
-def _rows() -> Any:
+def _rows(dtype: torch.dtype) -> Any:
     """The rows of four batches."""
-    module = network()
+    module = network(dtype)
     pairs = [batch(index, module) for index in range(4)]
     return [{"inputs": x, "targets": y} for inputs, targets in pairs for x, y in zip(inputs, targets, strict=True)]
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+import torch
 
 __all__ = ["FAILED", "NOT_APPLICABLE", "PASSED", "NotApplicable", "Outcome", "claim", "tried"]
 
@@ -42,6 +45,8 @@ def claim(condition: bool, otherwise: str) -> None:
 
 def tried(name: str, function: Callable[..., Any], *arguments: Any) -> Outcome:
     """Call a check and say what became of it. Whatever the optimizer raises is a failure of it, not of the tool."""
+    if "torch._dynamo" in sys.modules:  # what other checks had compiled counts against a limit
+        torch.compiler.reset()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

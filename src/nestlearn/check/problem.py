@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ROWS", "batch", "network"]
+__all__ = ["ROWS", "WIDTHS", "batch", "network"]
 
 ROWS = 16
 """Rows of a batch."""
 
+WIDTHS = (6, 8, 4)
 
-def network(
-    dtype: torch.dtype = torch.float64, widths: Sequence[int] = (6, 8, 4), *, bias: bool = True
-) -> nn.Sequential:
+
+def network(dtype: torch.dtype = torch.float64, widths: Sequence[int] = WIDTHS, *, bias: bool = True) -> nn.Sequential:
     """A tanh network with ``len(widths) - 1`` linear layers, with the same weights every time."""
     generator = torch.Generator().manual_seed(1)
     layers: list[nn.Module] = []

@@ -24,9 +24,8 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
-from nestlearn.check.compare import same
-from nestlearn.check.outcome import claim
-from nestlearn.check.problem import network
+from nestlearn.check.compare import leaves, same
+from nestlearn.check.outcome import NotApplicable, claim
 from nestlearn.check.subject import Subject
 from nestlearn.check.training import Run, agree, noise
 
@@ -80,7 +79,7 @@ def place(subject: Subject, rank: int, folder: Path) -> Place:
 
 
 def _network(subject: Subject, widths: Sequence[int] = EVEN) -> nn.Sequential:
-    return network(widths=widths, bias=not subject.matrices)
+    return subject.network(widths=widths)
 
 
 def _replicas(subject: Subject, here: Place) -> Run:
@@ -175,6 +174,8 @@ def shared_out(subject: Subject, here: Place) -> None:
     if isinstance(here.saved, Exception):
         raise here.saved
     weights, state = torch.load(io.BytesIO(here.saved), weights_only=False)
+    if not any(isinstance(value, Tensor) for _, value in leaves(state["state"])):
+        raise NotApplicable("it remembers no tensor; torch then finds no device to share out")
     run = _shards(subject, here)
     options = StateDictOptions(full_state_dict=True)
     set_state_dict(run.module, run.optimizer, model_state_dict=weights, optim_state_dict=state, options=options)

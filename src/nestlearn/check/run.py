@@ -12,9 +12,10 @@ import torch
 from nestlearn.check.catalogue import HOSTS, ONE_PROCESS, TWO_RANKS, chosen
 from nestlearn.check.launch import PATIENCE, launch
 from nestlearn.check.outcome import Outcome, tried
+from nestlearn.check.prepared import prepared
 from nestlearn.check.ranks import RANKS
 from nestlearn.check.report import Report
-from nestlearn.check.subject import Subject, prepared
+from nestlearn.check.subject import Subject
 from nestlearn.errors import as_settings_error
 from nestlearn.imported import imported
 from nestlearn.version import __version__

@@ -13,7 +13,6 @@ from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, se
 
 from nestlearn.check.compare import leaves, same, same_trees
 from nestlearn.check.outcome import claim
-from nestlearn.check.problem import network
 from nestlearn.check.subject import Subject
 from nestlearn.check.training import Run
 
@@ -87,7 +86,7 @@ def pickled(subject: Subject) -> None:
 
 def half_round_trip(subject: Subject) -> None:
     """With bfloat16 parameters, loading keeps every bit and dtype of the state."""
-    run = Run(subject, network(torch.bfloat16, bias=not subject.matrices)).steps()
+    run = Run(subject, subject.network(torch.bfloat16)).steps()
     other = run.twin()
     other.optimizer.load_state_dict(copy.deepcopy(run.optimizer.state_dict()))
     apart = same_trees(run.optimizer.state_dict()["state"], other.optimizer.state_dict()["state"])

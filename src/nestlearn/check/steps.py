@@ -21,7 +21,7 @@ __all__ = ["CHECKS"]
 
 def whole_model(subject: Subject) -> None:
     """All of model.parameters() is taken, matrices and vectors, and all of them move."""
-    run = Run(subject, network())
+    run = Run(subject, network(subject.dtype))
     before = run.weights()
     run.steps()
     still = [list(old.shape) for old, new in zip(before, run.weights(), strict=True) if torch.equal(old, new)]
@@ -44,7 +44,7 @@ def deterministic(subject: Subject) -> None:
 
 def order(subject: Subject) -> None:
     """The order in which parameters are given changes nothing."""
-    module = network(bias=not subject.matrices)
+    module = subject.network()
     reverse = Run(subject, module, list(module.parameters())[::-1]).steps()
     agree(subject, reverse.weights(), Run(subject).steps().weights(), "weights of the two orders")
 
@@ -95,7 +95,7 @@ def missing_gradient(subject: Subject) -> None:
 
 def frozen(subject: Subject) -> None:
     """A parameter that requires no gradient may be among those given, and stays where it is."""
-    module = network(bias=not subject.matrices)
+    module = subject.network()
     first = next(module.parameters()).requires_grad_(False)
     before = first.clone()
     Run(subject, module).steps()
@@ -184,15 +184,14 @@ def recomputed(subject: Subject) -> None:
     """Activation checkpointing, which calls layers twice, changes nothing."""
     from torch.utils.checkpoint import checkpoint
 
-    module = network(bias=not subject.matrices)
+    module = subject.network()
     run = Run(subject, module, forward=lambda rows: checkpoint(module, rows, use_reentrant=False))
     agree(subject, run.steps().weights(), Run(subject).steps().weights(), "weights with and without it")
 
 
 def compiled_model(subject: Subject) -> None:
     """A model under torch.compile trains as it does without."""
-    module = network(bias=not subject.matrices)
-    torch.compiler.reset()
+    module = subject.network()
     run = Run(subject, module, forward=torch.compile(module, backend="aot_eager"))
     agree(subject, run.steps().weights(), Run(subject).steps().weights(), "weights with and without compiling")
 

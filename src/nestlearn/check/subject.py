@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import nn
 
-from nestlearn.check.problem import network
-from nestlearn.errors import SettingsError
+from nestlearn.check.problem import WIDTHS, network
 
-__all__ = ["Subject", "prepared"]
+__all__ = ["Subject", "signature"]
 
 Optimizer = torch.optim.Optimizer
 
@@ -31,6 +30,7 @@ class Subject:
         graph: whether its steps need a closure that keeps the graph of the loss.
         closure: whether its steps need a closure.
         matrices: whether it takes matrices alone.
+        dtype: of the networks, float32 for those that do not take float64.
     """
 
     make: Callable[..., Optimizer]
@@ -40,6 +40,11 @@ class Subject:
     graph: bool = False
     closure: bool = False
     matrices: bool = False
+    dtype: torch.dtype = torch.float64
+
+    def network(self, dtype: torch.dtype | None = None, widths: Sequence[int] = WIDTHS) -> nn.Sequential:
+        """A network that it takes, with the same weights every time."""
+        return network(dtype or self.dtype, widths, bias=not self.matrices)
 
     def build(self, module: nn.Module, params: Iterable[Any] | None = None, **more: Any) -> Optimizer:
         """The optimizer of ``params``, by default all of ``module``; ``more`` is laid over the settings."""
@@ -61,42 +66,15 @@ class Subject:
 
     @cached_property
     def _parameters(self) -> Mapping[str, inspect.Parameter]:
-        return _signature(self.make)
+        return signature(self.make)
 
     @cached_property
     def _defaults(self) -> Mapping[str, Any]:
-        return self.build(network(bias=not self.matrices)).defaults
+        return self.build(self.network()).defaults
 
 
-def prepared(subject: Subject) -> Subject:
-    """The subject with all that its class needs by default.
-
-    Raises:
-        SettingsError: no optimizer can be made of it; the message says what it said.
-    """
-    needed = _signature(subject.make).get("model")
-    if needed is not None and needed.default is inspect.Parameter.empty:
-        subject = replace(subject, model=True)
-    last: Exception | None = None
-    for matrices in (False, True):
-        found = replace(subject, matrices=matrices)
-        try:
-            optimizer = found.build(network(bias=not matrices))
-        except Exception as error:  # noqa: BLE001 - told, whatever it is
-            last = last or error
-            continue
-        if not hasattr(optimizer, "step"):
-            raise SettingsError(f"expected {subject.name} to make an optimizer, got {type(optimizer).__name__}")
-        closure = _signature(optimizer.step).get("closure")
-        alone = closure is not None and closure.default is inspect.Parameter.empty
-        return replace(found, closure=found.graph or found.closure or alone)
-    raise SettingsError(
-        f"{subject.name} cannot be made of the parameters of a network: {type(last).__name__}: {last}. "
-        "Give what it needs by --set, and --model if it takes model="
-    )
-
-
-def _signature(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+def signature(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """The parameters of a function or class; empty where Python does not know them."""
     try:
         return inspect.signature(function).parameters
     except (TypeError, ValueError):  # something built in

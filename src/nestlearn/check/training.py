@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from nestlearn.check.compare import apart
 from nestlearn.check.outcome import claim
-from nestlearn.check.problem import batch, network
+from nestlearn.check.problem import batch
 from nestlearn.check.subject import Subject
 
 __all__ = ["STEPS", "Run", "agree", "noise"]
@@ -42,7 +42,7 @@ class Run:
         **more: Any,
     ) -> None:
         self.subject = subject
-        self.module = network(bias=not subject.matrices) if module is None else module
+        self.module = subject.network() if module is None else module
         self.optimizer = subject.build(self.module, params, **more) if optimizer is None else optimizer
         self.forward = forward or self.module
         self.rows: Callable[[Tensor], Tensor] = lambda rows: rows
@@ -121,5 +121,5 @@ def agree(subject: Subject, one: Iterable[Tensor], two: Iterable[Tensor], what: 
     Args:
         what: of the message, "the two orders".
     """
-    far, room = apart(one, two), max(1e-8, 10 * noise(subject))
+    far, room = apart(one, two), max(1e-8 if subject.dtype == torch.float64 else 1e-6, 10 * noise(subject))
     claim(far <= room, f"{what} differ by {far:.1e}; rounding explains {room:.1e}")

@@ -63,10 +63,10 @@ CHECKS = (
     *("added-group", "group-decay", "decay-shrinks", "schedule", "tensor-rate", "negative-rate", "empty-list"),
     *("twice", "other-state", "group-saved", "round-trip", "safe-load", "untrained", "rolled-back", "deep-copied"),
     *("pickled", "half-round-trip", "by-name", "asked-early", "no-graph", "nonfinite", "scaled-loss"),
-    *("every-shape", "empty-parameter", "parameter-layout", "gradient-layout", "half-precision"),
-    *("complex-numbers", "sparse-gradients", "apart-from-others", "accelerate", "transformers-trainer"),
-    *("lightning", "ddp", "fsdp2", "fsdp2-uneven", "same-keys", "dcp-replicas", "dcp-shards", "dcp-elsewhere"),
-    *("shared-out"),
+    *("every-shape", "empty-parameter", "parameter-layout", "gradient-layout", "double-precision"),
+    *("half-precision", "complex-numbers", "sparse-gradients", "apart-from-others", "accelerate"),
+    *("transformers-trainer", "lightning", "ddp", "fsdp2", "fsdp2-uneven", "same-keys", "dcp-replicas"),
+    *("dcp-shards", "dcp-elsewhere", "shared-out"),
 )
 OPTIMIZER_MODULES = ("torch.optim:", "nestlearn.optim:")
 

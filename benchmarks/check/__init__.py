@@ -1,0 +1,1 @@
+"""Which optimizers do what every optimizer should: ``python -m benchmarks.check``."""
