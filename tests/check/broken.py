@@ -18,15 +18,18 @@ __all__ = [
     "DecaysWithoutGradient",
     "GradientsChanged",
     "HiddenMemory",
+    "Leaves",
     "LoadedOnce",
     "NamesRefused",
     "NoBfloat16",
+    "NoFloat64",
     "NotAtZero",
     "OnePlaceAlone",
     "OrderCounts",
     "Poisoned",
     "RateOfTheStart",
     "RateUnchecked",
+    "Rough",
     "Sound",
     "StateForgotten",
     "StateLostInCopies",
@@ -217,6 +220,34 @@ class LoadedOnce(Sound):
             raise ValueError("loaded twice")
         self.loaded = True
         super().load_state_dict(state_dict)
+
+
+class NoFloat64(Sound):
+    """Works in float32 alone."""
+
+    def memory(self, parameter: Tensor) -> Tensor:
+        if parameter.dtype == torch.float64:
+            raise RuntimeError("expected float32")
+        return super().memory(parameter)
+
+
+class Rough(Sound):
+    """Multiplies in bfloat16, so that the last bit of a gradient may become a large one."""
+
+    def write(self, parameter: Tensor, group: dict[str, Any], number: int) -> None:
+        rounded = parameter.grad.bfloat16() @ parameter.grad.bfloat16().t() if parameter.dim() == 2 else parameter.grad
+        parameter.sub_(group["lr"] * (rounded.to(parameter) @ parameter.grad if parameter.dim() == 2 else rounded))
+
+
+class Leaves(Sound):
+    """Ends the process when it has taken twenty steps."""
+
+    def write(self, parameter: Tensor, group: dict[str, Any], number: int) -> None:
+        super().write(parameter, group, number)
+        self.taken = self.__dict__.get("taken", 0) + 1
+        if self.taken > 80:
+            print("it has had enough", flush=True)
+            os._exit(9)
 
 
 class OnePlaceAlone(Sound):

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from nestlearn.check.compare import apart
 from nestlearn.check.outcome import claim
@@ -100,18 +102,45 @@ class Run:
         return Run(self.subject, copy.deepcopy(self.module))
 
 
+class _Numbers(TorchDispatchMode):
+    """Notes the coarsest numbers that are made."""
+
+    epsilon = 0.0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for each in tree_leaves(result):
+            if isinstance(each, Tensor) and each.is_floating_point():
+                self.epsilon = max(self.epsilon, torch.finfo(each.dtype).eps)
+        return result
+
+
 @lru_cache(maxsize=8)
 def noise(subject: Subject) -> float:
-    """How far weights come apart by rounding alone: rows of a batch in another order change sums in their last bit.
-
-    Optimizers that multiply in bfloat16 make much of it, others nothing.
+    """How far weights come apart by rounding alone: by the rounding of gradients in the coarsest numbers in which the
+    optimizer computes. One that multiplies in bfloat16 makes much of it, others next to nothing.
     """
-    whole = Run(subject).steps().weights()
+    numbers = _Numbers()
+    try:
+        with numbers:
+            whole = Run(subject).steps().weights()
+    except Exception:  # noqa: BLE001 - compiled functions do not like to be watched
+        whole = Run(subject).steps().weights()
+        numbers.epsilon = max(torch.finfo(subject.dtype).eps, torch.finfo(torch.float32).eps)
     found = 0.0
-    for shift in (3, 8, 11):
+    for seed in range(3):
+        generator = torch.Generator().manual_seed(seed)
         other = Run(subject)
-        other.rows = lambda rows, shift=shift: rows.roll(shift, 0)  # type: ignore[misc]
-        found = max(found, apart(whole, other.steps().weights()))
+
+        def edit(other: Run = other, generator: torch.Generator = generator) -> None:
+            for parameter in other.parameters():
+                if parameter.grad is not None:
+                    signs = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype).sign()
+                    parameter.grad.mul_(1 + numbers.epsilon * signs)
+
+        for index in range(STEPS):
+            other.step(index, edit=edit)
+        found = max(found, apart(whole, other.weights()))
     return found
 
 
