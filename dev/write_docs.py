@@ -1,13 +1,16 @@
 """Writes the generated parts of the documentation, for ``dev/docs``.
 
 docs/cli.md and docs/settings.md come from the command line and its settings, the table of folders in
-docs/development.md from the import rule, the pictures of docs/tour.md from the code of that page.
+docs/development.md from the import rule, the tables of docs/check.md from the checks and from what benchmarks/check
+found, the pictures of docs/tour.md from the code of that page.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+from check_tables import SCORES, with_check_tables
 from cli_page import cli_page
 from folder_table import with_folder_table
 from page_code import run_page
@@ -27,6 +30,8 @@ def main() -> None:
     wanted = {DOCS / "cli.md": cli_page(build_app()), DOCS / "settings.md": settings_page()}
     development = DOCS / "development.md"
     wanted[development] = with_folder_table(development.read_text(encoding="utf-8"))
+    check, scores = DOCS / "check.md", json.loads(SCORES.read_text(encoding="utf-8"))
+    wanted[check] = with_check_tables(check.read_text(encoding="utf-8"), scores)
     pictures = tour_pictures(run_page(tour.read_text(encoding="utf-8"), tour.name))
     wanted |= {DOCS / "images" / name: text for name, text in pictures.items()}
     for path in set(DOCS.glob("images/tour-*.svg")) - set(wanted):

@@ -1,10 +1,12 @@
 """What `bash dev/docs` writes is what the code says today: commands, settings, table of folders, tour's pictures."""
 
+import json
 import re
 from typing import Annotated
 
 import pytest
 import typer
+from check_tables import SCORES, with_check_tables
 from cli_page import cli_page
 from folder_table import with_folder_table
 from page_code import run_page
@@ -12,6 +14,8 @@ from pages import ROOT, rows, section, text
 from settings_page import keys, settings_page
 from tour_pictures import tour_pictures
 
+import nestlearn as nl
+from nestlearn.check import CHECKS
 from nestlearn.cli.main import build_app
 from nestlearn.comparison import CompareSettings
 from nestlearn.training import TrainSettings, merge
@@ -103,6 +107,26 @@ def test_a_table_of_folders_that_is_out_of_date_is_written_again():
     assert with_folder_table(page.replace("| `ops` | `memory` |", "| `ops` | `optim` |")) == page
     with pytest.raises(ValueError, match="expected a place for the table"):
         with_folder_table("# A page without one\n")
+
+
+# ------------------------------------------------------------------------------------------------------------- checks
+
+
+def test_the_tables_of_checks_are_what_the_code_asserts_and_what_was_found():
+    page = text("docs/check.md")
+    assert page == with_check_tables(page, json.loads(SCORES.read_text(encoding="utf-8"))), REMEDY
+    with pytest.raises(ValueError, match="expected a place for a table"):
+        with_check_tables("# A page without one\n", {})
+
+
+def test_every_optimizer_of_ours_has_its_score_and_passes_all():
+    scores = json.loads(SCORES.read_text(encoding="utf-8"))
+    ours = {label.partition(" ")[2]: found for label, found in scores.items() if label.startswith("nestlearn ")}
+    assert sorted(ours) == sorted(set(nl.optim.__all__) - {"Optimizer"})
+    assert {label: found["failed"] for label, found in ours.items() if found["failed"]} == {}
+    for found in scores.values():
+        assert {*found["failed"], *found["not applicable"]} <= set(CHECKS)
+        assert found["passed"] + len(found["failed"]) + len(found["not applicable"]) == len(CHECKS)
 
 
 # --------------------------------------------------------------------------------------------------------------- tour

@@ -174,8 +174,8 @@ def shared_out(subject: Subject, here: Place) -> None:
     if isinstance(here.saved, Exception):
         raise here.saved
     weights, state = torch.load(io.BytesIO(here.saved), weights_only=False)
-    if not any(isinstance(value, Tensor) for _, value in leaves(state["state"])):
-        raise NotApplicable("it remembers no tensor; torch then finds no device to share out")
+    if not any(isinstance(value, Tensor) and value.dim() for _, value in leaves(state["state"])):
+        raise NotApplicable("it remembers numbers alone, and torch takes the device from a tensor with dimensions")
     run = _shards(subject, here)
     options = StateDictOptions(full_state_dict=True)
     set_state_dict(run.module, run.optimizer, model_state_dict=weights, optim_state_dict=state, options=options)

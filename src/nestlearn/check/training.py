@@ -105,7 +105,9 @@ class Run:
 class _Numbers(TorchDispatchMode):
     """Notes the coarsest numbers that are made."""
 
-    epsilon = 0.0
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.epsilon = 0.0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -52,8 +53,8 @@ def check_job(
     report = check(optimizer, settings, only=only, isolated=not only, watch=_progress, **how)
     typer.echo(str(report))
     if only:
-        for trace in (each.trace for each in report.outcomes if each.trace):
-            typer.echo(f"\n{trace}")
+        for each in report.of("failed"):
+            typer.echo(f"\nWhat it does:\n\n{inspect.getsource(CHECKS[each.name].function)}\n{each.trace}")
     if as_json is not None:
         write_atomic(as_json, json.dumps(report.to_dict(), indent=2) + "\n")
     if markdown is not None:
