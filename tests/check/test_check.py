@@ -60,7 +60,10 @@ def test_a_name_is_imported_and_kept():
 
 def test_a_function_that_makes_an_optimizer_is_taken():
     assert check(lambda params, **settings: torch.optim.SGD(params, **settings), only=["order"]).score == 1.0
-    assert check(partial(torch.optim.SGD, momentum=0.9), only=["round-trip"]).score == 1.0
+    report = check(partial(torch.optim.SGD, momentum=0.9), {"lr": 0.1}, only=["round-trip"])
+    assert report.score == 1.0
+    assert report.reproduce("round-trip").startswith("check(functools.partial(<class 'torch.optim.sgd.SGD'>")
+    assert report.reproduce("round-trip").endswith("{'lr': 0.1}, only=['round-trip'])")
 
 
 @pytest.mark.parametrize(

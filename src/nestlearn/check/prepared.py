@@ -45,10 +45,14 @@ def prepared(subject: Subject) -> Subject:
     if made is not None:  # it fails in its steps, which is for the checks to say
         return made
     raise SettingsError(
-        f"{subject.name} cannot be made of the parameters of a network ({type(problem).__name__}: {problem}): expected "
+        f"{subject.name} cannot be made of the parameters of a network ({_words(problem)}): expected "
         "a class that takes them and settings alone. Give settings by --set, --model if it takes model=, or the name "
         "of a function that makes it of parameters"
     )
+
+
+def _words(problem: Exception | None) -> str:
+    return f"{type(problem).__name__}: {' '.join(str(problem).split())}"
 
 
 def _with_closure(subject: Subject) -> Subject:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ class Report:
     """The outcomes of all checks of one optimizer. ``str()`` is a table.
 
     Args:
-        optimizer: ``module:Name``.
+        optimizer: ``module:Name``, or what Python calls it.
         settings: with which it was made.
         outcomes: in the order in which they ran.
         options: further options of the command, as "--graph".
@@ -57,8 +58,14 @@ class Report:
         return self.passed / counted if counted else None
 
     def reproduce(self, check: str) -> str:
-        """The command that runs one check again and shows its traceback."""
-        settings = [f"--set {shlex.quote(f'{key}={json.dumps(value)}')}" for key, value in self.settings.items()]
+        """The command that runs one check again and shows its traceback; a line of Python where no command finds the
+        optimizer.
+        """
+        if not re.fullmatch(r"[\w.]+:[\w.]+", self.optimizer):
+            return f"check({self.optimizer}, {dict(self.settings)!r}, only=[{check!r}])"
+        settings = [
+            f"--set {shlex.quote(f'{key}={json.dumps(value, default=str)}')}" for key, value in self.settings.items()
+        ]
         words = ["nestlearn check", self.optimizer, *settings, *self.options, "--only", check]
         return " ".join(words)
 

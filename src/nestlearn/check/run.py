@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import sys
 from collections.abc import Callable, Collection, Mapping
 from importlib import metadata
 from typing import Any
@@ -69,8 +70,7 @@ def check(
         with as_settings_error():
             make, name = imported(optimizer, "optimizer"), optimizer
     else:
-        module = getattr(optimizer, "__module__", "")
-        make, name = optimizer, f"{module}:{getattr(optimizer, '__qualname__', type(optimizer).__name__)}"
+        make, name = optimizer, _name_of(optimizer)
     with torch.random.fork_rng(devices=[]):
         subject = prepared(Subject(make, name, settings or {}, model=model, graph=graph))
         found: list[Outcome] = []
@@ -85,6 +85,12 @@ def check(
             found += launch(subject, names, number, patience, watch)
     options = tuple(option for option, given in (("--model", model), ("--graph", graph)) if given)
     return Report(name, dict(settings or {}), tuple(found), options, _versions(name))
+
+
+def _name_of(optimizer: Callable[..., Any]) -> str:
+    """``module:Name`` if it is found there, else what Python calls it."""
+    module, name = getattr(optimizer, "__module__", ""), getattr(optimizer, "__qualname__", repr(optimizer))
+    return f"{module}:{name}" if getattr(sys.modules.get(module), name, None) is optimizer else name
 
 
 def _versions(name: str) -> dict[str, str]:

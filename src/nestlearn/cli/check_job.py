@@ -56,7 +56,7 @@ def check_job(
         for each in report.of("failed"):
             typer.echo(f"\nWhat it does:\n\n{inspect.getsource(CHECKS[each.name].function)}\n{each.trace}")
     if as_json is not None:
-        write_atomic(as_json, json.dumps(report.to_dict(), indent=2) + "\n")
+        write_atomic(as_json, json.dumps(report.to_dict(), indent=2, default=str) + "\n")
     if markdown is not None:
         write_atomic(markdown, report.markdown())
     return SOME_FAILED if report.failed else FINISHED
