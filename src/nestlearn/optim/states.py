@@ -77,10 +77,13 @@ def with_waiting(state: Held, gradient: Tensor) -> Tensor:
 
 
 def surprise(optimizer: Adapter) -> dict[str, Tensor]:
-    """The latest surprise of each memory that records it, averaged over parameters: memory name -> 0-D tensor."""
+    """The latest surprise of each memory that records it, averaged over parameters: memory name -> 0-D tensor.
+
+    Of matrices that ranks share out each rank knows those that it owns.
+    """
     found: dict[str, list[Tensor]] = {}
     for values in optimizer.state.values():
         for name, tensor in values.items() if isinstance(values, dict) else ():
-            if isinstance(name, str) and name.endswith(".surprise"):
+            if isinstance(name, str) and name.endswith(".surprise") and not tensor.is_meta:
                 found.setdefault(name.rpartition(".")[0], []).append(tensor.mean())
     return {name: torch.stack(tensors).mean() for name, tensors in found.items()}
