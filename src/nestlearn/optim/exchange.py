@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
     from torch.distributed.tensor import DTensor
 
-__all__ = ["Piece", "Split", "from_owners", "split_of", "to_owners"]
+__all__ = ["Piece", "Split", "divided", "from_owners", "split_of", "to_owners"]
 
 ALIGNED = 16
 """Every tensor begins at a multiple of so many bytes, whatever travels before it."""
@@ -42,9 +42,8 @@ class Split(NamedTuple):
         return self.mesh.get_local_rank(self.over)
 
     def counts(self, length: int) -> list[int]:
-        """How many of so many rows each rank has, as torch.chunk divides them: the last may have fewer, or none."""
-        size = -(-length // self.ranks)
-        return [max(0, min(size, length - rank * size)) for rank in range(self.ranks)]
+        """How many of so many rows each rank has."""
+        return divided(length, self.ranks)
 
 
 class Piece(NamedTuple):
@@ -71,14 +70,20 @@ class Piece(NamedTuple):
         return [rows, *self.rest], self.dtype
 
 
+def divided(length: int, ranks: int) -> list[int]:
+    """How many of so many rows each rank has, as torch.chunk divides them: the last may have fewer, or none."""
+    size = -(-length // ranks)
+    return [max(0, min(size, length - rank * size)) for rank in range(ranks)]
+
+
 def split_of(tensor: DTensor) -> Split | None:
     """How a tensor is divided, if it is along one dimension over one dimension of its mesh; else None."""
-    divided = [over for over, placement in enumerate(tensor.placements) if not placement.is_replicate()]
+    over = [dim for dim, placement in enumerate(tensor.placements) if not placement.is_replicate()]
     # A tensor that is sharded twice along one dimension, as FSDP2 with tensor parallelism has it, is no chunk of rows.
-    if len(divided) != 1 or type(tensor.placements[divided[0]]).__name__ != "Shard":
+    if len(over) != 1 or type(tensor.placements[over[0]]).__name__ != "Shard":
         return None
-    dim = next(dim for dim in range(tensor.ndim) if tensor.placements[divided[0]].is_shard(dim))
-    return Split(tensor.device_mesh, divided[0], dim)
+    dim = next(dim for dim in range(tensor.ndim) if tensor.placements[over[0]].is_shard(dim))
+    return Split(tensor.device_mesh, over[0], dim)
 
 
 def to_owners(parts: Sequence[Tensor], pieces: Sequence[Piece]) -> list[Tensor | None]:

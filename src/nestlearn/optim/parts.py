@@ -69,9 +69,10 @@ class Parts:
         self.defaults, self.declared, self.compiles = optimizer.defaults, optimizer.declared, optimizer.compiles
         known, self._standing, self._parameters, self._groups = self._standing, {}, {}, {}
         self.param_groups, self.state = [], defaultdict(dict)
+        matrices = {id(parameter): piece for parameter, _, piece in self._matrices()}
         for group in optimizer.param_groups:
             rules = optimizer.rules(group)
-            tensors = [self._stand_in(parameter, group, rules, known) for parameter in group["params"]]
+            tensors = [self._stand_in(parameter, group, rules, known, matrices) for parameter in group["params"]]
             here = Settings(group)
             dict.__setitem__(here, "params", tensors)
             self.param_groups.append(here)
@@ -182,13 +183,19 @@ class Parts:
             for name, values in observations.items()
         }
 
-    def _stand_in(self, parameter: Tensor, group: Group, rules: Rules, known: Mapping[int, Standing]) -> Tensor:
+    def _stand_in(
+        self,
+        parameter: Tensor,
+        group: Group,
+        rules: Rules,
+        known: Mapping[int, Standing],
+        matrices: Mapping[int, Piece | None],
+    ) -> Tensor:
         """What stands for a parameter: itself, where it is not sharded."""
         if not is_sharded(parameter):
             self._parameters[id(parameter)] = parameter
             return parameter
-        flat = self._optimizer.entry_of(parameter, rules).flat
-        piece = None if flat else self._owners.piece(parameter)
+        flat, piece = id(parameter) not in matrices, matrices.get(id(parameter))
         standing = known.get(id(parameter))
         if standing is None or standing.parameter is not parameter or not standing.holds(flat, piece):
             here = parameter.to_local()
@@ -239,8 +246,8 @@ class Parts:
         held = self._optimizer.state
         owned: list[Owned] = []
         parameters: list[Tensor] = []
-        for parameter, group, piece in self._owned():
-            if held.get(parameter):
+        for parameter, group, piece in self._matrices():
+            if piece is not None and held.get(parameter):
                 parameters.append(parameter)
                 owned.append((held[parameter], piece, self._memories(parameter, group)))
         if not owned:
@@ -254,7 +261,7 @@ class Parts:
         Args:
             wholes: (parameter, tensor); of another rank's the tensor is not looked at.
         """
-        pieces = {id(parameter): piece for parameter, _, piece in self._owned()}
+        pieces = {id(parameter): piece for parameter, _, piece in self._matrices() if piece is not None}
         owned = [(pieces[id(parameter)], tensor) for parameter, tensor in wholes if id(parameter) in pieces]
         parts: Iterator[Tensor] = iter(())
         if owned:
@@ -265,15 +272,16 @@ class Parts:
             next(parts) if id(parameter) in pieces else local(alike(tensor, parameter)) for parameter, tensor in wholes
         ]
 
-    def _owned(self) -> Iterator[tuple[DTensor, Group, Piece]]:
-        """Every matrix that one rank owns."""
+    def _matrices(self) -> list[tuple[DTensor, Group, Piece | None]]:
+        """Every sharded matrix, its group, and the rank that owns it, if one does."""
+        found: list[tuple[DTensor, Group]] = []
         for group in self._optimizer.param_groups:
             rules = self._optimizer.rules(group)
             for parameter in group["params"]:
                 if is_sharded(parameter) and not self._optimizer.entry_of(parameter, rules).flat:
-                    piece = self._owners.piece(parameter)
-                    if piece is not None:
-                        yield parameter, group, piece
+                    found.append((parameter, group))
+        pieces = self._owners.pieces([parameter for parameter, _ in found])
+        return [(parameter, group, piece) for (parameter, group), piece in zip(found, pieces, strict=True)]
 
     def _memories(self, parameter: Tensor, group: Group) -> frozenset[str]:
         """What the state of a matrix has where it is owned."""

@@ -35,9 +35,13 @@ def shared(owned: Sequence[Owned], device: torch.device) -> list[Held]:
         owned: states of matrices, in the same order on all ranks.
         device: where they lie.
     """
-    mine = {number: _outline(state, names) for number, (state, piece, names) in enumerate(owned) if piece.mine}
     outlines: dict[int, dict[str, Any]] = {}
     for mesh, over in {(piece.split.mesh, piece.split.over): None for _, piece, _ in owned}:
+        mine = {
+            number: _outline(state, names)
+            for number, (state, piece, names) in enumerate(owned)
+            if piece.mine and (piece.split.mesh, piece.split.over) == (mesh, over)
+        }
         everyone: list[Any] = [None] * mesh.size(over)
         dist.all_gather_object(everyone, mine, group=mesh.get_group(over))
         for some in everyone:
