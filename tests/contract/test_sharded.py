@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import nestlearn as nl
-from nestlearn.training.inspect_ranks import loads
+from nestlearn.training.inspect_ranks import loads, works
 
 from .shards import LAYOUTS, OBSERVING, SAVED, SHARING, members, stack
 
@@ -90,7 +90,7 @@ def test_ranks_share_the_work_of_matrices_out(ranks: int, most: float, name: str
         for parameter in model.parameters():
             parameter.grad = torch.zeros_like(parameter)
 
-    known = loads([optimizer], ranks, differentiate, 5)
+    known = loads(works([optimizer], differentiate, 5), ranks)
     flops = [load.flops for load in known]
     assert [each / sum(flops) for each in flops] == pytest.approx(list(shares))
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())

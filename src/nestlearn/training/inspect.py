@@ -21,7 +21,7 @@ from nestlearn.imported import imported
 from nestlearn.optim.optimizer import Optimizer
 from nestlearn.optim.paths import paths
 from nestlearn.tasks import Task
-from nestlearn.training.inspect_ranks import RankLoad, loads
+from nestlearn.training.inspect_ranks import RankLoad, loads, works
 from nestlearn.training.train_settings import TrainSettings
 
 __all__ = ["Inspection", "inspect_training"]
@@ -171,7 +171,7 @@ def _shares(
         _empty_gradients(network)
         return None
 
-    return tuple(loads(optimizers, ranks, differentiate, steps))
+    return tuple(loads(works(optimizers, differentiate, steps), ranks))
 
 
 def _counted(action: Callable[[], Any]) -> tuple[Any, int]:
