@@ -1,0 +1,227 @@
+"""The processes that train one run together: what each has of a batch, and what they settle among themselves.
+
+``torchrun`` starts them and says in the environment which is which. All make the same network and the same global
+batches from the same seed, and each takes its share of a batch: what the batch is, and what the seed, does not depend
+on how many there are. Rank 0 alone reads and writes the run folder.
+
+    with joined("fsdp2", "cpu") as ranks:
+        share, weight = ranks.share(batch)
+        loss = weight * task.loss(network, share)     # the mean over the ranks is the loss of the batch
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+
+from nestlearn.errors import NestlearnError, RankError, SettingsError
+from nestlearn.memory.state import leaves
+from nestlearn.training.layouts import gathered, handed_out, handed_out_to, laid_out, outline
+
+__all__ = ["ALONE", "Ranks", "joined"]
+
+Result = TypeVar("Result")
+
+PATIENCE = timedelta(minutes=30)  # for a rank that is there and does not answer; it may write a large checkpoint
+LOST = re.compile(r"Connection (closed|reset|refused)( by peer)?|Broken pipe|gloo|NCCL")
+
+
+@dataclass(eq=False)
+class Ranks:
+    """This process among those that train a run. With the strategy ``none`` it is alone, and nothing happens here.
+
+    All ranks call each method, in the same order.
+
+    Attributes:
+        strategy: ``none``, ``ddp``, ``fsdp2`` or ``hsdp``.
+        rank, count: which one this is, and how many there are.
+    """
+
+    strategy: str = "none"
+    rank: int = 0
+    count: int = 1
+    _vote: tuple[Tensor, Any] | None = field(default=None, repr=False)
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is no group of processes."""
+        return self.strategy == "none"
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the one that reads and writes the run folder."""
+        return self.rank == 0
+
+    def laid_out(self, model: nn.Module, device: str) -> nn.Module:
+        """What is called in the place of ``model``; call it before optimizers are made of the model's parameters."""
+        return model if self.alone else laid_out(model, self.strategy, torch.device(device).type)
+
+    def share(self, batch: Any) -> tuple[Any, float]:
+        """This rank's share of a batch, and what its mean loss weighs.
+
+        The weighted losses have the loss of the whole batch as their mean over the ranks, whether it divides by them
+        or not. A batch without tensors is everyone's.
+
+        Args:
+            batch: tensors whose first dimension counts examples, in tuples, lists and dictionaries.
+
+        Raises:
+            SettingsError: there are fewer examples than ranks, or tensors that do not agree on how many there are.
+        """
+        sizes = {len(tensor) for tensor in leaves(batch) if tensor.ndim} if self.count > 1 else set()
+        if not sizes:
+            return batch, 1.0
+        if len(sizes) > 1 or min(sizes) < self.count:
+            raise SettingsError(
+                f"expected a batch of at least {self.count} examples, one for each rank, that all its tensors count "
+                f"in their first dimension, got {' and '.join(map(str, sorted(sizes)))}: take a larger batch or fewer "
+                "ranks"
+            )
+        (size,) = sizes
+        own = (size + self.count - 1 - self.rank) // self.count  # as torch.tensor_split divides
+        return self._cut(batch), own * self.count / size
+
+    def _cut(self, batch: Any) -> Any:
+        if isinstance(batch, Tensor):
+            return batch.tensor_split(self.count)[self.rank] if batch.ndim else batch
+        if isinstance(batch, Mapping):
+            return {name: self._cut(value) for name, value in batch.items()}
+        if isinstance(batch, tuple | list):
+            parts = [self._cut(value) for value in batch]
+            return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)
+        return batch
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean over the ranks."""
+        if self.count > 1:
+            dist.all_reduce(values)
+        return values / self.count
+
+    def any(self, mine: bool) -> bool:
+        """Whether any rank has said so, as of the call before: so nobody waits for an answer that is on its way."""
+        if self.count == 1:
+            return mine
+        before, said = self._vote, torch.tensor([int(mine)])
+        self._vote = said, dist.all_reduce(said, async_op=True)
+        if before is None:
+            return False
+        before[1].wait()
+        return bool(before[0].item())
+
+    def at_first(self, act: Callable[[], Result]) -> Result:
+        """What rank 0 gets by ``act``, which it alone carries out; the others get an outline, with tensors that have a
+        shape alone, and wait until it is done.
+
+        Raises:
+            RankError: on the others, what it raised is the cause.
+        """
+        if self.count == 1:
+            return act()
+        told: list[Any] = [None, None]
+        try:
+            result = act() if self.first else None
+            told[0] = outline(result)
+        except Exception as error:
+            told[1] = error if isinstance(error, NestlearnError | OSError) else RankError(repr(error))
+            raise
+        finally:
+            dist.broadcast_object_list(told, 0)
+        if self.first:
+            return result  # type: ignore[return-value]
+        if told[1] is not None:
+            raise RankError(f"rank 0 cannot go on: {told[1]}") from told[1]
+        answer: Result = told[0]
+        return answer
+
+    def gathered(self, state: dict[str, Any]) -> dict[str, Any]:
+        """A state as one process has it, on rank 0; on the others without its tensors."""
+        found: dict[str, Any] = state if self.alone else gathered(state, keep=self.first)
+        return found
+
+    def handed_out(self, held: Any, like: Tensor | None = None) -> Any:
+        """The opposite: what rank 0 has of a file, on every rank, sharded as a parameter is."""
+        return held if self.alone else handed_out(held, like)
+
+    def handed_out_to(self, optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
+        """The same for the state of an optimizer."""
+        return saved if self.alone else handed_out_to(optimizer, saved)
+
+    def command(self, options: str) -> str:
+        """The command line that starts as many processes with other options."""
+        if self.alone:
+            return f"nestlearn train {options}"
+        here = os.environ.get("LOCAL_WORLD_SIZE", "")
+        nodes = f"--nproc-per-node {here}" if here == str(self.count) else "..."
+        return f"torchrun {nodes} -m nestlearn train {options}"
+
+
+ALONE = Ranks()
+
+
+@contextmanager
+def joined(strategy: str, device: str) -> Iterator[Ranks]:
+    """A block in which this process is one of those that torchrun has started; with the strategy ``none`` it is alone.
+
+    Args:
+        strategy: ``none``, ``ddp``, ``fsdp2`` or ``hsdp``.
+        device: of the run. On ``cuda`` each rank has the GPU of its number on its machine.
+
+    Raises:
+        SettingsError: strategy and processes do not go together; the message says how to start them.
+        RankError: another rank is gone, so that what all of them have to do cannot be done.
+    """
+    _check(strategy, device, os.environ)
+    if strategy == "none":
+        yield ALONE
+        return
+    backend = "gloo"
+    if torch.device(device).type == "cuda":
+        backend = "cpu:gloo,cuda:nccl"
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    try:
+        dist.init_process_group(backend, timeout=PATIENCE)
+        try:
+            yield Ranks(strategy, dist.get_rank(), dist.get_world_size())
+        finally:
+            dist.destroy_process_group()
+    except RuntimeError as error:
+        sign = LOST.search(str(error))
+        if isinstance(error, NestlearnError) or not (sign or isinstance(error, dist.DistError)):
+            raise
+        raise RankError(f"another rank is gone ({sign[0] if sign else type(error).__name__})") from error
+
+
+def _check(strategy: str, device: str, environment: Mapping[str, str]) -> None:
+    """Raise SettingsError unless the processes that were started can do what is asked of them."""
+    count = int(environment.get("WORLD_SIZE", "1"))
+    if strategy == "none":
+        if count > 1:
+            raise SettingsError(
+                f"{count} processes were started for one run, and no strategy says how they share it: add --strategy "
+                "fsdp2, hsdp or ddp"
+            )
+        return
+    if "RANK" not in environment:
+        raise SettingsError(
+            f"the strategy {strategy} is for several processes: start them with torchrun --nproc-per-node 2 -m "
+            "nestlearn train ..., or go on in one with --strategy none"
+        )
+    if strategy == "hsdp" and count % 2:
+        raise SettingsError(f"the strategy hsdp has two replicas, so the number of ranks must be even, got {count}")
+    if device.startswith("cuda:"):
+        raise SettingsError(f"expected the device cuda, of which each rank has one, or cpu, got {device}")
+    here = int(environment.get("LOCAL_WORLD_SIZE", "1"))
+    if device == "cuda" and here > torch.cuda.device_count():
+        raise SettingsError(
+            f"{here} processes were started here for {torch.cuda.device_count()} CUDA devices: expected at most one "
+            "for each"
+        )
