@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from nestlearn.errors import NestlearnError, RankError, SettingsError
+from nestlearn.errors import Interrupted, NestlearnError, RankError, SettingsError
 from nestlearn.memory.state import leaves
 from nestlearn.training.layouts import gathered, handed_out, handed_out_to, laid_out, outline
 
@@ -110,12 +110,22 @@ class Ranks:
         """Whether any rank has said so, as of the call before: so nobody waits for an answer that is on its way."""
         if self.count == 1:
             return mine
-        before, said = self._vote, torch.tensor([int(mine)])
+        answer, said = self._answer(), torch.tensor([int(mine)])
         self._vote = said, dist.all_reduce(said, async_op=True)
-        if before is None:
+        return answer
+
+    def _answer(self) -> bool:
+        """What came of the last vote, when it is over."""
+        vote, self._vote = self._vote, None
+        if vote is None:
             return False
-        before[1].wait()
-        return bool(before[0].item())
+        vote[1].wait()
+        return bool(vote[0].item())
+
+    def leave(self) -> None:
+        """Wait until all are here: what is under way must not outlive the process group."""
+        self._answer()
+        dist.barrier()
 
     def at_first(self, act: Callable[[], Result]) -> Result:
         """What rank 0 gets by ``act``, which it alone carries out; the others get an outline, with tensors that have a
@@ -190,7 +200,13 @@ def joined(strategy: str, device: str) -> Iterator[Ranks]:
     try:
         dist.init_process_group(backend, timeout=PATIENCE)
         try:
-            yield Ranks(strategy, dist.get_rank(), dist.get_world_size())
+            ranks = Ranks(strategy, dist.get_rank(), dist.get_world_size())
+            try:
+                yield ranks
+            except Interrupted:
+                ranks.leave()  # all have agreed on it
+                raise
+            ranks.leave()
         finally:
             dist.destroy_process_group()
     except RuntimeError as error:
