@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
+import nestlearn as nl
 from nestlearn.errors import SettingsError
 from nestlearn.training.layouts import gathered, outline
 from nestlearn.training.ranks import ALONE, Ranks, joined
@@ -59,6 +60,16 @@ def test_processes_and_settings_that_do_not_go_together(monkeypatch, strategy, d
     with pytest.raises(SettingsError, match=message), joined(strategy, device):
         pass
     assert not torch.distributed.is_initialized()
+
+
+def test_what_measures_curvature_is_refused_where_parameters_are_sharded() -> None:
+    parameters = [torch.nn.Parameter(torch.zeros(2, 2))]
+    curved = [nl.optim.Adam(parameters), nl.optim.DeepMomentum(parameters, objective="quadratic")]
+    for strategy in ("fsdp2", "hsdp"):
+        Ranks(strategy, 0, 2).check(curved[:1])
+        with pytest.raises(ValueError, match=f"DeepMomentum observes curvature.*{strategy} shards.*the strategy ddp"):
+            Ranks(strategy, 0, 2).check(curved)
+    Ranks("ddp", 0, 2).check(curved)
 
 
 def test_without_a_strategy_nothing_is_joined(monkeypatch) -> None:

@@ -66,6 +66,7 @@ class Training:
                 self.optimizers = spec.contender.make(self.model, tables=self.task.tables(self.model), **spec.arguments)
             except TypeError as error:  # an argument that the class does not have, or not of this type
                 raise ValueError(f"{spec.variant.name} on {spec.task}: {error}") from error
+        ranks.check(self.optimizers)
         self.steps_taken, self._steps_read, self.reason = 0, 0, ""
         self.train: list[Point] = []
         self.curve: list[Point] = []

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -64,6 +64,15 @@ class Ranks:
     def laid_out(self, model: nn.Module, device: str) -> nn.Module:
         """What is called in the place of ``model``; call it before optimizers are made of the model's parameters."""
         return model if self.alone else laid_out(model, self.strategy, torch.device(device).type)
+
+    def check(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+        """Raise ValueError for an optimizer that cannot act on what lies on this rank."""
+        for optimizer in optimizers:
+            if self.strategy in ("fsdp2", "hsdp") and getattr(optimizer, "needs_graph", False):
+                raise ValueError(
+                    f"{type(optimizer).__name__} observes curvature, which needs whole parameters, and the strategy "
+                    f"{self.strategy} shards them: take the strategy ddp, or a target or an objective without it"
+                )
 
     def share(self, batch: Any) -> tuple[Any, float]:
         """This rank's share of a batch, and what its mean loss weighs.
