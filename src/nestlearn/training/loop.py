@@ -247,7 +247,11 @@ class Training:
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(ranks.handed_out_to(optimizer, saved))
         self._stepper.delayed = deque(
-            list(map(ranks.handed_out, gradients, parameters)) for gradients in state["delayed"]
+            [
+                None if gradient is None else ranks.handed_out(gradient, each).to(each.device)
+                for gradient, each in zip(gradients, parameters, strict=True)
+            ]
+            for gradients in state["delayed"]
         )
         self._stream.load(ranks.handed_out(state["random"]))
         self.clock.load_state_dict(state["clock"])
