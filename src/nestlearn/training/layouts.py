@@ -67,8 +67,9 @@ def gathered(held: Any, *, keep: bool) -> Any:
     if isinstance(held, Tensor):
         found = whole(held.detach()).cpu() if is_sharded(held) else held
         return found if keep else None
-    if isinstance(held, Mapping):
-        return {name: gathered(value, keep=keep) for name, value in held.items()}
+    if isinstance(held, Mapping):  # in an order that all have: whoever owns a memory may have made its name earlier
+        known = {name: gathered(held[name], keep=keep) for name in sorted(held, key=str)}
+        return {name: known[name] for name in held}
     if isinstance(held, list | tuple):
         return [gathered(value, keep=keep) for value in held]
     return held
