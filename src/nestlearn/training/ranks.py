@@ -32,7 +32,7 @@ __all__ = ["ALONE", "Ranks", "joined"]
 Result = TypeVar("Result")
 
 PATIENCE = timedelta(minutes=30)  # for a rank that is there and does not answer; it may write a large checkpoint
-LOST = re.compile(r"Connection (closed|reset|refused)( by peer)?|Broken pipe|gloo|NCCL")
+LOST = re.compile(r"Connection (closed|reset|refused)( by peer)?|Broken pipe|Timed out|gloo/transport")
 
 
 @dataclass(eq=False)
