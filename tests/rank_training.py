@@ -31,7 +31,7 @@ SIZE = {"dim": 16, "heads": 2, "depth": 2, "context": 16, "validation_windows": 
 CASES = {
     "hope, fsdp2": ("hope", "Nested", {"batch": 5}),  # one rank has three windows, the other two
     "hope, next token, ddp": ("hope", "DeepMomentum", {"batch": 4, "objective": "next_token"}),
-    "hope, next token, fsdp2": ("hope", "Adam", {"batch": 4, "objective": "next_token"}),
+    "hope, next token, fsdp2": ("hope", "DeepMomentum", {"batch": 4, "objective": "next_token"}),
     "titans, hsdp": ("titans", "Muon", {"batch": 4}),
     "transformer, fsdp2": ("transformer", "LayerMomentum", {"batch": 5, "delay": 2}),
     "transformer, ddp": ("transformer", "SecantMomentum", {"batch": 5}),
@@ -67,7 +67,10 @@ def begun(spec: RunSpec, ranks: Ranks, state: dict[str, Any] | None = None, step
 def numbers(training: Training) -> list[float]:
     """All losses and figures of a run."""
     result = training.result()
-    return [point.loss for point in (*result.train, *result.curve)] + [
+    surprises = [value for _, _, value in result.surprises]
+    return [
+        *(point.loss for point in (*result.train, *result.curve)),
+        *surprises,
         *result.validation.values(),
         *result.test.values(),
     ]

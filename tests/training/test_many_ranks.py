@@ -31,7 +31,7 @@ def torchrun(*arguments: object, **environment: str) -> subprocess.CompletedProc
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=300,  # of a machine with much else to do
     )
 
 

@@ -281,8 +281,11 @@ class Optimizer(Averaging, torch.optim.Optimizer):
 
     @property
     def surprise(self) -> dict[str, Tensor]:
-        """The latest surprise of each memory that records it, averaged over parameters: memory name -> 0-D tensor."""
-        return states.surprise(self)
+        """The latest surprise of each memory that records it, averaged over parameters: memory name -> 0-D tensor.
+
+        Where ranks share matrices out, over those that this rank owns.
+        """
+        return {name: torch.stack(tensors).mean() for name, tensors in states.surprises(self).items()}
 
     def fresh_state(
         self, parameter: Tensor, group: Group, device: torch.device | str | None = None

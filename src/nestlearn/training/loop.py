@@ -146,8 +146,8 @@ class Training:
         if step % points == 0 or last:
             self.curve.append(Point(step, self.clock.seconds, self._evaluate("validation")["loss"]))
         if step % looks == 0:
-            surprise: dict[str, Tensor] = getattr(self.optimizers[0], "surprise", {})
-            self.surprises.extend([step, name, float(value)] for name, value in surprise.items())
+            surprise = self._ranks.surprise(self.optimizers[0])
+            self.surprises.extend([step, name, value] for name, value in surprise.items())
 
     def _evaluate(self, split: str) -> dict[str, float]:
         """What the model is on a split, with averaged weights where an optimizer keeps them."""

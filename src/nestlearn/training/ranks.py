@@ -25,6 +25,8 @@ from torch import distributed as dist
 
 from nestlearn.errors import Interrupted, NestlearnError, RankError, SettingsError
 from nestlearn.memory.state import leaves
+from nestlearn.optim.optimizer import Optimizer
+from nestlearn.optim.states import surprises
 from nestlearn.training.layouts import gathered, handed_out, handed_out_to, laid_out, outline
 
 __all__ = ["ALONE", "Ranks", "joined"]
@@ -114,6 +116,19 @@ class Ranks:
         if self.count > 1:
             dist.all_reduce(values)
         return values / self.count
+
+    def surprise(self, optimizer: torch.optim.Optimizer) -> dict[str, float]:
+        """The latest surprise of each memory, averaged over all parameters, whichever rank remembers it."""
+        if not isinstance(optimizer, Optimizer):
+            return {name: float(value) for name, value in getattr(optimizer, "surprise", {}).items()}
+        mine = {name: [*map(float, tensors)] for name, tensors in surprises(optimizer).items()}
+        everyone: list[dict[str, list[float]]] = [mine]
+        if self.count > 1:
+            everyone = [{}] * self.count
+            dist.all_gather_object(everyone, mine)
+        names = dict.fromkeys(name for found in everyone for name in found)
+        values = {name: [value for found in everyone for value in found.get(name, ())] for name in names}
+        return {name: sum(each) / len(each) for name, each in values.items()}
 
     def any(self, mine: bool) -> bool:
         """Whether any rank has said so, as of the call before: so nobody waits for an answer that is on its way."""
