@@ -57,6 +57,8 @@ def train_job(
         imports: modules that the folder may name.
         quiet: print the report's path alone.
     """
+    if out is not None and resume is None and _restarted() and RunFolder(out).config.exists():
+        resume = out
     folder = RunFolder(resume or out or Path("runs") / f"train-{datetime.now():%Y%m%d-%H%M%S}")
     rank = int(os.environ.get("RANK", "0"))
     try:
@@ -75,6 +77,11 @@ def train_job(
     if rank and status:
         time.sleep(FIRST_WORD)
     return status
+
+
+def _restarted() -> bool:
+    """Whether torchrun has started all ranks again, by the same command, after one of them had failed."""
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
 
 
 def _gone(error: NestlearnError) -> bool:

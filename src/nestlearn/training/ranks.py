@@ -217,12 +217,8 @@ def joined(strategy: str, device: str) -> Iterator[Ranks]:
     if strategy == "none":
         yield ALONE
         return
-    backend = "gloo"
-    if torch.device(device).type == "cuda":
-        backend = "cpu:gloo,cuda:nccl"
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     try:
-        dist.init_process_group(backend, timeout=PATIENCE)
+        _meet(device)
         try:
             ranks = Ranks(strategy, dist.get_rank(), dist.get_world_size())
             try:
@@ -234,10 +230,24 @@ def joined(strategy: str, device: str) -> Iterator[Ranks]:
         finally:
             dist.destroy_process_group()
     except RuntimeError as error:
-        sign = LOST.search(str(error))
-        if isinstance(error, NestlearnError) or not (sign or isinstance(error, dist.DistError)):
-            raise
-        raise RankError(f"another rank is gone ({sign[0] if sign else type(error).__name__})") from error
+        if isinstance(error, dist.DistError) or (LOST.search(str(error)) and not isinstance(error, NestlearnError)):
+            raise RankError("another rank is gone, or does not answer") from error
+        raise
+
+
+def _meet(device: str) -> None:
+    """Make the process group."""
+    from torch.distributed.rendezvous import rendezvous
+
+    backend = "gloo"
+    if torch.device(device).type == "cuda":
+        backend = "cpu:gloo,cuda:nccl"
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    store, rank, count = next(rendezvous("env://", timeout=PATIENCE))
+    # Where torchrun has started all ranks again, the store still has the addresses of those before.
+    again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store = dist.PrefixStore(again, store)  # type: ignore[attr-defined]  # torch exports it without saying so
+    dist.init_process_group(backend, timeout=PATIENCE, store=store, rank=rank, world_size=count)
 
 
 def _check(strategy: str, device: str, environment: Mapping[str, str]) -> None:
