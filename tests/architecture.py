@@ -152,9 +152,13 @@ def check_imports(modules: list[Module]) -> list[str]:
 
 
 def allowed_folders(module: Module) -> set[str]:
-    """Which folders a module may import. The root's exports are light; its other files depend on nothing of ours."""
+    """Which folders a module may import. The root's exports are light; its other files depend on nothing of ours, but
+    that which Python runs.
+    """
     if module.folder:
         return reachable(module.folder)
+    if module.name == "__main__":
+        return {"cli"}
     return MAY_IMPORT.keys() - NEEDS_EXTRAS if module.is_package else set()
 
 

@@ -9,6 +9,7 @@
      +-- RunFolderError      RuntimeError         a run folder that is none, is taken or is broken
      +-- CheckpointError     RuntimeError         a checkpoint that cannot be read or does not fit
      +-- SweepError          RuntimeError         a run of a sweep that failed, or its worker
+     +-- RankError           RuntimeError         a rank of a run on many that is gone, or could not go on
      +-- Interrupted                              no fault: a training that was told to stop
 
 Beside each stands the builtin that it also is. They are for what lies outside of the program: files, folders, settings
@@ -26,6 +27,7 @@ __all__ = [
     "Interrupted",
     "MissingPackageError",
     "NestlearnError",
+    "RankError",
     "RunFolderError",
     "SettingsError",
     "StateFileError",
@@ -71,6 +73,10 @@ class CheckpointError(NestlearnError, RuntimeError):
 
 class SweepError(NestlearnError, RuntimeError):
     """A run ended with an error that is not a divergence, or a worker died."""
+
+
+class RankError(NestlearnError, RuntimeError):
+    """Another process of a run on many ranks is gone, or could not go on."""
 
 
 class Interrupted(NestlearnError):

@@ -59,6 +59,28 @@ def either_precision(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
+def test_what_ranks_would_do_is_known_before(own: str) -> None:
+    """Three matrices of one shape and two that are smaller, on three ranks: by hand."""
+    Path(f"{own}.py").write_text(
+        "from torch import nn\ndef build():\n"
+        "    return nn.ModuleList(nn.Linear(one, two, bias=False) for one, two in [(8, 8)] * 3 + [(4, 8), (8, 4)])\n"
+    )
+    arguments = ("--model", f"{own}:build", "--optimizer", "Muon", "--ranks", 3)
+    found = as_json(*arguments)
+    loads = found["ranks"]
+    assert [load["matrices"] for load in loads] == [2, 2, 1]
+    assert sum(load["flops"] for load in loads) == pytest.approx(found["step_flops"])
+    assert sum(load["state_bytes"] for load in loads) == found["state_bytes"]
+    weights = 4 * (3 * 64 + 2 * 32)
+    assert sum(load["sent_bytes"] for load in loads) == pytest.approx(2 * weights * 2 / 3, rel=0.05)  # rows: 3, 3, 2
+    assert "on 3 ranks" in call(*arguments).stdout and "2, 2, 1" in call(*arguments).stdout
+
+
+def test_fewer_than_one_rank_is_refused() -> None:
+    result = call("--task", "digits", "--ranks", -1)
+    assert result.exit_code == 2 and "expected at least 1, got -1" in result.output
+
+
 @pytest.mark.usefixtures("either_precision")
 def test_what_is_inspected_is_what_training_would_have() -> None:
     found = as_json("--task", "digits", "--optimizer", "nl.optim.DeepMomentum", "--set", "optimizer.hidden=5")

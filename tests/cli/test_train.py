@@ -226,6 +226,14 @@ def test_resuming_a_finished_run_trains_nothing(whole) -> None:
     assert differences(before, left_behind(folder)) == []
 
 
+def test_what_torchrun_starts_again_by_the_same_command_is_continued(whole, monkeypatch) -> None:
+    taken = call(*TINY, "--steps", STEPS, "--out", whole[0])
+    assert taken.exit_code == 2 and "already holds a run" in taken.output
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    again = call(*TINY, "--steps", STEPS, "--out", whole[0])
+    assert again.exit_code == 0 and "all seeds are finished" in again.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

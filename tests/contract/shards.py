@@ -8,6 +8,7 @@ import pickle
 import sys
 import warnings
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,14 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+from torch.utils.flop_counter import FlopCounterMode
 
 import nestlearn as nl
 
 from .members import Member
 from .ranks import CLASSES
 
-__all__ = ["LAYOUTS", "OBSERVING", "members"]
+__all__ = ["LAYOUTS", "OBSERVING", "SHARING", "members", "stack"]
 
 LAYOUTS = {1: (), 2: ("fsdp2", "tp"), 3: (), 4: ("hsdp", "fsdp2 and tp")}
 """How parameters lie, by the number of ranks."""
@@ -45,6 +47,9 @@ SAVED = (
     "Nested, averaged",
 )
 """Whose checkpoints two ranks write, and any number reads."""
+
+SHARING = ("Muon", "Nested", "SOAP", "DeepMomentum")
+"""Whose work ranks share out."""
 
 STEPS = 4
 
@@ -209,6 +214,43 @@ def poisoned() -> str:
     return "no error"
 
 
+def stack() -> nn.Module:
+    """Matrices of three shapes, as many as a small transformer has."""
+    torch.manual_seed(0)
+    widths = [16, 16, 16, 16, 48, 16, 16, 16, 16, 48, 16]
+    return nn.Sequential(*(nn.Linear(one, two, bias=False) for one, two in pairwise(widths))).double()
+
+
+def work_shared_out(name: str) -> tuple[float, float]:
+    """(FLOPs of this rank, bytes sent by all ranks) of five steps, over those of one process and of the weights."""
+    counted, messages = [], []
+    exchanged = dist.all_to_all_single
+
+    def watched(received: Tensor, message: Tensor, theirs: list[int], mine: list[int], **how: Any) -> Any:
+        messages.append(sum(mine) - mine[dist.get_rank()])
+        return exchanged(received, message, theirs, mine, **how)
+
+    def stepped(model: nn.Module) -> None:
+        optimizer = getattr(nl.optim, name)(model.parameters(), lr=0.02)
+        for step in range(5):
+            optimizer.zero_grad()
+            model(torch.randn(4, 16, generator=torch.Generator().manual_seed(step)).double()).square().mean().backward()
+            with FlopCounterMode(display=False) as counter:
+                optimizer.step()
+            counted[-1] += counter.get_total_flops()
+
+    for model in (stack(), sharded(stack(), init_device_mesh("cpu", (dist.get_world_size(),)))):
+        counted.append(0)
+        dist.all_to_all_single = watched
+        try:
+            stepped(model)
+        finally:
+            dist.all_to_all_single = exchanged
+    sent = torch.tensor(sum(messages) / 5)
+    dist.all_reduce(sent)
+    return counted[1] / counted[0], float(sent) / sum(8 * parameter.numel() for parameter in stack().parameters())
+
+
 def run(rank: int, ranks: int, folder: Path) -> dict[Any, Any]:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
@@ -240,6 +282,8 @@ def run(rank: int, ranks: int, folder: Path) -> dict[Any, Any]:
             results["resumed", name] = tried(
                 lambda m=member, f=place, y=layout, a=whole: float((loaded(y, m, f) - a).abs().max())
             )
+    if ranks in (2, 4):
+        results |= {("work", name): tried(lambda n=name: work_shared_out(n)) for name in SHARING}
     if ranks == 2:
         results["poisoned"] = tried(poisoned)
     dist.destroy_process_group()

@@ -13,8 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from .shards import LAYOUTS, OBSERVING, SAVED, members
+import nestlearn as nl
+from nestlearn.training.inspect_ranks import loads, works
+
+from .shards import LAYOUTS, OBSERVING, SAVED, SHARING, members, stack
 
 pytestmark = pytest.mark.slow
 
@@ -69,6 +73,28 @@ def test_a_run_is_resumed_by_any_number_of_ranks(name: str, outcomes: dict[int, 
 @pytest.mark.parametrize("name", SAVED)
 def test_a_checkpoint_of_one_process_goes_on_in_shards(name: str, outcomes: dict[int, Any]) -> None:
     assert all(found["from one process", name] < 1e-9 for found in outcomes[2])
+
+
+@pytest.mark.parametrize("name", SHARING)
+@pytest.mark.parametrize(("ranks", "most"), [(2, 0.55), (4, 0.3)])
+def test_ranks_share_the_work_of_matrices_out(ranks: int, most: float, name: str, outcomes: dict[int, Any]) -> None:
+    """Nobody does much more than a share, and all of them together send less than the weights twice."""
+    shares, sent = zip(*(found["work", name] for found in outcomes[ranks]), strict=True)
+    assert max(shares) <= most and sum(shares) == pytest.approx(1)
+    assert set(sent) == {sent[0]} and sent[0] <= 2
+    with torch.device("meta"):
+        model = stack()
+    optimizer = getattr(nl.optim, name)(model.parameters(), lr=0.02, nonfinite="ignore")
+
+    def differentiate() -> None:
+        for parameter in model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+
+    known = loads(works([optimizer], differentiate, 5), ranks)
+    flops = [load.flops for load in known]
+    assert [each / sum(flops) for each in flops] == pytest.approx(list(shares))
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    assert sum(load.sent_bytes for load in known) == pytest.approx(sent[0] * weights)
 
 
 def test_a_gradient_that_is_infinite_on_one_rank_stops_all_of_them(outcomes: dict[int, Any]) -> None:

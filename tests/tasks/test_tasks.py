@@ -148,7 +148,8 @@ def test_networks_and_losses_have_the_precision_asked_for(task):
     double = small(task.name, "float64")
     model = double.build(0)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float64}
-    assert math.isfinite(double.loss(model, next(iter(double.batches(0)))).item())
+    loss = double.loss(model, next(iter(double.batches(0))))
+    assert loss.dtype == torch.float64 and math.isfinite(loss.item())
     single = task.evaluate(task.build(0), "test")["loss"]
     assert double.evaluate(model, "test")["loss"] == pytest.approx(single, rel=1e-3)
 

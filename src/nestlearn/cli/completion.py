@@ -16,6 +16,7 @@ __all__ = [
     "DTYPES",
     "OPTIMIZER_MODULES",
     "PRESETS",
+    "STRATEGIES",
     "TASKS",
     "TORCH_OPTIMIZERS",
     "TRAIN_KEYS",
@@ -37,6 +38,7 @@ TORCH_OPTIMIZERS = (
 PRESETS = ("demo", "quick", "full")
 DEVICES = ("auto", "cpu", "cuda")
 DTYPES = ("float32", "float64", "bfloat16")
+STRATEGIES = ("none", "ddp", "fsdp2", "hsdp")
 TRAIN_KEYS = (
     *(
         "task.name",
@@ -48,7 +50,7 @@ TRAIN_KEYS = (
         "seeds",
         "schedule",
     ),
-    *("warmup", "points", "rows", "checkpoint_every", "device", "dtype", "threads"),
+    *("warmup", "points", "rows", "checkpoint_every", "device", "dtype", "strategy", "threads"),
 )
 COMPARE_KEYS = (
     *("preset", "tasks", "optimizers", "seeds", "steps", "task_steps", "sizes", "fixed", "elementwise_lr", "schedule"),

@@ -46,6 +46,9 @@ def inspect(
         str | None,
         typer.Option(help="float32, float64 or bfloat16. [default: float32]", autocompletion=one_of(DTYPES)),
     ] = None,
+    ranks: Annotated[
+        int | None, typer.Option(help="Also say what each of so many ranks would do, with the model sharded by FSDP2.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     svg: Annotated[Path | None, typer.Option(help="Also write a picture of the nesting there.")] = None,
 ) -> None:
@@ -54,4 +57,4 @@ def inspect(
 
     given = {"task": task, "optimizer": optimizer, "device": device, "dtype": dtype}
     given = {name: value for name, value in given.items() if value is not None}
-    raise typer.Exit(inspect_job(given, model, config, assignments or [], as_json=as_json, svg=svg))
+    raise typer.Exit(inspect_job(given, model, config, assignments or [], ranks=ranks, as_json=as_json, svg=svg))

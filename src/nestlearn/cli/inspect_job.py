@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ def inspect_job(
     config: Path | None,
     assignments: list[str],
     *,
+    ranks: int | None = None,
     as_json: bool,
     svg: Path | None,
 ) -> int:
@@ -35,7 +36,7 @@ def inspect_job(
     file = read_settings(find_settings(config)) if config else {}
     settings = resolve_training(TrainSettings(), file, given, *assignments)
     with as_settings_error(ValueError, TypeError):
-        found = inspect_training(settings, model)
+        found = inspect_training(settings, model, ranks)
     if svg is not None:
         write_atomic(svg, found.system.svg() + "\n")
     typer.echo(json.dumps(found.to_dict(), indent=2) if as_json else f"{found.system}\n\n{_summary(found)}")
@@ -56,7 +57,24 @@ def _summary(found: Inspection) -> str:
     )
     lines = [f"{label:<22}{words}" for label, words in pairs]
     written = [f"{'' if number else 'written':<22}{line}" for number, line in enumerate(found.paths)]
-    return "\n".join([*lines, *written, *(f"not known: {reason}" for reason in found.unknown)])
+    return "\n".join([*lines, *_on_ranks(found), *written, *(f"not known: {reason}" for reason in found.unknown)])
+
+
+def _on_ranks(found: Inspection) -> Iterator[str]:
+    """What the ranks do, those that do most first."""
+    if not found.ranks:
+        return
+    total = sum(load.flops for load in found.ranks)
+    busiest = max(found.ranks, key=lambda load: load.flops)
+    fullest, sent = max(load.state_bytes for load in found.ranks), [load.sent_bytes for load in found.ranks]
+    yield (
+        f"{f'on {len(found.ranks)} ranks':<22}matrices: {', '.join(str(load.matrices) for load in found.ranks[:16])}"
+        + (", ..." if len(found.ranks) > 16 else "")
+    )
+    share = busiest.flops / total if total else 0.0
+    yield f"{'  the busiest':<22}{_number(busiest.flops)} a step, {share:.3f} of one process"
+    yield f"{'  the fullest':<22}{readable_bytes(fullest)} of state"
+    yield f"{'  sent a step':<22}{readable_bytes(max(sent))} at most, {readable_bytes(sum(sent))} by all"
 
 
 def _number(flops: float | None) -> str:

@@ -15,6 +15,7 @@ from nestlearn.cli.completion import (
     CONTENDERS,
     DEVICES,
     DTYPES,
+    STRATEGIES,
     TASKS,
     TORCH_OPTIMIZERS,
     TRAIN_KEYS,
@@ -65,6 +66,13 @@ def train(
         str | None,
         typer.Option(help="float32, float64 or bfloat16. [default: float32]", autocompletion=one_of(DTYPES)),
     ] = None,
+    strategy: Annotated[
+        str | None,
+        typer.Option(
+            help="ddp, fsdp2 or hsdp: how the ranks that torchrun starts share a network. [default: none]",
+            autocompletion=one_of(STRATEGIES),
+        ),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the path of the report and nothing else.")] = False,
 ) -> None:
     """Train with one optimizer, and write a report."""
@@ -78,6 +86,7 @@ def train(
         "checkpoint_every": checkpoint_every,
         "device": device,
         "dtype": dtype,
+        "strategy": strategy,
     }
     given = {name: value for name, value in given.items() if value is not None}
     rate = [] if lr is None else [f"optimizer.lr={lr}"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import datetime
@@ -17,7 +19,7 @@ from rich.console import Console
 from nestlearn.cli.progress import show_training
 from nestlearn.descriptions import describe
 from nestlearn.descriptions.table import readable_bytes
-from nestlearn.errors import Interrupted, SettingsError
+from nestlearn.errors import Interrupted, NestlearnError, RankError, SettingsError
 from nestlearn.imported import again, only
 from nestlearn.report import print_tables, write_report, write_systems
 from nestlearn.training import (
@@ -28,11 +30,13 @@ from nestlearn.training import (
     read_settings,
     resolve_training,
 )
+from nestlearn.training.ranks import Ranks, joined
 from nestlearn.training.train_settings import find_settings
 
 __all__ = ["train_job"]
 
-FINISHED, INTERRUPTED = 0, 130
+FINISHED, FAILED, INTERRUPTED = 0, 2, 130
+FIRST_WORD = 1.0  # seconds for rank 0 to say what is wrong: torchrun ends all ranks as soon as one has failed
 
 
 def train_job(
@@ -53,55 +57,81 @@ def train_job(
         imports: modules that the folder may name.
         quiet: print the report's path alone.
     """
-    console = Console(quiet=quiet)
+    if out is not None and resume is None and _restarted() and RunFolder(out).config.exists():
+        resume = out
     folder = RunFolder(resume or out or Path("runs") / f"train-{datetime.now():%Y%m%d-%H%M%S}")
-    if resume is not None and out not in (None, resume):
-        raise SettingsError("expected either --out or --resume, got both: a resumed run stays in its folder")
-    file = read_settings(find_settings(config)) if config else {}
-    with only(imports, map(str, given.values()), assignments, [str(file)]) if resume else nullcontext():
-        return _train_job(given, file, assignments, folder, resume, console, quiet)
-
-
-def _train_job(
-    given: dict[str, Any],
-    file: dict[str, Any],
-    assignments: list[str],
-    folder: RunFolder,
-    resume: Path | None,
-    console: Console,
-    quiet: bool,
-) -> int:
-    base = TrainRun.settings_of(RunFolder.open(resume)) if resume else TrainSettings()
-    run = TrainRun(folder, resolve_training(base, file, given, *assignments))
-    first = run.begin(resume=resume is not None)
+    rank = int(os.environ.get("RANK", "0"))
     try:
-        where = f"run folder: {folder.path}"
-        about = f"{_about(first)}\n{where}" if first is not None else f"{where}: all seeds are finished"
-        console.print(about, soft_wrap=True, highlight=False)
-        _train(run, console)
-        write_systems(folder.path)
-        path, _ = write_report(folder.path)
+        if resume is not None and out not in (None, resume):
+            raise SettingsError("expected either --out or --resume, got both: a resumed run stays in its folder")
+        file = read_settings(find_settings(config)) if config else {}
+        with only(imports, map(str, given.values()), assignments, [str(file)]) if resume else nullcontext():
+            base = TrainRun.settings_of(RunFolder.open(resume)) if resume else TrainSettings()
+            settings = resolve_training(base, file, given, *assignments)
+            status = _train_job(folder, settings, resume is not None, quiet)
+    except NestlearnError as error:
+        if rank and not _gone(error):
+            status = FAILED  # rank 0 says it
+        else:
+            raise
+    if rank and status:
+        time.sleep(FIRST_WORD)
+    return status
+
+
+def _restarted() -> bool:
+    """Whether torchrun has started all ranks again, by the same command, after one of them had failed."""
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+
+
+def _gone(error: NestlearnError) -> bool:
+    """Whether it says that another rank is gone, which rank 0 may be."""
+    return isinstance(error, RankError) and not isinstance(error.__cause__, NestlearnError | OSError)
+
+
+def _train_job(folder: RunFolder, settings: TrainSettings, resume: bool, quiet: bool) -> int:
+    try:
+        with joined(settings.strategy, settings.device) as ranks:
+            console = Console(quiet=quiet or not ranks.first)
+            run = TrainRun(folder, settings, ranks)
+            first = run.begin(resume=resume)
+            where = f"run folder: {folder.path}"
+            about = f"{_about(first, ranks)}\n{where}" if first is not None else f"{where}: all seeds are finished"
+            console.print(about, soft_wrap=True, highlight=False)
+            _train(run, console)
+        if ranks.first:
+            write_systems(folder.path)
+            path, _ = write_report(folder.path)
     except Interrupted:
-        options = again(folder.config.read_text(encoding="utf-8"))
-        typer.echo(
-            f"interrupted, nothing is lost; continue with: nestlearn train --resume {folder.path}{options}", err=True
-        )
+        if ranks.first:
+            typer.echo(f"interrupted, nothing is lost; continue with: {_continue(folder, ranks)}", err=True)
         return INTERRUPTED
-    print_tables(run.results(), console)
-    typer.echo(str(path) if quiet else f"report: {path}")
+    except RankError as error:
+        if not _gone(error) or not folder.config.exists():
+            raise
+        how = _continue(folder, Ranks(settings.strategy, count=int(os.environ["WORLD_SIZE"])))
+        raise RankError(f"{error}; nothing before the last checkpoint is lost; continue with: {how}") from error
+    if ranks.first:
+        print_tables(run.results(), console)
+        typer.echo(str(path) if quiet else f"report: {path}")
     return FINISHED
 
 
+def _continue(folder: RunFolder, ranks: Ranks) -> str:
+    """The command that goes on in a folder."""
+    return ranks.command(f"--resume {folder.path}{again(folder.config.read_text(encoding='utf-8'))}")
+
+
 def _train(run: TrainRun, console: Console) -> None:
-    with show_training(console, run.settings) as progress, _interrupts() as stopped:
+    with show_training(console, run.settings) as progress, _interrupts(patient=not run.ranks.alone) as stopped:
         try:
             run.run(progress, stopped)
         finally:
-            for note in run.notes:
+            for note in run.notes if run.ranks.first else ():
                 typer.echo(f"note: {note}", err=True)
 
 
-def _about(training: Training) -> str:
+def _about(training: Training, ranks: Ranks) -> str:
     """What is about to be trained, in one line."""
     spec, model = training.spec, training.model
     system = describe(*training.optimizers, model)
@@ -111,12 +141,14 @@ def _about(training: Training) -> str:
     return (
         f"{spec.variant.name} on {spec.task}: {system.parameters:,} parameters, "
         f"{levels} level{'s' if levels > 1 else ''}, {state}, {spec.steps:,} steps"
+        f"{'' if ranks.alone else f', {ranks.strategy} on {ranks.count} ranks'}"
     )
 
 
 @contextmanager
-def _interrupts() -> Iterator[Callable[[], bool]]:
-    """Yield whether SIGINT or SIGTERM has come; the step in progress is finished first. A second one acts at once.
+def _interrupts(patient: bool) -> Iterator[Callable[[], bool]]:
+    """Yield whether SIGINT or SIGTERM has come; the step in progress is finished first. A second one acts at once, if
+    not patient: torchrun passes on what the terminal has sent to all already, and ends by itself who takes too long.
 
     One that is ignored already stays so: what a script starts in the background is not meant by the Ctrl-C that ends
     the script.
@@ -127,7 +159,7 @@ def _interrupts() -> Iterator[Callable[[], bool]]:
 
     def note(number: int, frame: FrameType | None) -> None:
         came.append(number)
-        for one, handler in before.items():
+        for one, handler in () if patient else before.items():
             signal.signal(one, handler)
 
     for number in before:

@@ -91,6 +91,9 @@ class Adapter(Protocol):
     def taken(self, parameter: Tensor) -> int:
         """How many steps a parameter has taken."""
 
+    def spread(self, wholes: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
+        """The part on this rank of tensors as large as a parameter: (parameter, tensor)."""
+
     def fresh_state(
         self, parameter: Tensor, group: Group, device: torch.device | str | None = None
     ) -> dict[str, Tensor]:

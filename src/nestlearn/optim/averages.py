@@ -14,7 +14,7 @@ from torch import Tensor
 from nestlearn.optim.adapter import Adapter
 from nestlearn.optim.lanes import as_real
 from nestlearn.optim.settings import Group
-from nestlearn.optim.sharded import alike, local
+from nestlearn.optim.sharded import local
 from nestlearn.optim.stacks import Held
 
 __all__ = ["Averaging", "refuse_averages"]
@@ -80,7 +80,8 @@ def _averages(optimizer: Adapter) -> Iterator[tuple[Tensor, Held, Tensor]]:
             state = optimizer.state.get(parameter, {})
             if name is not None and f"{name}.model.value" in state and _writes(optimizer, parameter, group):
                 average = state[f"{name}.model.value"]
-                yield parameter, state, average if entry.flat else entry.cut.together(average)
+                average = average if entry.flat else entry.cut.together(average)
+                yield parameter, state, average.reshape(as_real(parameter.detach()).shape)
 
 
 def _writes(optimizer: Adapter, parameter: Tensor, group: Group) -> int:
@@ -89,11 +90,12 @@ def _writes(optimizer: Adapter, parameter: Tensor, group: Group) -> int:
 
 @torch.no_grad()
 def _swap_in(optimizer: Adapter) -> None:
-    for parameter, state, average in _averages(optimizer):
-        if TRAINED not in state:
-            state[TRAINED] = parameter.detach().clone()
-            real = as_real(parameter.detach())
-            local(real).copy_(local(alike(average.reshape(real.shape), real)))
+    new = [(parameter, state, average) for parameter, state, average in _averages(optimizer) if TRAINED not in state]
+    parts = optimizer.spread([(parameter, average) for parameter, _, average in new])
+    for (parameter, state, _), part in zip(new, parts, strict=True):
+        state[TRAINED] = parameter.detach().clone()
+        real = local(as_real(parameter.detach()))
+        real.copy_(part.reshape(real.shape))
 
 
 @torch.no_grad()

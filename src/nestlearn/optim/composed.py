@@ -7,6 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from nestlearn.memory.nesting import Consult
 from nestlearn.memory.rules import Rule
 from nestlearn.optim.kernels import Kernel, recognised
 from nestlearn.optim.settings import Group
@@ -97,6 +98,12 @@ class Rules:
         if not flat:
             return "weights" in self.reads
         return isinstance(self.element, Link) and any("weights" in link.reads for link in self.element.everything())
+
+    @cached_property
+    def adds(self) -> bool:
+        """Whether the rule for matrices only adds: it neither looks at weights nor says what they lose."""
+        rule = self.for_matrices
+        return isinstance(rule, Consult) and rule.keep is None and not self.sees_weights(flat=False)
 
     def average(self, *, flat: bool) -> str | None:
         """The name of the box that averages the weights of entries (``flat``), or of matrices; None is none."""

@@ -9,6 +9,7 @@ and keeps what rules remember in ``state[parameter]`` as plain tensors. Subclass
 which rule everything else gets.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import chain
@@ -212,6 +213,15 @@ class Optimizer(Averaging, torch.optim.Optimizer):
             self._choice.forget(before)
             raise
 
+    def state_dict(self) -> Checkpoint:
+        """As torch has it. Where matrices are sharded all ranks take part, and have a share of each memory."""
+        kept = self.state
+        self.state = defaultdict(dict, self._parts.shown())
+        try:
+            return super().state_dict()
+        finally:
+            self.state = kept
+
     def load_state_dict(self, state_dict: Checkpoint) -> None:
         """Load a state; memories keep the precision they were saved with.
 
@@ -271,8 +281,11 @@ class Optimizer(Averaging, torch.optim.Optimizer):
 
     @property
     def surprise(self) -> dict[str, Tensor]:
-        """The latest surprise of each memory that records it, averaged over parameters: memory name -> 0-D tensor."""
-        return states.surprise(self)
+        """The latest surprise of each memory that records it, averaged over parameters: memory name -> 0-D tensor.
+
+        Where ranks share matrices out, over those that this rank owns.
+        """
+        return {name: torch.stack(tensors).mean() for name, tensors in states.surprises(self).items()}
 
     def fresh_state(
         self, parameter: Tensor, group: Group, device: torch.device | str | None = None
@@ -308,6 +321,10 @@ class Optimizer(Averaging, torch.optim.Optimizer):
     def give_elementwise(self, parameters: Sequence[Tensor]) -> None:
         """Have these follow the element-wise rule, as if they had been named in ``elementwise``."""
         self._choice.send(self.param_groups, parameters)
+
+    def spread(self, wholes: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
+        """The part on this rank of tensors as large as a parameter, as a memory of it is: (parameter, tensor)."""
+        return self._parts.spread(wholes)
 
     def rate(self, group: Group, *, own: bool) -> Scalar:
         """The learning rate in force: the named rule's own, or that of the element-wise rule, in proportion to it."""

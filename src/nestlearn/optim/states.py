@@ -10,7 +10,7 @@ from nestlearn.optim.lanes import as_real, memory_dtype
 from nestlearn.optim.settings import Group
 from nestlearn.optim.stacks import Held
 
-__all__ = ["fresh", "initialised", "layout", "surprise", "with_waiting"]
+__all__ = ["fresh", "initialised", "layout", "surprises", "with_waiting"]
 
 
 def fresh(
@@ -76,11 +76,14 @@ def with_waiting(state: Held, gradient: Tensor) -> Tensor:
     return waiting + gradient
 
 
-def surprise(optimizer: Adapter) -> dict[str, Tensor]:
-    """The latest surprise of each memory that records it, averaged over parameters: memory name -> 0-D tensor."""
+def surprises(optimizer: Adapter) -> dict[str, list[Tensor]]:
+    """The latest surprise of each memory that records it: memory name -> a 0-D tensor for each parameter that is here.
+
+    Of matrices that ranks share out each rank knows those that it owns.
+    """
     found: dict[str, list[Tensor]] = {}
     for values in optimizer.state.values():
         for name, tensor in values.items() if isinstance(values, dict) else ():
-            if isinstance(name, str) and name.endswith(".surprise"):
+            if isinstance(name, str) and name.endswith(".surprise") and not tensor.is_meta:
                 found.setdefault(name.rpartition(".")[0], []).append(tensor.mean())
-    return {name: torch.stack(tensors).mean() for name, tensors in found.items()}
+    return found

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nestlearn.layers.sequence import full
 from nestlearn.tasks.data import DIGITS, DataFile, digits
 from nestlearn.tasks.networks import digit_classifier
 from nestlearn.tasks.task import Figure, Task, seeded, shuffled, size
@@ -46,11 +47,11 @@ class DigitsTask(Task):
             yield images[chosen.to(self.device)], labels[chosen.to(self.device)]
 
     def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-        return F.cross_entropy(model(batch[0]).float(), batch[1])
+        return F.cross_entropy(full(model(batch[0])), batch[1])
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
         images, labels = self._split(split)
-        logits = model(images).float()
+        logits = full(model(images))
         right = (logits.argmax(-1) == labels).double().mean()
         return {"loss": F.cross_entropy(logits, labels).item(), "accuracy": 100.0 * right.item()}

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nestlearn.layers.sequence import full
 from nestlearn.tasks.data import DataFile
 from nestlearn.tasks.digits import ACCURACY
 from nestlearn.tasks.found_files import FoundFile
@@ -134,7 +135,7 @@ class FashionMnistTask(Task):
             yield self._batch(pixels[chosen], labels[chosen])
 
     def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-        return F.cross_entropy(model(batch[0]).float(), batch[1])
+        return F.cross_entropy(full(model(batch[0])), batch[1])
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
@@ -143,7 +144,7 @@ class FashionMnistTask(Task):
         loss = right = torch.zeros((), dtype=torch.float64)
         for piece in torch.arange(len(labels)).split(500):
             images, wanted = self._batch(pixels[piece], labels[piece])
-            logits = model(images).float()
+            logits = full(model(images))
             loss = loss + F.cross_entropy(logits, wanted, reduction="sum").double().cpu()
             right = right + (logits.argmax(-1) == wanted).sum().cpu()
         return {"loss": loss.item() / len(labels), "accuracy": 100.0 * right.item() / len(labels)}

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nestlearn.layers.sequence import full
 from nestlearn.tasks.task import Figure, Task, cpu_generator, seeded, size
 
 __all__ = ["OrthogonalTasks"]
@@ -114,7 +115,7 @@ class OrthogonalTasks(Task):
                 yield pairs
 
     def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-        return F.mse_loss(model(batch[0]).float(), batch[1].float())
+        return F.mse_loss(full(model(batch[0])), full(batch[1]))
 
     @torch.no_grad()
     def losses(self, model: nn.Module, split: str) -> list[float]:

@@ -119,6 +119,7 @@ class OwnTask(Task):
         return {"loss": sum(losses) / len(losses)}
 
     def _known(self, model: nn.Module) -> tuple[int, Loss]:
+        model = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
         if model not in self._built:
             raise ValueError(f"expected a model that this task has built, got another {type(model).__name__}")
         return self._built[model]

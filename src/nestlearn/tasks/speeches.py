@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nestlearn.layers.sequence import full
 from nestlearn.models import MODELS, LanguageModel
 from nestlearn.tasks.data import SPEECHES, DataFile, speeches
 from nestlearn.tasks.networks import ByteTransformer, check_heads
@@ -94,7 +95,7 @@ class SpeechesTask(Task):
             yield self._windows("train", starts)
 
     def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-        return F.cross_entropy(model(batch[0]).float().flatten(0, 1), batch[1].flatten())
+        return F.cross_entropy(full(model(batch[0])).flatten(0, 1), batch[1].flatten())
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:

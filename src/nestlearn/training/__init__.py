@@ -4,6 +4,7 @@ from nestlearn.training.checkpoint import CheckpointError
 from nestlearn.training.environment import environment
 from nestlearn.training.inspect import Inspection, inspect_training
 from nestlearn.training.loop import Interrupted, Training, train
+from nestlearn.training.ranks import Ranks, joined
 from nestlearn.training.results import Point, Results, Row, RunResult
 from nestlearn.training.run_folder import RunFolder, RunFolderError
 from nestlearn.training.settings import merge, read_settings, to_yaml
@@ -17,6 +18,7 @@ __all__ = [
     "Inspection",
     "Interrupted",
     "Point",
+    "Ranks",
     "Results",
     "Row",
     "RunFolder",
@@ -28,6 +30,7 @@ __all__ = [
     "Training",
     "environment",
     "inspect_training",
+    "joined",
     "load_trained",
     "merge",
     "read_settings",

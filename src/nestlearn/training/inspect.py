@@ -21,6 +21,7 @@ from nestlearn.imported import imported
 from nestlearn.optim.optimizer import Optimizer
 from nestlearn.optim.paths import paths
 from nestlearn.tasks import Task
+from nestlearn.training.inspect_ranks import RankLoad, loads, works
 from nestlearn.training.train_settings import TrainSettings
 
 __all__ = ["Inspection", "inspect_training"]
@@ -42,6 +43,7 @@ class Inspection:
         steps: over how many steps both are means: until the slowest memory has been written.
         unknown: why a number is None.
         paths: which path writes which parameters, of optimizers of ours.
+        ranks: what each of many ranks would do in a step, if that was asked for and can be known.
     """
 
     system: NestedSystem
@@ -52,19 +54,22 @@ class Inspection:
     steps: int
     unknown: tuple[str, ...]
     paths: tuple[str, ...] = ()
+    ranks: tuple[RankLoad, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """All of it, ready for JSON."""
-        lists = {"unknown": list(self.unknown), "paths": list(self.paths)}
+        ranks = [vars(load) for load in self.ranks]
+        lists = {"unknown": list(self.unknown), "paths": list(self.paths), "ranks": ranks}
         return {**vars(self), **lists, "system": self.system.to_dict()}
 
 
-def inspect_training(settings: TrainSettings, model: str | None = None) -> Inspection:
+def inspect_training(settings: TrainSettings, model: str | None = None, ranks: int | None = None) -> Inspection:
     """Describe what training with these settings would be, on the meta device.
 
     Args:
         settings: resolved settings of ``nestlearn train``.
         model: ``module:function`` of a function that returns the module, instead of the task's network.
+        ranks: also say what each of so many ranks would do, with the model sharded by rows (FSDP2).
 
     Raises:
         ValueError, TypeError: the model or the optimizer cannot be built; the message says why.
@@ -88,7 +93,13 @@ def inspect_training(settings: TrainSettings, model: str | None = None) -> Inspe
         ours = [optimizer for optimizer in optimizers if isinstance(optimizer, Optimizer)]
         written = tuple(line for optimizer in ours for line in paths(optimizer))
         backward, step, steps, unknown = _flops(network, optimizers, loss, _steps(system))
-    return Inspection(system, system.state_bytes, adamw, backward, step, steps, unknown, written)
+        shares: tuple[RankLoad, ...] = ()
+        if ranks is not None:
+            try:
+                shares = _shares(network, optimizers, None if backward is None else loss, ranks, steps)
+            except (RuntimeError, TypeError) as error:
+                unknown += (f"what ranks do: {_reason(error)}",)
+    return Inspection(system, system.state_bytes, adamw, backward, step, steps, unknown, written, shares)
 
 
 def _own_model(name: str) -> nn.Module:
@@ -145,6 +156,22 @@ def _flops(
             step = None
             break
     return sum(counts) / len(counts) if counts else None, step, steps, tuple(unknown)
+
+
+def _shares(
+    network: nn.Module,
+    optimizers: list[torch.optim.Optimizer],
+    loss: Callable[[], Tensor] | None,
+    ranks: int,
+    steps: int,
+) -> tuple[RankLoad, ...]:
+    def differentiate() -> Tensor | None:
+        if loss is not None:
+            return _differentiate(network, loss)
+        _empty_gradients(network)
+        return None
+
+    return tuple(loads(works(optimizers, differentiate, steps), ranks))
 
 
 def _counted(action: Callable[[], Any]) -> tuple[Any, int]:

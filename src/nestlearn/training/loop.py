@@ -25,6 +25,7 @@ from nestlearn.errors import Interrupted
 from nestlearn.memory.state import leaves
 from nestlearn.training.clock import StepClock
 from nestlearn.training.random_stream import RandomStream
+from nestlearn.training.ranks import ALONE, Ranks
 from nestlearn.training.results import Point, RunResult
 from nestlearn.training.schedule import make_schedule
 from nestlearn.training.spec import RunSpec
@@ -43,6 +44,7 @@ class Training:
     Args:
         spec: what to do.
         rows, looks: about how many points of the training loss, and looks at the memories' surprises, to record.
+        ranks: the processes that train it together; each makes such an object, and calls the same methods.
 
     Attributes:
         steps_taken: how many steps were taken so far.
@@ -53,16 +55,18 @@ class Training:
         ValueError: task or optimizer refuse their settings.
     """
 
-    def __init__(self, spec: RunSpec, *, rows: int = ROWS, looks: int = LOOKS) -> None:
-        self.spec = spec
+    def __init__(self, spec: RunSpec, *, rows: int = ROWS, looks: int = LOOKS, ranks: Ranks = ALONE) -> None:
+        self.spec, self._ranks = spec, ranks
         self.task = spec.make_task()
         self.model = self.task.build(spec.seed)
+        network = ranks.laid_out(self.model, spec.device)
         self._stream = RandomStream(spec.seed, spec.device)
         with self._stream:
             try:
                 self.optimizers = spec.contender.make(self.model, tables=self.task.tables(self.model), **spec.arguments)
             except TypeError as error:  # an argument that the class does not have, or not of this type
                 raise ValueError(f"{spec.variant.name} on {spec.task}: {error}") from error
+        ranks.check(self.optimizers)
         self.steps_taken, self._steps_read, self.reason = 0, 0, ""
         self.train: list[Point] = []
         self.curve: list[Point] = []
@@ -73,7 +77,7 @@ class Training:
             max(1, spec.steps // spec.points),
             max(1, spec.steps // looks),
         )
-        self._stepper = Stepper(self.task, self.model, self.optimizers, self.clock)
+        self._stepper = Stepper(self.task, self.model, self.optimizers, self.clock, network, ranks)
         self._factor = make_schedule(spec.schedule, spec.warmup, spec.steps)
         self._base = [
             (optimizer, index, group["lr"])
@@ -142,8 +146,8 @@ class Training:
         if step % points == 0 or last:
             self.curve.append(Point(step, self.clock.seconds, self._evaluate("validation")["loss"]))
         if step % looks == 0:
-            surprise: dict[str, Tensor] = getattr(self.optimizers[0], "surprise", {})
-            self.surprises.extend([step, name, float(value)] for name, value in surprise.items())
+            surprise = self._ranks.surprise(self.optimizers[0])
+            self.surprises.extend([step, name, value] for name, value in surprise.items())
 
     def _evaluate(self, split: str) -> dict[str, float]:
         """What the model is on a split, with averaged weights where an optimizer keeps them."""
@@ -161,7 +165,7 @@ class Training:
         self.clock.collect()
         if not self._unread:
             return ""
-        losses: list[float] = torch.stack([loss.reshape(()) for loss in self._unread]).tolist()
+        losses: list[float] = self._ranks.mean(torch.stack([loss.reshape(()) for loss in self._unread])).tolist()
         first, self._steps_read = self._steps_read + 1, self._steps_read + len(losses)
         self._unread.clear()
         for step, loss in enumerate(losses, start=first):
@@ -208,10 +212,10 @@ class Training:
     def state_dict(self) -> dict[str, Any]:
         """All that the rest of the run depends on: tensors, numbers, strings, lists and dicts, for ``torch.save``.
 
-        Tensors are those of the run, not copies, as in torch.
+        Tensors are those of the run, not copies, as in torch. Of many ranks the first has it, as one process would.
         """
         self.reason = self.reason or self._read()
-        return {
+        state = {
             "run": self.spec.key,
             "steps_taken": self.steps_taken,
             "reason": self.reason,
@@ -225,20 +229,31 @@ class Training:
             "curve": [list(point) for point in self.curve],
             "surprises": self.surprises,
         }
+        return self._ranks.gathered(state)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what ``state_dict`` gave, in a new ``Training`` of the same spec.
+        """Go on from what ``state_dict`` gave, in a new ``Training`` of the same spec, on any number of ranks: the
+        first one has it, the others an ``outline``.
 
         Raises:
             ValueError: the state is that of another run.
         """
         if state.get("run") != self.spec.key:
             raise ValueError(f"expected the state of the run {self.spec.key}, got that of {state.get('run')}")
-        self.model.load_state_dict(state["model"])
+        ranks, own, parameters = self._ranks, self.model.state_dict(), list(self.model.parameters())
+        self.model.load_state_dict(
+            {name: ranks.handed_out(each, own.get(name)) for name, each in state["model"].items()}
+        )
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
-        self._stepper.delayed = deque(list(gradients) for gradients in state["delayed"])
-        self._stream.load(state["random"])
+            optimizer.load_state_dict(ranks.handed_out_to(optimizer, saved))
+        self._stepper.delayed = deque(
+            [
+                None if gradient is None else ranks.handed_out(gradient, each).to(each.device)
+                for gradient, each in zip(gradients, parameters, strict=True)
+            ]
+            for gradients in state["delayed"]
+        )
+        self._stream.load(ranks.handed_out(state["random"]))
         self.clock.load_state_dict(state["clock"])
         self.train, self.curve = ([Point(*row) for row in state[name]] for name in ("train", "curve"))
         self.surprises = list(state["surprises"])

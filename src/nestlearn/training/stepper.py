@@ -22,12 +22,17 @@ from torch import Tensor, nn
 
 from nestlearn.tasks import Task
 from nestlearn.training.clock import StepClock
+from nestlearn.training.ranks import ALONE, Ranks
 
 __all__ = ["Stepper"]
 
 
 class Stepper:
     """Takes steps of ``optimizers`` on ``model``; each is timed with ``clock``.
+
+    Args:
+        network: what is called in the place of ``model``, if that lies on many ranks.
+        ranks: of which each takes its share of a batch; losses are then those of this one, weighted.
 
     Attributes:
         delayed: the gradients on their way, oldest first: for each step one entry a parameter, None for no gradient.
@@ -37,8 +42,17 @@ class Stepper:
         ValueError: an optimizer that measures gradients itself has company, or the task's gradients are late.
     """
 
-    def __init__(self, task: Task, model: nn.Module, optimizers: list[torch.optim.Optimizer], clock: StepClock) -> None:
-        self._task, self._model, self._optimizers, self._clock = task, model, optimizers, clock
+    def __init__(
+        self,
+        task: Task,
+        model: nn.Module,
+        optimizers: list[torch.optim.Optimizer],
+        clock: StepClock,
+        network: nn.Module | None = None,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        self._task, self._optimizers, self._clock, self._ranks = task, optimizers, clock, ranks
+        self._network = model if network is None else network
         self._parameters = list(model.parameters())
         self._with_graph = [bool(getattr(optimizer, "needs_graph", False)) for optimizer in optimizers]
         self._retain = any(self._with_graph)
@@ -56,7 +70,9 @@ class Stepper:
     def _measure(self, batch: Any) -> Tensor:
         for parameter in self._parameters:
             parameter.grad = None
-        loss = self._task.loss(self._model, batch)
+        batch, weight = self._ranks.share(batch)
+        loss = self._task.loss(self._network, batch)
+        loss = loss if weight == 1 else weight * loss
         loss.backward(retain_graph=self._retain)
         return loss
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from time import perf_counter
@@ -24,6 +24,7 @@ from nestlearn.training.checkpoint import CheckpointError, Checkpoints
 from nestlearn.training.environment import environment
 from nestlearn.training.live_files import LiveFiles
 from nestlearn.training.loop import Interrupted, Training
+from nestlearn.training.ranks import ALONE, Ranks
 from nestlearn.training.results import Results, Row, RunResult
 from nestlearn.training.run_folder import RunFolder, write_atomic
 from nestlearn.training.settings import merge, read_settings, to_yaml
@@ -41,11 +42,14 @@ class TrainRun:
     """The runs of ``settings``, which are resolved, in ``folder``: ``begin``, then ``run``.
 
     Attributes:
+        ranks: the processes that train together, as ``settings.strategy`` says; each makes such an object, and the
+            first of them alone reads and writes the folder.
         notes: what the user should know of the folder, such as a checkpoint that was passed over.
     """
 
     folder: RunFolder
     settings: TrainSettings
+    ranks: Ranks = ALONE
     notes: list[str] = field(default_factory=list)
     _finished: dict[str, RunResult] = field(default_factory=dict)
     _first: Training | None = None
@@ -64,26 +68,33 @@ class TrainRun:
             RunFolderError: the folder is taken or cannot be written, or is none to resume.
         """
         if resume:
-            self._take_up()
+            self._finished, self.notes = self.ranks.at_first(self._take_up)
         check_data([self.settings.task.name])
         left = [spec for spec in self.settings.specs() if spec.key not in self._finished]
         if left:
             with _threads(self.settings.threads):
-                self._first = Training(left[0], rows=self.settings.rows, looks=self.settings.rows)
+                self._first = self._training(left[0])
+        self.ranks.at_first(lambda: self._claim(resume))
+        return self._first
+
+    def _training(self, spec: RunSpec) -> Training:
+        return Training(spec, rows=self.settings.rows, looks=self.settings.rows, ranks=self.ranks)
+
+    def _claim(self, resume: bool) -> None:
+        """Write the settings into the folder, which is made unless it is there to be continued."""
         if not resume:
             RunFolder.create(self.folder.path)
         write_atomic(self.folder.config, to_yaml(self.settings))
-        return self._first
 
-    def _take_up(self) -> None:
-        """Find out what is finished in the folder."""
+    def _take_up(self) -> tuple[dict[str, RunResult], list[str]]:
+        """What is finished in the folder, and notes about it."""
         changed = changed_settings(self.settings_of(RunFolder.open(self.folder.path)), self.settings)
         if changed:
             raise SettingsError(
                 f"the run in {self.folder.path} cannot be continued with other settings, they would change its result: "
                 f"{'; '.join(changed)}. Leave them out, or start a new folder with --out."
             )
-        self._finished, self.notes = self.folder.runs()
+        return self.folder.runs()
 
     @staticmethod
     def settings_of(folder: RunFolder) -> TrainSettings:
@@ -113,58 +124,81 @@ class TrainRun:
         """
         start, reused = perf_counter(), len(self._finished)
         started = f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}"
-        with _threads(self.settings.threads), LiveFiles(self.folder) as files:
+        opened = LiveFiles(self.folder) if self.ranks.first else nullcontext()
+        with _threads(self.settings.threads), opened as files:
             for spec in self.settings.specs():
                 if spec.key not in self._finished:
                     self._run_seed(spec, files, progress, should_stop)
-        facts = environment(self.settings.device, 1) | {"threads_per_worker": self.settings.threads}
+        if not self.ranks.first:
+            return
+        facts = environment(self.settings.device, self.ranks.count) | {"threads_per_worker": self.settings.threads}
         facts |= {"started": started, "seconds": round(perf_counter() - start, 1), "reused_runs": reused}
         write_atomic(self.folder.environment, json.dumps(facts, indent=2) + "\n")
         write_atomic(self.folder.results, json.dumps(self.results().to_plain(), indent=1, allow_nan=False) + "\n")
 
-    def _run_seed(self, spec: RunSpec, files: LiveFiles, progress: Progress, should_stop: Callable[[], bool]) -> None:
+    def _run_seed(
+        self, spec: RunSpec, files: LiveFiles | None, progress: Progress, should_stop: Callable[[], bool]
+    ) -> None:
         training, self._first = self._first, None
         if training is None or training.spec != spec:
-            training = Training(spec, rows=self.settings.rows, looks=self.settings.rows)
+            training = self._training(spec)
         checkpoints = Checkpoints(self.folder.checkpoints, f"seed{spec.seed}")
 
         def save() -> None:
-            lengths = files.sync()
-            checkpoints.save(training.steps_taken, {"files": lengths, "training": training.state_dict()})
+            state = training.state_dict()  # all ranks have a part of it, and wait until it is on the disk
+            self.ranks.at_first(lambda: self._write(checkpoints, training.steps_taken, state, files))
 
-        content, notes = checkpoints.newest()
-        self.notes += notes
-        if content is None and files.holds(training.spec.key):
-            raise CheckpointError(
-                f"there is no checkpoint of seed{spec.seed} in {self.folder.checkpoints}, but rows of its run are in "
-                f"{self.folder.metrics.name}: put the checkpoint back, or start a new folder with --out."
-            )
-        if content is None:
-            files.follow(training)
-            save()  # so that from the first row on there is a length to cut the files back to
-        else:
+        content = self.ranks.at_first(lambda: self._newest(checkpoints, training.spec, files))
+        if content is not None:
             self._load(training, content, files)
+        elif files is not None:
+            files.follow(training)
+        if content is None:
+            save()  # so that from the first row on there is a length to cut the files back to
         with training:
             while not training.done:
                 training.step()
-                if files.write(training):
+                if files is not None and files.write(training):
                     progress(training)
-                stop = should_stop() and not training.done
+                stop = self.ranks.any(should_stop()) and not training.done
                 if stop or training.done or training.steps_taken % self.settings.checkpoint_every == 0:
                     save()
                 if stop:
                     raise Interrupted(training.spec.key)
             result = training.result()
-        files.finish(result)
+        if files is not None:
+            files.finish(result)
         self._finished[result.key] = result
 
-    def _load(self, training: Training, content: dict[str, Any], files: LiveFiles) -> None:
+    def _newest(self, checkpoints: Checkpoints, spec: RunSpec, files: LiveFiles | None) -> dict[str, Any] | None:
+        """The content of the newest checkpoint, None before the first one."""
+        content, notes = checkpoints.newest()
+        self.notes += notes
+        if content is None and files is not None and files.holds(spec.key):
+            raise CheckpointError(
+                f"there is no checkpoint of seed{spec.seed} in {self.folder.checkpoints}, but rows of its run are in "
+                f"{self.folder.metrics.name}: put the checkpoint back, or start a new folder with --out."
+            )
+        return content
+
+    @staticmethod
+    def _write(checkpoints: Checkpoints, step: int, state: dict[str, Any], files: LiveFiles | None) -> None:
+        if files is not None:
+            checkpoints.save(step, {"files": files.sync(), "training": state})
+
+    def _load(self, training: Training, content: dict[str, Any], files: LiveFiles | None) -> None:
         try:
             training.load_state_dict(content["training"])
         except (ValueError, KeyError, RuntimeError) as error:
             raise CheckpointError(f"a checkpoint in {self.folder.checkpoints} does not fit its run: {error}") from error
-        files.cut(content["files"])
-        files.follow(training)
+        self.ranks.at_first(lambda: self._cut(files, content["files"]))
+        if files is not None:
+            files.follow(training)
+
+    @staticmethod
+    def _cut(files: LiveFiles | None, lengths: dict[str, int]) -> None:
+        if files is not None:
+            files.cut(lengths)
 
     def results(self) -> Results:
         """What ``results.json`` holds, when all runs are finished."""

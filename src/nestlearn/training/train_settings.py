@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 ELEMENTWISE_LR = 1e-2
-IRRELEVANT = {"checkpoint_every", "seeds"}  # settings that change no run's result
+IRRELEVANT = {"checkpoint_every", "seeds", "strategy"}  # settings that change no run's result, but for rounding
 SHIPPED = Path(__file__).parent / "configs"
 
 
@@ -107,6 +107,9 @@ class TrainSettings(Settings):
     device: str = Field(default="cpu", description="`auto`, `cpu` or `cuda`")
     dtype: Literal["float32", "float64", "bfloat16"] = Field(
         default="float32", description="of the network and its inputs"
+    )
+    strategy: Literal["none", "ddp", "fsdp2", "hsdp"] = Field(
+        default="none", description="how many ranks, started by torchrun, share the network; `none` is one process"
     )
     threads: int = Field(
         default=1, ge=1, description="of torch on the CPU; with more of them sums may come out otherwise"
