@@ -33,7 +33,7 @@ import nestlearn as nl
 from .members import Member
 from .ranks import CLASSES
 
-__all__ = ["LAYOUTS", "OBSERVING", "SHARING", "members", "stack"]
+__all__ = ["HALF", "LAYOUTS", "OBSERVING", "SHARING", "members", "stack"]
 
 LAYOUTS = {1: (), 2: ("fsdp2", "tp"), 3: (), 4: ("hsdp", "fsdp2 and tp")}
 """How parameters lie, by the number of ranks."""
@@ -47,6 +47,9 @@ SAVED = (
     "Nested, averaged",
 )
 """Whose checkpoints two ranks write, and any number reads."""
+
+HALF = ("Adam", "Muon", "Nested-refresh=2")
+"""Whose parameters are bfloat16 too."""
 
 SHARING = ("Muon", "Nested", "SOAP", "DeepMomentum")
 """Whose work ranks share out."""
@@ -214,6 +217,22 @@ def poisoned() -> str:
     return "no error"
 
 
+def in_bfloat16(name: str) -> float:
+    """The largest difference of a bfloat16 weight to those of one process, over the farthest that one has gone."""
+
+    def gone(wrap: Callable[[nn.Module], tuple[nn.Module, Callable[[Tensor], Tensor]]]) -> Tensor:
+        model, share = wrap(frozen(network()).bfloat16())
+        optimizer = build(members()[name], model)
+        for step in range(STEPS):
+            optimizer.zero_grad()
+            (model(share(batch(step).bfloat16())) - 1).square().mean().backward()
+            optimizer.step()
+        return gathered(model).float() - gathered(network().bfloat16()).float()
+
+    alone, sharded_too = gone(lambda model: (model, lambda x: x)), gone(lambda model: laid_out("fsdp2", model))
+    return float((alone - sharded_too).abs().max() / alone.abs().max())
+
+
 def stack() -> nn.Module:
     """Matrices of three shapes, as many as a small transformer has."""
     torch.manual_seed(0)
@@ -285,6 +304,7 @@ def run(rank: int, ranks: int, folder: Path) -> dict[Any, Any]:
     if ranks in (2, 4):
         results |= {("work", name): tried(lambda n=name: work_shared_out(n)) for name in SHARING}
     if ranks == 2:
+        results |= {("bfloat16", name): tried(lambda n=name: in_bfloat16(n)) for name in HALF}
         results["poisoned"] = tried(poisoned)
     dist.destroy_process_group()
     return results

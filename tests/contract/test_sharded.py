@@ -18,7 +18,7 @@ import torch
 import nestlearn as nl
 from nestlearn.training.inspect_ranks import loads, works
 
-from .shards import LAYOUTS, OBSERVING, SAVED, SHARING, members, stack
+from .shards import HALF, LAYOUTS, OBSERVING, SAVED, SHARING, members, stack
 
 pytestmark = pytest.mark.slow
 
@@ -95,6 +95,12 @@ def test_ranks_share_the_work_of_matrices_out(ranks: int, most: float, name: str
     assert [each / sum(flops) for each in flops] == pytest.approx(list(shares))
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     assert sum(load.sent_bytes for load in known) == pytest.approx(sent[0] * weights)
+
+
+@pytest.mark.parametrize("name", HALF)
+def test_bfloat16_parameters_differ_by_their_rounding_alone(name: str, outcomes: dict[int, Any]) -> None:
+    """The mean of two gradients is rounded where one process rounds a sum."""
+    assert all(found["bfloat16", name] < 0.3 for found in outcomes[2])
 
 
 def test_a_gradient_that_is_infinite_on_one_rank_stops_all_of_them(outcomes: dict[int, Any]) -> None:
