@@ -30,10 +30,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import nestlearn as nl
 
-from .members import Member
+from .members import MEMBERS, Member
 from .ranks import CLASSES
 
-__all__ = ["HALF", "LAYOUTS", "OBSERVING", "SHARING", "members", "stack"]
+__all__ = ["HALF", "LAYOUTS", "MEASURING", "OBSERVING", "SHARING", "members", "stack"]
 
 LAYOUTS = {1: (), 2: ("fsdp2", "tp"), 3: (), 4: ("hsdp", "fsdp2 and tp")}
 """How parameters lie, by the number of ranks."""
@@ -47,6 +47,9 @@ SAVED = (
     "Nested, averaged",
 )
 """Whose checkpoints two ranks write, and any number reads."""
+
+MEASURING = {str(member): member for member in MEMBERS if member.closure}
+"""Those that measure curvature, of whole parameters."""
 
 HALF = ("Adam", "Muon", "Nested-refresh=2")
 """Whose parameters are bfloat16 too."""
@@ -270,6 +273,25 @@ def work_shared_out(name: str) -> tuple[float, float]:
     return counted[1] / counted[0], float(sent) / sum(8 * parameter.numel() for parameter in stack().parameters())
 
 
+def measured(member: Member) -> str:
+    """What is said to a rule that measures curvature."""
+    model, share = laid_out("fsdp2", network())
+    optimizer = member.build(model)
+    before = gathered(model)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = (model(share(batch(0))) - 1).square().mean()
+        loss.backward(create_graph=True)
+        return loss
+
+    try:
+        optimizer.step(closure)
+    except RuntimeError as error:
+        return str(error) if torch.equal(gathered(model), before) else "something was written"
+    return "no error"
+
+
 def run(rank: int, ranks: int, folder: Path) -> dict[Any, Any]:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
@@ -305,6 +327,7 @@ def run(rank: int, ranks: int, folder: Path) -> dict[Any, Any]:
         results |= {("work", name): tried(lambda n=name: work_shared_out(n)) for name in SHARING}
     if ranks == 2:
         results |= {("bfloat16", name): tried(lambda n=name: in_bfloat16(n)) for name in HALF}
+        results |= {("measured", name): tried(lambda m=member: measured(m)) for name, member in MEASURING.items()}
         results["poisoned"] = tried(poisoned)
     dist.destroy_process_group()
     return results

@@ -18,7 +18,7 @@ import torch
 import nestlearn as nl
 from nestlearn.training.inspect_ranks import loads, works
 
-from .shards import HALF, LAYOUTS, OBSERVING, SAVED, SHARING, members, stack
+from .shards import HALF, LAYOUTS, MEASURING, OBSERVING, SAVED, SHARING, members, stack
 
 pytestmark = pytest.mark.slow
 
@@ -101,6 +101,13 @@ def test_ranks_share_the_work_of_matrices_out(ranks: int, most: float, name: str
 def test_bfloat16_parameters_differ_by_their_rounding_alone(name: str, outcomes: dict[int, Any]) -> None:
     """The mean of two gradients is rounded where one process rounds a sum."""
     assert all(found["bfloat16", name] < 0.3 for found in outcomes[2])
+
+
+@pytest.mark.parametrize("name", MEASURING)
+def test_curvature_is_refused_on_shards_before_anything_is_written(name: str, outcomes: dict[int, Any]) -> None:
+    for found in outcomes[2]:
+        assert "observes curvature, which needs whole parameters" in found["measured", name]
+        assert "Use DistributedDataParallel" in found["measured", name]
 
 
 def test_a_gradient_that_is_infinite_on_one_rank_stops_all_of_them(outcomes: dict[int, Any]) -> None:

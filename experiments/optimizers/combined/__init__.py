@@ -15,7 +15,7 @@ __all__ = ["effects", "run"]
 SPEECHES = {"dim": 48, "heads": 4, "context": 64, "validation_windows": 128, "test_windows": 512}
 
 SIZES = {
-    "quick": {**QUICK, "sizes": {"speeches": SMALL_SPEECHES}, "steps": 24, "retentions": (0.8,)},
+    "quick": {**QUICK, "sizes": {"speeches": SMALL_SPEECHES}, "steps": 16, "seeds": (0,), "retentions": (0.8,)},
     "full": {
         "steps": 200,
         "seeds": (0, 1, 2, 3, 4),

@@ -53,7 +53,7 @@ SIZES = {
         strings=100,
         bins=2,
         steps=120,
-        tuning=2,
+        tuning=1,
         training={"longest": 20, "check_every": 10, "solved": 1e-2, "anneal": 40},
     ),
     "full": Size({name: CONTROLS.get(name, ALL) for name in CONTENDERS}, (0, 1, 2), 300, 3, 400, 100),

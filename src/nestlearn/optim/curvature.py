@@ -54,6 +54,11 @@ def observe(optimizer: Adapter, loss: object) -> Observations:
         links = [
             link for link in optimizer.links(group) if link.observed is not None or "curvature_product" in link.reads
         ]
+        if links and any_sharded(group["params"]):
+            raise RuntimeError(
+                f"{type(optimizer).__name__} observes curvature, which needs whole parameters: these are sharded. Use "
+                "DistributedDataParallel, or a target or an objective without it."
+            )
         for link in links:
             due = [parameter for parameter in group["params"] if _due(optimizer, parameter, group, link)]
             if link.observed is not None:
@@ -61,11 +66,6 @@ def observe(optimizer: Adapter, loss: object) -> Observations:
             else:
                 asked.update({parameter: _answer(optimizer, parameter, group, link) for parameter in due})
     if wanted or asked:
-        if any_sharded(parameter for group in optimizer.param_groups for parameter in group["params"]):
-            raise RuntimeError(
-                f"{type(optimizer).__name__} observes curvature, which needs whole parameters: these are sharded. Use "
-                "DistributedDataParallel, or a target or an objective without it."
-            )
         agree(type(optimizer).__name__, [*(each for some in wanted.values() for each in some), *asked])
     idle = loss is None and all(float(group["lr"]) == 0 for group in optimizer.param_groups)
     for target, parameters in wanted.items():
