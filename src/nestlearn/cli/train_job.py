@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
@@ -90,27 +90,29 @@ def _gone(error: NestlearnError) -> bool:
 
 
 def _train_job(folder: RunFolder, settings: TrainSettings, resume: bool, quiet: bool) -> int:
-    try:
-        with joined(settings.strategy, settings.device) as ranks:
-            console = Console(quiet=quiet or not ranks.first)
-            run = TrainRun(folder, settings, ranks)
-            first = run.begin(resume=resume)
-            where = f"run folder: {folder.path}"
-            about = f"{_about(first, ranks)}\n{where}" if first is not None else f"{where}: all seeds are finished"
-            console.print(about, soft_wrap=True, highlight=False)
-            _train(run, console)
-        if ranks.first:
-            write_systems(folder.path)
-            path, _ = write_report(folder.path)
-    except Interrupted:
-        if ranks.first:
-            typer.echo(f"interrupted, nothing is lost; continue with: {_continue(folder, ranks)}", err=True)
-        return INTERRUPTED
-    except RankError as error:
-        if not _gone(error) or not folder.config.exists():
-            raise
-        how = _continue(folder, Ranks(settings.strategy, count=int(os.environ["WORLD_SIZE"])))
-        raise RankError(f"{error}; nothing before the last checkpoint is lost; continue with: {how}") from error
+    with ExitStack() as held:  # torchrun ends all ranks as soon as one has failed: these say first what happened
+        try:
+            with joined(settings.strategy, settings.device) as ranks:
+                console = Console(quiet=quiet or not ranks.first)
+                run = TrainRun(folder, settings, ranks)
+                first = run.begin(resume=resume)
+                where = f"run folder: {folder.path}"
+                about = f"{_about(first, ranks)}\n{where}" if first is not None else f"{where}: all seeds are finished"
+                console.print(about, soft_wrap=True, highlight=False)
+                _train(run, console, held)
+            if ranks.first:
+                write_systems(folder.path)
+                path, _ = write_report(folder.path)
+        except Interrupted:
+            if ranks.first:
+                typer.echo(f"interrupted, nothing is lost; continue with: {_continue(folder, ranks)}", err=True)
+            return INTERRUPTED
+        except RankError as error:
+            if not _gone(error) or not folder.config.exists():
+                raise
+            how = _continue(folder, Ranks(settings.strategy, count=int(os.environ["WORLD_SIZE"])))
+            typer.echo(f"error: {error}; nothing before the last checkpoint is lost; continue with: {how}", err=True)
+            return FAILED
     if ranks.first:
         print_tables(run.results(), console)
         typer.echo(str(path) if quiet else f"report: {path}")
@@ -122,8 +124,11 @@ def _continue(folder: RunFolder, ranks: Ranks) -> str:
     return ranks.command(f"--resume {folder.path}{again(folder.config.read_text(encoding='utf-8'))}")
 
 
-def _train(run: TrainRun, console: Console) -> None:
-    with show_training(console, run.settings) as progress, _interrupts(patient=not run.ranks.alone) as stopped:
+def _train(run: TrainRun, console: Console, held: ExitStack) -> None:
+    """Train; of many ranks, signals are held back until ``held`` is closed."""
+    with show_training(console, run.settings) as progress, ExitStack() as own:
+        many = not run.ranks.alone
+        stopped = (held if many else own).enter_context(_interrupts(patient=many))
         try:
             run.run(progress, stopped)
         finally:
