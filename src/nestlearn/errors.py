@@ -11,6 +11,7 @@
      +-- SweepError          RuntimeError         a run of a sweep that failed, or its worker
      +-- RankError           RuntimeError         a rank of a run on many that is gone, or could not go on
      +-- Interrupted                              no fault: a training that was told to stop
+     +-- NotApplicable                            no fault: a check of what an optimizer does not claim to do
 
 Beside each stands the builtin that it also is. They are for what lies outside of the program: files, folders, settings
 as text, what is installed. Bad arguments of a function stay what Python's own are, ValueError and TypeError.
@@ -27,6 +28,7 @@ __all__ = [
     "Interrupted",
     "MissingPackageError",
     "NestlearnError",
+    "NotApplicable",
     "RankError",
     "RunFolderError",
     "SettingsError",
@@ -81,6 +83,10 @@ class RankError(NestlearnError, RuntimeError):
 
 class Interrupted(NestlearnError):
     """Training was asked to stop before it was finished."""
+
+
+class NotApplicable(NestlearnError):
+    """Raised by a check of something that the optimizer does not claim to do; the message says why."""
 
 
 @contextmanager

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from nestlearn.check.compare import same, same_trees
-from nestlearn.check.outcome import NotApplicable, claim
+from nestlearn.check.outcome import claim
 from nestlearn.check.subject import Subject
 from nestlearn.check.training import Run, agree
+from nestlearn.errors import NotApplicable
 
 __all__ = ["CHECKS"]
 

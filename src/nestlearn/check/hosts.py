@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from nestlearn.check.compare import same
-from nestlearn.check.outcome import NotApplicable, claim
+from nestlearn.check.outcome import claim
 from nestlearn.check.problem import ROWS, batch, network
 from nestlearn.check.subject import Subject
 from nestlearn.check.training import Run, agree
+from nestlearn.errors import NotApplicable
 
 __all__ = ["CHECKS"]
 

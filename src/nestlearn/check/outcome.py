@@ -11,13 +11,11 @@ from typing import Any
 
 import torch
 
-__all__ = ["FAILED", "NOT_APPLICABLE", "PASSED", "NotApplicable", "Outcome", "claim", "tried"]
+from nestlearn.errors import NotApplicable
+
+__all__ = ["FAILED", "NOT_APPLICABLE", "PASSED", "Outcome", "claim", "tried"]
 
 PASSED, FAILED, NOT_APPLICABLE = "passed", "failed", "not applicable"
-
-
-class NotApplicable(Exception):
-    """Raised by a check of something that the optimizer does not claim to do; the message says why."""
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,10 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from nestlearn.check.compare import leaves, same
-from nestlearn.check.outcome import NotApplicable, claim
+from nestlearn.check.outcome import claim
 from nestlearn.check.subject import Subject
 from nestlearn.check.training import Run, agree, noise
+from nestlearn.errors import NotApplicable
 
 __all__ = ["CHECKS", "RANKS", "Place", "place"]
 

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from nestlearn.check.compare import same
-from nestlearn.check.outcome import NotApplicable, claim
+from nestlearn.check.outcome import claim
 from nestlearn.check.problem import network
 from nestlearn.check.subject import Subject
 from nestlearn.check.training import Run, agree
+from nestlearn.errors import NotApplicable
 
 __all__ = ["CHECKS"]
 

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from nestlearn.check.compare import same
-from nestlearn.check.outcome import NotApplicable, claim
+from nestlearn.check.outcome import claim
 from nestlearn.check.subject import Subject
 from nestlearn.check.training import Run, agree
+from nestlearn.errors import NotApplicable
 
 __all__ = ["CHECKS"]
 

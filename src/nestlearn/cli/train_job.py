@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
@@ -90,29 +90,28 @@ def _gone(error: NestlearnError) -> bool:
 
 
 def _train_job(folder: RunFolder, settings: TrainSettings, resume: bool, quiet: bool) -> int:
-    with ExitStack() as held:  # torchrun ends all ranks as soon as one has failed: these say first what happened
-        try:
-            with joined(settings.strategy, settings.device) as ranks:
-                console = Console(quiet=quiet or not ranks.first)
-                run = TrainRun(folder, settings, ranks)
-                first = run.begin(resume=resume)
-                where = f"run folder: {folder.path}"
-                about = f"{_about(first, ranks)}\n{where}" if first is not None else f"{where}: all seeds are finished"
-                console.print(about, soft_wrap=True, highlight=False)
-                _train(run, console, held)
-            if ranks.first:
-                write_systems(folder.path)
-                path, _ = write_report(folder.path)
-        except Interrupted:
-            if ranks.first:
-                typer.echo(f"interrupted, nothing is lost; continue with: {_continue(folder, ranks)}", err=True)
-            return INTERRUPTED
-        except RankError as error:
-            if not _gone(error) or not folder.config.exists():
-                raise
-            how = _continue(folder, Ranks(settings.strategy, count=int(os.environ["WORLD_SIZE"])))
-            typer.echo(f"error: {error}; nothing before the last checkpoint is lost; continue with: {how}", err=True)
-            return FAILED
+    try:
+        with joined(settings.strategy, settings.device) as ranks:
+            console = Console(quiet=quiet or not ranks.first)
+            run = TrainRun(folder, settings, ranks)
+            first = run.begin(resume=resume)
+            where = f"run folder: {folder.path}"
+            about = f"{_about(first, ranks)}\n{where}" if first is not None else f"{where}: all seeds are finished"
+            console.print(about, soft_wrap=True, highlight=False)
+            _train(run, console)
+        if ranks.first:
+            write_systems(folder.path)
+            path, _ = write_report(folder.path)
+    except Interrupted:
+        if ranks.first:
+            typer.echo(f"interrupted, nothing is lost; continue with: {_continue(folder, ranks)}", err=True)
+        return INTERRUPTED
+    except RankError as error:
+        if not _gone(error) or not folder.config.exists():
+            raise
+        how = _continue(folder, Ranks(settings.strategy, count=int(os.environ["WORLD_SIZE"])))
+        told = f"{error}; nothing before the last checkpoint is lost; continue with: {how}"
+        raise RankError(told) from error.__cause__
     if ranks.first:
         print_tables(run.results(), console)
         typer.echo(str(path) if quiet else f"report: {path}")
@@ -124,11 +123,8 @@ def _continue(folder: RunFolder, ranks: Ranks) -> str:
     return ranks.command(f"--resume {folder.path}{again(folder.config.read_text(encoding='utf-8'))}")
 
 
-def _train(run: TrainRun, console: Console, held: ExitStack) -> None:
-    """Train; of many ranks, signals are held back until ``held`` is closed."""
-    with show_training(console, run.settings) as progress, ExitStack() as own:
-        many = not run.ranks.alone
-        stopped = (held if many else own).enter_context(_interrupts(patient=many))
+def _train(run: TrainRun, console: Console) -> None:
+    with show_training(console, run.settings) as progress, _interrupts(last=not run.ranks.alone) as stopped:
         try:
             run.run(progress, stopped)
         finally:
@@ -151,9 +147,12 @@ def _about(training: Training, ranks: Ranks) -> str:
 
 
 @contextmanager
-def _interrupts(patient: bool) -> Iterator[Callable[[], bool]]:
-    """Yield whether SIGINT or SIGTERM has come; the step in progress is finished first. A second one acts at once, if
-    not patient: torchrun passes on what the terminal has sent to all already, and ends by itself who takes too long.
+def _interrupts(last: bool) -> Iterator[Callable[[], bool]]:
+    """Yield whether SIGINT or SIGTERM has come; the step in progress is finished first. A second one acts at once.
+
+    With ``last`` it does not, nor does any until the process ends, which it does soon: torchrun passes on what the
+    terminal has sent to all already, ends all ranks as soon as one has failed, before they have said why, and kills
+    by itself who takes too long.
 
     One that is ignored already stays so: what a script starts in the background is not meant by the Ctrl-C that ends
     the script.
@@ -164,7 +163,7 @@ def _interrupts(patient: bool) -> Iterator[Callable[[], bool]]:
 
     def note(number: int, frame: FrameType | None) -> None:
         came.append(number)
-        for one, handler in () if patient else before.items():
+        for one, handler in () if last else before.items():
             signal.signal(one, handler)
 
     for number in before:
@@ -172,5 +171,5 @@ def _interrupts(patient: bool) -> Iterator[Callable[[], bool]]:
     try:
         yield lambda: bool(came)
     finally:
-        for number, handler in before.items():
+        for number, handler in () if last else before.items():
             signal.signal(number, handler)

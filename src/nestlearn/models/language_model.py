@@ -125,8 +125,8 @@ class LanguageModel(nn.Module):
             self._check_state(state, x.shape[0])
         if self._learning:
             self._check_shards()
-            if torch.compiler.is_exporting():
-                raise NotImplementedError(f"torch.export: {IN_NO_GRAPH}")
+            if torch.compiler.is_compiling():
+                raise NotImplementedError(IN_NO_GRAPH)
             batch = x.shape[0]
             begun = self.initial_state(batch) if state is None else self._fitted(state, batch)
             logits, written = advance_and_learn(self, self._learning, x, begun, keep=return_state)

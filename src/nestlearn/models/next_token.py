@@ -75,7 +75,6 @@ def learning_parts(model: Parted) -> Learning:
     return found
 
 
-@torch.compiler.disable(reason=IN_NO_GRAPH)  # type: ignore[untyped-decorator]
 def advance_and_learn(
     model: Parted, learning: Learning, tokens: Tensor, state: State, *, keep: bool
 ) -> tuple[Tensor, State]:
