@@ -64,16 +64,24 @@ def train(device: str, model: str, context: int, products: str = "highest") -> d
     return {**found, "out_of_memory": tried, "note": note}
 
 
-def train_compiled(device: str, model: str, context: int) -> dict[str, Any]:
-    """A step with every layer compiled over one without, and the seconds until the first compiled one was over."""
+def train_compiled(device: str, model: str, context: int, chunks: bool = False) -> dict[str, Any]:
+    """A step with every layer compiled over one without, and the seconds until the first compiled one was over.
+
+    Args:
+        device, model, context: as in `train`.
+        chunks: compile what a loop over chunks repeats, see `nestlearn.layers.compile_chunks`, and nothing else.
+    """
     torch._dynamo.reset()
     network = _network(model, device)
     batch, length = _shape(context, device)
     eager = _figures(network, device, batch, length, model)
     expected = _loss(network, _text(batch, length, device), device).item()
-    for block in network.blocks:
-        for stage in block:  # alike in every block, so that one compilation serves them all
-            stage.compile(dynamic=False)
+    if chunks:
+        nl.layers.compile_chunks(network)
+    else:
+        for block in network.blocks:
+            for stage in block:  # alike in every block, so that one compilation serves them all
+                stage.compile(dynamic=False)
     found = _figures(network, device, batch, length, model)
     error = abs(_loss(network, _text(batch, length, device), device).item() - expected)
     ratio = found["ms"] / eager["ms"]

@@ -33,6 +33,7 @@ STEPS = (
     "LayerMomentum",
     'Adam(nonfinite="ignore")',
 )
+ON_RANKS = ("Adam", "Momentum", "Muon", "M3", "SOAP", "Nested", "DeepMomentum", "SecantMomentum", "DeltaMomentum")
 EQUAL_PRODUCTS = {"NESTLEARN_PRODUCTS": "float32"}
 """Where results are compared with those of a CPU: bfloat16 is multiplied where the device does so natively."""
 
@@ -71,6 +72,7 @@ def rows() -> list[Row]:
         *_steps("10M", "eager"),
         *_models(),
         *_steps("300M", "large"),
+        *_ranks(),
         Row("contract suite", "large", "contract:suite", 60),
         *_compiled(),
     ]
@@ -121,6 +123,15 @@ def _models() -> Iterator[Row]:
     yield Row("gated delta rule of fla-core", "eager", "models:fused", 40)
 
 
+def _ranks() -> Iterator[Row]:
+    """What is sharded over ranks, on the one that there is: with NCCL, which no CPU has."""
+    for name in ON_RANKS:
+        number = next(number for number, setting in enumerate(SETTINGS) if setting.name == name)
+        yield Row(f"FSDP2: {SETTINGS[number]}", "ranks", "ranks:row", 30, {"number": number})
+    for ours in ("Adam", "Muon", "Nested"):
+        yield Row(f"step in shards, 300M: {ours}", "ranks", "ranks:cost", 40, {"ours": ours, "size": "300M"})
+
+
 def _compiled() -> Iterator[Row]:
     """What takes a compiler longest comes last."""
 
@@ -135,6 +146,9 @@ def _compiled() -> Iterator[Row]:
     yield compiled(f"step, 10M: {adam}", "steps:row", 60, ours=adam, size="10M", compiled=True)
     yield train("transformer", CONTEXTS[0], 60)
     yield train("gated_delta_net", CONTEXTS[0], 75)
+    for context, limit in ((256, 75.0), (CONTEXTS[0], 60.0)):
+        name = f"train, chunks compiled, {context} tokens: hope"
+        yield compiled(name, "models:train_compiled", limit, model="hope", context=context, chunks=True)
     yield compiled(f"step, 300M: {adam}", "steps:row", 75, ours=adam, size="300M", compiled=True)
     # Its chunks are unrolled: a compiler meets every one of them, so that a long context takes it an hour.
     yield train("hope", 256, 120)

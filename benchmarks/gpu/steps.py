@@ -23,7 +23,7 @@ from benchmarks.gpu.problem import difference
 from benchmarks.optim.timing import Unit, seconds
 from benchmarks.optim.workloads import WORKLOADS, state_bytes
 
-__all__ = ["Bench", "row"]
+__all__ = ["CYCLES", "OURS", "Bench", "row"]
 
 ROUNDS, FEWEST = 5, 3
 ROUND_SECONDS, ALL_SECONDS = 0.1, 6.0
@@ -41,14 +41,20 @@ Build = Callable[["Bench"], torch.optim.Optimizer]
 
 
 class Bench:
-    """Parameters of a transformer with two sets of gradients that take turns, and what else a step may look at."""
+    """Parameters of a transformer with two sets of gradients that take turns, and what else a step may look at.
 
-    def __init__(self, size: str, device: str) -> None:
+    Args:
+        size: "10M" or "300M"; on a CPU all are small.
+        device: where they lie.
+        laid_out: how each lies there, as it is by default.
+    """
+
+    def __init__(self, size: str, device: str, laid_out: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> None:
         torch.manual_seed(0)
         self.device = device
         shapes = _shapes(size) if device.startswith("cuda") else _small_shapes()
-        self.parameters = [nn.Parameter(0.02 * torch.randn(shape, device=device)) for shape in shapes]
-        self.gradients = [[0.01 * torch.randn_like(p) for p in self.parameters] for _ in range(2)]
+        self.parameters = [nn.Parameter(laid_out(0.02 * torch.randn(shape, device=device))) for shape in shapes]
+        self.gradients = [[laid_out(0.01 * torch.randn(s, device=device)) for s in shapes] for _ in range(2)]
         self.embedding, self.others = self.parameters[0], self.parameters[1:]
         self.matrices = [parameter for parameter in self.others if parameter.ndim == 2]
         self.vectors = [parameter for parameter in self.others if parameter.ndim < 2]
