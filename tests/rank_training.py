@@ -108,14 +108,14 @@ def settled(ranks: Ranks) -> dict[str, Any]:
 
 
 def mortal() -> tuple[Any, ...]:
-    """A task of one's own, with an end to rank 0, who writes, at batch number $DIES_AT."""
+    """A task of one's own, with an end to rank $DIES at batch number $DIES_AT."""
     model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
     generator = torch.Generator().manual_seed(0)
     pairs = [(torch.randn(6, 4, generator=generator), torch.randn(6, 2, generator=generator)) for _ in range(9)]
 
     def batches():
         for number in itertools.count():
-            if os.environ.get("DIES_AT") == str(number) and os.environ.get("RANK") == "0":
+            if os.environ.get("DIES_AT") == str(number) and os.environ.get("RANK") == os.environ["DIES"]:
                 os.kill(os.getpid(), signal.SIGKILL)
             yield pairs[number % 7]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import io
 import pickle
@@ -220,6 +221,22 @@ def poisoned() -> str:
     return "no error"
 
 
+def grown() -> float:
+    """Groups that were added one by one, each rank given what was free then, and a load that failed."""
+
+    def trained(model: nn.Module, share: Callable[[Tensor], Tensor]) -> Tensor:
+        optimizer = nl.optim.Muon([model[0].weight, model[5].weight], lr=0.02)
+        optimizer.add_param_group({"params": [model[2].weight]})  # has more work than either
+        train(model, optimizer, range(2), share)
+        with contextlib.suppress(ValueError):
+            optimizer.load_state_dict({"state": {}, "param_groups": []})
+        train(model, optimizer, range(2, STEPS), share)
+        return gathered(model)
+
+    model, share = laid_out("fsdp2", network())
+    return float((trained(model, share) - trained(network(), lambda x: x)).abs().max())
+
+
 def in_bfloat16(name: str) -> float:
     """The largest difference of a bfloat16 weight to those of one process, over the farthest that one has gone."""
 
@@ -328,6 +345,7 @@ def run(rank: int, ranks: int, folder: Path) -> dict[Any, Any]:
     if ranks == 2:
         results |= {("bfloat16", name): tried(lambda n=name: in_bfloat16(n)) for name in HALF}
         results |= {("measured", name): tried(lambda m=member: measured(m)) for name, member in MEASURING.items()}
+        results["grown"] = tried(grown)
         results["poisoned"] = tried(poisoned)
     dist.destroy_process_group()
     return results

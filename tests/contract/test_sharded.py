@@ -112,3 +112,8 @@ def test_curvature_is_refused_on_shards_before_anything_is_written(name: str, ou
 
 def test_a_gradient_that_is_infinite_on_one_rank_stops_all_of_them(outcomes: dict[int, Any]) -> None:
     assert [found["poisoned"] for found in outcomes[2]] == ["nothing was written"] * 2
+
+
+def test_owners_stay_when_a_load_fails_after_groups_were_added(outcomes: dict[int, Any]) -> None:
+    for found in outcomes[2]:
+        assert found["grown"] < 1e-9

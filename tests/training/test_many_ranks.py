@@ -75,12 +75,13 @@ def losses(folder: Path) -> list[Any]:
     ]
 
 
-def test_a_rank_that_is_killed_leaves_a_run_that_one_process_goes_on_with(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_a_rank_that_is_killed_leaves_a_run_that_one_process_goes_on_with(rank: str, tmp_path: Path) -> None:
     options = ["--task", "rank_training:mortal", "--optimizer", "Nested", "--steps", 20, "--dtype", "float64"]
     options += ["--checkpoint-every", 4, "--set", "rows=20", "--set", "points=4"]
     assert train(*options, "--out", tmp_path / "whole").exit_code == 0
     folder = tmp_path / "killed"
-    killed = torchrun("nestlearn", "train", *options, "--strategy", "ddp", "--out", folder, DIES_AT="10")
+    killed = torchrun("nestlearn", "train", *options, "--strategy", "ddp", "--out", folder, DIES=rank, DIES_AT="10")
     assert killed.returncode != 0
     said = [line for line in killed.stderr.splitlines() if line.startswith("error: ")]
     (line,) = said

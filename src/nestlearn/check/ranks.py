@@ -143,22 +143,12 @@ def same_keys(subject: Subject, here: Place) -> None:
 
 def dcp_replicas(subject: Subject, here: Place) -> None:
     """DDP: what torch.distributed.checkpoint saves on two ranks goes on there to the same bits."""
-    run = _replicas(subject, here).steps(range(2))
-    _save(run, here.folder / "replicas")
-    run.steps(range(2, 4))
-    other = _replicas(subject, here)
-    _load(other, here.folder / "replicas")
-    claim(same(_whole(run), _whole(other.steps(range(2, 4)))), "weights are others than without the checkpoint")
+    _goes_on(_replicas(subject, here), _replicas(subject, here), here.folder / "replicas")
 
 
 def dcp_shards(subject: Subject, here: Place) -> None:
     """FSDP2: what torch.distributed.checkpoint saves on two ranks goes on there to the same bits."""
-    run = _shards(subject, here).steps(range(2))
-    _save(run, here.folder / "shards")
-    run.steps(range(2, 4))
-    other = _shards(subject, here)
-    _load(other, here.folder / "shards")
-    claim(same(_whole(run), _whole(other.steps(range(2, 4)))), "weights are others than without the checkpoint")
+    _goes_on(_shards(subject, here), _shards(subject, here), here.folder / "shards")
 
 
 def dcp_elsewhere(subject: Subject, here: Place) -> None:
@@ -182,6 +172,14 @@ def shared_out(subject: Subject, here: Place) -> None:
     set_state_dict(run.module, run.optimizer, model_state_dict=weights, optim_state_dict=state, options=options)
     run.steps(range(2, 4))
     agree(subject, _whole(run), here.reference(EVEN), "weights of it and of one process")
+
+
+def _goes_on(run: Run, other: Run, folder: Path) -> None:
+    """Another run takes over after two steps, and both take two more."""
+    _save(run.steps(range(2)), folder)
+    _load(other, folder)
+    ends = [_whole(each.steps(range(2, 4))) for each in (run, other)]
+    claim(same(*ends), "weights are others than without the checkpoint")
 
 
 def _save(run: Run, folder: Path) -> None:

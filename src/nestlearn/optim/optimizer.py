@@ -30,6 +30,7 @@ from nestlearn.optim.lanes import Entry, matrix_shape
 from nestlearn.optim.layers import Layers
 from nestlearn.optim.made import Made, snapshot
 from nestlearn.optim.nonfinite import LetIn, check_gradients
+from nestlearn.optim.owners import Owners
 from nestlearn.optim.parts import Parts
 from nestlearn.optim.paths import paths
 from nestlearn.optim.persistence import Checkpoint, check_checkpoint, check_state, restore
@@ -85,6 +86,9 @@ class Optimizer(Averaging, torch.optim.Optimizer):
     _made: Made
     _parts: Parts
 
+    # Stays for as long as memories do: what was handed out as groups came would be handed out otherwise at once.
+    _owners: Owners
+
     def __init__(
         self,
         params: Params,
@@ -111,6 +115,7 @@ class Optimizer(Averaging, torch.optim.Optimizer):
         self.compiles = common.pop("compile", False)
         self._choice = Choice(type(self).__name__, common.pop("elementwise", None))
         self._let_in = LetIn()
+        self._owners = Owners()
         self._forget()
         defaults = {"lr": lr, **COMMON, "elementwise_base": None, **settings, **common}
         if not any(name.rpartition(".")[-1] in ("retention", "betas") for name in settings):
@@ -215,8 +220,10 @@ class Optimizer(Averaging, torch.optim.Optimizer):
 
     def state_dict(self) -> Checkpoint:
         """As torch has it. Where matrices are sharded all ranks take part, and have a share of each memory."""
-        kept = self.state
-        self.state = defaultdict(dict, self._parts.shown())
+        shown = self._parts.shown()
+        if shown is self.state:
+            return super().state_dict()
+        kept, self.state = self.state, defaultdict(dict, shown)
         try:
             return super().state_dict()
         finally:
@@ -263,6 +270,7 @@ class Optimizer(Averaging, torch.optim.Optimizer):
                 )
             self._choice = Choice.restored(type(self).__name__, self.__dict__.pop("_chosen"), self.param_groups)
             self._let_in = LetIn()
+            self._owners = Owners()
             watched = self.__dict__.pop("_watched")
             self.layers = None if watched is None else Layers(self, *watched)
             self._forget()
@@ -366,4 +374,4 @@ class Optimizer(Averaging, torch.optim.Optimizer):
     def _forget(self) -> None:
         self._plan = Plan()
         self._made = Made()
-        self._parts = Parts(self)
+        self._parts = Parts(self, self._owners)

@@ -46,11 +46,12 @@ class Parts:
 
     Args:
         optimizer: whose parameters, groups and states they are.
+        owners: which rank has the memories of which matrix.
     """
 
-    def __init__(self, optimizer: Adapter) -> None:
+    def __init__(self, optimizer: Adapter, owners: Owners) -> None:
         self._optimizer = optimizer
-        self._owners = Owners()
+        self._owners = owners
         self._standing: dict[int, Standing] = {}
         self._written: list[Standing] = []
         self._parameters: dict[int, Tensor] = {}
@@ -239,7 +240,7 @@ class Parts:
             if each.piece is not None and each.parameter in state
         ]
         if owned:
-            collected(owned, new[0].parameter.to_local().device)
+            collected(owned)
 
     def shown(self) -> States:
         """The optimizer's state with a share of what owners remember, on every rank that shares the matrices."""

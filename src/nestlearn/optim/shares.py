@@ -18,7 +18,7 @@ from nestlearn.optim.sharded import is_sharded
 from nestlearn.optim.stacks import Held
 
 if TYPE_CHECKING:
-    from torch.distributed.tensor import DTensor
+    from torch.distributed.tensor import DTensor, Placement
 
 __all__ = ["Owned", "collected", "shared"]
 
@@ -86,16 +86,21 @@ def _gone(leaf: object) -> bool:
 
 def _as_shards(part: Tensor, piece: Piece) -> DTensor:
     from torch.distributed.tensor import DTensor as Sharded
+
+    stride = torch.empty(piece.shape, device="meta").stride()
+    mesh = piece.split.mesh
+    return Sharded.from_local(part, mesh, _rows(piece.split), run_check=False, shape=piece.shape, stride=stride)
+
+
+def _rows(split: Split) -> list[Placement]:
+    """How a tensor lies that is divided by rows among the ranks of a split."""
     from torch.distributed.tensor import Replicate, Shard
 
-    mesh, over, _ = piece.split
-    placements = [Shard(0) if dim == over else Replicate() for dim in range(mesh.ndim)]
-    stride = torch.empty(piece.shape, device="meta").stride()
-    return Sharded.from_local(part, mesh, placements, run_check=False, shape=piece.shape, stride=stride)
+    return [Shard(0) if dim == split.over else Replicate() for dim in range(split.mesh.ndim)]
 
 
-def collected(owned: Sequence[Owned], device: torch.device) -> None:
-    """Put memories that were loaded as shards, or whole on every rank, where they are owned; elsewhere they go."""
+def collected(owned: Sequence[Owned]) -> None:
+    """Put memories that were loaded as shards where they are owned; elsewhere they go."""
     leaves: list[tuple[Held, str, Piece]] = []
     parts: list[Tensor] = []
     for state, piece, names in owned:
@@ -114,8 +119,4 @@ def collected(owned: Sequence[Owned], device: torch.device) -> None:
 
 def _by_rows(leaf: DTensor, piece: Piece) -> Tensor:
     """The part of a memory on this rank, as the piece is divided."""
-    from torch.distributed.tensor import Replicate, Shard
-
-    mesh, over, _ = piece.split
-    placements = [Shard(0) if dim == over else Replicate() for dim in range(mesh.ndim)]
-    return leaf.redistribute(mesh, placements).to_local()
+    return leaf.redistribute(piece.split.mesh, _rows(piece.split)).to_local()
