@@ -226,8 +226,9 @@ def grown() -> float:
 
     def trained(model: nn.Module, share: Callable[[Tensor], Tensor]) -> Tensor:
         optimizer = nl.optim.Muon([model[0].weight, model[5].weight], lr=0.02)
-        optimizer.add_param_group({"params": [model[2].weight]})  # has more work than either
-        train(model, optimizer, range(2), share)
+        train(model, optimizer, range(1), share)
+        optimizer.add_param_group({"params": [model[2].weight]})  # more work than either
+        train(model, optimizer, range(1, 2), share)
         with contextlib.suppress(ValueError):
             optimizer.load_state_dict({"state": {}, "param_groups": []})
         train(model, optimizer, range(2, STEPS), share)
