@@ -9,12 +9,12 @@ import sqlite3
 import struct
 import sys
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from needed import needs
 from torch import nn
 
 import nestlearn as nl
@@ -112,12 +112,6 @@ def test_steps_are_counted_in_whole_numbers(every: Any) -> None:
 # ------------------------------------------------------------------------------------------------------------ trackers
 
 
-def needs(package: str) -> None:
-    """Skip without the package, or fail where the extra was asked for by name."""
-    if os.environ.get("NESTLEARN_HOSTS") != "required":
-        pytest.importorskip(package)
-
-
 @pytest.fixture
 def no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No connection but one between processes of this machine; asking for a name counts too."""
@@ -159,7 +153,7 @@ def test_trackio_keeps_the_numbers_here_and_asks_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], no_network: None
 ) -> None:
     needs("trackio")
-    storage = pytest.importorskip("trackio.sqlite_storage")
+    storage = needs("trackio.sqlite_storage")
     # Read once, when trackio is imported.
     for name in [name for name in sys.modules if name.startswith("trackio.")]:
         for own in ("TRACKIO_DIR", "MEDIA_DIR"):
@@ -182,12 +176,12 @@ def test_trackio_keeps_the_numbers_here_and_asks_nobody(
 
 @pytest.mark.slow
 def test_wandb_stays_offline(tmp_path: Path, no_network: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    needs("wandb")
+    wandb = needs("wandb")
     monkeypatch.setenv("WANDB_MODE", "online")
     with logging.wandb("mine", "first", folder=tmp_path / "new") as tracker:
         tracker(NUMBERS, 3)
         tracker({"update/1/matrix": 0.75}, 6)
-    import_module("wandb").teardown()  # its own process writes, and has the last of it on the disk when it ends
+    wandb.teardown()  # its own process writes, and has the last of it on the disk when it ends
     (file,) = (tmp_path / "new" / "wandb").glob("offline-run-*/*.wandb")
     assert history(file.read_bytes()) == [{**NUMBERS, "_step": 3}, {"update/1/matrix": 0.75, "_step": 6}]
 

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch import distributed as dist
 from torch import nn
 
 import nestlearn as nl
@@ -185,3 +186,21 @@ def test_optimizers_of_hosts_are_looked_into() -> None:
     outer = torch.optim.SGD([nn.Parameter(torch.ones(2))])
     outer.optimizer = inner  # type: ignore[attr-defined]
     assert unwrapped(outer) is inner and places(unwrapped(outer))[0].parameter is inner.param_groups[0]["params"][0]
+
+
+def test_a_rank_measures_its_shard_and_no_spectrum_of_it() -> None:
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import Shard, distribute_tensor
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=2)
+    try:
+        whole = torch.tensor([[3.0, 3.0], [3.0, 3.0], [7.0, 7.0], [7.0, 7.0]])
+        mesh = init_device_mesh("cpu", (2,))
+        weight = nn.Parameter(distribute_tensor(whole, mesh, [Shard(0)], src_data_rank=None))
+        optimizer = torch.optim.SGD([weight], lr=0.5)
+        before = copies(optimizer)
+        weight.data.to_local().mul_(2)
+        assert scalars(optimizer, before) == pytest.approx({"size/1/matrix": 6.0, "update/1/matrix": 1.0})
+    finally:
+        dist.destroy_process_group()

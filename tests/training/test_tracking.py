@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from needed import needs
 from sameness import TIMES, differences, left_behind
 
 from nestlearn.errors import MissingPackageError
@@ -66,7 +67,7 @@ def test_steps_are_those_of_the_run_where_gradients_come_late(tmp_path: Path, mo
 
 
 def test_tensorboard_writes_into_the_run_folder(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
+    needs("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     run(tmp_path / "mine", "tensorboard")

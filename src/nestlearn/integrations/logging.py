@@ -65,11 +65,11 @@ def log(
     Example:
         >>> weight = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
         >>> optimizer = torch.optim.SGD([weight], lr=0.1)
-        >>> handle = log(optimizer, lambda numbers, step: print(step, numbers), every=2)
+        >>> handle = log(optimizer, lambda numbers, step: print(step, [*numbers]), every=2)
         >>> for _ in range(2):
         ...     weight.grad = torch.ones(2)
         ...     optimizer.step()
-        2 {'size/1/element': 3.3301653861999512, 'update/1/element': 0.02912...}
+        2 ['size/1/element', 'update/1/element']
     """
     return Log(unwrapped(optimizer), to, every, start, spectrum, memories)
 

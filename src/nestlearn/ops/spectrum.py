@@ -41,7 +41,7 @@ def spectrum(matrices: Tensor) -> Spectrum:
     Example:
         >>> found = spectrum(torch.diag(torch.tensor([2.0, 2.0, 1.0])).unsqueeze(0))
         >>> [round(number.item(), 3) for number in found]
-        [2.0, 2.25, 2.626]
+        [2.0, 2.25, 2.625]
     """
     length = torch.linalg.vector_norm(matrices, dim=(-2, -1))
     known = length.isfinite() & (length > 0)
