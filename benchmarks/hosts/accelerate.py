@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from torch.utils.data import DataLoader
 from benchmarks.hosts.choices import Choice
 from benchmarks.hosts.common import LR, Mode, bits, claim_same, installed, llama, step, tables, texts
 
-__all__ = ["MODES", "Run"]
+__all__ = ["MODES", "Run", "forget"]
 
 BATCHES, ROWS, CLIP = 4, 2, 0.1
 
@@ -97,6 +98,15 @@ def _plain(choice: Choice, accumulation: int) -> Any:
         step(choice, optimizer, loss, lambda: nn.utils.clip_grad_norm_(model.parameters(), CLIP))
         schedule.step()
     return bits(optimizer)
+
+
+def forget() -> None:
+    """Drop whatever an Accelerator or a Trainer keeps for the process: device, precision, accumulation."""
+    if "accelerate" in sys.modules:
+        state = installed("accelerate.state")
+        # Without a public way, as in accelerate's own tests.
+        state.AcceleratorState._reset_state(reset_partial_state=True)
+        state.GradientState._reset_state()
 
 
 MODES = (

@@ -96,17 +96,25 @@ def _network(seed: int) -> nn.Sequential:
         return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 4))
 
 
+MOST = 6
+"""Batches that there are."""
+
+
 @cache
-def pairs(batches: int) -> list[tuple[Tensor, Tensor]]:
-    """Rows [6] and their targets [4], ``ROWS`` a batch."""
+def _pairs() -> list[tuple[Tensor, Tensor]]:
     generator = torch.Generator().manual_seed(1)
-    inputs, targets = (torch.randn(batches * ROWS, side, generator=generator) for side in (6, 4))
+    inputs, targets = (torch.randn(MOST * ROWS, side, generator=generator) for side in (6, 4))
     return list(zip(inputs, targets, strict=True))
+
+
+def pairs(batches: int = MOST) -> list[tuple[Tensor, Tensor]]:
+    """Rows [6] and their targets [4], ``ROWS`` a batch."""
+    return _pairs()[: batches * ROWS]
 
 
 def loss_of(model: Callable[[Tensor], Tensor], index: int) -> Tensor:
     """The mean squared error on a batch of ``pairs``."""
-    inputs, targets = zip(*pairs(8)[index * ROWS : (index + 1) * ROWS], strict=True)
+    inputs, targets = zip(*pairs()[index * ROWS : (index + 1) * ROWS], strict=True)
     return (model(torch.stack(inputs)) - torch.stack(targets)).square().mean()
 
 

@@ -44,6 +44,8 @@ def register() -> list[str]:
             continue
         takes = inspect.signature(kind).parameters
         names.append(f"nl-{kind.__name__.lower()}")
+        if timm.default_registry.list_optimizers(filter=names[-1]):
+            continue  # called a second time
         timm.default_registry.register(
             timm.OptimInfo(
                 name=names[-1],
