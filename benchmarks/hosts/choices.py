@@ -1,4 +1,4 @@
-"""The optimizers that are put into hosts: every class of ours, those of its forms that ask more of a host, and AdamW."""
+"""The optimizers that are put into hosts: AdamW, every class of ours, and forms of it that ask more of a host."""
 
 from __future__ import annotations
 

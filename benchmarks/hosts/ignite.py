@@ -38,7 +38,7 @@ class _Run:
 
 
 def _resumes(choice: Choice, folder: Path) -> None:
-    """A new engine resumes from the checkpoint of the first of two epochs to the same bits; a plain loop ends there too."""
+    """A new engine resumes from the checkpoint of the first of two epochs to the same bits, those of a plain loop."""
     whole = _Run(choice, folder / "whole")
     whole.trainer.run(range(BATCHES), max_epochs=2)
     end = bits(whole.optimizer)

@@ -83,7 +83,7 @@ def _trainer(folder: Path, automatic: bool, epochs: int) -> Any:
 
 
 def _resumes(automatic: bool, choice: Choice, folder: Path) -> None:
-    """A new module resumes from the checkpoint of the first of two epochs to the same bits; a plain loop ends there too."""
+    """A new module resumes from the checkpoint of the first of two epochs to the same bits, those of a plain loop."""
     ends = []
     for seed, checkpoint in ((0, None), (99, folder / "0" / "epoch=0.ckpt")):
         module = _module(choice, automatic, seed)

@@ -176,7 +176,7 @@ def _plain(choice: Choice, whole: _Run) -> Bits:
 
 
 def _above(name: str) -> int:
-    """How many of the four layers are above a parameter: the embeddings, two blocks, the second with the norm, the head."""
+    """How many layers are above a parameter, of embeddings, two blocks, the second with the norm, and the head."""
     if name.startswith("blocks."):
         return 2 - int(name.split(".")[1])
     return {"head": 0, "norm": 1}.get(name.partition(".")[0], 3)

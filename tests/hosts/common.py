@@ -7,6 +7,7 @@ import os
 from types import ModuleType
 
 import pytest
+
 from benchmarks.hosts.timm import timm
 
 __all__ = ["needs"]

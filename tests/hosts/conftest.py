@@ -9,6 +9,7 @@ from typing import NoReturn
 
 import pytest
 import torch
+
 from benchmarks.hosts.accelerate import forget
 
 # Read once, when huggingface_hub is imported; a conftest.py runs before the test files beside it.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from benchmarks.hosts.choices import CHOICES, Choice
 from benchmarks.hosts.common import Mode
 from benchmarks.hosts.modes import MODES
@@ -27,6 +28,8 @@ def chosen() -> list[tuple[Mode, Choice]]:
 
 # What hosts and their libraries deprecate of their own is theirs to mend.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+# The compiler looks at the gradient of what is between two layers, where a layer that is watched divides its graph.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 @pytest.mark.parametrize(("mode", "choice"), chosen(), ids=str)
 def test_a_run_that_was_resumed_has_the_bits_of_one_that_was_not(mode: Mode, choice: Choice, tmp_path: Path) -> None:
     needs(*mode.packages)

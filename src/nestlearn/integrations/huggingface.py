@@ -1,4 +1,4 @@
-"""The Trainer of transformers makes an optimizer of groups without names, or of the model: this is how to get the second.
+"""The Trainer of transformers makes an optimizer of groups without names, or of the model: how to get the second.
 
 ``Trainer(optimizer_cls_and_kwargs=(Class, settings))`` calls ``Class(groups, **settings)``, and takes a setting called
 ``model`` out of them. What is no class of optimizers is called as ``factory()(model, **settings)``, and that sees names
@@ -77,7 +77,7 @@ def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
         trainer: Any = import_module("transformers").Trainer
     except ModuleNotFoundError as error:
         raise MissingPackageError(
-            'a Trainer needs transformers and accelerate, of which one is not installed: pip install "nestlearn[hosts]"',
+            'Trainer needs transformers and accelerate, one of which is not installed: pip install "nestlearn[hosts]"',
             name=error.name,
         ) from error
     # A method for subclasses to override; as it stands it looks at the model alone.
