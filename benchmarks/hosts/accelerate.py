@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from functools import partial
 from pathlib import Path
@@ -101,7 +102,13 @@ def _plain(choice: Choice, accumulation: int) -> Any:
 
 
 def forget() -> None:
-    """Drop whatever an Accelerator or a Trainer keeps for the process: device, precision, accumulation."""
+    """Drop whatever an Accelerator or a Trainer keeps for the process: device, precision, accumulation.
+
+    Trainer collects garbage after each training, which with all that hosts import takes longer than the training: what
+    is there now is no longer looked at, until ``gc.unfreeze()``.
+    """
+    gc.collect()
+    gc.freeze()
     if "accelerate" in sys.modules:
         state = installed("accelerate.state")
         # Without a public way, as in accelerate's own tests.
