@@ -40,7 +40,7 @@ ROWS = 8
 """Rows of a batch."""
 
 
-class NotInstalled(Exception):
+class NotInstalled(ModuleNotFoundError):
     """A host is not there."""
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from needed import needs
 
 from nestlearn.check import check
-
-from .common import needs
 
 HOSTS = ["accelerate", "transformers-trainer", "lightning"]
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from needed import needs
 
 from benchmarks.hosts.choices import CHOICES, Choice
 from benchmarks.hosts.common import Mode
 from benchmarks.hosts.modes import MODES
-
-from .common import needs
 
 COVER = 3
 """Of the ways that are not cheap, beyond the first of a host, each takes every third optimizer, another third each."""

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from host_table import FOUND, with_host_table
+from needed import needs
 from page_code import run_page
 from pages import text
 from torch import nn
@@ -16,8 +17,6 @@ from torch import nn
 import nestlearn as nl
 from benchmarks.hosts.common import llama, tables
 from benchmarks.hosts.trainer import settings
-
-from .common import needs
 
 
 @pytest.mark.slow

@@ -153,7 +153,7 @@ def test_trackio_keeps_the_numbers_here_and_asks_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], no_network: None
 ) -> None:
     needs("trackio")
-    storage = needs("trackio.sqlite_storage")
+    (storage,) = needs("trackio.sqlite_storage")
     # Read once, when trackio is imported.
     for name in [name for name in sys.modules if name.startswith("trackio.")]:
         for own in ("TRACKIO_DIR", "MEDIA_DIR"):
@@ -176,7 +176,7 @@ def test_trackio_keeps_the_numbers_here_and_asks_nobody(
 
 @pytest.mark.slow
 def test_wandb_stays_offline(tmp_path: Path, no_network: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    wandb = needs("wandb")
+    (wandb,) = needs("wandb")
     monkeypatch.setenv("WANDB_MODE", "online")
     with logging.wandb("mine", "first", folder=tmp_path / "new") as tracker:
         tracker(NUMBERS, 3)
