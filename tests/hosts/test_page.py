@@ -24,6 +24,7 @@ from benchmarks.hosts.trainer import settings
 def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     needs("accelerate", "transformers", "peft", "lightning", "timm", "skorch", "ignite")
     monkeypatch.chdir(tmp_path)
+    torch.compiler.reset()  # models without hooks, compiled by other tests
     run_page(text("docs/hosts.md"), "hosts.md")
     assert (tmp_path / "runs" / "llama" / "checkpoint-4").is_dir()
 
