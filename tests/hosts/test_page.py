@@ -53,12 +53,14 @@ def trainer(folder: Path, model: nn.Module, **chosen: Any) -> Any:
 
 
 def test_a_pattern_of_names_is_refused_where_trainer_drops_the_names(tmp_path: Path) -> None:
+    needs("transformers", "accelerate")
     made = trainer(tmp_path, llama(), optimizer_cls_and_kwargs=(nl.optim.Muon, {"elementwise": ["lm_head*"]}))
     with pytest.raises(ValueError, match="elementwise looks at parameter names"):
         made.create_optimizer()
 
 
 def test_a_keyword_named_model_never_reaches_the_optimizer(tmp_path: Path) -> None:
+    needs("transformers", "accelerate")
     chosen = torch.optim.SGD, {"model": [nn.Parameter(torch.zeros(3))], "lr": 0.01}
     made = trainer(tmp_path, llama(), optimizer_cls_and_kwargs=chosen)
     assert [each.shape for group in made.create_optimizer().param_groups for each in group["params"]] == [(3,)]
