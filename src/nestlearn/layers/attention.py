@@ -70,7 +70,9 @@ class Attention(SequenceLayer):
         time, held = state["time"], found["key"].shape[-2]
         if not isinstance(time, Tensor) or time.shape != (batch_size,) or time.dtype not in _WHOLE:
             came = f"{list(time.shape)} of {time.dtype}" if isinstance(time, Tensor) else type(time).__name__
-            raise ValueError(f"Attention: the state does not fit: state.time should be {batch_size} numbers, got {came}")
+            raise ValueError(
+                f"Attention: the state does not fit: state.time should be {batch_size} numbers, got {came}"
+            )
         counts = [int(number) for number in time.tolist()]
         if any(not 0 <= count <= held for count in counts):
             raise ValueError(f"Attention: the state does not fit: expected state.time from 0 to {held}, got {counts}")
@@ -112,9 +114,7 @@ class Attention(SequenceLayer):
         counted = torch.arange(length, device=x.device) < counts
         x = x.masked_fill(~counted.unsqueeze(-1), 0.0)  # what fills up may be anything, and nothing times it is not 0
         query, key, value = self._pairs(x, before.unsqueeze(1) + torch.arange(length, device=x.device))
-        whole = {
-            name: torch.cat([state[name], full(new)], -2) for name, new in (("key", key), ("value", value))
-        }
+        whole = {name: torch.cat([state[name], full(new)], -2) for name, new in (("key", key), ("value", value))}
         key, value = (whole[name].to(query.dtype) for name in ("key", "value"))
         y = self.out(merge_heads(attention(query, key, value, held, (held - before).view(-1, 1, 1, 1))))
         kept = {name: _at_the_end(pairs, held, before, counts, max(after)) for name, pairs in whole.items()}

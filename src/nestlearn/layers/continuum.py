@@ -76,14 +76,16 @@ class ContinuumMemory(SequenceLayer):
         inner_lr: of a token; 0 never writes. None is 0.1 for "local" and 1 for "next_token".
         retention: of what was learned in context, from one write to the next; 1 forgets nothing, 0 all.
 
-    State, for a batch of B: ``time``, how many tokens were seen (int64; [B] if these numbers differ), and for each block ``model``, its parameters
-    [B, ...]; ``pending``, what was collected since its last write; ``key`` [B, dim], its last input (objective
-    "local"); ``start`` and ``span``, its start and the sum of its writes since it was restored (variant "nested", all
-    blocks but the slowest).
+    State, for a batch of B: ``time``, how many tokens were seen (int64; [B] if these numbers differ), and for each
+    block ``model``, its parameters [B, ...]; ``pending``, what was collected since its last write; ``key`` [B, dim],
+    its last input (objective "local"); ``start`` and ``span``, its start and the sum of its writes since it was
+    restored (variant "nested", all blocks but the slowest).
 
     Raises:
         ValueError: settings that do not fit.
     """
+
+    periods: tuple[int, ...]
 
     def __init__(
         self,

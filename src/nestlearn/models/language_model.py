@@ -26,7 +26,7 @@ from torch.utils.checkpoint import checkpoint
 from nestlearn.layers.sequence import SequenceLayer
 from nestlearn.memory.state import State
 from nestlearn.models.block import Block, Part, Stage
-from nestlearn.models.generation import generate, whole_numbers
+from nestlearn.models.generation import Stops, generate, whole_numbers
 from nestlearn.models.masks import counted
 from nestlearn.models.next_token import IN_NO_GRAPH, advance_and_learn, learning_parts
 from nestlearn.models.next_token_apart import advance_and_learn_apart, places
@@ -191,9 +191,14 @@ class LanguageModel(nn.Module):
         seed: int = 0,
         state: State | None = None,
         return_state: bool = False,
+        top_p: float | None = None,
+        stop: Stops = (),
+        mask: Tensor | None = None,
+        fill: int = 0,
     ) -> Any:
         """The prompt and its continuation [batch, time + max_new_tokens]; see `nestlearn.models.generate`."""
-        return generate(self, tokens, max_new_tokens, temperature, top_k, seed, state, return_state)
+        chosen = (temperature, top_k, seed, state, return_state)
+        return generate(self, tokens, max_new_tokens, *chosen, top_p=top_p, stop=stop, mask=mask, fill=fill)
 
     def _blocks(self) -> Iterator[tuple[nn.Module, list[str]]]:
         """Each block, or what a tool wrapped it in, with the names that the states of its parts have."""

@@ -38,8 +38,12 @@ class Counted:
         """The lengths, if they differ."""
         return self.lengths if len(set(self.lengths)) > 1 else None
 
+    def mask(self) -> Tensor:
+        """Which tokens count after `front` [batch, longest]."""
+        return self._own(max(self.lengths))
+
     def front(self, x: Tensor) -> Tensor:
-        """[batch, time, ...] with what counts in front, then zeros; no longer than the longest [batch, longest, ...]."""
+        """[batch, time, ...] with what counts in front, then zeros [batch, longest, ...]."""
         index = self.order[:, : max(self.lengths)]
         wide = index.view(*index.shape, *[1] * (x.ndim - 2))
         own = self._own(index.shape[1]).view(wide.shape)

@@ -112,9 +112,7 @@ def written(learning: Learning, parts: State, slopes: dict[str, Any]) -> State:
     return parts | {name: layer.write(parts[name], slopes[name]) for name, layer in learning.items()}
 
 
-def read_chunk(
-    model: Parted, learning: Learning, tokens: Tensor, parts: State
-) -> tuple[Tensor, State, dict[str, Any]]:
+def read_chunk(model: Parted, learning: Learning, tokens: Tensor, parts: State) -> tuple[Tensor, State, dict[str, Any]]:
     """Logits of a whole chunk, the parts' states after it, and the slopes of its loss for the fast parameters.
 
     Args:

@@ -31,7 +31,9 @@ def places(learning: Learning, state: State, batch: int) -> list[int]:
     found = [after - before for after, before in zip(now, begun, strict=True)]
     most = min(period, state["replay"]["tokens"].shape[1])
     if any(not 0 <= count <= most for count in found):
-        raise ValueError(f"state.replay: expected up to {most} tokens of the running chunks, by its times it has {found}")
+        raise ValueError(
+            f"state.replay: expected up to {most} tokens of the running chunks, by its times it has {found}"
+        )
     return found
 
 
