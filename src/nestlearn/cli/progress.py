@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from nestlearn.training import RunResult, Training, TrainSettings
@@ -31,7 +32,7 @@ def show_progress(console: Console) -> Iterator[Callable[[RunResult, bool, int],
             job = bar.add_task("", total=0)
 
             def show(result: RunResult, reused: bool, total: int) -> None:
-                bar.update(job, advance=1, total=total, description=_describe(result, reused))
+                bar.update(job, advance=1, total=total, description=escape(_describe(result, reused)))
 
             yield show
         return
@@ -42,7 +43,10 @@ def show_progress(console: Console) -> Iterator[Callable[[RunResult, bool, int],
         done += 1
         if done % max(1, total // PLAIN_LINES) == 0 or done == total:
             console.print(
-                f"{done} of {total} runs; latest: {_describe(result, reused)}", soft_wrap=True, highlight=False
+                f"{done} of {total} runs; latest: {_describe(result, reused)}",
+                soft_wrap=True,
+                highlight=False,
+                markup=False,
             )
 
     yield line
@@ -85,6 +89,7 @@ def show_training(console: Console, settings: TrainSettings) -> Iterator[Callabl
                 f"seed {seed}, step {step} of {settings.steps}: {_losses(training)}, {training.clock.seconds:.1f} s",
                 soft_wrap=True,
                 highlight=False,
+                markup=False,
             )
 
     yield line
