@@ -28,14 +28,14 @@ def assert_same(found: object, expected: object) -> None:
 def test_each_sequence_has_the_answers_and_the_state_that_it_has_alone(name):
     """From nothing, from states of unequal age, and token by token after that."""
     layer = make(name, chunk=4)
-    calls = [(batch(lengths, 6, seed), lengths) for seed, lengths in enumerate(([6, 0, 5, 3], [2, 6, 0, 5]))]
-    steps = [(batch([1] * 4, 1, seed), [1] * 4) for seed in (2, 3)]
+    calls = [(batch(lengths, 6, seed), lengths) for seed, lengths in enumerate(([6, 0, 3], [2, 6, 5]))]
+    steps = [(batch([1] * 3, 1, 2), [1] * 3)]
     with torch.no_grad():
         answers, state = [], None
         for x, lengths in calls + steps:
             y, state = layer(x, state, True, lengths)
             answers.append(y)
-        for place in range(4):
+        for place in range(3):
             own = None
             for (x, lengths), y in zip(calls + steps, answers, strict=True):
                 count = lengths[place]

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TypedDict
+
 import torch
 from torch import Tensor
 
-__all__ = ["Choice"]
+__all__ = ["Choice", "Drawn"]
+
+
+class Drawn(TypedDict):
+    """How tokens are chosen, as arguments of `Choice`."""
+
+    temperature: float
+    top_k: int | None
+    top_p: float | None
+    seed: int
 
 
 class Choice:

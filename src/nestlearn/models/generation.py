@@ -5,7 +5,7 @@ For models without attention the state has one size, so a text may go on without
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Protocol
 
@@ -20,8 +20,10 @@ __all__ = ["Reader", "Stops", "generate", "read", "stream", "whole_numbers"]
 
 PIECE = 1024  # tokens of a prompt that are read at once, so that a long one needs no more memory than this
 
-Stops = int | Sequence[int | Sequence[int]]
-"""A token, or several tokens and sequences of tokens."""
+Stops = int | Sequence[int | Sequence[int]] | Callable[[Tensor], Tensor]
+"""A token; several tokens and sequences of tokens; or a function that is handed each new token [batch] and says which
+sequences end with it [batch].
+"""
 
 
 class Reader(Protocol):
@@ -58,7 +60,8 @@ def generate(
         state: what was read before the prompt.
         return_state: whether to return the state, which has seen prompt and continuation.
         top_p: draw from the likeliest tokens alone, as few as have this probability together (arXiv 1904.09751).
-        stop: tokens, or sequences of tokens, with which a continuation ends; they are its last.
+        stop: tokens, or sequences of tokens, with which a continuation ends, they are its last; or a function from
+            each new token [batch] to truths [batch].
         mask: [batch, time], which tokens of the prompt count, for prompts of unequal length (`nestlearn.models.pad`);
             None for all.
         fill: the token that stands behind a continuation that has ended; no model looks at it.
@@ -118,38 +121,40 @@ def stream(
 
     A sequence that has ended reads nothing more: its state stays, and ``fill`` is given for it.
     """
-    choice, ends = Choice(temperature, top_k, top_p, seed), _ends(stop)
+    choice, ended = Choice(temperature, top_k, top_p, seed), _ended(stop)
     logits, state = read(model, tokens, state, mask=mask)
-    yield from _continued(model, logits, state, choice, ends, fill)
-
-
-def _continued(
-    model: Reader, logits: Tensor, state: State, choice: Choice, ends: list[Tensor], fill: int
-) -> Iterator[tuple[Tensor, State]]:
-    longest = max(map(len, ends), default=0)
-    recent = torch.full((len(logits), longest), -1, dtype=torch.int64, device=logits.device)
     going = torch.ones(len(logits), dtype=torch.bool, device=logits.device)
-    while not ends or bool(going.any()):
+    while ended is None or bool(going.any()):
         token = choice(logits)
-        if ends:
+        apart = None
+        if ended is not None:
             token = torch.where(going, token, fill)
-        # The mask is of use only to those who have ended while others go on.
-        apart = going.unsqueeze(1) if ends and not bool(going.all()) else None
+            # A mask is of use only where some have ended while others go on.
+            apart = None if bool(going.all()) else going.unsqueeze(1)
         logits, state = _read(model, token.unsqueeze(1), state, apart, logits)
-        if ends:
-            recent = torch.cat([recent[:, 1:], token.unsqueeze(1)], 1)
-            for end in ends:
-                going = going & ~(recent[:, longest - len(end) :] == end.to(recent.device)).all(1)
+        if ended is not None:
+            going = going & ~ended(token).to(going.device)
         yield token, state
 
 
-def _ends(stop: Stops) -> list[Tensor]:
-    """Each sequence of tokens that ends a continuation."""
+def _ended(stop: Stops) -> Callable[[Tensor], Tensor] | None:
+    """Which sequences end with a token; None if none ever does."""
+    if callable(stop):
+        return stop
     several = [stop] if isinstance(stop, int) else list(stop)
-    found = [torch.tensor([end] if isinstance(end, int) else list(end), dtype=torch.int64) for end in several]
-    if any(not len(end) for end in found):
+    ends = [torch.tensor([end] if isinstance(end, int) else list(end), dtype=torch.int64) for end in several]
+    if any(not len(end) for end in ends):
         raise ValueError("stop: expected at least one token in each sequence, got one without any")
-    return found
+    longest = max(map(len, ends), default=0)
+    recent = torch.full((1, longest), -1, dtype=torch.int64)
+
+    def ended(token: Tensor) -> Tensor:
+        nonlocal recent
+        recent = torch.cat([recent.to(token.device).expand(len(token), -1)[:, 1:], token.unsqueeze(1)], 1)
+        found = [(recent[:, longest - len(end) :] == end.to(token.device)).all(1) for end in ends]
+        return torch.stack(found).any(0)
+
+    return ended if ends else None
 
 
 def whole_numbers(tokens: Tensor) -> Tensor:
