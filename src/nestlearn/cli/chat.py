@@ -62,6 +62,9 @@ def chat(
     Beside lines to answer there are four of another kind: /state says what was read and where it is kept, /surprise how
     little the model expected the last line, /forget begins anew, /quit ends (as the end of the input does).
     """
+    from nestlearn.cli.ending import begun
+
+    begun("chat")
     from nestlearn.cli.chat_job import chat_job
     from nestlearn.cli.generate_job import Choices, Source
 

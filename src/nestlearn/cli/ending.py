@@ -18,10 +18,11 @@ from typing import Any, TextIO
 
 from rich.console import Console
 
+from nestlearn.cli.width import columns, message
 from nestlearn.foreign import printable, reason
 from nestlearn.imported import own_frames
 
-__all__ = ["Output", "command", "interrupts", "one_line", "report_error", "say", "terminal"]
+__all__ = ["Output", "begun", "command", "interrupts", "one_line", "report_error", "say", "terminal"]
 
 MOST = 2000  # characters of a message
 ENDS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
@@ -74,12 +75,25 @@ def terminal(quiet: bool) -> tuple[Console, Output]:
 
 
 def say(text: str) -> None:
-    """A line on standard error, whatever it holds; if that is gone too, nothing."""
+    """A line on standard error, whatever it holds; if that is gone too, nothing. A terminal has it in whole words."""
+    line = one_line(text)
     try:
-        sys.stderr.write(f"{one_line(text)}\n")
+        sys.stderr.write(f"{message(line, columns()) if sys.stderr.isatty() else line}\n")
         sys.stderr.flush()
     except OSError:
         pass
+
+
+def begun(verb: str, always: bool = False) -> None:
+    """Say at once that a verb is at work: what it imports takes seconds, and what it reads may take more.
+
+    Args:
+        verb: its name.
+        always: also where standard error is no terminal, as in the log of a long job.
+    """
+    first = os.environ.get("RANK", "0") == "0"
+    if first and (always or sys.stderr.isatty()):
+        say(f"nestlearn {verb}: getting ready")
 
 
 def one_line(text: str) -> str:

@@ -66,6 +66,9 @@ def generate(
     ] = None,
 ) -> None:
     """Let a trained language model continue a text, and keep what it has read."""
+    from nestlearn.cli.ending import begun
+
+    begun("generate")
     from nestlearn.cli.generate_job import Choices, Source, generate_job
 
     source = Source(run, tokenizer, run_seed, device, tuple(imports or ()))

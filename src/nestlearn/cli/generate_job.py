@@ -21,7 +21,7 @@ from nestlearn.errors import NestlearnError, SettingsError, as_settings_error
 from nestlearn.imported import only
 from nestlearn.models import ByteTokenizer, LanguageModel, TextStream, Tokenizer, load_tokenizer, pad
 from nestlearn.models.choosing import Drawn
-from nestlearn.training import load_trained
+from nestlearn.training import RunFolder, load_trained, read_settings
 from nestlearn.training.settings import find_device
 
 __all__ = ["Choices", "Source", "Speaker", "generate_job", "load_speaker", "saved", "writable"]
@@ -128,6 +128,7 @@ def load_speaker(source: Source) -> tuple[LanguageModel, Tokenizer]:
     Raises:
         SettingsError: they do not belong together, or the run has no language model.
     """
+    _check_kind(source.run)
     with only(source.imports):
         model = _model(source.run, source.run_seed, source.device)
     with as_settings_error():
@@ -138,6 +139,19 @@ def load_speaker(source: Source) -> tuple[LanguageModel, Tokenizer]:
             "expected the one that the model was trained with"
         )
     return model, words
+
+
+def _check_kind(run: Path) -> None:
+    config = RunFolder(run).config
+    try:
+        kind = read_settings(config).get("kind") if config.is_file() else None
+    except SettingsError:
+        return  # the checkpoint may know more
+    if kind == "compare":
+        raise SettingsError(
+            f"{run} was written by `nestlearn compare`, which keeps no network to talk to: expected a folder of "
+            "`nestlearn train`, as nestlearn train --config hope --out runs/hope writes it"
+        )
 
 
 def _model(run: Path, seed: int | None, device: str | None) -> LanguageModel:

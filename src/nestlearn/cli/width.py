@@ -6,8 +6,9 @@ import shutil
 import textwrap
 from collections.abc import Mapping, Sequence
 
-__all__ = ["columns", "fitting", "pairs", "wrapped"]
+__all__ = ["columns", "fitting", "message", "pairs", "wrapped"]
 
+COMMANDS = ("nestlearn ", "tail ", "torchrun ", "pip ")
 NARROWEST = 24  # of what stands beside a name; otherwise it goes below it
 
 
@@ -20,6 +21,14 @@ def wrapped(text: str, width: int, indent: str = "") -> str:
     """The text in lines of a width, those after the first indented."""
     lines = textwrap.wrap(text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
     return "\n".join(lines)
+
+
+def message(text: str, width: int) -> str:
+    """A message in lines of a width; a command at its end has a line of its own, however long, to be copied whole."""
+    begin = min((place for word in COMMANDS if (place := text.find(f": {word}")) >= 0), default=-1)
+    if begin < 0 or len(text) <= width:
+        return wrapped(text, width)
+    return f"{wrapped(text[: begin + 1], width)}\n  {text[begin + 2 :]}"
 
 
 def pairs(words: Mapping[str, str], width: int | None = None) -> str:
