@@ -170,7 +170,13 @@ def test_a_text_ends_before_its_stop(run):
     whole = nestlearn(*common).output
     stop = whole[12:14]
     assert nestlearn(*common, "--stop", stop).output == whole[: whole.index(stop)] + "\n"
-    assert "expected a text, got an empty one" in nestlearn(*common, "--stop", "").output
+    for option, value, message in [
+        ("stop", "", "a text, got an empty"),
+        ("top-p", 0, "more than 0"),
+        ("temperature", "nan", "number"),
+    ]:
+        done = nestlearn(*common, f"--{option}", value)
+        assert done.exit_code == 2 and message in done.output
 
 
 def test_a_prompt_in_any_encoding_is_the_bytes_that_it_is(run):
@@ -178,6 +184,12 @@ def test_a_prompt_in_any_encoding_is_the_bytes_that_it_is(run):
     latin = os.fsdecode("Grüße".encode("latin-1"))
     piped = nestlearn(*common, "--prompt", "-", input="Grüße".encode("latin-1"))
     assert nestlearn(*common, "--prompt", latin).output == piped.output
+
+
+def test_a_comparison_has_nobody_to_talk_to(tmp_path):
+    (tmp_path / "config.yaml").write_text("kind: compare\n")
+    done = nestlearn("generate", "--run", tmp_path, "--prompt", "x")
+    assert done.exit_code == 2 and "keeps no network to talk to: expected a folder of `nestlearn train`" in done.output
 
 
 def test_what_cannot_be_done_is_said(run, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 import sys
@@ -42,6 +43,14 @@ class Choices:
     seed: int
     stop: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        if "" in self.stop:
+            raise SettingsError("--stop: expected a text, got an empty one")
+        if not 0 <= self.temperature < math.inf:
+            raise SettingsError(f"--temperature: expected a number of at least 0, got {self.temperature}")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise SettingsError(f"--top-p: expected more than 0 and at most 1, got {self.top_p}")
+
     @property
     def drawn(self) -> Drawn:
         return {"temperature": self.temperature, "top_k": self.top_k, "top_p": self.top_p, "seed": self.seed}
@@ -49,8 +58,6 @@ class Choices:
     @property
     def ends(self) -> list[str]:
         """The texts to stop at; two letters of the command line stand for a line's end and a tab."""
-        if "" in self.stop:
-            raise SettingsError("--stop: expected a text, got an empty one")
         return [text.replace("\\n", "\n").replace("\\t", "\t") for text in self.stop]
 
 
