@@ -11,8 +11,8 @@ from nestlearn.training.checkpoint import Checkpoints
 
 __all__ = ["TIMES", "differences", "left_behind"]
 
-TIMES = ("seconds", "step_ms", "optimizer_ms", "clock", "files", "started")
-"""What two runs of the same settings may differ in; "files" are lengths of lines that hold seconds."""
+TIMES = ("seconds", "step_ms", "optimizer_ms", "clock", "files", "started", "sha256")
+"""What two runs of the same settings may differ in; "files" and "sha256" are of lines that hold seconds."""
 
 
 def left_behind(folder: Path, seeds: int = 2) -> dict[str, Any]:

@@ -5,13 +5,19 @@ import inspect
 import os
 import re
 import sys
+import sysconfig
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from nestlearn.errors import did_you_mean
 
-__all__ = ["again", "imported", "only"]
+__all__ = ["again", "imported", "only", "own_frames"]
+
+_own: dict[str, str] = {}
+"""The files of the modules that were imported by name, and the folder below which files are the same person's."""
+
 
 _allowed: set[str] | None = None
 """The modules that may be imported; None while all names come from whoever calls."""
@@ -72,6 +78,13 @@ def imported(name: str, what: str) -> Callable[..., Any]:
         missing = isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}.")
         reason = f"no module {error.name!r} in {os.getcwd()} or where Python looks" if missing else str(error)
         raise ValueError(f"cannot import the module of the {what} {name!r}: {reason}") from error
+    except (Exception, SystemExit) as error:  # what stands in the file itself, or a name that can be none
+        files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+        for file in (getattr(error, "filename", None), *files):
+            _note(file)
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"cannot import the module of the {what} {name!r}: {reason}") from error
+    _note(getattr(module, "__file__", None))
     function = getattr(module, function_name, None)
     if not callable(function):
         callables = [key for key, value in vars(module).items() if inspect.isfunction(value) or inspect.isclass(value)]
@@ -81,3 +94,28 @@ def imported(name: str, what: str) -> Callable[..., Any]:
         )
     found: Callable[..., Any] = function
     return found
+
+
+def _note(file: object) -> None:
+    """Remember whose file it is: a module of a library is alone, one of the user's has neighbours."""
+    if isinstance(file, str) and os.path.isabs(file) and not file.startswith(os.path.dirname(__file__) + os.sep):
+        libraries = {sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib")}
+        alone = any(file.startswith(f"{folder}{os.sep}") for folder in libraries)
+        _own[file] = file if alone else f"{os.path.dirname(file)}{os.sep}"
+
+
+def own_frames(error: BaseException) -> list[str]:
+    """Where an error went through files of the user's own, those that were imported by name and their neighbours: a
+    line each, the innermost last; none if it went through no such file.
+    """
+    frames: list[str] = []
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        for frame in traceback.extract_tb(error.__traceback__):
+            if any(frame.filename.startswith(own) for own in _own.values()):
+                frames.append(
+                    f"  {frame.filename}, line {frame.lineno}, in {frame.name}: {frame.line or ''}".rstrip(": ")
+                )
+        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+    return list(dict.fromkeys(frames))

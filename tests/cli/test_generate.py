@@ -1,33 +1,19 @@
 """nestlearn generate: from a run folder to text, and a memory that outlives the process."""
 
+import os
 import re
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from typer.testing import CliRunner
+from trained_hope import nestlearn
 
-from nestlearn.cli.main import build_app
-from nestlearn.models import MODELS, read, save_state
+from nestlearn.cli.shown import visible
+from nestlearn.memory.state import mapped
+from nestlearn.models import MODELS, load_state, read, save_state
 from nestlearn.training.train_settings import find_settings, shipped_settings
 from nestlearn.training.trained import load_trained
-
-SMALL = ("task.dim=16", "task.heads=2", "task.depth=1", "task.context=16", "task.batch=2", "steps=2", "points=1")
-SMALL = (*SMALL, "task.validation_windows=2", "task.test_windows=2", "checkpoint_every=1", "warmup=0")
-
-
-def nestlearn(*arguments: object, **options):
-    return CliRunner().invoke(build_app(), [str(word) for word in arguments], **options)
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("runs") / "hope"
-    assignments = [word for each in SMALL for word in ("--set", each)]
-    done = nestlearn("train", "--config", "hope", "--quiet", "--out", folder, *assignments)
-    assert done.exit_code == 0, done.output
-    return folder
 
 
 def test_a_shipped_configuration_trains_what_it_says(run):
@@ -45,7 +31,7 @@ def test_text_is_continued_the_same_for_one_seed(run):
     greedy = nestlearn("generate", "--run", run, "--prompt", "Fellow", "--tokens", 30, "--temperature", 0).output
     model = load_trained(run).model
     expected = model.generate(torch.tensor([list(b"Fellow")]), 30)[0, 6:].tolist()
-    assert greedy == bytes(expected).decode(errors="replace") + "\n"
+    assert greedy == visible(bytes(expected).decode(errors="replace")) + "\n"
 
 
 def test_a_memory_goes_on_after_a_restart_and_takes_in_what_the_user_pipes_in(run, tmp_path, monkeypatch):
@@ -71,8 +57,6 @@ def test_a_long_standard_input_is_read_in_pieces(run, monkeypatch, tmp_path):
     assert done.exit_code == 0, done.output
     trained = load_trained(run).model
     _, state = read(trained, torch.tensor([list(text)]))
-    from nestlearn.models import load_state
-
     found = load_state(memory, trained)["parts"]["0"]["banks"]
     for name, bank in state["parts"]["0"]["banks"].items():
         for key, tensor in bank["model"].items():
@@ -93,6 +77,119 @@ def test_an_interrupted_text_leaves_its_memory(run, tmp_path, monkeypatch):
     memory = tmp_path / "memory.safetensors"
     done = nestlearn("generate", "--run", run, "--prompt", "We", "--tokens", 50, "--state", memory)
     assert done.exit_code == 130 and memory.is_file()
+
+
+def test_reading_that_was_interrupted_goes_on_where_it_was(run, tmp_path, monkeypatch):
+    """A signal in the middle of the text: what was read is kept, and the command that reads the rest is named."""
+    from nestlearn.cli import memory as module
+
+    text, file = bytes(range(1, 201)), tmp_path / "m.st"
+    reads = []
+
+    def read_and_be_stopped(*given, **named):
+        reads.append(given)
+        if len(reads) == 4:
+            raise KeyboardInterrupt
+        return read(*given, **named)
+
+    monkeypatch.setattr(module, "PIECE", 16)
+    monkeypatch.setattr(module, "read", read_and_be_stopped)
+    common = ("generate", "--run", run, "--state", file, "--prompt", "-", "--tokens", 0)
+    done = nestlearn(*common, input=text)
+    assert done.exit_code == 130, done.output
+    said = re.search(
+        r"read 48 bytes of the prompt; .* is in .*; go on with: tail -c \+(\d+) FILE \| (.*)\n", done.output
+    )
+    assert said and said[2] == f"nestlearn generate --run {run} --state {file} --prompt - --tokens 0"
+    monkeypatch.undo()
+    done = nestlearn(*said[2].split()[1:], input=text[int(said[1]) - 1 :])
+    assert done.exit_code == 0, done.output
+    trained = load_trained(run).model
+    _, expected = read(trained, torch.tensor([list(text)]))
+    torch.testing.assert_close(load_state(file, trained), expected)
+
+
+def test_a_memory_is_kept_whatever_happens_and_never_a_worse_one(run, tmp_path, monkeypatch):
+    from nestlearn.cli import generate_job
+    from nestlearn.cli import memory as module
+
+    file = tmp_path / "m.st"
+    common = ("generate", "--run", run, "--state", file, "--tokens", 5)
+    assert nestlearn(*common, "--prompt", "We").exit_code == 0
+    good = file.read_bytes()
+    # Nobody reads what is said: silence, and a memory of what was read.
+    monkeypatch.setattr(generate_job.Output, "write", lambda self, text: setattr(self, "failure", "nobody reads it"))
+    done = nestlearn(*common, "--prompt", "We")
+    assert (done.exit_code, done.output) == (0, "") and file.read_bytes() != good
+    monkeypatch.undo()
+    # A mistake while it generates.
+    monkeypatch.setattr(generate_job.TextStream, "push", lambda self, token: 1 // 0)
+    kept = file.read_bytes()
+    assert isinstance(nestlearn(*common, "--prompt", "We").exception, ZeroDivisionError)
+    assert file.read_bytes() != kept
+    monkeypatch.undo()
+    # What cannot be written, or should not be, leaves what was there.
+    kept = file.read_bytes()
+
+    def full(*given: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "save_state", full)
+    done = nestlearn(*common, "--prompt", "We")
+    assert done.exit_code == 2 and "No space left on device; what was there before is left" in done.output
+    monkeypatch.undo()
+
+    def spoil(*given, **named):
+        logits, state = read(*given, **named)
+        return logits, mapped(lambda held: held * torch.nan if held.is_floating_point() else held, state)
+
+    monkeypatch.setattr(module, "read", spoil)
+    done = nestlearn("generate", "--run", run, "--state", file, "--prompt", "We", "--tokens", 0)
+    assert done.exit_code == 2 and "not finite" in done.output and file.read_bytes() == kept
+
+
+def test_a_place_that_cannot_be_written_is_said_before_anything_is_read(run, tmp_path):
+    (tmp_path / "folder").mkdir()
+    for place, message in [("none/m.st", "there is no folder"), ("folder", "it is a folder")]:
+        done = nestlearn("generate", "--run", run, "--prompt", "-", "--state", tmp_path / place, input="never read")
+        assert done.exit_code == 2 and message in " ".join(done.output.split())
+
+
+def test_several_prompts_are_continued_side_by_side(run, tmp_path):
+    common = ("generate", "--run", run, "--temperature", 0, "--tokens", 9)
+    alone = [nestlearn(*common, "--prompt", prompt).output for prompt in ("We", "My fellow citizens")]
+    file = tmp_path / "two.st"
+    done = nestlearn(*common, "--prompt", "We", "--prompt", "My fellow citizens", "--state", file)
+    assert done.output == "\n".join(f"[{number}] {text}" for number, text in enumerate(alone, 1))
+    assert load_state(file, load_trained(run).model, batch_size=2)
+    assert "one prompt" in nestlearn(*common, "--prompt", "-", "--prompt", "x").output
+
+
+def test_a_text_ends_before_its_stop(run):
+    common = ("generate", "--run", run, "--prompt", "We", "--seed", 1, "--tokens", 40)
+    whole = nestlearn(*common).output
+    stop = whole[12:14]
+    assert nestlearn(*common, "--stop", stop).output == whole[: whole.index(stop)] + "\n"
+    for option, value, message in [
+        ("stop", "", "a text, got an empty"),
+        ("top-p", 0, "more than 0"),
+        ("temperature", "nan", "number"),
+    ]:
+        done = nestlearn(*common, f"--{option}", value)
+        assert done.exit_code == 2 and message in done.output
+
+
+def test_a_prompt_in_any_encoding_is_the_bytes_that_it_is(run):
+    common = ("generate", "--run", run, "--temperature", 0, "--tokens", 9)
+    latin = os.fsdecode("Grüße".encode("latin-1"))
+    piped = nestlearn(*common, "--prompt", "-", input="Grüße".encode("latin-1"))
+    assert nestlearn(*common, "--prompt", latin).output == piped.output
+
+
+def test_a_comparison_has_nobody_to_talk_to(tmp_path):
+    (tmp_path / "config.yaml").write_text("kind: compare\n")
+    done = nestlearn("generate", "--run", tmp_path, "--prompt", "x")
+    assert done.exit_code == 2 and "keeps no network to talk to: expected a folder of `nestlearn train`" in done.output
 
 
 def test_what_cannot_be_done_is_said(run, tmp_path):

@@ -1,5 +1,6 @@
 """``nestlearn train`` from the outside: what a user types, what lies in the folder, and that no kill changes it."""
 
+import json
 import os
 import re
 import shutil
@@ -12,12 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from sameness import TIMES, differences, left_behind
 from typer.testing import CliRunner, Result
 
 from nestlearn.cli import train_job
 from nestlearn.cli.main import build_app
+from nestlearn.files import Draft
 from nestlearn.training.checkpoint import Checkpoints
 
 TESTS = Path(__file__).parents[1]
@@ -27,7 +30,7 @@ TINY = [
 ]
 RESUME = ("--import", "tiny_task", "--resume")  # the folder names the task, and a folder is not trusted
 STEPS = 120
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def call(*arguments: object) -> Result:
@@ -135,7 +138,7 @@ def after(rows: int, act) -> object:
 
 @contextmanager
 def handled(*handlers: object) -> Iterator[None]:
-    """A block with these handlers of SIGINT and SIGTERM, whatever the tests were started with."""
+    """A block with these handlers of SIGINT, SIGTERM and SIGHUP, whatever the tests were started with."""
     before = [signal.signal(number, handler) for number, handler in zip(SIGNALS, handlers, strict=True)]
     try:
         yield
@@ -146,7 +149,7 @@ def handled(*handlers: object) -> Iterator[None]:
 
 @pytest.fixture
 def in_front() -> Iterator[None]:
-    with handled(signal.default_int_handler, signal.SIG_DFL):
+    with handled(signal.default_int_handler, signal.SIG_DFL, signal.SIG_DFL):
         yield
 
 
@@ -190,7 +193,7 @@ def test_an_interrupt_that_is_ignored_at_the_start_stays_so_and_sigterm_still_en
         signal.raise_signal(signal.SIGTERM)
 
     folder = tmp_path / "run"
-    with monkeypatch.context() as patched, handled(signal.SIG_IGN, signal.SIG_DFL):
+    with monkeypatch.context() as patched, handled(signal.SIG_IGN, signal.SIG_DFL, signal.SIG_DFL):
         patched.setattr(train_job, "show_training", after(3, lambda: signal.raise_signal(signal.SIGINT)))
         result = call(*TINY, "--steps", STEPS, "--out", folder)
         assert result.exit_code == 0, result.output
@@ -200,22 +203,105 @@ def test_an_interrupt_that_is_ignored_at_the_start_stays_so_and_sigterm_still_en
         assert result.exit_code == 130 and "continue with:" in result.output
 
 
-def test_an_error_of_the_task_itself_keeps_its_traceback(tmp_path, monkeypatch) -> None:
-    def fail() -> None:
-        raise ValueError("a mistake in the loss")
+OWN = """
+import torch
 
-    monkeypatch.setattr(train_job, "show_training", after(5, fail))
-    result = call(*TINY, "--steps", STEPS, "--out", tmp_path / "run")
-    assert isinstance(result.exception, ValueError) and "a mistake in the loss" in str(result.exception)
+def task(fail="loss"):
+    def loss(model, batch):
+        loss.count += 1
+        if fail == "loss" and loss.count == 30:
+            raise KeyError("no such column")
+        return model(batch).square().mean()
+
+    loss.count = 0
+    if fail == "build":
+        raise TypeError("a mistake in the function")
+    return torch.nn.Linear(2, 1), [torch.randn(4, 2) for _ in range(20)], loss
+"""
 
 
-def test_a_full_disk_is_an_error_and_no_traceback(tmp_path, monkeypatch) -> None:
-    def fail() -> None:
-        raise OSError(28, "No space left on device")
+def test_an_error_in_a_task_of_ones_own_is_one_line_and_the_lines_of_that_file(tmp_path, monkeypatch) -> None:
+    file = tmp_path / "a_task_that_fails.py"
+    file.write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    options = ("--task", "a_task_that_fails:task", "--optimizer", "SGD", "--steps", "60")
+    result = call(*options, "--out", tmp_path / "run")
+    assert result.exit_code == 2 and "Traceback" not in result.output
+    error, frame, how = result.stderr.splitlines()
+    assert error == "error: KeyError: 'no such column'"
+    assert frame == f'  {file}, line 8, in loss: raise KeyError("no such column")'
+    assert how.endswith(f"continue with: nestlearn train --resume {tmp_path / 'run'} --import a_task_that_fails")
+    result = call(*options, "--set", "task.fail=build", "--out", tmp_path / "other")
+    assert result.stderr.startswith("error: TypeError: a mistake in the function\n")
+    assert not (tmp_path / "other").exists()
+    (tmp_path / "a_task_that_is_none.py").write_text("x = (\n")
+    result = call("--task", "a_task_that_is_none:task", "--out", tmp_path / "other")
+    assert result.exit_code == 2 and "SyntaxError: '(' was never closed (a_task_that_is_none.py" in result.stderr
 
-    monkeypatch.setattr(train_job, "show_training", after(5, fail))
-    result = call(*TINY, "--steps", STEPS, "--out", tmp_path / "run")
-    assert result.exit_code == 2 and "No space left on device" in result.output
+
+def test_a_mistake_of_ours_keeps_its_traceback(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(train_job, "show_training", lambda *_: json.loads("{"))
+    result = call("--task", "quadratic", "--steps", "5", "--out", tmp_path / "run")
+    assert isinstance(result.exception, ValueError)
+
+
+def full(*_: object) -> int:
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("write", ["rows", "checkpoint"])
+def test_a_full_disk_is_one_line_and_the_command_that_goes_on(tmp_path, monkeypatch, write) -> None:
+    folder = tmp_path / "run [red]"
+    options = ["--task", "quadratic", "--optimizer", "Momentum", "--steps", "60", "--checkpoint-every", "20"]
+    with monkeypatch.context() as patched:
+        target = (os, "write") if write == "rows" else (Draft, "write")
+        patched.setattr(train_job, "show_training", after(5, lambda: patched.setattr(*target, full)))
+        result = call(*options, "--out", folder)
+    assert result.exit_code == 2 and "Traceback" not in result.output
+    error, how = result.stderr.splitlines()
+    assert error.startswith("error: ") and "No space left on device" in error
+    assert how == f"nothing before the last checkpoint is lost; continue with: nestlearn train --resume '{folder}'"
+    assert not list(folder.rglob(".*")), "what could not be written takes no space"
+    assert call("--resume", folder).exit_code == 0
+    assert call(*options, "--out", tmp_path / "whole").exit_code == 0
+    one, two = ((tmp_path / name / "metrics.jsonl").read_text().count("\n") for name in ("run [red]", "whole"))
+    assert one == two
+
+
+def test_torchs_own_words_for_a_full_disk_are_those_of_the_disk(tmp_path, monkeypatch) -> None:
+    """The files of this process may have 20,000 bytes, as on a disk that is nearly full."""
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            Checkpoints(tmp_path / "checkpoints", "seed0").save(1, {"weight": torch.zeros(100_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
+@pytest.mark.usefixtures("in_front")
+def test_an_output_that_nobody_reads_ends_the_run_with_a_checkpoint(tmp_path, monkeypatch, capfd) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        given = {"task": "quadratic", "optimizer": "Momentum", "steps": 400}
+        status = train_job.train_job(given, None, [], tmp_path / "run", None, [], False)
+    assert status == 130
+    assert capfd.readouterr().err.strip() == (
+        "interrupted, as nobody reads the standard output, nothing is lost; continue with: nestlearn train --resume "
+        f"{tmp_path / 'run'}"
+    )
+    assert Checkpoints(tmp_path / "run" / "checkpoints", "seed0").newest()[0]["training"]["steps_taken"] > 0
+
+
+@pytest.mark.parametrize("name", ["r[", "r[/x]", "r[red]a"])
+def test_a_folder_may_be_called_anything(tmp_path, name) -> None:
+    folder = tmp_path / name / "run"
+    result = call("--task", "quadratic", "--optimizer", "Momentum", "--steps", "2", "--out", folder)
+    assert result.exit_code == 0 and f"run folder: {folder}\n" in result.output, result.output
 
 
 def test_resuming_a_finished_run_trains_nothing(whole) -> None:

@@ -6,7 +6,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from sequences import leaves
 
-from nestlearn.models import MODELS, LanguageModel, StateFileError, load_state, save_state
+from nestlearn.memory.state import flatten
+from nestlearn.models import MODELS, LanguageModel, StateFileError, load_state, save_state, state_files
 
 
 def model(name: str = "hope", seed: int = 0, **options) -> LanguageModel:
@@ -17,6 +18,73 @@ def model(name: str = "hope", seed: int = 0, **options) -> LanguageModel:
 
 def text(time: int, batch: int = 2) -> torch.Tensor:
     return torch.randint(17, (batch, time), generator=torch.Generator().manual_seed(1))
+
+
+def differs(one: dict, two: dict) -> bool:
+    """Whether two states are not the same to the bit."""
+    one, two = dict(leaves(one)), dict(leaves(two))
+    return one.keys() != two.keys() or not all(torch.equal(tensor, two[name]) for name, tensor in one.items())
+
+
+@pytest.mark.parametrize("name", ["hope", "transformer"])
+def test_every_byte_counts(name, tmp_path):
+    """A bit that is another, wherever it is, is an error, or (in the white space of the header) changes nothing."""
+    made, path = model(name), tmp_path / "memory.safetensors"
+    state = made(text(5), return_state=True)[1]
+    save_state(state, path, made)
+    data, found = path.read_bytes(), 0
+    places = {*range(0, len(data), 97), *range(len(data) - 40, len(data)), *range(0, 400, 3)}
+    for place in places:
+        spoilt = bytearray(data)
+        spoilt[place] ^= 1 << place % 8
+        path.write_bytes(spoilt)
+        try:
+            assert not differs(load_state(path, made), state)
+        except StateFileError as error:
+            found += str(path) in str(error)
+    assert found >= len(places) - 2
+
+
+@pytest.mark.parametrize(
+    ("act", "words"),
+    [
+        (lambda flat: flat["parts.0.held.matrix.weight"].fill_(float("nan")), "is not finite"),
+        (lambda flat: flat["parts.0.time"].fill_(1 << 62), r"parts\.0\.time: expected 0 to"),
+        (lambda flat: flat["parts.0.time"].fill_(-5), r"parts\.0\.time: expected 0 to"),
+        (lambda flat: flat["parts.0.time"].add_(1), "not of one time"),
+        (lambda flat: flat.pop("parts.1.time"), r"it lacks 'parts\.1\.time'"),
+        (lambda flat: flat.update(a=torch.zeros(2), **{"a.b": torch.zeros(2)}), "nothing is called 'a'"),
+        (lambda flat: flat.update({"parts.0.time": torch.zeros(2)}), r"expected \[\] of torch\.int64, got \[2\]"),
+        (lambda flat: flat.update({"parts.0.convolution": torch.zeros(2, 3, 4)}), r"\[1, 3, 48\] for each sequence"),
+    ],
+)
+def test_a_state_that_no_text_leaves_is_an_error_though_its_sum_is_right(act, words, tmp_path, monkeypatch):
+    made, path = model(), tmp_path / "memory.safetensors"
+    good = made(text(5), return_state=True)[1]
+    save_state(good, path, made)
+    flat = flatten(good, empty=torch.empty(0))
+    flat = {name: tensor.clone() for name, tensor in flat.items()}
+    act(flat)
+    with pytest.raises(StateFileError, match=rf"the state is not written to .*: .*{words}"):
+        save_state(flat, path, made)  # never a good one replaced by a bad one
+    assert not differs(load_state(path, made), good)
+    with monkeypatch.context() as patched:
+        patched.setattr(state_files, "_check", lambda *given: None)
+        save_state(flat, path, made)
+    with pytest.raises(StateFileError, match=rf"holds what no state of this model is: .*{words}"):
+        load_state(path, made)
+
+
+def test_a_state_of_before_there_was_a_sum_is_still_read(tmp_path):
+    made, path = model(), tmp_path / "memory.safetensors"
+    state = made(text(5), return_state=True)[1]
+    save_state(state, path, made)
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata() | {"format": "nestlearn state 1"}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+    del metadata["sha256"]
+    save_file(tensors, path, metadata)
+    assert not differs(load_state(path, made), state)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -47,7 +115,7 @@ def test_a_state_of_another_model_batch_or_kind_is_an_error(tmp_path):
     with pytest.raises(StateFileError, match=r"the state of 3 sequences .* got \[2\]"):
         load_state(path, made, batch_size=3)
     save_file({"x": torch.zeros(2)}, path)
-    with pytest.raises(StateFileError, match="is not a state: expected the format 'nestlearn state 1', got None"):
+    with pytest.raises(StateFileError, match="is not a state: expected the format 'nestlearn state 2', got None"):
         load_state(path, made)
     path.write_bytes(b"nothing")
     with pytest.raises(StateFileError, match="cannot read the state"):

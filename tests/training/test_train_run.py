@@ -1,6 +1,7 @@
 """Runs in a folder: what lies there, and that stopping them anywhere changes none of it."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -183,11 +184,104 @@ def test_the_checkpoint_of_another_run_is_refused(tmp_path) -> None:
         resumed(path).run()
 
 
-def test_rows_that_are_gone_are_an_error(tmp_path) -> None:
+def gone(path: Path) -> None:
+    path.unlink()
+
+
+def emptied(path: Path) -> None:
+    path.write_text("")
+
+
+def digit(path: Path) -> None:
+    """Another digit in a row of long before the checkpoint, which stays valid JSON."""
+    first, rest = path.read_text().split("\n", 1)
+    path.write_text(first.replace('"step": ', '"step": 1') + "\n" + rest)
+
+
+def broken(path: Path) -> None:
+    lines = path.read_bytes().split(b"\n")
+    path.write_bytes(b"\n".join([*lines[:2], b"\xff{", *lines[2:]]))
+
+
+@pytest.mark.parametrize("spoil", [gone, emptied, digit, broken])
+@pytest.mark.parametrize(("after", "name"), [(17, "metrics.jsonl"), (40, "events.jsonl")])
+def test_rows_are_written_again_from_the_checkpoints(whole, tmp_path, spoil, after, name) -> None:
+    """In the first seed, and in the second, when the first is finished."""
+    path = stopped(tmp_path / "run", after)
+    spoil(path / name)
+    run = resumed(path)
+    run.run()
+    (note,) = run.notes
+    assert name in note and "written again from the checkpoints" in note
+    assert (path / f"{name}.broken").exists() == (spoil in (digit, broken))
+    assert differences(left_behind(whole), left_behind(path), ignore=TIMES) == []
+
+
+def test_a_finished_run_whose_line_was_changed_is_judged_again_from_its_last_checkpoint(whole, tmp_path) -> None:
+    path = tmp_path / "run"
+    started(path).run()
+    rows = (path / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (path / "metrics.jsonl").write_text("".join([*rows[:-1], rows[-1].replace('"loss": 0.', '"loss": 1.')]))
+    run = resumed(path)
+    run.run(progress=lambda training: pytest.fail("trained again"))
+    assert differences(left_behind(whole), left_behind(path), ignore=TIMES) == []
+
+
+@pytest.mark.parametrize("text", [None, "", "kind: [", "kind: train\nrows: ten\n", "\xff"])
+def test_settings_that_are_gone_or_broken_come_back_from_a_checkpoint(whole, tmp_path, text) -> None:
     path = stopped(tmp_path / "run")
-    (path / "metrics.jsonl").write_text("")
-    with pytest.raises(RunFolderError, match=r"metrics\.jsonl has 0 bytes, but had \d+ when the checkpoint"):
-        resumed(path).run()
+    before = read_settings(path / "config.yaml")
+    (path / "config.yaml").unlink()
+    if text is not None:
+        (path / "config.yaml").write_text(text, encoding="latin-1")
+    run = resumed(path)
+    run.run()
+    (note,) = run.notes
+    assert "config.yaml" in note and "written again from a checkpoint" in note
+    assert read_settings(path / "config.yaml") == before | {"checkpoint_every": 100}
+    assert differences(left_behind(whole), left_behind(path), ignore=TIMES) == []
+
+
+@pytest.mark.parametrize("line", ["rows: 12\n", "steps: 24\n"])
+def test_a_line_that_the_settings_have_lost_is_put_back(whole, tmp_path, line) -> None:
+    """``rows`` is not part of a run's name, ``steps`` is."""
+    path = stopped(tmp_path / "run")
+    text = (path / "config.yaml").read_text()
+    (path / "config.yaml").write_text(text.replace(line, ""))
+    run = resumed(path)
+    run.run()
+    assert (path / "config.yaml").read_text() == text
+    (note,) = run.notes
+    assert "config.yaml is not what it was" in note and f"{line.split(':')[0]}: was {line.split()[1]}, now" in note
+    assert differences(left_behind(whole), left_behind(path), ignore=TIMES) == []
+
+
+def test_a_folder_is_written_by_one_run_at_a_time(tmp_path) -> None:
+    path = stopped(tmp_path / "run")
+    first = resumed(path)
+    with pytest.raises(RunFolderError, match=r"run is being written by another process \(process \d+"):
+        resumed(path)
+    first.run()
+    resumed(path)
+
+
+@pytest.mark.parametrize("what", ["metrics.jsonl", "events.jsonl", "checkpoints", "."])
+def test_what_vanishes_under_way_ends_the_run_at_once_and_is_said(tmp_path, what) -> None:
+    path, seen = tmp_path / "run", []
+
+    def vanish(training) -> None:
+        seen.append(training.steps_taken)
+        if len(seen) == 2:
+            target = path / what
+            shutil.rmtree(target) if target.is_dir() else target.unlink()
+
+    run = started(path)
+    if what == "checkpoints":  # it is made again, and nothing was lost
+        return run.run(progress=vanish)
+    with pytest.raises(RunFolderError, match=r"was removed while it was being written"):
+        run.run(progress=vanish)
+    assert seen == [2, 4] and path.exists() == (what != ".")
+    return None
 
 
 def test_changed_settings_are_refused_by_name_and_seeds_may_be_added(tmp_path) -> None:

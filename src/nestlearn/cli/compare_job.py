@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import shlex
 from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import typer
-from rich.console import Console
 
+from nestlearn.cli.ending import say, terminal
 from nestlearn.cli.progress import show_progress
 from nestlearn.comparison import CompareSettings, compare, resolve
 from nestlearn.comparison import preset as find_preset
 from nestlearn.errors import SettingsError
 from nestlearn.imported import again, only
 from nestlearn.report import print_tables, write_report, write_systems
-from nestlearn.training import RunFolder, merge, read_settings
+from nestlearn.training import RunFolder, RunResult, merge, read_settings, to_yaml
 
 __all__ = ["compare_job"]
 
@@ -42,7 +43,7 @@ def compare_job(
         imports: modules that the folder may name.
         quiet: print the report's path alone.
     """
-    console = Console(quiet=quiet)
+    console, output = terminal(quiet)
     folder = resume or out or Path("runs") / f"compare-{datetime.now():%Y%m%d-%H%M%S}"
     try:
         if resume is not None and out not in (None, resume):
@@ -52,22 +53,32 @@ def compare_job(
         with only(imports, typed, assignments, own) if resume else nullcontext():
             settings = resolve(merge(_base(preset, config, resume), *assignments), **given)
             with show_progress(console) as progress:
-                results = compare(settings, folder, resume=resume is not None, progress=progress)
+
+                def show(result: RunResult, reused: bool, total: int) -> None:
+                    progress(result, reused, total)
+                    if output.failure:
+                        raise KeyboardInterrupt
+
+                results = compare(settings, folder, resume=resume is not None, progress=show, tell=_note)
             write_systems(folder)
         path, _ = write_report(folder)
     except KeyboardInterrupt:
-        file = RunFolder(folder).config
-        options = again(file.read_text(encoding="utf-8")) if file.is_file() else ""
-        typer.echo(
-            f"interrupted; finished runs are kept, continue with: nestlearn compare --resume {folder}{options}",
-            err=True,
-        )
+        file, why = RunFolder(folder).config, f", as {output.failure}" if output.failure else ""
+        if file.is_file():
+            how = f"nestlearn compare --resume {shlex.quote(str(folder))}{again(to_yaml(settings))}"
+            say(f"interrupted{why}; finished runs are kept, continue with: {how}")
+        else:
+            say(f"interrupted{why}")
         return INTERRUPTED
     print_tables(results, console)
     for warning in results.warnings:
-        typer.echo(f"warning: {warning}", err=True)
+        say(f"warning: {warning}")
     typer.echo(str(path) if quiet else f"report: {path}")
     return FINISHED
+
+
+def _note(text: str) -> None:
+    say(f"note: {text}")
 
 
 def _base(preset: str | None, config: Path | None, resume: Path | None) -> CompareSettings:

@@ -5,8 +5,8 @@ loaded. So the entry knows of each verb its name and one line, and loads its fil
 wanted. ``build_app`` has all of them loaded, for whoever wants to read their options.
 
 What goes wrong outside of the program, in files, settings and what is installed, is said in one line, here and nowhere
-else: a verb raises a ``NestlearnError``, or lets an ``OSError`` through. Any other exception is a mistake in a program
-and keeps its traceback.
+else: a verb raises a ``NestlearnError``, or lets an ``OSError`` through. So is an error in a file that the user named,
+a task or an optimizer, with the lines of that file. Any other exception is a mistake of ours and keeps its traceback.
 
 The command line needs more than torch (typer, rich, jinja2, PyYAML, pydantic, safetensors, scipy). Without
 them the entry says how to get them, in one line, instead of failing with a traceback.
@@ -29,16 +29,18 @@ if TYPE_CHECKING:
 __all__ = ["VERBS", "build_app", "main"]
 
 SUMMARY = "Nested Learning for PyTorch."
-FAILED = 2
+FAILED, INTERRUPTED = 2, 130
 EXTRAS = {"typer", "click", "rich", "jinja2", "yaml", "pydantic", "safetensors", "scipy"}
 
 VERBS: Mapping[str, str] = MappingProxyType(
     {
+        "chat": "Talk to a trained language model, line by line; it remembers what was said, in a file.",
         "check": "Check that anybody's optimizer does what all of them should: a score, a command for each failure.",
         "compare": "Tune and train every optimizer on the same tasks, and write a report.",
         "generate": "Let a trained language model continue a text, and keep what it has read.",
         "inspect": "Show levels, memories, bytes and FLOPs of a training before it starts; nothing is allocated or "
         "trained.",
+        "list": "Show what can be named: tasks, optimizers, rules, targets, shipped configurations, presets.",
         "report": "Make report.html of a run folder again.",
         "train": "Train with one optimizer, and write a report.",
     }
@@ -87,12 +89,21 @@ def _empty(**settings: Any) -> Typer:
 
     class Verbs(TyperGroup):
         def invoke(self, ctx: Any) -> Any:
+            from nestlearn.cli.ending import command, report_error, say
+            from nestlearn.imported import own_frames
+
             try:
-                return super().invoke(ctx)
+                with command():
+                    return super().invoke(ctx)
             except BrokenPipeError:  # whoever reads has seen enough, as in `nestlearn inspect | head`
                 raise
-            except (NestlearnError, OSError) as error:
-                typer.echo(f"error: {error}", err=True)
+            except KeyboardInterrupt as error:
+                say("interrupted")
+                raise typer.Exit(INTERRUPTED) from error
+            except Exception as error:
+                if not isinstance(error, NestlearnError | OSError) and not own_frames(error):
+                    raise
+                report_error(error)
                 raise typer.Exit(FAILED) from error
 
     # Not "rich": it takes "[default: demo]" in a help text for a colour.

@@ -22,13 +22,17 @@ def report(
     ] = None,
 ) -> None:
     """Make report.html of a run folder again."""
+    from nestlearn.cli.ending import begun
+
+    begun("report")
+    from nestlearn.cli.ending import say
     from nestlearn.report import write_pictures, write_report
 
     missing = _complete(folder, imports or [])
     path, notes = write_report(folder)
     drawn = write_pictures(folder, pictures) if pictures is not None else []
     for note in (*missing, *notes):
-        typer.echo(f"note: {note}", err=True)
+        say(f"note: {note}")
     for written in (path, *drawn):
         typer.echo(str(written))
 

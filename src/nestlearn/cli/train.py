@@ -76,6 +76,10 @@ def train(
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the path of the report and nothing else.")] = False,
 ) -> None:
     """Train with one optimizer, and write a report."""
+    from nestlearn.cli.ending import begun
+
+    if not quiet:
+        begun("train", always=True)
     from nestlearn.cli.train_job import train_job
 
     given = {

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-import signal
+import shlex
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
 import typer
 from rich.console import Console
 
+from nestlearn.cli.ending import Output, interrupts, say, terminal
 from nestlearn.cli.progress import show_training
 from nestlearn.descriptions import describe
 from nestlearn.descriptions.table import readable_bytes
@@ -29,6 +29,7 @@ from nestlearn.training import (
     TrainSettings,
     read_settings,
     resolve_training,
+    to_yaml,
 )
 from nestlearn.training.ranks import Ranks, joined
 from nestlearn.training.train_settings import find_settings
@@ -66,7 +67,7 @@ def train_job(
             raise SettingsError("expected either --out or --resume, got both: a resumed run stays in its folder")
         file = read_settings(find_settings(config)) if config else {}
         with only(imports, map(str, given.values()), assignments, [str(file)]) if resume else nullcontext():
-            base = TrainRun.settings_of(RunFolder.open(resume)) if resume else TrainSettings()
+            base = TrainRun.settings_of(folder) if resume else TrainSettings()
             settings = resolve_training(base, file, given, *assignments)
             status = _train_job(folder, settings, resume is not None, quiet)
     except NestlearnError as error:
@@ -92,24 +93,27 @@ def _gone(error: NestlearnError) -> bool:
 def _train_job(folder: RunFolder, settings: TrainSettings, resume: bool, quiet: bool) -> int:
     try:
         with joined(settings.strategy, settings.device) as ranks:
-            console = Console(quiet=quiet or not ranks.first)
+            console, output = terminal(quiet or not ranks.first)
             run = TrainRun(folder, settings, ranks)
             first = run.begin(resume=resume)
             where = f"run folder: {folder.path}"
             about = f"{_about(first, ranks)}\n{where}" if first is not None else f"{where}: all seeds are finished"
-            console.print(about, soft_wrap=True, highlight=False)
-            _train(run, console)
+            console.print(about, soft_wrap=True, highlight=False, markup=False)
+            with _told_how(run):
+                _train(run, console, output)
         if ranks.first:
-            write_systems(folder.path)
-            path, _ = write_report(folder.path)
+            with _told_how(run):
+                write_systems(folder.path)
+                path, _ = write_report(folder.path)
     except Interrupted:
         if ranks.first:
-            typer.echo(f"interrupted, nothing is lost; continue with: {_continue(folder, ranks)}", err=True)
+            why = f", as {output.failure}" if output.failure else ""
+            say(f"interrupted{why}, nothing is lost; continue with: {_continue(run.settings, folder, ranks)}")
         return INTERRUPTED
     except RankError as error:
         if not _gone(error) or not folder.config.exists():
             raise
-        how = _continue(folder, Ranks(settings.strategy, count=int(os.environ["WORLD_SIZE"])))
+        how = _continue(settings, folder, Ranks(settings.strategy, count=int(os.environ["WORLD_SIZE"])))
         told = f"{error}; nothing before the last checkpoint is lost; continue with: {how}"
         raise RankError(told) from error.__cause__
     if ranks.first:
@@ -118,18 +122,32 @@ def _train_job(folder: RunFolder, settings: TrainSettings, resume: bool, quiet: 
     return FINISHED
 
 
-def _continue(folder: RunFolder, ranks: Ranks) -> str:
+def _continue(settings: TrainSettings, folder: RunFolder, ranks: Ranks) -> str:
     """The command that goes on in a folder."""
-    return ranks.command(f"--resume {folder.path}{again(folder.config.read_text(encoding='utf-8'))}")
+    return ranks.command(f"--resume {shlex.quote(str(folder.path))}{again(to_yaml(settings))}")
 
 
-def _train(run: TrainRun, console: Console) -> None:
-    with show_training(console, run.settings) as progress, _interrupts(last=not run.ranks.alone) as stopped:
+@contextmanager
+def _told_how(run: TrainRun) -> Iterator[None]:
+    """A block in a run that was begun: whatever ends it, the message has the command that goes on."""
+    try:
+        yield
+    except Interrupted:
+        raise
+    except Exception as error:
+        if run.folder.path.is_dir() and not isinstance(error, RankError):
+            how = _continue(run.settings, run.folder, run.ranks)
+            error.add_note(f"nothing before the last checkpoint is lost; continue with: {how}")
+        raise
+
+
+def _train(run: TrainRun, console: Console, output: Output) -> None:
+    with show_training(console, run.settings) as progress, interrupts(last=not run.ranks.alone) as stopped:
         try:
-            run.run(progress, stopped)
+            run.run(progress, lambda: stopped() or bool(output.failure))
         finally:
             for note in run.notes if run.ranks.first else ():
-                typer.echo(f"note: {note}", err=True)
+                say(f"note: {note}")
 
 
 def _about(training: Training, ranks: Ranks) -> str:
@@ -144,32 +162,3 @@ def _about(training: Training, ranks: Ranks) -> str:
         f"{levels} level{'s' if levels > 1 else ''}, {state}, {spec.steps:,} steps"
         f"{'' if ranks.alone else f', {ranks.strategy} on {ranks.count} ranks'}"
     )
-
-
-@contextmanager
-def _interrupts(last: bool) -> Iterator[Callable[[], bool]]:
-    """Yield whether SIGINT or SIGTERM has come; the step in progress is finished first. A second one acts at once.
-
-    With ``last`` it does not, nor does any until the process ends, which it does soon: torchrun passes on what the
-    terminal has sent to all already, ends all ranks as soon as one has failed, before they have said why, and kills
-    by itself who takes too long.
-
-    One that is ignored already stays so: what a script starts in the background is not meant by the Ctrl-C that ends
-    the script.
-    """
-    came: list[int] = []
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    before = {number: handler for number, handler in handlers.items() if handler != signal.SIG_IGN}
-
-    def note(number: int, frame: FrameType | None) -> None:
-        came.append(number)
-        for one, handler in () if last else before.items():
-            signal.signal(one, handler)
-
-    for number in before:
-        signal.signal(number, note)
-    try:
-        yield lambda: bool(came)
-    finally:
-        for number, handler in () if last else before.items():
-            signal.signal(number, handler)

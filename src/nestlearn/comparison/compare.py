@@ -7,6 +7,8 @@ results = compare(settings, Path("runs/mine"))
 from __future__ import annotations
 
 import json
+import shlex
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from time import perf_counter
@@ -18,6 +20,8 @@ from nestlearn.comparison.search import Search, plan
 from nestlearn.comparison.summary import summarise
 from nestlearn.comparison.sweep import Progress, run_courses
 from nestlearn.contenders import find_contenders
+from nestlearn.files import Hold
+from nestlearn.imported import again
 from nestlearn.tasks import check_data
 from nestlearn.training import Results, RunFolder, RunResult, environment, to_yaml
 from nestlearn.training.run_folder import write_atomic
@@ -31,6 +35,7 @@ def compare(
     *,
     resume: bool = False,
     progress: Progress = lambda result, reused, total: None,
+    tell: Callable[[str], None] = lambda note: None,
 ) -> Results:
     """Tune, train and compare as ``settings`` say, and return what ``results.json`` of the folder then holds.
 
@@ -38,20 +43,47 @@ def compare(
         settings: what ``resolve`` returned.
         folder: a new run folder; with ``resume`` an existing one, whose finished runs are kept.
         progress: called with every result, whether it was reused, and how many runs there are in all.
+        tell: called with what the user should know of the folder, such as a broken line that was passed over.
 
     Raises:
-        RunFolderError: the folder cannot be written, is taken, or is none to resume.
+        RunFolderError: the folder cannot be written, is taken, being written by another process, or none to resume; a
+            file in it was removed, replaced or changed by somebody else meanwhile.
         DataFileError: a task's data are not there, or are not what they should be.
         SettingsError: a cluster that does not answer, or is not fit.
         SweepError, KeyboardInterrupt: as ``run_courses``; finished runs are kept.
     """
     check_data(settings.tasks)
-    start, started = perf_counter(), f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}"
     with open_pool(settings.executor, settings.workers, settings.cluster) as pool:
         files = RunFolder.open(folder) if resume else RunFolder.create(folder)
-        known = files.compact() if resume else {}
-        write_atomic(files.config, to_yaml(settings))
-        searches, matched = _run(settings, files, pool, known, progress)
+        with files.hold(new=not resume) as held:
+            try:
+                return _compare(settings, files, pool, held, resume, progress, tell)
+            except Exception as error:
+                if files.config.exists():
+                    error.add_note(f"finished runs are kept; continue with: {_continue(files, settings)}")
+                raise
+
+
+def _continue(files: RunFolder, settings: CompareSettings) -> str:
+    return f"nestlearn compare --resume {shlex.quote(str(files.path))}{again(to_yaml(settings))}"
+
+
+def _compare(
+    settings: CompareSettings,
+    files: RunFolder,
+    pool: Pool,
+    held: Hold,
+    resume: bool,
+    progress: Progress,
+    tell: Callable[[str], None],
+) -> Results:
+    """The same in a folder that this process holds."""
+    start, started = perf_counter(), f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}"
+    if held.note:
+        tell(held.note)
+    known = files.compact(tell) if resume else {}
+    write_atomic(files.config, to_yaml(settings))
+    searches, matched = _run(settings, files, pool, known, progress)
     facts = environment(settings.device, settings.workers)
     facts |= {"started": started, "seconds": round(perf_counter() - start, 1), "reused_runs": len(known)}
     results = summarise(searches, settings, matched)

@@ -9,12 +9,14 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 
 from nestlearn.comparison.course import Course
 from nestlearn.comparison.executors import Pool, stopping
-from nestlearn.errors import SweepError
+from nestlearn.errors import RunFolderError, SweepError
+from nestlearn.imported import own_frames
 from nestlearn.training import RunResult, RunSpec
 from nestlearn.training.loop import Interrupted, train
 from nestlearn.training.run_folder import RunFolder
@@ -43,7 +45,11 @@ def run_courses(
         SweepError: a run failed with an error of its own, or a worker died. Finished runs stay in the folder.
         KeyboardInterrupt: passed on after the runs in progress were stopped. Finished runs stay in the folder.
     """
-    feed = _Feed(courses, folder, known or {}, progress)
+    with folder.appended() as files:
+        _run_courses(_Feed(courses, partial(folder.add, files=files), known or {}, progress), pool)
+
+
+def _run_courses(feed: _Feed, pool: Pool) -> None:
     running: dict[Future[RunResult], RunSpec] = {}
     try:
         while True:
@@ -54,18 +60,26 @@ def run_courses(
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 spec = running.pop(future)
                 feed.done(spec, _checked(spec, future))
+    except RunFolderError:
+        feed.keep = lambda result: None  # the folder is not what it was: nothing more goes there
+        raise
     finally:
         if running:
             pool.stop(running)
         for future in running:  # finished while another failed or the user interrupted: keep these too
             if future.done() and not future.cancelled() and future.exception() is None:
-                folder.add(future.result())
+                feed.keep(future.result())
 
 
 def _run(spec: RunSpec) -> RunResult:
     """What a worker does with a spec."""
     with _one_thread():
-        return train(spec, should_stop=stopping)
+        try:
+            return train(spec, should_stop=stopping)
+        except Exception as error:
+            for frame in own_frames(error):  # as text: a traceback does not cross the border of a process
+                error.add_note(frame)
+            raise
 
 
 @contextmanager
@@ -85,19 +99,26 @@ def _checked(spec: RunSpec, future: Future[RunResult]) -> RunResult:
     except Interrupted as error:
         raise KeyboardInterrupt from error
     except Exception as error:
-        raise SweepError(
+        failure = SweepError(
             f"the run {spec.key} failed: {type(error).__name__}: {error}. Finished runs are kept: correct the cause "
             "and continue with --resume."
-        ) from error
+        )
+        for note in getattr(error, "__notes__", ()):
+            failure.add_note(note)
+        raise failure from error
 
 
 class _Feed:
     """The runs still to do, across all courses, and where their results go."""
 
     def __init__(
-        self, courses: Sequence[Course], folder: RunFolder, known: Mapping[str, RunResult], progress: Progress
+        self,
+        courses: Sequence[Course],
+        keep: Callable[[RunResult], None],
+        known: Mapping[str, RunResult],
+        progress: Progress,
     ) -> None:
-        self.courses, self.folder, self.known, self.progress = courses, folder, known, progress
+        self.courses, self.keep, self.known, self.progress = courses, keep, known, progress
         self.queue: deque[RunSpec] = deque()
         self.owner: dict[str, Course] = {}
         for course in courses:
@@ -118,7 +139,7 @@ class _Feed:
         return self.queue.popleft() if self.queue else None
 
     def done(self, spec: RunSpec, result: RunResult) -> None:
-        self.folder.add(result)
+        self.keep(result)
         course = self.owner[spec.key]
         course.record(result)
         self._advance(course)

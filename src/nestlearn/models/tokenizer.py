@@ -32,12 +32,15 @@ class Tokenizer(Protocol):
 
 
 class ByteTokenizer:
-    """Every byte of UTF-8 is a token."""
+    """Every byte of UTF-8 is a token. What Python keeps of other bytes (``surrogateescape``) is these bytes again."""
 
     vocab_size = 256
 
     def encode(self, text: str) -> list[int]:
-        return list(text.encode("utf-8"))
+        try:
+            return list(text.encode("utf-8", errors="surrogateescape"))
+        except UnicodeEncodeError:  # other halves of a character than those that stand for bytes
+            return list(text.encode("utf-8", errors="surrogatepass"))
 
     def decode(self, tokens: Sequence[int]) -> str:
         return bytes(tokens).decode("utf-8", errors="replace")

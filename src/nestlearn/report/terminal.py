@@ -38,9 +38,9 @@ def print_tables(results: Results, console: Console) -> None:
     """Print one table a task; a narrow terminal gets fewer columns, a file or pipe all of them."""
     for task in results.tasks:
         shown, rows = _fitting(results, task, console.width if console.is_terminal else None)
-        table = Table(title=task_type(task).title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+        table = Table(title=Text(task_type(task).title), title_justify="left", title_style="bold", box=SIMPLE_HEAD)
         for column in shown:
-            table.add_column(column.heading, justify="right" if column.number else "left", no_wrap=True)
+            table.add_column(Text(column.heading), justify="right" if column.number else "left", no_wrap=True)
         for cells in rows:
             table.add_row(*(Text(cell.text, f"{STYLES[cell.good]}{' bold' if cell.sure else ''}") for cell in cells))
         console.print()

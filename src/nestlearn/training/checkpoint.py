@@ -11,15 +11,16 @@ its place, and the caller is told.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
+import zipfile
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 
-from nestlearn.errors import CheckpointError
+from nestlearn.errors import CheckpointError, RunFolderError
+from nestlearn.files import Draft
+from nestlearn.foreign import foreign, printable, reason, regular, shown
 
 __all__ = ["CheckpointError", "Checkpoints", "load_checkpoint"]
 
@@ -56,16 +57,21 @@ class Checkpoints:
 
         The content is on the disk, under another name, before the name that counts appears: whatever kills the
         process, a file with such a name is whole.
+
+        Raises:
+            RunFolderError: the folder around it is gone.
+            OSError: the disk is full, or the folder cannot be written.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        partial = self.folder / f".{self._run}.partial"
-        with partial.open("wb") as file:
-            torch.save(FORMAT | {"content": content}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        path = self.folder / f"{self._run}-step{step:08d}-{_digest(partial)}.pt"
-        os.replace(partial, path)
-        _sync(self.folder)
+        if not self.folder.parent.is_dir():
+            raise RunFolderError(f"the folder {self.folder.parent} was removed while it was being written")
+        self.folder.mkdir(exist_ok=True)
+        with Draft(self.folder, self._run) as draft:
+            try:
+                torch.save(FORMAT | {"content": content}, draft)  # type: ignore[arg-type]  # it asks for a write alone
+            except RuntimeError as error:  # torch has its own words for a disk that is full
+                raise draft.error or error from error
+            path = self.folder / f"{self._run}-step{step:08d}-{draft.sha256.hexdigest()[:DIGITS]}.pt"
+            draft.keep(path)
         others = [(taken, other) for taken, other in self._found() if other != path]
         overtaken = [other for taken, other in others if taken >= step]
         outdated = [other for taken, other in others if taken < step][KEPT - 1 :]
@@ -101,10 +107,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: it cannot be read, is not whole, or is not ours.
     """
-    try:
+    with foreign(CheckpointError, f"cannot read the checkpoint {path}"):
+        size = regular(path)
         digest, found = path.stem.rpartition("-")[2], _digest(path)
-    except OSError as error:
-        raise CheckpointError(f"cannot read the checkpoint {path}: {error.strerror or error}.") from error
     if found != digest:
         raise CheckpointError(
             f"the checkpoint {path} is broken: by its name its sha256 starts with {digest}, in fact with {found}; it "
@@ -112,31 +117,27 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         )
     expected = "Expected a checkpoint as `nestlearn train` writes it."
     try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > size:
+                raise ValueError("it would unpack to more than it is")
         plain = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, UnpicklingError, EOFError, ValueError, KeyError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"the checkpoint {path} cannot be loaded ({reason}). {expected}") from error
-    if not isinstance(plain, dict) or plain.get("format") != FORMAT["format"] or "content" not in plain:
-        keys = ", ".join(map(str, plain)) if isinstance(plain, dict) else f"a {type(plain).__name__}"
-        raise CheckpointError(f"{path} is not a checkpoint of a training run, it holds {keys[:200]}. {expected}")
-    if plain.get("version") != FORMAT["version"]:
+    except Exception as error:
+        raise CheckpointError(f"the checkpoint {path} cannot be loaded ({reason(error)}). {expected}") from error
+    format, version, content = (
+        (plain.get(key) for key in ("format", "version", "content")) if isinstance(plain, dict) else (None,) * 3
+    )
+    if not isinstance(format, str) or format != FORMAT["format"] or "content" not in plain:
+        keys = printable(", ".join(map(str, plain))) if isinstance(plain, dict) else f"a {type(plain).__name__}"
+        raise CheckpointError(f"{path} is not a checkpoint of a training run, it holds {keys}. {expected}")
+    if not isinstance(version, int) or version != FORMAT["version"]:
         raise CheckpointError(
-            f"the checkpoint {path} has version {plain.get('version')}, this nestlearn reads {FORMAT['version']}."
+            f"the checkpoint {path} has version {shown(version)}, this nestlearn reads {FORMAT['version']}."
         )
-    content: dict[str, Any] = plain["content"]
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} is not a checkpoint of a training run, it holds a {type(content).__name__}.")
     return content
 
 
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:DIGITS]
-
-
-def _sync(folder: Path) -> None:
-    """Make a rename in the folder last: on POSIX that is a matter of the folder itself."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -6,24 +6,15 @@ All of it is frozen, crosses process borders and lives in the run folder as JSON
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from pydantic import TypeAdapter
 
+from nestlearn.training.series import Point
+
 __all__ = ["Difference", "Equal", "Point", "Reached", "Results", "Row", "RunResult", "Sample", "Trial"]
-
-
-class Point(NamedTuple):
-    """A point of a curve: after how many steps and how many seconds of training the loss was what it was.
-
-    The loss is None where a file could not hold it, because it was not finite.
-    """
-
-    step: int
-    seconds: float
-    loss: float | None
 
 
 @dataclass(frozen=True)
@@ -56,9 +47,9 @@ class RunResult:
     optimizer_ms: float = 0.0
     state_bytes: int = 0
     parameters: int = 0
-    train: list[Point] = field(default_factory=list)
-    curve: list[Point] = field(default_factory=list)
-    surprises: list[list[Any]] = field(default_factory=list)
+    train: Sequence[Point] = field(default_factory=list)
+    curve: Sequence[Point] = field(default_factory=list)
+    surprises: Sequence[Sequence[Any]] = field(default_factory=list)
 
     @property
     def score(self) -> float:

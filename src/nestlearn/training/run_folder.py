@@ -12,109 +12,22 @@ finished run.
     report.html        the report, one file
 
 Whole files are replaced atomically. The two ``.jsonl`` files only grow, in a comparison by all lines of a run at once,
-in training line by line, and a run counts only when its ``run`` line is there; a last line cut short by a crash is
-dropped and reported.
+in training line by line, and a run counts only when its ``run`` line is there. That line ends with a sha256 of itself
+and of the run's rows, so a row that was lost or changed is found out. Who writes the folder holds it.
 """
 
 from __future__ import annotations
 
-import json
-import math
-import os
-import tempfile
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from nestlearn.errors import RunFolderError
-from nestlearn.training.results import Point, RunResult
+from nestlearn.files import AppendedFile, Hold, hold, write_atomic
+from nestlearn.training.results import RunResult
+from nestlearn.training.run_lines import Rows, event_lines, metric_lines, read_rows
 
-__all__ = [
-    "RunFolder",
-    "RunFolderError",
-    "event_lines",
-    "point_lines",
-    "read_json_lines",
-    "run_line",
-    "write_atomic",
-]
-
-
-def write_atomic(path: Path, text: str) -> None:
-    """Replace ``path`` by ``text`` in one step: readers see the old file or the new one, never half of one."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
-def _plain(value: Any) -> Any:
-    """``value`` with numbers that JSON cannot hold turned into None."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
-
-
-def _line(record: dict[str, Any]) -> str:
-    return json.dumps(_plain(record), allow_nan=False) + "\n"
-
-
-def read_json_lines(path: Path) -> tuple[list[dict[str, Any]], str]:
-    """All records of a ``.jsonl`` file, and a note that is empty unless the last line was cut short and left out.
-
-    Raises:
-        RunFolderError: a line other than an unfinished last one is not JSON; the message names file and line.
-    """
-    lines = path.read_text(encoding="utf-8").split("\n")
-    unfinished = lines.pop()  # empty when the file ends with a line end, as it should
-    note = f"{path.name}: the last line was cut short and is left out" if unfinished else ""
-    try:
-        records = json.loads(f"[{','.join(lines)}]")  # all at once takes half the time
-    except json.JSONDecodeError:
-        records = []
-    if len(records) != len(lines):  # a line is broken: find it
-        records = [_parsed(path, number, line) for number, line in enumerate(lines, start=1)]
-    return records, note
-
-
-def _parsed(path: Path, number: int, line: str) -> dict[str, Any]:
-    try:
-        record: dict[str, Any] = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise RunFolderError(f"{path}, line {number}: expected JSON, found {line[:60]!r} ({error.msg})") from error
-    return record
-
-
-def event_lines(key: str, surprises: Iterable[Sequence[Any]]) -> str:
-    """Lines of ``events.jsonl`` for [step, memory, surprise] rows of the run ``key``."""
-    return "".join(_line({"run": key, "step": s, "memory": m, "surprise": v}) for s, m, v in surprises)
-
-
-def point_lines(kind: str, key: str, points: Iterable[Point]) -> str:
-    """Lines of ``metrics.jsonl`` for points of the loss, "train" or "validation", of the run ``key``."""
-    return "".join(_line({"kind": kind, "run": key, **point._asdict()}) for point in points)
-
-
-def run_line(result: RunResult) -> str:
-    """The line of ``metrics.jsonl`` that makes a run count."""
-    return _line({"kind": "run", **result.summary()})
-
-
-def _metric_lines(result: RunResult) -> str:
-    points = point_lines("train", result.key, result.train) + point_lines("validation", result.key, result.curve)
-    return points + run_line(result)
+__all__ = ["RunFolder", "RunFolderError", "write_atomic"]
 
 
 class RunFolder:
@@ -137,10 +50,7 @@ class RunFolder:
         folder = cls(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            if folder.config.exists():
-                raise RunFolderError(
-                    f"{path} already holds a run: choose another --out, or continue it with --resume {path}"
-                )
+            folder._refuse_another()
             folder.metrics.touch()
             folder.events.touch()
         except OSError as error:
@@ -148,6 +58,12 @@ class RunFolder:
                 f"cannot write the run folder {path}: {error.strerror or error}. Choose a writable one with --out."
             ) from error
         return folder
+
+    def _refuse_another(self) -> None:
+        if self.config.exists():
+            raise RunFolderError(
+                f"{self.path} already holds a run: choose another --out, or continue it with --resume {self.path}"
+            )
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
@@ -161,51 +77,81 @@ class RunFolder:
             )
         return folder
 
-    def add(self, result: RunResult) -> None:
-        """Append a run: its events first, its ``run`` line last, because that line is what makes it count."""
-        for path, text in (
-            (self.events, event_lines(result.key, result.surprises)),
-            (self.metrics, _metric_lines(result)),
-        ):
-            with path.open("a", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
+    def hold(self, *, new: bool = False) -> Hold:
+        """Take the folder for this process alone, which alone may write it until it lets go or dies.
 
-    def runs(self) -> tuple[dict[str, RunResult], list[str]]:
-        """All finished runs by key, and notes about lines cut short.
+        Args:
+            new: whether no run may be in it yet.
 
         Raises:
-            RunFolderError: a broken line.
+            RunFolderError: another process has it (the message names it), it cannot be written, or it holds a run.
         """
-        metrics, note = read_json_lines(self.metrics)
-        events, other = read_json_lines(self.events) if self.events.is_file() else ([], "")
-        found: dict[str, RunResult] = {}
-        series: dict[str, tuple[list[Point], list[Point]]] = defaultdict(lambda: ([], []))
-        for number, record in enumerate(metrics, start=1):
-            try:
-                kind = record["kind"]
-                if kind == "run":
-                    found[record["key"]] = RunResult(**{k: v for k, v in record.items() if k != "kind"})
-                else:
-                    point = Point(record["step"], record["seconds"], record["loss"])
-                    series[record["run"]][kind != "train"].append(point)
-            except (KeyError, TypeError) as error:
-                raise RunFolderError(f"{self.metrics}, line {number}: not a record of a run ({error})") from error
-        for key, result in found.items():
-            result.train.extend(series[key][0])
-            result.curve.extend(series[key][1])
-        for number, event in enumerate(events, start=1):
-            try:
-                if event["run"] in found:
-                    found[event["run"]].surprises.append([event["step"], event["memory"], event["surprise"]])
-            except (KeyError, TypeError) as error:
-                raise RunFolderError(f"{self.events}, line {number}: not a record of a memory ({error})") from error
-        return found, [text for text in (note, other) if text]
+        try:
+            held = hold(self.path)
+        except OSError as error:
+            raise RunFolderError(f"cannot write the run folder {self.path}: {error.strerror or error}") from error
+        if new:
+            self._refuse_another()
+        return held
 
-    def compact(self) -> dict[str, RunResult]:
-        """Rewrite the two ``.jsonl`` files with the finished runs alone, and return them: the first act of resuming."""
-        found, _ = self.runs()
-        write_atomic(self.events, "".join(event_lines(result.key, result.surprises) for result in found.values()))
-        write_atomic(self.metrics, "".join(_metric_lines(result) for result in found.values()))
-        return found
+    @contextmanager
+    def appended(self) -> Iterator[tuple[AppendedFile, AppendedFile]]:
+        """The two ``.jsonl`` files, ``metrics`` and ``events``, open for lines at their ends.
+
+        Raises:
+            OSError: one is not there, or cannot be written.
+        """
+        with AppendedFile(self.metrics) as metrics, AppendedFile(self.events) as events:
+            yield metrics, events
+
+    def add(self, result: RunResult, files: tuple[AppendedFile, AppendedFile] | None = None) -> None:
+        """Append a run: its events first, its ``run`` line last, because that line is what makes it count.
+
+        Args:
+            files: what ``appended`` gave, for who has many runs to add.
+
+        Raises:
+            RunFolderError: a file was removed, replaced or changed since ``files`` were opened.
+        """
+        if files is None:
+            with self.appended() as files:
+                return self.add(result, files)
+        metrics, events = files
+        for file, text in ((events, event_lines(result.key, result.surprises)), (metrics, metric_lines(result))):
+            file.append(text)
+            file.sync()
+        return None
+
+    def rows(self) -> Rows:
+        """What the two ``.jsonl`` files hold, as far as it is whole, and what was passed over.
+
+        Raises:
+            RunFolderError: a file cannot be read.
+        """
+        return read_rows(self.metrics, self.events)
+
+    def runs(self) -> tuple[dict[str, RunResult], list[str]]:
+        """All finished runs by key, and notes about broken lines, which are passed over.
+
+        Raises:
+            RunFolderError: a file cannot be read.
+        """
+        found = self.rows()
+        return found.runs, found.notes
+
+    def compact(self, tell: Callable[[str], None] = lambda note: None) -> dict[str, RunResult]:
+        """Rewrite the two ``.jsonl`` files with the finished runs alone, those whose rows are whole, and return them:
+        the first act of resuming a comparison.
+
+        Args:
+            tell: called with what was passed over.
+        """
+        found = self.rows()
+        whole = {key: result for key, result in found.runs.items() if key not in found.damaged}
+        write_atomic(self.events, "".join(event_lines(result.key, result.surprises) for result in whole.values()))
+        write_atomic(self.metrics, "".join(metric_lines(result) for result in whole.values()))
+        for note in found.notes:
+            tell(note)
+        for key in found.damaged:
+            tell(f"the run {key} is done again")
+        return whole

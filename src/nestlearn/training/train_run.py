@@ -19,16 +19,19 @@ import torch
 
 from nestlearn.contenders import BASELINE, MUON
 from nestlearn.errors import SettingsError, as_settings_error
+from nestlearn.files import Hold
+from nestlearn.foreign import foreign
 from nestlearn.integrations.logging import check_tracker
 from nestlearn.tasks import check_data
 from nestlearn.training.checkpoint import CheckpointError, Checkpoints
 from nestlearn.training.environment import environment
 from nestlearn.training.live_files import LiveFiles
 from nestlearn.training.loop import Interrupted, Training
+from nestlearn.training.mending import KEPT_APART, TakenUp, settings_of, take_up
 from nestlearn.training.ranks import ALONE, Ranks
 from nestlearn.training.results import Results, Row, RunResult
 from nestlearn.training.run_folder import RunFolder, write_atomic
-from nestlearn.training.settings import merge, read_settings, to_yaml
+from nestlearn.training.settings import to_yaml
 from nestlearn.training.spec import RunSpec
 from nestlearn.training.statistics import figures, interval
 from nestlearn.training.tracking import tracked
@@ -55,6 +58,8 @@ class TrainRun:
     notes: list[str] = field(default_factory=list)
     _finished: dict[str, RunResult] = field(default_factory=dict)
     _first: Training | None = None
+    _taken: TakenUp | None = None  # of a run that is continued, on rank 0
+    _held: Hold | None = None
 
     @as_settings_error()
     def begin(self, *, resume: bool = False) -> Training | None:
@@ -71,15 +76,24 @@ class TrainRun:
             RunFolderError: the folder is taken or cannot be written, or is none to resume.
         """
         check_tracker(self.settings.log)
-        if resume:
-            self._finished, self.notes = self.ranks.at_first(self._take_up)
-        check_data([self.settings.task.name])
-        left = [spec for spec in self.settings.specs() if spec.key not in self._finished]
-        if left:
-            with _threads(self.settings.threads):
-                self._first = self._training(left[0])
-        self.ranks.at_first(lambda: self._claim(resume))
+        try:
+            if resume:
+                self.settings, self._finished, self.notes = self.ranks.at_first(self._take_up)
+            check_data([self.settings.task.name])
+            left = [spec for spec in self.settings.specs() if spec.key not in self._finished]
+            if left:
+                with _threads(self.settings.threads):
+                    self._first = self._training(left[0])
+            self.ranks.at_first(lambda: self._claim(resume))
+        except BaseException:
+            self._let_go()
+            raise
         return self._first
+
+    def _let_go(self) -> None:
+        """Let others write the folder."""
+        if self._held is not None:
+            self._held.release()
 
     def _training(self, spec: RunSpec) -> Training:
         return Training(spec, rows=self.settings.rows, looks=self.settings.rows, ranks=self.ranks)
@@ -87,33 +101,32 @@ class TrainRun:
     def _claim(self, resume: bool) -> None:
         """Write the settings into the folder, which is made unless it is there to be continued."""
         if not resume:
-            RunFolder.create(self.folder.path)
+            self._held = RunFolder.create(self.folder.path).hold(new=True)
         write_atomic(self.folder.config, to_yaml(self.settings))
 
-    def _take_up(self) -> tuple[dict[str, RunResult], list[str]]:
-        """What is finished in the folder, and notes about it."""
-        changed = changed_settings(self.settings_of(RunFolder.open(self.folder.path)), self.settings)
+    def _take_up(self) -> tuple[TrainSettings, dict[str, RunResult], list[str]]:
+        """The settings, what is finished in the folder, and notes about it."""
+        before = self.settings_of(self.folder)
+        self._held = self.folder.hold()
+        changed = changed_settings(before, self.settings)
         if changed:
             raise SettingsError(
                 f"the run in {self.folder.path} cannot be continued with other settings, they would change its result: "
                 f"{'; '.join(changed)}. Leave them out, or start a new folder with --out."
             )
-        return self.folder.runs()
+        self._taken = take_up(self.folder, self.settings)
+        notes = [note for note in (self._held.note, *self._taken.notes) if note]
+        return self._taken.settings, self._taken.finished, notes
 
     @staticmethod
     def settings_of(folder: RunFolder) -> TrainSettings:
-        """The settings in the folder's ``config.yaml``.
+        """The settings in the folder's ``config.yaml``, or if that is gone or broken, those in a checkpoint.
 
         Raises:
             SettingsError: they are broken, or those of a comparison.
+            RunFolderError: there are none.
         """
-        plain = read_settings(folder.config)
-        if plain.get("kind") != "train":
-            raise SettingsError(
-                f"{folder.path} was written by `nestlearn {plain.get('kind')}`, not by `nestlearn train`: continue it "
-                f"with nestlearn {plain.get('kind')} --resume {folder.path}"
-            )
-        return merge(TrainSettings(), plain)
+        return settings_of(folder)
 
     def run(self, progress: Progress = lambda training: None, should_stop: Callable[[], bool] = lambda: False) -> None:
         """Run all seeds that are not finished, and write the results.
@@ -124,8 +137,16 @@ class TrainRun:
 
         Raises:
             Interrupted: ``should_stop`` became true; a checkpoint of the moment is written.
-            CheckpointError, RunFolderError: the folder cannot be continued.
+            CheckpointError, RunFolderError: the folder cannot be continued, or it or a file in it was removed,
+                replaced or changed by somebody else.
+            OSError: the disk is full, or the folder cannot be written. All up to the last checkpoint is kept.
         """
+        try:
+            self._run(progress, should_stop)
+        finally:
+            self._let_go()
+
+    def _run(self, progress: Progress, should_stop: Callable[[], bool]) -> None:
         start, reused = perf_counter(), len(self._finished)
         started = f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}"
         opened = LiveFiles(self.folder) if self.ranks.first else nullcontext()
@@ -152,7 +173,7 @@ class TrainRun:
             state = training.state_dict()  # all ranks have a part of it, and wait until it is on the disk
             self.ranks.at_first(lambda: self._write(checkpoints, training.steps_taken, state, files))
 
-        content = self.ranks.at_first(lambda: self._newest(checkpoints, training.spec, files))
+        content = self.ranks.at_first(lambda: self._newest(checkpoints, training.spec))
         if content is not None:
             self._load(training, content, files)
         elif files is not None:
@@ -175,35 +196,39 @@ class TrainRun:
             files.finish(result)
         self._finished[result.key] = result
 
-    def _newest(self, checkpoints: Checkpoints, spec: RunSpec, files: LiveFiles | None) -> dict[str, Any] | None:
+    def _newest(self, checkpoints: Checkpoints, spec: RunSpec) -> dict[str, Any] | None:
         """The content of the newest checkpoint, None before the first one."""
-        content, notes = checkpoints.newest()
+        taken = self._taken
+        loaded = taken.contents.pop(spec.seed, None) if taken is not None else None
+        content, notes = loaded or checkpoints.newest()
         self.notes += notes
-        if content is None and files is not None and files.holds(spec.key):
+        if content is None and taken is not None and spec.key in taken.begun:
             raise CheckpointError(
                 f"there is no checkpoint of seed{spec.seed} in {self.folder.checkpoints}, but rows of its run are in "
                 f"{self.folder.metrics.name}: put the checkpoint back, or start a new folder with --out."
             )
         return content
 
-    @staticmethod
-    def _write(checkpoints: Checkpoints, step: int, state: dict[str, Any], files: LiveFiles | None) -> None:
+    def _write(self, checkpoints: Checkpoints, step: int, state: dict[str, Any], files: LiveFiles | None) -> None:
         if files is not None:
-            checkpoints.save(step, {"files": files.sync(), "training": state})
+            settings = self.settings.model_dump(mode="json", exclude=KEPT_APART)
+            checkpoints.save(step, {"files": files.sync(), "settings": settings, "training": state})
 
     def _load(self, training: Training, content: dict[str, Any], files: LiveFiles | None) -> None:
-        try:
+        with foreign(CheckpointError, f"a checkpoint in {self.folder.checkpoints} does not fit its run"):
             training.load_state_dict(content["training"])
-        except (ValueError, KeyError, RuntimeError) as error:
-            raise CheckpointError(f"a checkpoint in {self.folder.checkpoints} does not fit its run: {error}") from error
-        self.ranks.at_first(lambda: self._cut(files, content["files"]))
-        if files is not None:
-            files.follow(training)
+        self.ranks.at_first(lambda: self._cut(training, files, content["files"]))
 
-    @staticmethod
-    def _cut(files: LiveFiles | None, lengths: dict[str, int]) -> None:
-        if files is not None:
+    def _cut(self, training: Training, files: LiveFiles | None, lengths: dict[str, Any]) -> None:
+        """Make the files hold the rows of the checkpoint, and none that came after them."""
+        if files is None:
+            return
+        if self._taken is not None and self._taken.rewritten:
+            files.follow(None)
+            files.write(training)
+        else:
             files.cut(lengths)
+            files.follow(training)
 
     def results(self) -> Results:
         """What ``results.json`` holds, when all runs are finished."""

@@ -1,0 +1,323 @@
+"""The lines of ``metrics.jsonl`` and ``events.jsonl``: what is written, and what is made of what is found there.
+
+    {"kind": "train" | "validation", "run": KEY, "step": 8, "seconds": 0.01, "loss": 2.3}
+    {"kind": "run", "key": KEY, ..., "sha256": DIGEST}
+    {"run": KEY, "step": 8, "memory": "momentum", "surprise": 0.5}
+
+The digest is that of the run's rows of each kind, in their order, and of its own line. Files may be long, so they are
+read piece by piece: lines as we write them are parsed by column, and only what looks otherwise is parsed as JSON alone.
+A line that is none is passed over with a note.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from array import array
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from nestlearn.errors import RunFolderError
+from nestlearn.foreign import foreign, parse_json, reason, regular, shown
+from nestlearn.training.results import Point, RunResult
+from nestlearn.training.series import Curve, Looks
+
+__all__ = ["Rows", "event_lines", "metric_lines", "point_lines", "read_rows", "row_lines", "run_line"]
+
+PIECE = 1 << 22  # bytes that are read at once
+MOST_LINE = 1 << 20  # bytes of a line
+NOTES = 3  # of one file
+NUMBERS = b"0123456789+-.eE,"
+STEP, SECONDS, LOSS, MEMORY, SURPRISE = (
+    f', "{name}": '.encode() for name in ("step", "seconds", "loss", "memory", "surprise")
+)
+SHA = ', "sha256": "'
+STATUS = ("finished", "diverged")
+
+
+def _plain(value: Any) -> Any:
+    """``value`` with numbers that JSON cannot hold turned into None."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _line(record: dict[str, Any]) -> str:
+    return json.dumps(_plain(record), allow_nan=False) + "\n"
+
+
+def event_lines(key: str, surprises: Iterable[Sequence[Any]]) -> str:
+    """Lines of ``events.jsonl`` for [step, memory, surprise] rows of the run ``key``."""
+    return "".join(_line({"run": key, "step": s, "memory": m, "surprise": v}) for s, m, v in surprises)
+
+
+def point_lines(kind: str, key: str, points: Iterable[Point]) -> str:
+    """Lines of ``metrics.jsonl`` for points of the loss, "train" or "validation", of the run ``key``."""
+    return "".join(_line({"kind": kind, "run": key, **point._asdict()}) for point in points)
+
+
+def row_lines(key: str, train: Sequence[Point], curve: Sequence[Point]) -> str:
+    """The lines of both kinds in the order in which a training records them: by steps."""
+    rows = [(point.step, kind, point) for kind, points in (("train", train), ("validation", curve)) for point in points]
+    return "".join(point_lines(kind, key, [point]) for _, kind, point in sorted(rows, key=lambda row: row[:2]))
+
+
+def run_line(result: RunResult) -> str:
+    """The line of ``metrics.jsonl`` that makes a run count."""
+    train, curve = point_lines("train", result.key, result.train), point_lines("validation", result.key, result.curve)
+    return _run_line(result, train, curve, event_lines(result.key, result.surprises))
+
+
+def _run_line(result: RunResult, *rows: str) -> str:
+    start = _line({"kind": "run", **result.summary()})[:-2]
+    return f'{start}{SHA}{_digest([hashlib.sha256(text.encode()).digest() for text in rows], start)}"}}\n'
+
+
+def _digest(rows: Iterable[bytes], start: str) -> str:
+    return hashlib.sha256(b"".join(rows) + start.encode()).hexdigest()[:32]
+
+
+def metric_lines(result: RunResult) -> str:
+    """All lines of ``metrics.jsonl`` for a run."""
+    train, curve = point_lines("train", result.key, result.train), point_lines("validation", result.key, result.curve)
+    return train + curve + _run_line(result, train, curve, event_lines(result.key, result.surprises))
+
+
+@dataclass
+class Rows:
+    """What the two files hold.
+
+    Attributes:
+        runs: the finished runs, by key.
+        damaged: keys of those whose rows are not what they were when the run ended.
+        begun: keys of all runs of which there is a row.
+        notes: what was passed over, and which runs are damaged.
+        broken: whether anything was passed over besides a last line that was cut short.
+        digests: what the ``run`` line says of a run's rows, and that line before its digest.
+    """
+
+    runs: dict[str, RunResult] = field(default_factory=dict)
+    damaged: set[str] = field(default_factory=set)
+    begun: set[str] = field(default_factory=set)
+    notes: list[str] = field(default_factory=list)
+    broken: bool = False
+    digests: dict[str, tuple[Any, str]] = field(default_factory=dict, repr=False)
+
+
+class _Run:
+    """The rows of one run, as they are found."""
+
+    def __init__(self) -> None:
+        self.curves = {"train": Curve(), "validation": Curve()}
+        self.looks = Looks()
+        self.hashes = {kind: hashlib.sha256() for kind in ("train", "validation", "event")}
+
+
+def read_rows(metrics: Path, events: Path) -> Rows:
+    """The finished runs in the two files, and what was passed over; of a file that is not there, nothing.
+
+    Raises:
+        RunFolderError: a file cannot be read.
+    """
+    found = Rows()
+    runs: dict[str, _Run] = defaultdict(_Run)
+    for path in filter(Path.exists, (metrics, events)):
+        _read(path, found, runs)
+    for key, result in found.runs.items():
+        run = runs[key]
+        vars(result).update(train=run.curves["train"], curve=run.curves["validation"], surprises=run.looks)
+        expected, line = found.digests.get(key, (None, ""))
+        if line and expected != _digest([each.digest() for each in run.hashes.values()], line):
+            found.damaged.add(key)
+            found.notes.append(f"{metrics.parent}: rows of the run {key} were lost or changed after they were written")
+    found.begun |= {key for key, run in runs.items() if any(map(len, (*run.curves.values(), run.looks)))}
+    return found
+
+
+def _read(path: Path, found: Rows, runs: dict[str, _Run]) -> None:
+    """Add what one file holds."""
+    bad: list[str] = []
+    number = 1
+    for lines in _pieces(path, found.notes):
+        groups: dict[bytes, list[bytes]] = defaultdict(list)
+        others: list[tuple[int, bytes]] = []
+        for place, line in enumerate(lines, start=number):
+            head, step, tail = line.partition(STEP)
+            if step:
+                groups[head].append(tail)
+            else:
+                others.append((place, line))
+        for head, tails in groups.items():
+            if not _take(head, tails, runs):  # find out which line it is
+                here = [(at, line) for at, line in enumerate(lines, start=number) if line.startswith(head + STEP)]
+                others += here
+        for place, line in sorted(others):
+            try:
+                _take_one(line, found, runs)
+            except Exception as error:  # noqa: BLE001 - a line may hold anything
+                bad.append(f"{path}, line {place}: not a record of a run, {shown(line.decode('utf-8', 'replace'))} "
+                           f"({reason(error)}); it is passed over")  # fmt: skip
+        number += len(lines)
+    found.broken = found.broken or bool(bad)
+    found.notes += bad[:NOTES]
+    if len(bad) > NOTES:
+        found.notes.append(f"{path}: {len(bad) - NOTES} more lines like these")
+
+
+def _pieces(path: Path, notes: list[str]) -> Iterator[list[bytes]]:
+    """The whole lines of a file, some at once; a last one that is cut short is a note."""
+    with foreign(RunFolderError, f"cannot read {path}"):
+        regular(path)
+        rest = b""
+        with path.open("rb") as file:
+            while piece := file.read(PIECE):
+                lines = (rest + piece).split(b"\n")
+                rest = lines.pop()
+                if len(rest) > MOST_LINE:
+                    raise ValueError(f"expected lines of at most {MOST_LINE:,} bytes")
+                yield lines
+    if rest:
+        notes.append(f"{path.name}: the last line was cut short and is left out")
+
+
+def _take(head: bytes, tails: list[bytes], runs: dict[str, _Run]) -> bool:
+    """Take lines that begin alike, by column; whether all of them are as we write them."""
+    try:
+        start = parse_json(head + b"}")
+        key = start["run"]
+        if not isinstance(key, str):
+            return False
+        if set(start) == {"kind", "run"} and start["kind"] in ("train", "validation"):
+            _points(tails, runs[key].curves[start["kind"]])
+        elif set(start) == {"run"}:
+            _looks(tails, runs[key].looks)
+        else:
+            return False
+    except (ValueError, KeyError, TypeError, OverflowError):
+        return False
+    raw = (b"\n" + head + STEP).join([b"", *tails])[1:] + b"\n"
+    runs[key].hashes[start.get("kind", "event")].update(raw)
+    return True
+
+
+def _points(tails: list[bytes], curve: Curve) -> None:
+    """Add the points in ``8, "seconds": 0.01, "loss": 2.3}`` and so on; ValueError, and nothing is added, if one is
+    something else.
+    """
+    text = b"\n".join(tails)
+    for word in (SECONDS, LOSS, b"}"):
+        if text.count(word) != len(tails):
+            raise ValueError
+    text = text.replace(SECONDS, b",").replace(LOSS, b",").replace(b"}\n", b",")
+    numbers = _numbers(text[:-1], 3 * len(tails))
+    steps, seconds = _whole(numbers[0::3]), numbers[1::3]
+    _finite(seconds)
+    curve.steps += steps
+    curve.seconds += seconds
+    curve.losses += numbers[2::3]
+
+
+def _looks(tails: list[bytes], looks: Looks) -> None:
+    """The same for ``8, "memory": "momentum", "surprise": 0.5}`` and so on."""
+    parts = [(step, *rest.partition(SURPRISE)) for step, _, rest in (tail.partition(MEMORY) for tail in tails)]
+    if not all(value.endswith(b"}") for _, _, _, value in parts):
+        raise ValueError
+    known = {name: parse_json(name) for name in {name for _, name, _, _ in parts}}
+    if not all(isinstance(name, str) for name in known.values()):
+        raise ValueError
+    steps = _whole(_numbers(b",".join([step for step, _, _, _ in parts]), len(parts)))
+    values = _numbers(b",".join([value[:-1] for _, _, _, value in parts]), len(parts))
+    places = {raw: looks.place(name) for raw, name in known.items()}
+    looks.steps += steps
+    looks.places.extend([places[name] for _, name, _, _ in parts])
+    looks.values += values
+
+
+def _numbers(text: bytes, count: int) -> array[float]:
+    """Numbers between commas, NaN for null; ValueError unless there are ``count`` of them."""
+    if text.replace(b"null", b"").translate(None, NUMBERS):
+        raise ValueError
+    found = array("d", map(float, text.replace(b"null", b"nan").split(b",")))
+    if len(found) != count or math.inf in found or -math.inf in found:
+        raise ValueError
+    return found
+
+
+def _whole(numbers: array[float]) -> array[int]:
+    """The same as whole numbers; ValueError if one is none, or below 0."""
+    found = array("q", map(int, numbers))
+    if any(map(float.__ne__, numbers, found)) or (found and min(found) < 0):
+        raise ValueError
+    return found
+
+
+def _finite(numbers: array[float]) -> None:
+    if any(map(math.isnan, numbers)):
+        raise ValueError
+
+
+_RESULT = TypeAdapter(RunResult)
+
+
+def _take_one(line: bytes, found: Rows, runs: dict[str, _Run]) -> None:
+    """Take one line; anything may be raised if it is none of ours."""
+    record = parse_json(line)
+    if not isinstance(record, dict):
+        raise TypeError("expected an object")
+    if record.get("kind") == "run":
+        text, _, _ = line.decode().rpartition(SHA)
+        result = _RESULT.validate_python({k: v for k, v in record.items() if k not in ("kind", "sha256")}, strict=False)
+        _bounded(record)
+        if result.status not in STATUS or (result.status == "finished" and "loss" not in result.validation):
+            raise ValueError(f"{shown(result.status)} with the figures {', '.join(result.validation)}")
+        found.digests.pop(result.key, None)
+        if "sha256" in record:
+            found.digests[result.key] = record["sha256"], text
+        found.runs[result.key] = result
+        return
+    step = record["step"]
+    if "kind" in record:
+        kind, loss = record["kind"], record["loss"]
+        point = Point(step, record["seconds"], loss)
+        _take_row(runs[_text(record["run"])].curves[_text(kind)], point)
+    else:
+        looks, name = runs[_text(record["run"])].looks, _text(record["memory"])
+        row = Looks([[step, name, record["surprise"]]])
+        _finite(array("d", [0.0 if record["surprise"] is None else record["surprise"]]))
+        looks.steps += row.steps
+        looks.places.append(looks.place(name))
+        looks.values += row.values
+
+
+def _take_row(curve: Curve, point: Point) -> None:
+    row = Curve([point])
+    if point.step < 0:
+        raise ValueError("a step below 0")
+    curve.steps += row.steps
+    curve.seconds += row.seconds
+    curve.losses += row.losses
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected a name, got {shown(value)}")
+    return value
+
+
+def _bounded(value: Any) -> None:
+    """Raise ValueError for a whole number that no counter reaches."""
+    if isinstance(value, dict):
+        for item in value.values():
+            _bounded(item)
+    elif isinstance(value, int) and abs(value) >= 1 << 63:
+        raise ValueError("a number that no counter reaches")
