@@ -87,7 +87,7 @@ def _empty(**settings: Any) -> Typer:
 
     class Verbs(TyperGroup):
         def invoke(self, ctx: Any) -> Any:
-            from nestlearn.cli.ending import command, report_error, say
+            from nestlearn.cli.ending import command, error_lines, say
             from nestlearn.imported import own_frames
 
             try:
@@ -101,7 +101,10 @@ def _empty(**settings: Any) -> Typer:
             except Exception as error:
                 if not isinstance(error, NestlearnError | OSError) and not own_frames(error):
                     raise
-                report_error(error)
+                text, *more = error_lines(error)
+                say(f"error: {text}")
+                for line in more:
+                    say(line)
                 raise typer.Exit(FAILED) from error
 
     # Not "rich": it takes "[default: demo]" in a help text for a colour.
