@@ -8,7 +8,7 @@ What goes wrong outside of the program, in files, settings and what is installed
 else: a verb raises a ``NestlearnError``, or lets an ``OSError`` through. So is an error in a file that the user named,
 a task or an optimizer, with the lines of that file. Any other exception is a mistake of ours and keeps its traceback.
 
-The command line needs more than torch (typer, rich, jinja2, PyYAML, pydantic, safetensors, scipy). Without
+The command line needs more than torch (typer, rich, jinja2, PyYAML, pydantic, safetensors, numpy, scipy). Without
 them the entry says how to get them, in one line, instead of failing with a traceback.
 """
 
@@ -30,7 +30,7 @@ __all__ = ["VERBS", "build_app", "main"]
 
 SUMMARY = "Nested Learning for PyTorch."
 FAILED, INTERRUPTED = 2, 130
-EXTRAS = {"typer", "click", "rich", "jinja2", "yaml", "pydantic", "safetensors", "scipy"}
+EXTRAS = {"typer", "click", "rich", "jinja2", "yaml", "pydantic", "safetensors", "scipy", "numpy"}
 
 VERBS: Mapping[str, str] = MappingProxyType(
     {

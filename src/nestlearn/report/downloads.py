@@ -52,8 +52,8 @@ def curves_csv(measured: Mapping[str, Measured]) -> Iterator[str]:
         for run in found.runs:
             for split, points in (("train", run.train), ("validation", run.curve)):
                 curve = Curve.of(points)
-                line = f"{_quoted(name)},{run.seed},{split},".replace("%", "%%") + "%d,%.5f,%s\n"
-                yield from _parts(line, curve.steps, curve.seconds, map(_digits, curve.losses))
+                line = f"{_quoted(name)},{run.seed},{split},".replace("%", "%%") + "%d,%.5f,%.9g\n"
+                yield from _parts(line, curve.steps, curve.seconds, curve.losses)
 
 
 def events_csv(measured: Mapping[str, Measured]) -> Iterator[str]:
@@ -62,19 +62,15 @@ def events_csv(measured: Mapping[str, Measured]) -> Iterator[str]:
     for name, found in measured.items():
         for run in found.runs:
             looks = run.surprises if isinstance(run.surprises, Looks) else Looks(run.surprises)
-            start = f"{_quoted(name)},{run.seed},".replace("%", "%%") + "%s,%d,%s\n"
+            start = f"{_quoted(name)},{run.seed},".replace("%", "%%") + "%s,%d,%.9g\n"
             names = [_quoted(memory) for memory in looks.names]
-            yield from _parts(start, map(names.__getitem__, looks.places), looks.steps, map(_digits, looks.values))
+            yield from _parts(start, map(names.__getitem__, looks.places), looks.steps, looks.values)
 
 
 def _parts(line: str, *columns: Iterable[Any]) -> Iterator[str]:
     rows = zip(*columns, strict=True)
     while some := list(islice(rows, ROWS)):
-        yield "".join([line % row for row in some])
-
-
-def _digits(value: float) -> str:
-    return "" if value != value else f"{value:.9g}"
+        yield "".join([line % row for row in some]).replace(",nan\n", ",\n")  # a value that is none
 
 
 def _quoted(field: str) -> str:
