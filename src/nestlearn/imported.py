@@ -81,7 +81,7 @@ def imported(name: str, what: str) -> Callable[..., Any]:
     except (Exception, SystemExit) as error:  # what stands in the file itself, or a name that can be none
         files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
         for file in (getattr(error, "filename", None), *files):
-            _note(file)
+            _note(file, libraries=False)
         reason = f"{type(error).__name__}: {error}"
         raise ValueError(f"cannot import the module of the {what} {name!r}: {reason}") from error
     _note(getattr(module, "__file__", None))
@@ -96,12 +96,13 @@ def imported(name: str, what: str) -> Callable[..., Any]:
     return found
 
 
-def _note(file: object) -> None:
+def _note(file: object, *, libraries: bool = True) -> None:
     """Remember whose file it is: a module of a library is alone, one of the user's has neighbours."""
     if isinstance(file, str) and os.path.isabs(file) and not file.startswith(os.path.dirname(__file__) + os.sep):
-        libraries = {sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib")}
-        alone = any(file.startswith(f"{folder}{os.sep}") for folder in libraries)
-        _own[file] = file if alone else f"{os.path.dirname(file)}{os.sep}"
+        folders = {sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib")}
+        alone = any(file.startswith(f"{folder}{os.sep}") for folder in folders)
+        if libraries or not alone:
+            _own[file] = file if alone else f"{os.path.dirname(file)}{os.sep}"
 
 
 def own_frames(error: BaseException) -> list[str]:

@@ -19,10 +19,11 @@ from typing import Any, TextIO
 from rich.console import Console
 
 from nestlearn.cli.width import columns, message
+from nestlearn.errors import NestlearnError
 from nestlearn.foreign import printable, reason
 from nestlearn.imported import own_frames
 
-__all__ = ["Output", "begun", "command", "interrupts", "one_line", "report_error", "say", "terminal"]
+__all__ = ["Output", "begun", "command", "error_lines", "interrupts", "one_line", "say", "terminal"]
 
 MOST = 2000  # characters of a message
 ENDS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
@@ -101,13 +102,13 @@ def one_line(text: str) -> str:
     return printable(" ".join(text.split("\n")) if "\n" in text else text, MOST)
 
 
-def report_error(error: BaseException) -> None:
-    """Say what went wrong: the message, the frames of the user's own files, and what is to be done."""
+def error_lines(error: BaseException) -> list[str]:
+    """What went wrong: the message, the frames of the user's own files, and what is to be done."""
     text = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) and error.filename else str(error)
     own = own_frames(error)
-    say(f"error: {type(error).__name__}: {text}" if own and type(error).__module__ == "builtins" else f"error: {text}")
-    for line in [*own, *getattr(error, "__notes__", ())]:
-        say(line)
+    if own and not isinstance(error, NestlearnError):
+        text = f"{type(error).__name__}: {text}"
+    return [text, *own, *getattr(error, "__notes__", ())]
 
 
 @contextmanager

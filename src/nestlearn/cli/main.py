@@ -8,7 +8,7 @@ What goes wrong outside of the program, in files, settings and what is installed
 else: a verb raises a ``NestlearnError``, or lets an ``OSError`` through. So is an error in a file that the user named,
 a task or an optimizer, with the lines of that file. Any other exception is a mistake of ours and keeps its traceback.
 
-The command line needs more than torch (typer, rich, jinja2, PyYAML, pydantic, safetensors, scipy). Without
+The command line needs more than torch (typer, rich, jinja2, PyYAML, pydantic, safetensors, numpy, scipy). Without
 them the entry says how to get them, in one line, instead of failing with a traceback.
 """
 
@@ -30,7 +30,7 @@ __all__ = ["VERBS", "build_app", "main"]
 
 SUMMARY = "Nested Learning for PyTorch."
 FAILED, INTERRUPTED = 2, 130
-EXTRAS = {"typer", "click", "rich", "jinja2", "yaml", "pydantic", "safetensors", "scipy"}
+EXTRAS = {"typer", "click", "rich", "jinja2", "yaml", "pydantic", "safetensors", "scipy", "numpy"}
 
 VERBS: Mapping[str, str] = MappingProxyType(
     {
@@ -89,7 +89,7 @@ def _empty(**settings: Any) -> Typer:
 
     class Verbs(TyperGroup):
         def invoke(self, ctx: Any) -> Any:
-            from nestlearn.cli.ending import command, report_error, say
+            from nestlearn.cli.ending import command, error_lines, say
             from nestlearn.imported import own_frames
 
             try:
@@ -103,7 +103,10 @@ def _empty(**settings: Any) -> Typer:
             except Exception as error:
                 if not isinstance(error, NestlearnError | OSError) and not own_frames(error):
                     raise
-                report_error(error)
+                text, *more = error_lines(error)
+                say(f"error: {text}")
+                for line in more:
+                    say(line)
                 raise typer.Exit(FAILED) from error
 
     # Not "rich": it takes "[default: demo]" in a help text for a colour.

@@ -20,10 +20,12 @@ from nestlearn.comparison.search import Search, plan
 from nestlearn.comparison.summary import summarise
 from nestlearn.comparison.sweep import Progress, run_courses
 from nestlearn.contenders import find_contenders
+from nestlearn.errors import as_settings_error
 from nestlearn.files import Hold
 from nestlearn.imported import again
 from nestlearn.tasks import check_data
 from nestlearn.training import Results, RunFolder, RunResult, environment, to_yaml
+from nestlearn.training.room import check_room
 from nestlearn.training.run_folder import write_atomic
 
 __all__ = ["compare"]
@@ -53,6 +55,9 @@ def compare(
         SweepError, KeyboardInterrupt: as ``run_courses``; finished runs are kept.
     """
     check_data(settings.tasks)
+    with as_settings_error():
+        for task in settings.tasks:
+            check_room(task, settings.sizes.get(task, {}), settings.device, settings.dtype)
     with open_pool(settings.executor, settings.workers, settings.cluster) as pool:
         files = RunFolder.open(folder) if resume else RunFolder.create(folder)
         with files.hold(new=not resume) as held:

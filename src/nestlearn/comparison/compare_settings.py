@@ -16,7 +16,7 @@ from pydantic import Field, field_validator
 from nestlearn.contenders import BASELINE, CONTENDERS, MUON, find_contenders, rule_name
 from nestlearn.errors import as_settings_error, choice
 from nestlearn.tasks import TASKS, make_task
-from nestlearn.training.settings import Settings, check_seeds, find_device, merge, parse_seeds
+from nestlearn.training.settings import Settings, check_range, check_seeds, find_device, merge, parse_seeds
 
 __all__ = ["PRESETS", "CompareSettings", "preset", "resolve"]
 
@@ -82,7 +82,7 @@ class CompareSettings(Settings):
     executor: Literal["serial", "processes", "dask"] = Field(
         default="processes", description="who carries the runs out"
     )
-    workers: int = Field(default=2, ge=1, description="worker processes, one thread each")
+    workers: int = Field(default=2, ge=1, le=1024, description="worker processes, one thread each")
     cluster: str | None = Field(
         default=None, description="address of a Dask scheduler; without one, a cluster on this machine"
     )
@@ -236,6 +236,8 @@ def resolve(settings: CompareSettings, **changes: Any) -> CompareSettings:
         choice("optimizer under `fixed`", name, labels)
         if "lr" in arguments:
             raise ValueError(f"fixed.{name}.lr: expected other arguments than lr, which is tuned for every contender")
+    rates = {"elementwise_lr": settings.elementwise_lr, "lr_ratio": settings.lr_ratio, "fixed": settings.fixed}
+    check_range(rates, settings.dtype)
     for field in ("sizes", "task_steps"):
         for name in getattr(settings, field):
             choice(f"task under `{field}`", name, {*TASKS, *settings.tasks})

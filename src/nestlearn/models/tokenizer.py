@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from nestlearn.errors import MissingPackageError
+from nestlearn.foreign import reason, regular
 
 __all__ = ["ByteTokenizer", "FileTokenizer", "TextStream", "Tokenizer", "load_tokenizer"]
 
 REPLACEMENT = "\ufffd"
 WAIT = 8
+MOST = 1 << 28  # bytes of a vocabulary
 
 
 class Tokenizer(Protocol):
@@ -66,9 +68,13 @@ class FileTokenizer:
                 name=error.name,
             ) from error
         try:
+            if regular(path) > MOST:
+                raise ValueError(f"expected at most {MOST:,} bytes")
             self._library: Any = Library.from_file(str(path))
-        except Exception as error:  # the library raises nothing more precise
-            raise ValueError(f"cannot read the tokenizer {path}: {error}") from error
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # the library raises nothing more precise, and a panic is no Exception
+            raise ValueError(f"cannot read the tokenizer {path}: {reason(error)}") from error
 
     @property
     def vocab_size(self) -> int:

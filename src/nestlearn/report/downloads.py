@@ -8,19 +8,32 @@ from __future__ import annotations
 
 import base64
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any
 
 from nestlearn.report.series import Measured
+from nestlearn.training.series import Curve, Looks
 
 __all__ = ["curves_csv", "download", "events_csv"]
 
+ROWS = 4096  # of a part
 
-def download(name: str, kind: str, content: str) -> dict[str, str]:
-    """A file for the page: its name, its media type, its size in words, and its address."""
-    plain = content.encode("utf-8")
-    packer = zlib.compressobj(level=1, wbits=31)  # 31: with the header of gzip, and no time in it
-    data = base64.b64encode(packer.compress(plain) + packer.flush()).decode("ascii")
-    return {"name": name, "kind": kind, "size": _size(len(plain)), "uri": f"data:application/gzip;base64,{data}"}
+
+def download(name: str, kind: str, content: str | Iterable[str]) -> dict[str, str]:
+    """A file for the page: its name, its media type, its size in words, and its address.
+
+    Args:
+        content: the text, or its parts, which need not all be in memory at once.
+    """
+    packer, packed, size = zlib.compressobj(level=1, wbits=31), bytearray(), 0  # 31: with gzip's header, no time in it
+    for part in (content,) if isinstance(content, str) else content:
+        plain = part.encode("utf-8", "backslashreplace")
+        size += len(plain)
+        packed += packer.compress(plain)
+    packed += packer.flush()
+    data = base64.b64encode(packed).decode("ascii")
+    return {"name": name, "kind": kind, "size": _size(size), "uri": f"data:application/gzip;base64,{data}"}
 
 
 def _size(count: int) -> str:
@@ -30,33 +43,34 @@ def _size(count: int) -> str:
     return f"{count} bytes"
 
 
-def curves_csv(measured: Mapping[str, Measured]) -> str:
-    """Every logged point of the runs in the table: losses with nine digits, as many as float32 has, seconds with five
-    after the point.
+def curves_csv(measured: Mapping[str, Measured]) -> Iterator[str]:
+    """Every logged point of the runs in the table, in parts: losses with nine digits, as many as float32 has, seconds
+    with five after the point.
     """
-    lines = ["optimizer,seed,split,step,seconds,loss"]
+    yield "optimizer,seed,split,step,seconds,loss\n"
     for name, found in measured.items():
         for run in found.runs:
             for split, points in (("train", run.train), ("validation", run.curve)):
-                start = f"{_quoted(name)},{run.seed},{split}"
-                lines += [
-                    f"{start},{step},{seconds:.5f},{'' if loss is None else f'{loss:.9g}'}"
-                    for step, seconds, loss in points
-                ]
-    return "\n".join(lines) + "\n"
+                curve = Curve.of(points)
+                line = f"{_quoted(name)},{run.seed},{split},".replace("%", "%%") + "%d,%.5f,%.9g\n"
+                yield from _parts(line, curve.steps, curve.seconds, curve.losses)
 
 
-def events_csv(measured: Mapping[str, Measured]) -> str:
-    """Every look at a memory of the runs in the table."""
-    lines = ["optimizer,seed,memory,step,surprise"]
+def events_csv(measured: Mapping[str, Measured]) -> Iterator[str]:
+    """Every look at a memory of the runs in the table, in parts."""
+    yield "optimizer,seed,memory,step,surprise\n"
     for name, found in measured.items():
         for run in found.runs:
-            start = f"{_quoted(name)},{run.seed}"
-            lines += [
-                f"{start},{_quoted(memory)},{step},{'' if value is None else f'{value:.9g}'}"
-                for step, memory, value in run.surprises
-            ]
-    return "\n".join(lines) + "\n"
+            looks = run.surprises if isinstance(run.surprises, Looks) else Looks(run.surprises)
+            start = f"{_quoted(name)},{run.seed},".replace("%", "%%") + "%s,%d,%.9g\n"
+            names = [_quoted(memory) for memory in looks.names]
+            yield from _parts(start, map(names.__getitem__, looks.places), looks.steps, looks.values)
+
+
+def _parts(line: str, *columns: Iterable[Any]) -> Iterator[str]:
+    rows = zip(*columns, strict=True)
+    while some := list(islice(rows, ROWS)):
+        yield "".join([line % row for row in some]).replace(",nan\n", ",\n")  # a value that is none
 
 
 def _quoted(field: str) -> str:

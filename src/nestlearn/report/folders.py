@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import json
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from nestlearn.descriptions import NestedSystem
+from nestlearn.foreign import foreign, printable, read_bytes, read_json, shown
 from nestlearn.training import Results, RunFolder, RunFolderError, RunResult, read_settings
 
-__all__ = ["Contents", "read_contents", "read_results"]
+__all__ = ["Contents", "read_contents", "read_results", "read_systems"]
+
+MOST = 1 << 63
+MOST_CONFIG = 1 << 18  # bytes, as of all files with settings
 
 Json = dict[str, Any]
 
@@ -35,15 +41,29 @@ def _read_json(path: Path) -> Json:
     Raises:
         RunFolderError: it is not there, or broken.
     """
-    try:
-        content: Json = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    if not path.exists():
         raise RunFolderError(
             f"{path.parent} holds no {path.name}: it is not finished. Continue it with --resume {path.parent}"
-        ) from error
-    except json.JSONDecodeError as error:
-        raise RunFolderError(f"{path}, line {error.lineno}: expected JSON ({error.msg})") from error
+        )
+    content = read_json(path, RunFolderError)
+    _check_numbers(content, path)
     return content
+
+
+def _check_numbers(value: Any, path: Path) -> None:
+    """Raise RunFolderError for a whole number that no counter reaches, or text that is none."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _check_numbers(key, path)
+            _check_numbers(item, path)
+    elif isinstance(value, list):
+        for item in value:
+            _check_numbers(item, path)
+    elif (isinstance(value, int) and abs(value) >= MOST) or (isinstance(value, float) and not math.isfinite(value)):
+        raise RunFolderError(f"{path}: {shown(value)} is no number of a run")
+    elif isinstance(value, str) and not value.isascii():
+        with foreign(RunFolderError, f"{path}: {shown(value)} is no text"):
+            value.encode("utf-8")
 
 
 def read_results(folder: RunFolder) -> Results:
@@ -52,12 +72,33 @@ def read_results(folder: RunFolder) -> Results:
     Raises:
         RunFolderError: they are not there, or broken.
     """
+    plain = _read_json(folder.results)
     try:
-        return Results.from_plain(_read_json(folder.results))
+        results = Results.from_plain(plain)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
+        where = printable(".".join(map(str, first["loc"])))
         raise RunFolderError(f"{folder.results}: not the results of a run ({where}: {first['msg']})") from error
+    if not results.tasks or not all(results.tasks.values()):
+        raise RunFolderError(f"{folder.results}: not the results of a run (tasks: expected one with a row at least)")
+    return results
+
+
+def read_systems(folder: RunFolder) -> Json:
+    """What ``systems.json`` says, by task and row.
+
+    Raises:
+        RunFolderError: it is not there, or holds something else.
+    """
+    path = folder.path / "systems.json"
+    systems = _read_json(path)
+    for task, rows in systems.items():
+        pairs: Iterable[tuple[str, Any]] = rows.items() if isinstance(rows, dict) else [("", rows)]
+        for name, system in pairs:
+            with foreign(RunFolderError, f"{path}: no description of {shown(name)} on {shown(task)}"):
+                described = NestedSystem.from_dict(system)
+                str(described), described.svg()
+    return systems
 
 
 def read_contents(path: Path) -> tuple[Contents, list[str]]:
@@ -69,8 +110,8 @@ def read_contents(path: Path) -> tuple[Contents, list[str]]:
     folder = RunFolder.open(path)
     runs, notes = folder.runs()
     systems: Json = {}
-    if (folder.path / "systems.json").is_file():
-        systems = _read_json(folder.path / "systems.json")
+    if (folder.path / "systems.json").exists():
+        systems = read_systems(folder)
     else:
         notes.append("systems.json is not there, so there are no pictures of the nesting and no level score")
     try:
@@ -80,5 +121,8 @@ def read_contents(path: Path) -> tuple[Contents, list[str]]:
     except KeyError as error:
         raise RunFolderError(f"{folder.config}: expected a field `kind`, as in `kind: compare`") from error
     results, environment = read_results(folder), _read_json(folder.environment)
-    config = folder.config.read_text(encoding="utf-8")
-    return Contents(folder, kind, results, runs, systems, environment, config), notes
+    for name in ("seconds", "workers"):
+        if name in environment and not isinstance(environment[name], int | float):
+            raise RunFolderError(f"{folder.environment}: {name}: expected a number, got {shown(environment[name])}")
+    config = read_bytes(folder.config, RunFolderError, MOST_CONFIG).decode("utf-8")
+    return Contents(folder, printable(str(kind)), results, runs, systems, environment, config), notes

@@ -14,6 +14,8 @@ from typing import Any
 
 import jinja2
 
+from nestlearn.errors import RunFolderError
+from nestlearn.foreign import foreign
 from nestlearn.report import memories, pictures
 from nestlearn.report.colours import stylesheet
 from nestlearn.report.downloads import download
@@ -35,7 +37,9 @@ def write_report(path: Path) -> tuple[Path, list[str]]:
     """
     with _no_collection():
         contents, notes = read_contents(path)
-        write_atomic(contents.folder.report, _page(contents))
+        with foreign(RunFolderError, f"{path} holds what no run leaves, and no report can be made of it"):
+            page = _page(contents)
+        write_atomic(contents.folder.report, page)
     return contents.folder.report, notes
 
 
@@ -47,9 +51,19 @@ def write_pictures(path: Path, target: Path) -> list[Path]:
         RunFolderError: as ``write_report``.
     """
     contents, _ = read_contents(path)
-    results, baseline = contents.results, contents.results.baseline
     target.mkdir(parents=True, exist_ok=True)
+    with foreign(RunFolderError, f"{path} holds what no run leaves, and no pictures can be made of it"):
+        pictured = dict(_pictures(contents))
     written = []
+    for name, picture in pictured.items():
+        written.append(target / f"{re.sub(r'[^A-Za-z0-9._-]', '-', name)[:100]}.svg")
+        write_atomic(written[-1], picture)
+    return written
+
+
+def _pictures(contents: Contents) -> Iterator[tuple[str, str]]:
+    """Name and content of each picture."""
+    results, baseline = contents.results, contents.results.baseline
     for task, rows in results.tasks.items():
         unit, measured = task_type(task).unit, measure(rows, contents.runs)
         steps, seconds = pictures.curves(rows, measured, baseline, unit)
@@ -60,9 +74,7 @@ def write_pictures(path: Path, target: Path) -> list[Path]:
                 picture = memories.score(row, measured[row.name], systems[row.name])
                 drawn[f"score-{row.name}"] = picture
         for name, picture in drawn.items():
-            written.append(target / f"{re.sub(r'[^A-Za-z0-9._-]', '-', f'{task}-{name}')}.svg")
-            write_atomic(written[-1], stand_alone(picture))
-    return written
+            yield f"{task}-{name}", stand_alone(picture)
 
 
 @contextmanager

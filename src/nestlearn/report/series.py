@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
 
 from nestlearn.report.thinning import Line, thin
 from nestlearn.training import Point, Row, RunResult
+from nestlearn.training.series import Curve, Looks
 
 __all__ = ["Measured", "Points", "measure"]
 
@@ -26,9 +28,11 @@ class Points:
         return thin(self.x, self.series)
 
     @cached_property
-    def mean(self) -> list[float]:
+    def mean(self) -> Sequence[float]:
         """The mean over the seeds at each x."""
-        return [fmean(values) for values in zip(*self.series, strict=True)]
+        if len(self.series) == 1:
+            return self.series[0]
+        return [sum(values) / len(values) for values in zip(*self.series, strict=True)]
 
 
 class Measured:
@@ -60,7 +64,7 @@ class Measured:
         """The same against seconds of training, the mean of the seeds'."""
         if not self.validation:
             return None
-        seconds = [[point.seconds for point in run.curve[: len(self.validation.x)]] for run in self.runs]
+        seconds = [Curve.of(run.curve).seconds[: len(self.validation.x)] for run in self.runs]
         return Points([fmean(at) for at in zip(*seconds, strict=True)], self.validation.series).line
 
     @cached_property
@@ -71,19 +75,17 @@ class Measured:
     @cached_property
     def surprises(self) -> dict[str, Points]:
         """The surprise of each memory against steps, by the memory's name, at the steps that all seeds looked at."""
-        by_memory: dict[str, list[dict[float, float]]] = {}
-        for run in self.runs:
-            seen: dict[str, dict[float, float]] = {}
-            for step, memory, value in run.surprises:
-                if value is not None:
-                    seen.setdefault(memory, {})[step] = value
-            for memory, values in seen.items():
-                by_memory.setdefault(memory, []).append(values)
+        seeds = [run.surprises if isinstance(run.surprises, Looks) else Looks(run.surprises) for run in self.runs]
         found = {}
-        for memory, seeds in by_memory.items():
-            steps = sorted(set(seeds[0]).intersection(*seeds[1:]))
+        for memory in dict.fromkeys(name for looks in seeds for name in looks.names):
+            columns = [looks.of(memory) for looks in seeds if memory in looks.names]
+            steps = columns[0][0]
+            if any(other != steps for other, _ in columns):
+                seen = [dict(zip(*column, strict=True)) for column in columns]
+                steps = array("q", sorted(set(seen[0]).intersection(*seen[1:])))
+                columns = [(steps, array("d", [values[step] for step in steps])) for values in seen]
             if steps:
-                found[memory] = Points(steps, [[values[step] for step in steps] for values in seeds])
+                found[memory] = Points(steps, [values for _, values in columns])
         return found
 
 
@@ -94,16 +96,8 @@ def measure(rows: Iterable[Row], runs: Mapping[str, RunResult]) -> dict[str, Mea
 
 def _gather(curves: Sequence[Sequence[Point]]) -> Points | None:
     """The losses of several seeds over the steps, as far as all of them reach and are numbers."""
-    losses = [list(_numbers(curve)) for curve in curves]
-    length = min(map(len, losses), default=0)
+    found = [Curve.of(curve) for curve in curves]
+    length = min((curve.reached for curve in found), default=0)
     if not length:
         return None
-    return Points([point.step for point in curves[0][:length]], [found[:length] for found in losses])
-
-
-def _numbers(curve: Sequence[Point]) -> Iterator[float]:
-    """The losses up to the first that is none."""
-    for point in curve:
-        if point.loss is None:
-            return
-        yield point.loss
+    return Points(found[0].steps[:length], [curve.losses[:length] for curve in found])

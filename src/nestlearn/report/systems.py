@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from nestlearn.descriptions import NestedSystem, describe
+from nestlearn.foreign import foreign, printable, reason
 from nestlearn.report.folders import read_results
-from nestlearn.tasks import DataFileError
 from nestlearn.training import Row, RunFolder, RunFolderError, RunSpec
+from nestlearn.training.room import check_room
 from nestlearn.training.run_folder import write_atomic
 
 __all__ = ["write_systems"]
@@ -36,11 +37,11 @@ def write_systems(path: Path) -> Path:
 def _describe(folder: RunFolder, row: Row) -> NestedSystem:
     try:
         spec = replace(RunSpec.from_plain(row.spec), device="cpu")
-    except (KeyError, TypeError) as error:
-        raise RunFolderError(f"{folder.results}: the spec of {row.name} is not one of a run ({error})") from error
-    try:
+    except Exception as error:  # it may hold anything
+        what = f"{folder.results}: the spec of {printable(row.name)} is not one of a run"
+        raise RunFolderError(f"{what} ({reason(error)})") from error
+    with foreign(RunFolderError, f"the optimizer of {printable(row.name)} cannot be made again here"):
+        check_room(spec.task, dict(spec.size), "cpu", spec.dtype)
         task = spec.make_task()
         model = task.build(spec.seed)
         return describe(*spec.contender.make(model, tables=task.tables(model), **spec.arguments))
-    except (ValueError, DataFileError) as error:
-        raise RunFolderError(f"the optimizer of {row.name} cannot be made again here: {error}") from error

@@ -17,9 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from nestlearn.errors import choice
+from nestlearn.foreign import shown
 from nestlearn.tasks.data import DataFile
 
 __all__ = ["Batch", "Figure", "Task", "cpu_generator", "seeded", "shuffled", "size"]
+
+MOST = 1e15  # of any number of a task: more of anything does not fit anywhere
 
 Batch = Any
 """Whatever ``Task.loss`` understands; for most tasks a pair (inputs, targets) on the task's device."""
@@ -122,9 +125,12 @@ def _check_number(what: str, known: Field[Any], value: Any) -> None:
     whole = isinstance(known.default, int)
     least, most = known.metadata.get("least", 1 if whole else 0.0), known.metadata.get("most", math.inf)
     right = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
-    if not right or not math.isfinite(value) or not least <= value <= most:
+    top = min(most, MOST)
+    if not right or not least <= value <= top or not math.isfinite(value):
         limits = f"of at least {least:g}" if most == math.inf else f"from {least:g} to {most:g}"
-        raise ValueError(f"expected the {what} to be a {'whole number' if whole else 'number'} {limits}, got {value!r}")
+        limits += f", and at most {top:g}" if right and value > top and most == math.inf else ""
+        kind = "whole number" if whole else "number"
+        raise ValueError(f"expected the {what} to be a {kind} {limits}, got {shown(value)}")
 
 
 def cpu_generator(seed: int) -> torch.Generator:

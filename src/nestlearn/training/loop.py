@@ -34,6 +34,7 @@ from nestlearn.training.stepper import Stepper
 __all__ = ["Interrupted", "Training", "state_bytes", "train"]
 
 ROWS = 40  # points of the training loss that a run keeps
+OVERFLOW = "without overflow"  # in torch's words for a Python number that a dtype cannot hold
 LOOKS = 20  # and of each memory's surprise
 
 
@@ -123,13 +124,19 @@ class Training:
         try:
             self._unread.append(self._stepper.take(batch))
         except (FloatingPointError, torch.linalg.LinAlgError) as error:
-            self._unread.extend(self._stepper.last_loss)
-            self.reason = self._read() or f"step {step}: {error}"
-            return None
+            return self._diverge(step, error)
+        except RuntimeError as error:
+            if OVERFLOW not in str(error):
+                raise
+            return self._diverge(step, error)  # a factor of an update is beyond what its dtype can hold
         rows, points, looks = self._every
         if step % rows == 0 or step % points == 0 or step % looks == 0 or step == self.spec.steps:
             self._record(step)
         return None
+
+    def _diverge(self, step: int, error: Exception) -> None:
+        self._unread.extend(self._stepper.last_loss)
+        self.reason = self._read() or f"step {step}: {error}"
 
     def _record(self, step: int) -> None:
         """Add the rows that are due after this step, unless its losses show that the run diverged."""
@@ -185,9 +192,9 @@ class Training:
         spec, reason = self.spec, self.reason
         with self._stream:
             validation = {} if reason else self._evaluate("validation")
-            if not reason and not math.isfinite(validation["loss"]):
-                reason = f"the validation loss at the end is {validation['loss']}"
+            reason = reason or _not_finite("validation", validation)
             test = self._evaluate("test") if spec.full and not reason else {}
+            reason = reason or _not_finite("test", test)
         return RunResult(
             key=spec.key,
             task=spec.task,
@@ -199,7 +206,7 @@ class Training:
             status="diverged" if reason else "finished",
             reason=reason,
             validation={} if reason else validation,
-            test=test,
+            test={} if reason else test,
             step_ms=self.clock.step_ms,
             optimizer_ms=self.clock.optimizer_ms,
             state_bytes=sum(map(state_bytes, self.optimizers)),
@@ -266,6 +273,11 @@ class Training:
         self.steps_taken = self._steps_read = step
         self._batches = self.task.batches(self.spec.seed, start=step)
         self._rates = [(optimizer.param_groups[index], rate) for optimizer, index, rate in self._base]
+
+
+def _not_finite(split: str, figures: dict[str, float]) -> str:
+    """Which figure of a split is not finite; empty if all are."""
+    return next((f"the {split} {n} at the end is {v}" for n, v in figures.items() if not math.isfinite(v)), "")
 
 
 def train(spec: RunSpec, should_stop: Callable[[], bool] = lambda: False) -> RunResult:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import warnings
 from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import TypeAdapter
 
 from nestlearn.errors import RunFolderError
@@ -33,6 +35,9 @@ __all__ = ["Rows", "event_lines", "metric_lines", "point_lines", "read_rows", "r
 PIECE = 1 << 22  # bytes that are read at once
 MOST_LINE = 1 << 20  # bytes of a line
 NOTES = 3  # of one file
+LATEST = 1 << 53  # steps that a float64 can count
+MANY, MEMORIES = 1000, 1000  # lines that are worth a short way; names in one piece
+Numbers = np.ndarray[Any, np.dtype[np.float64]]
 NUMBERS = b"0123456789+-.eE,"
 STEP, SECONDS, LOSS, MEMORY, SURPRISE = (
     f', "{name}": '.encode() for name in ("step", "seconds", "loss", "memory", "surprise")
@@ -148,117 +153,143 @@ def _read(path: Path, found: Rows, runs: dict[str, _Run]) -> None:
     """Add what one file holds."""
     bad: list[str] = []
     number = 1
-    for lines in _pieces(path, found.notes):
-        groups: dict[bytes, list[bytes]] = defaultdict(list)
-        others: list[tuple[int, bytes]] = []
-        for place, line in enumerate(lines, start=number):
-            head, step, tail = line.partition(STEP)
-            if step:
-                groups[head].append(tail)
-            else:
-                others.append((place, line))
-        for head, tails in groups.items():
-            if not _take(head, tails, runs):  # find out which line it is
-                here = [(at, line) for at, line in enumerate(lines, start=number) if line.startswith(head + STEP)]
-                others += here
-        for place, line in sorted(others):
+    for piece in _pieces(path, found.notes):
+        others = _take_piece(piece, number, runs)
+        for place, line in others:
             try:
                 _take_one(line, found, runs)
             except Exception as error:  # noqa: BLE001 - a line may hold anything
-                bad.append(f"{path}, line {place}: not a record of a run, {shown(line.decode('utf-8', 'replace'))} "
-                           f"({reason(error)}); it is passed over")  # fmt: skip
-        number += len(lines)
+                text = shown(line[:1000].decode("utf-8", "replace"))
+                bad.append(f"{path}, line {place}: not a record of a run, {text} ({reason(error)}); it is passed over")
+        number += piece.count(b"\n") + 1
     found.broken = found.broken or bool(bad)
     found.notes += bad[:NOTES]
     if len(bad) > NOTES:
         found.notes.append(f"{path}: {len(bad) - NOTES} more lines like these")
 
 
-def _pieces(path: Path, notes: list[str]) -> Iterator[list[bytes]]:
-    """The whole lines of a file, some at once; a last one that is cut short is a note."""
+def _pieces(path: Path, notes: list[str]) -> Iterator[bytes]:
+    """Whole lines of a file, many at once, without the last line end; a last line that is cut short is a note."""
     with foreign(RunFolderError, f"cannot read {path}"):
         regular(path)
         rest = b""
         with path.open("rb") as file:
             while piece := file.read(PIECE):
-                lines = (rest + piece).split(b"\n")
-                rest = lines.pop()
+                whole, end, rest = (rest + piece).rpartition(b"\n")
                 if len(rest) > MOST_LINE:
                     raise ValueError(f"expected lines of at most {MOST_LINE:,} bytes")
-                yield lines
+                if end:
+                    yield whole
     if rest:
         notes.append(f"{path.name}: the last line was cut short and is left out")
 
 
-def _take(head: bytes, tails: list[bytes], runs: dict[str, _Run]) -> bool:
-    """Take lines that begin alike, by column; whether all of them are as we write them."""
+def _take_piece(piece: bytes, number: int, runs: dict[str, _Run]) -> list[tuple[int, bytes]]:
+    """Take the lines that are as we write them, by column; returns the others with their numbers."""
+    head, step, _ = piece.partition(STEP)
+    if step and b"\n" not in head and piece.count(head) > MANY:  # one run for the most part
+        text = (b"\n" + piece).replace(b"\n" + head + STEP, b"\n")[1:]
+        if b"{" not in text and _take(head, text, runs, piece):
+            return []
+    groups: dict[bytes, list[bytes]] = defaultdict(list)
+    places: dict[bytes, list[int]] = defaultdict(list)
+    others: list[tuple[int, bytes]] = []
+    for place, line in enumerate(piece.split(b"\n"), start=number):
+        head, step, tail = line.partition(STEP)
+        if step:
+            groups[head].append(tail)
+            places[head].append(place)
+        else:
+            others.append((place, line))
+    for head, tails in groups.items():
+        if not _take(head, b"\n".join(tails), runs):  # one by one, to find out which it is
+            others += [(at, head + STEP + tail) for at, tail in zip(places[head], tails, strict=True)]
+    return sorted(others)
+
+
+def _take(head: bytes, text: bytes, runs: dict[str, _Run], lines: bytes = b"") -> bool:
+    """Take lines that begin alike, by what follows, line by line; whether all of them are as we write them.
+
+    Args:
+        lines: the same with their beginnings, for who has them.
+    """
     try:
         start = parse_json(head + b"}")
         key = start["run"]
         if not isinstance(key, str):
             return False
         if set(start) == {"kind", "run"} and start["kind"] in ("train", "validation"):
-            _points(tails, runs[key].curves[start["kind"]])
+            _points(text, runs[key].curves[start["kind"]])
         elif set(start) == {"run"}:
-            _looks(tails, runs[key].looks)
+            _looks(text, runs[key].looks)
         else:
             return False
     except (ValueError, KeyError, TypeError, OverflowError):
         return False
-    raw = (b"\n" + head + STEP).join([b"", *tails])[1:] + b"\n"
-    runs[key].hashes[start.get("kind", "event")].update(raw)
+    digest = runs[key].hashes[start.get("kind", "event")]
+    digest.update(lines or head + STEP + text.replace(b"\n", b"\n" + head + STEP))
+    digest.update(b"\n")
     return True
 
 
-def _points(tails: list[bytes], curve: Curve) -> None:
-    """Add the points in ``8, "seconds": 0.01, "loss": 2.3}`` and so on; ValueError, and nothing is added, if one is
-    something else.
+def _points(text: bytes, curve: Curve) -> None:
+    """Add the points in ``8, "seconds": 0.01, "loss": 2.3}`` and so on, a line each; ValueError, and nothing is added,
+    if one is something else.
     """
-    text = b"\n".join(tails)
-    for word in (SECONDS, LOSS, b"}"):
-        if text.count(word) != len(tails):
-            raise ValueError
-    text = text.replace(SECONDS, b",").replace(LOSS, b",").replace(b"}\n", b",")
-    numbers = _numbers(text[:-1], 3 * len(tails))
-    steps, seconds = _whole(numbers[0::3]), numbers[1::3]
-    _finite(seconds)
-    curve.steps += steps
-    curve.seconds += seconds
-    curve.losses += numbers[2::3]
+    found = _columns(text, (SECONDS, LOSS))
+    if np.isnan(found[:, 1]).any():
+        raise ValueError
+    _extend(curve.steps, found[:, 0])
+    _extend(curve.seconds, found[:, 1])
+    _extend(curve.losses, found[:, 2])
 
 
-def _looks(tails: list[bytes], looks: Looks) -> None:
+def _looks(text: bytes, looks: Looks) -> None:
     """The same for ``8, "memory": "momentum", "surprise": 0.5}`` and so on."""
-    parts = [(step, *rest.partition(SURPRISE)) for step, _, rest in (tail.partition(MEMORY) for tail in tails)]
-    if not all(value.endswith(b"}") for _, _, _, value in parts):
-        raise ValueError
-    known = {name: parse_json(name) for name in {name for _, name, _, _ in parts}}
-    if not all(isinstance(name, str) for name in known.values()):
-        raise ValueError
-    steps = _whole(_numbers(b",".join([step for step, _, _, _ in parts]), len(parts)))
-    values = _numbers(b",".join([value[:-1] for _, _, _, value in parts]), len(parts))
-    places = {raw: looks.place(name) for raw, name in known.items()}
-    looks.steps += steps
-    looks.places.extend([places[name] for _, name, _, _ in parts])
-    looks.values += values
+    names: list[str] = []
+    while (at := text.find(MEMORY)) >= 0:
+        raw = text[at + len(MEMORY) : text.index(SURPRISE, at)]
+        names.append(_text(parse_json(raw)))
+        if len(names) > MEMORIES:
+            raise ValueError
+        text = text.replace(MEMORY + raw + SURPRISE, b";%d;" % (len(names) - 1))
+    found = _columns(text.replace(b";", b","), (b",", b","))
+    known = np.array([looks.place(name) for name in names])
+    _extend(looks.steps, found[:, 0])
+    _extend(looks.places, known[found[:, 1].astype(np.int64)])
+    _extend(looks.values, found[:, 2])
 
 
-def _numbers(text: bytes, count: int) -> array[float]:
-    """Numbers between commas, NaN for null; ValueError unless there are ``count`` of them."""
+def _columns(text: bytes, words: tuple[bytes, bytes]) -> Numbers:
+    """Three columns of numbers, NaN for null; ValueError unless each line has one of each, with these words between,
+    and the first is a whole one of at least 0.
+    """
+    count = text.count(b"\n") + 1
+    if any(text.count(word) != (count if word != b"," else 2 * count) for word in (*words, b"}")):
+        raise ValueError
+    for word in words:
+        text = text.replace(word, b",") if word != b"," else text
+    text = text.replace(b"}\n", b",").removesuffix(b"}")
     if text.replace(b"null", b"").translate(None, NUMBERS):
         raise ValueError
-    found = array("d", map(float, text.replace(b"null", b"nan").split(b",")))
-    if len(found) != count or math.inf in found or -math.inf in found:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DeprecationWarning)  # how numpy says that there is no number
+        try:
+            found = np.fromstring(text.replace(b"null", b"nan").decode("ascii"), sep=",")
+        except DeprecationWarning as error:
+            raise ValueError from error
+    if len(found) != 3 * count or np.isinf(found).any():
+        raise ValueError
+    found = found.reshape(count, 3)
+    steps = found[:, 0]
+    if not ((steps >= 0) & (steps < LATEST) & (steps == np.floor(steps))).all():
         raise ValueError
     return found
 
 
-def _whole(numbers: array[float]) -> array[int]:
-    """The same as whole numbers; ValueError if one is none, or below 0."""
-    found = array("q", map(int, numbers))
-    if any(map(float.__ne__, numbers, found)) or (found and min(found) < 0):
-        raise ValueError
-    return found
+def _extend(column: array[Any], values: Numbers) -> None:
+    """Add numbers to a column, as its type."""
+    column.frombytes(values.astype(column.typecode).tobytes())
 
 
 def _finite(numbers: array[float]) -> None:

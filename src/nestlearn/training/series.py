@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Iterator, Sequence
+from itertools import compress
 from typing import Any, NamedTuple, overload
 
 __all__ = ["Curve", "Looks", "Point"]
@@ -37,6 +38,16 @@ class Curve(Sequence[Point]):
 
     def __len__(self) -> int:
         return len(self.steps)
+
+    @classmethod
+    def of(cls, points: Sequence[Point]) -> Curve:
+        """The same points as columns, if they are not already."""
+        return points if isinstance(points, cls) else cls(points)
+
+    @property
+    def reached(self) -> int:
+        """How many points there are before the first without a loss."""
+        return next((at for at, loss in enumerate(self.losses) if loss != loss), len(self))
 
     @overload
     def __getitem__(self, index: int) -> Point: ...
@@ -81,12 +92,11 @@ class Looks(Sequence[list[Any]]):
             self.names.append(name)
         return self.names.index(name)
 
-    def of(self, name: str) -> Iterator[tuple[int, float]]:
-        """(step, surprise) of one memory, those that are numbers."""
+    def of(self, name: str) -> tuple[array[int], array[float]]:
+        """Steps and surprises of one memory, those that are numbers."""
         wanted = self.names.index(name)
-        for step, place, value in zip(self.steps, self.places, self.values, strict=True):
-            if place == wanted and value == value:
-                yield step, value
+        kept = [place == wanted and value == value for place, value in zip(self.places, self.values, strict=True)]
+        return array("q", compress(self.steps, kept)), array("d", compress(self.values, kept))
 
     def __len__(self) -> int:
         return len(self.steps)

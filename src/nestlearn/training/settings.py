@@ -10,6 +10,7 @@ expected, what came, and what was probably meant.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -21,25 +22,70 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nestlearn.errors import SettingsError, did_you_mean
+from nestlearn.foreign import printable, read_bytes, reason, shown
 
-__all__ = ["Settings", "check_seeds", "find_device", "merge", "parse_seeds", "read_settings", "to_yaml"]
+__all__ = [
+    "Settings",
+    "check_numbers",
+    "check_range",
+    "check_seeds",
+    "find_device",
+    "merge",
+    "parse_seeds",
+    "read_settings",
+    "to_yaml",
+]
 
 Model = TypeVar("Model", bound=BaseModel)
+
+MOST_BYTES = 1 << 18  # of a file with settings
+DEPTH, VALUES = 40, 5_000  # of a YAML document, aliases written out
+COMPLAINTS = 5  # that are said at once
+MOST_COUNT = 1 << 63
+MOST_SEEDS = 10_000
 
 
 class Settings(BaseModel):
     """Base of all settings: frozen, unknown keys refused, defaults checked like given values."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as people mean it: 1e-3 is a number, and a key given twice is an error."""
+    """YAML as people mean it: 1e-3 is a number, and a key given twice is an error. What it would become is bounded
+    before it is made: an alias counts as all that it stands for.
+    """
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._depth, self._values, self._count = 0, {}, 0
+
+    _values: dict[int, int]
+
+    def compose_node(self, parent: Any, index: Any) -> yaml.Node | None:
+        self._depth, self._count = self._depth + 1, self._count + 1
+        if self._depth > DEPTH:
+            raise yaml.constructor.ConstructorError(None, None, f"it is nested deeper than {DEPTH} levels")
+        if self._count > VALUES:
+            raise yaml.constructor.ConstructorError(None, None, f"it holds more than {VALUES:,} values")
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self._depth -= 1
+        if node is not None and id(node) not in self._values:
+            below = [each for pair in node.value for each in pair] if isinstance(node, yaml.MappingNode) else node.value
+            held = below if isinstance(node, yaml.CollectionNode) else []
+            if any(id(each) not in self._values for each in held):
+                raise yaml.constructor.ConstructorError(None, None, "a value holds itself", node.start_mark)
+            self._values[id(node)] = 1 + sum(self._values[id(each)] for each in held)
+            if self._values[id(node)] > VALUES:
+                raise yaml.constructor.ConstructorError(None, None, f"it stands for more than {VALUES:,} values")
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str | int | float | bool | None):
+                raise yaml.constructor.ConstructorError(None, None, f"{shown(key)} is no key", key_node.start_mark)
             if key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", node.start_mark)
             seen.add(key)
@@ -58,17 +104,27 @@ def read_settings(path: Path) -> dict[str, Any]:
         SettingsError: the file cannot be read, is not YAML, or holds something else than a mapping.
     """
     try:
-        plain = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise SettingsError(f"cannot read the settings {path}: {reason}") from error
-    except yaml.YAMLError as error:
-        raise SettingsError(f"the settings {path} are not YAML: {error}") from error
+        data = read_bytes(path, SettingsError, MOST_BYTES)
+    except SettingsError as error:
+        raise SettingsError(str(error).replace("cannot read", "cannot read the settings", 1)) from error
+    try:
+        plain = yaml.load(data.decode("utf-8"), _Loader)
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"cannot read the settings {path}: it is not UTF-8 text") from error
+    except Exception as error:  # what a tag makes of a text that it does not fit may be anything
+        raise SettingsError(f"the settings {path} are not YAML: {_why(error)}") from error
     if plain is None:
         return {}
     if not isinstance(plain, dict):
-        raise SettingsError(f"expected a mapping of settings in {path}, got {_shown(plain)}")
+        raise SettingsError(f"expected a mapping of settings in {path}, got {shown(plain)}")
     return plain
+
+
+def _why(error: Exception) -> str:
+    """What PyYAML has to say, in one line."""
+    if isinstance(error, yaml.YAMLError):
+        return printable(" ".join(str(error).split()), 400)
+    return f"a value does not fit its tag ({reason(error)})"
 
 
 def merge(settings: Model, *changes: Mapping[str, Any] | str) -> Model:
@@ -90,8 +146,27 @@ def merge(settings: Model, *changes: Mapping[str, Any] | str) -> Model:
         try:
             settings = kind.model_validate(_overlay(settings.model_dump(), plain))
         except ValidationError as error:
-            raise SettingsError("; ".join(_complaint(kind, one) for one in error.errors())) from error
+            wrong = error.errors()
+            more = [f"{len(wrong) - COMPLAINTS} more like these"] if len(wrong) > COMPLAINTS else []
+            raise SettingsError("; ".join([*(_complaint(kind, one) for one in wrong[:COMPLAINTS]), *more])) from error
+        except (RecursionError, OverflowError, TypeError) as error:
+            raise SettingsError(f"expected settings, got {shown(plain)} ({reason(error)})") from error
+        check_numbers(settings.model_dump())
     return settings
+
+
+def check_numbers(value: Any, name: str = "") -> None:
+    """Raise SettingsError for a number that is not finite, or that no counter reaches, anywhere in settings."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            check_numbers(item, f"{name}.{printable(str(key))}" if name else printable(str(key)))
+    elif isinstance(value, list | tuple):
+        for item in value:
+            check_numbers(item, name)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise SettingsError(f"{name}: expected a finite number, got {value}")
+    elif isinstance(value, int) and not -MOST_COUNT < value < MOST_COUNT:
+        raise SettingsError(f"{name}: expected a number below 2**63, got {shown(value)}")
 
 
 def _assigned(assignment: str) -> dict[str, Any]:
@@ -99,15 +174,27 @@ def _assigned(assignment: str) -> dict[str, Any]:
     name, equals, text = assignment.partition("=")
     path = name.strip().split(".")
     if not equals or not all(path):
-        raise SettingsError(f"expected key=value with a key such as optimizer.hidden, got {assignment!r}")
+        raise SettingsError(f"expected key=value with a key such as optimizer.hidden, got {shown(assignment)}")
+    if len(path) > DEPTH or len(text) > MOST_BYTES:
+        raise SettingsError(f"expected key=value of a few words, got {shown(assignment)}")
     try:
         value = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise SettingsError(f"{name.strip()}: expected a YAML value, got {text!r} ({reason})") from error
+    except Exception as error:
+        raise SettingsError(f"{name.strip()}: expected a YAML value, got {shown(text)} ({_why(error)})") from error
     for key in reversed(path[1:]):
         value = {key: value}
     return {path[0]: value}
+
+
+def check_range(value: Mapping[str, Any], dtype: str, name: str = "") -> None:
+    """Raise SettingsError for a number that the dtype of a training cannot hold."""
+    most = torch.finfo(getattr(torch, dtype)).max
+    for key, item in value.items():
+        where = f"{name}.{key}" if name else str(key)
+        if isinstance(item, Mapping):
+            check_range(item, dtype, where)
+        elif isinstance(item, float) and abs(item) > most:
+            raise SettingsError(f"{where}: expected a number that {dtype} can hold, at most {most:.3g}, got {item:g}")
 
 
 def to_yaml(settings: BaseModel) -> str:
@@ -145,7 +232,7 @@ def _complaint(kind: type[BaseModel], error: Any) -> str:
     expected = re.sub(r"^Input should be", "expected", message)
     known = re.findall(r"'([^']*)'", context["expected"]) if error["type"] == "literal_error" else []
     hint = did_you_mean(given, known)
-    return f"{name}: {expected}, got {_shown(given)}{hint and '.' + hint}"
+    return f"{name}: {expected}, got {shown(given)}{hint and '.' + hint}"
 
 
 def _fields_at(kind: type[BaseModel], path: Sequence[str | int]) -> Iterable[str]:
@@ -160,30 +247,28 @@ def _fields_at(kind: type[BaseModel], path: Sequence[str | int]) -> Iterable[str
     return here.model_fields if here is not None else ()
 
 
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
 def parse_seeds(text: str) -> tuple[int, ...]:
     """``"0..2"`` -> (0, 1, 2); ``"0,1"`` -> (0, 1); ``"3"`` -> (3,). ValueError says what was expected."""
     try:
         if ".." in text:
             first, last = (int(part) for part in text.split("..", 1))
-            seeds = tuple(range(first, last + 1))
+            seeds = tuple(range(first, min(last, first + MOST_SEEDS) + 1))
         else:
             seeds = tuple(dict.fromkeys(int(part) for part in text.split(",")))
     except ValueError:
         seeds = ()
     if not seeds or min(seeds) < 0:
-        raise ValueError(f"expected seeds such as 0..2 or 0,1 (not negative, first before last), got {text!r}")
+        raise ValueError(f"expected seeds such as 0..2 or 0,1 (not negative, first before last), got {shown(text)}")
     return seeds
 
 
 def check_seeds(seeds: tuple[int, ...]) -> tuple[int, ...]:
-    """The seeds, if they are different and none is negative; else a ValueError."""
-    if min(seeds) < 0 or len(set(seeds)) < len(seeds):
-        raise ValueError(f"expected different seeds, none negative, got {list(seeds)}")
+    """The seeds, if they are different, none is negative, and there are not too many; else a ValueError."""
+    if len(seeds) > MOST_SEEDS:
+        raise ValueError(f"expected at most {MOST_SEEDS:,} seeds, got more")
+    if min(seeds) < 0 or len(set(seeds)) < len(seeds) or max(seeds) >= MOST_COUNT:
+        size = ", each below 2**63" if max(seeds) >= MOST_COUNT else ""
+        raise ValueError(f"expected different seeds, none negative{size}, got {shown(list(seeds))}")
     return seeds
 
 
@@ -193,8 +278,10 @@ def find_device(name: str) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-    except RuntimeError as error:
-        raise SettingsError(f"unknown device {name!r}: expected auto, cpu or cuda") from error
+    except (RuntimeError, ValueError, OverflowError) as error:
+        raise SettingsError(f"unknown device {shown(name)}: expected auto, cpu or cuda") from error
+    if device.type not in ("cpu", "cuda"):
+        raise SettingsError(f"the device {name!r} is none to train on: expected auto, cpu or cuda")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise SettingsError(
             f"the device {name!r} was asked for, but torch sees no CUDA device; use --device auto or cpu"

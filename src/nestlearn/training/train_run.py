@@ -30,6 +30,7 @@ from nestlearn.training.loop import Interrupted, Training
 from nestlearn.training.mending import KEPT_APART, TakenUp, settings_of, take_up
 from nestlearn.training.ranks import ALONE, Ranks
 from nestlearn.training.results import Results, Row, RunResult
+from nestlearn.training.room import check_room, check_state
 from nestlearn.training.run_folder import RunFolder, write_atomic
 from nestlearn.training.settings import to_yaml
 from nestlearn.training.spec import RunSpec
@@ -96,7 +97,12 @@ class TrainRun:
             self._held.release()
 
     def _training(self, spec: RunSpec) -> Training:
-        return Training(spec, rows=self.settings.rows, looks=self.settings.rows, ranks=self.ranks)
+        if self.ranks.alone:
+            check_room(spec.task, dict(spec.size), spec.device, spec.dtype, spec.seed)
+        training = Training(spec, rows=self.settings.rows, looks=self.settings.rows, ranks=self.ranks)
+        if self.ranks.alone:
+            check_state(spec.variant.name, training.optimizers, spec.device)
+        return training
 
     def _claim(self, resume: bool) -> None:
         """Write the settings into the folder, which is made unless it is there to be continued."""

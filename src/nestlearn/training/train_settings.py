@@ -20,7 +20,7 @@ from nestlearn.contenders.contender import label_of
 from nestlearn.errors import SettingsError, as_settings_error, did_you_mean
 from nestlearn.tasks import make_task
 from nestlearn.training.schedule import make_schedule
-from nestlearn.training.settings import Settings, check_seeds, find_device, merge, parse_seeds
+from nestlearn.training.settings import Settings, check_range, check_seeds, find_device, merge, parse_seeds
 from nestlearn.training.spec import RunSpec
 
 __all__ = [
@@ -41,7 +41,7 @@ SHIPPED = Path(__file__).parent / "configs"
 class _Named(BaseModel):
     """A name, and settings that only the named thing knows."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
 
     name: str
 
@@ -116,7 +116,7 @@ class TrainSettings(Settings):
         default="none", description="how many ranks, started by torchrun, share the network; `none` is one process"
     )
     threads: int = Field(
-        default=1, ge=1, description="of torch on the CPU; with more of them sums may come out otherwise"
+        default=1, ge=1, le=1024, description="of torch on the CPU; with more of them sums may come out otherwise"
     )
 
     @field_validator("task", "optimizer", mode="before")
@@ -169,6 +169,7 @@ def resolve_training(settings: TrainSettings, *changes: Mapping[str, Any] | str)
     make_task(settings.task.name, settings.task.others(), "cpu", settings.dtype)
     optimizer = settings.optimizer
     contender = find_contender(optimizer.name)
+    check_range({"optimizer": optimizer.model_dump()}, settings.dtype)
     one_rate = contender.name.startswith(TORCH)
     if one_rate and optimizer.elementwise_lr is not None:
         raise ValueError(
