@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nestlearn.descriptions import NestedSystem, describe
+from nestlearn.optim import tables
 from nestlearn.report.folders import read_results
 from nestlearn.tasks import DataFileError
 from nestlearn.training import Row, RunFolder, RunFolderError, RunSpec
@@ -41,6 +42,7 @@ def _describe(folder: RunFolder, row: Row) -> NestedSystem:
     try:
         task = spec.make_task()
         model = task.build(spec.seed)
-        return describe(*spec.contender.make(model, tables=task.tables(model), **spec.arguments))
+        found = tables(model, output=task.ends(model))
+        return describe(*spec.contender.make(model, tables=found, **spec.arguments))
     except (ValueError, DataFileError) as error:
         raise RunFolderError(f"the optimizer of {row.name} cannot be made again here: {error}") from error
