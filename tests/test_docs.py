@@ -18,7 +18,7 @@ from nestlearn.optim.settings import COMMON
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 PICTURES = ROOT / "docs" / "images"
 
-OPTIMIZERS = sorted(set(nl.optim.__all__) - {"Optimizer"})
+OPTIMIZERS = sorted(set(nl.optim.__all__) - {"Optimizer", "tables"})
 
 
 # --------------------------------------------------------------------------------------------------------------- names

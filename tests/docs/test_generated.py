@@ -9,6 +9,7 @@ import typer
 from check_tables import SCORES, with_check_tables
 from cli_page import cli_page
 from folder_table import with_folder_table
+from from_adamw_table import recorded, with_rates
 from page_code import run_page
 from pages import ROOT, rows, section, text
 from settings_page import keys, settings_page
@@ -122,11 +123,21 @@ def test_the_tables_of_checks_are_what_the_code_asserts_and_what_was_found():
 def test_every_optimizer_of_ours_has_its_score_and_passes_all():
     scores = json.loads(SCORES.read_text(encoding="utf-8"))
     ours = {label.partition(" ")[2]: found for label, found in scores.items() if label.startswith("nestlearn ")}
-    assert sorted(ours) == sorted(set(nl.optim.__all__) - {"Optimizer"})
+    assert sorted(ours) == sorted(set(nl.optim.__all__) - {"Optimizer", "tables"})
     assert {label: found["failed"] for label, found in ours.items() if found["failed"]} == {}
     for found in scores.values():
         assert {*found["failed"], *found["not applicable"]} <= set(CHECKS)
         assert found["passed"] + len(found["failed"]) + len(found["not applicable"]) == len(CHECKS)
+
+
+# -------------------------------------------------------------------------------------------------------------- rates
+
+
+def test_the_table_of_rates_is_what_was_measured_beside_adamw():
+    page = text("docs/from-adamw.md")
+    assert page == with_rates(page, recorded()), REMEDY
+    with pytest.raises(ValueError, match="expected a place for the table"):
+        with_rates("# A page without one\n", recorded())
 
 
 # --------------------------------------------------------------------------------------------------------------- tour

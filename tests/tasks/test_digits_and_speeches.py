@@ -6,6 +6,7 @@ from dataclasses import fields
 import pytest
 import torch
 
+import nestlearn as nl
 from nestlearn.tasks import TASKS, DelayedGradientsTask, SpeechesTask
 from nestlearn.tasks.networks import ByteTransformer
 
@@ -30,7 +31,7 @@ def test_the_transformer_does_not_see_the_future():
 
 def test_tables_are_the_embeddings_and_the_head_and_the_rest_has_matrices():
     model = SMALL.build(0)
-    apart = {id(p) for module in SMALL.tables(model) for p in module.parameters()}
+    apart = set(map(id, nl.optim.tables(model, output=SMALL.ends(model))))
     assert {name for name, p in model.named_parameters() if id(p) in apart} == {
         "tokens.weight",
         "positions.weight",

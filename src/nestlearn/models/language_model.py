@@ -181,6 +181,10 @@ class LanguageModel(nn.Module):
             return F.linear(x, self.embedding.weight) * self.dim**-0.5, written
         return self.head(x), written
 
+    def get_output_embeddings(self) -> nn.Module:
+        """The layer that gives the logits: the head, or the embedding that is one."""
+        return self.embedding if self.head is None else self.head
+
     def generate(
         self,
         tokens: Tensor,

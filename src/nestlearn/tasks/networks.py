@@ -79,6 +79,10 @@ class ByteTransformer(nn.Module):
         if scaled:
             _initialise(self, depth)
 
+    def get_output_embeddings(self) -> nn.Module:
+        """The layer that gives the logits."""
+        return self.head
+
     def forward(self, tokens: Tensor) -> Tensor:
         x = self.tokens(tokens) + self.positions(torch.arange(tokens.shape[1], device=tokens.device))
         for block in self.blocks:

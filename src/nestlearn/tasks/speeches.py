@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nestlearn.layers.sequence import full
-from nestlearn.models import MODELS, LanguageModel
+from nestlearn.models import MODELS
 from nestlearn.tasks.data import SPEECHES, DataFile, speeches
 from nestlearn.tasks.networks import ByteTransformer, check_heads
 from nestlearn.tasks.task import Figure, Task, cpu_generator, seeded, size
@@ -74,11 +74,8 @@ class SpeechesTask(Task):
         options = {"objective": self.objective} if self.network.startswith("hope") else {}
         return MODELS[self.network](256, self.dim, self.depth, self.heads, feed_forward=options)
 
-    def tables(self, model: nn.Module) -> list[nn.Module]:
-        if isinstance(model, LanguageModel):
-            return [model.embedding, *([] if model.head is None else [model.head])]
-        assert isinstance(model, ByteTransformer)
-        return [model.tokens, model.positions, model.head]
+    def ends(self, model: nn.Module) -> None:
+        return None
 
     def _windows(self, split: str, starts: Tensor) -> tuple[Tensor, Tensor]:
         window = self.text(split)[starts[:, None] + torch.arange(self.context + 1)].long().to(self.device)

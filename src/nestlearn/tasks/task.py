@@ -93,8 +93,10 @@ class Task(ABC):
     def build(self, seed: int) -> nn.Module:
         """The network with the initial weights of ``seed``."""
 
-    def tables(self, model: nn.Module) -> list[nn.Module]:
-        """The modules whose matrices are tables rather than maps (embeddings, head): for the element-wise rule."""
+    def ends(self, model: nn.Module) -> list[nn.Module] | None:
+        """The layers besides embeddings and positions whose matrices are for the element-wise rule, as the ``output``
+        of ``nestlearn.optim.tables`` says it: None leaves it to that function to find the output layer.
+        """
         return []
 
     @abstractmethod
