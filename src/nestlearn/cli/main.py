@@ -39,6 +39,7 @@ VERBS: Mapping[str, str] = MappingProxyType(
         "generate": "Let a trained language model continue a text, and keep what it has read.",
         "inspect": "Show levels, memories, bytes and FLOPs of a training before it starts; nothing is allocated or "
         "trained.",
+        "play": "Open the playground: the rungs from gradient descent to nested memories, to be moved by hand.",
         "report": "Make report.html of a run folder again.",
         "train": "Train with one optimizer, and write a report.",
     }
