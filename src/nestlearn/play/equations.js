@@ -5,33 +5,49 @@ import { short } from "./svg.js";
 const OPERATORS = new Set([..."+−=←/·()‖,↦½∝"]);
 const STATE = /^(W|M|M₁|M₂|V|m|v|F|S|A|B)$/;
 
-/** An equation, or several with commas between them, each a formula of its own, so that a line can break there. */
+const BREAKS = new Set([..."+−=←∝"]);
+
+/** Equations with commas between them. */
 const mathml = (text, options) =>
   text
     .split(" , ")
-    .map((one) => formula(one, options))
+    .map((one) => `<span class="formula">${formula(one, options)}</span>`)
     .join(" ");
 
-/** MathML of an equation; words that `values` know become numbers. In the article's notation states have a time. */
+/**
+ * MathML of an equation; words that `values` know become numbers. In the article's notation states have a time.
+ *
+ * A formula does not break at the end of a line. So it is several, one behind the other, each beginning with a sign that
+ * stands outside of brackets.
+ */
 function formula(text, { theirs, values = null }) {
   const words = text.split(" ");
-  const parts = [];
+  const pieces = [[]];
+  let depth = 0;
   for (let i = 0; i < words.length; i++) {
+    const word = words[i];
+    if (!depth && i && BREAKS.has(word)) pieces.push([]);
     // The root of a bracket takes all up to the bracket that closes it.
-    if (words[i] === "√(") {
-      let depth = 1;
+    if (word === "√(") {
+      let open = 1;
       const start = ++i;
-      while (depth) depth += { "(": 1, "√(": 1, ")": -1 }[words[i++]] ?? 0;
-      parts.push(`<msqrt>${row(words.slice(start, --i), theirs, values)}</msqrt>`);
-    } else parts.push(term(words[i], theirs, values));
+      while (open) open += { "(": 1, "√(": 1, ")": -1 }[words[i++]] ?? 0;
+      pieces.at(-1).push(`<msqrt>${row(words.slice(start, --i), theirs, values)}</msqrt>`);
+      continue;
+    }
+    if (word === "(") depth += 1;
+    else if (word === ")") depth -= 1;
+    else if (word.startsWith("‖")) depth += depth ? -1 : 1;
+    pieces.at(-1).push(term(word, theirs, values));
   }
-  return `<math displaystyle="true"><mrow>${parts.join("")}</mrow></math>`;
+  return pieces.map((piece) => `<math displaystyle="true"><mrow>${piece.join("")}</mrow></math>`).join("<wbr>");
 }
 
 const row = (words, theirs, values) => `<mrow>${words.map((word) => term(word, theirs, values)).join("")}</mrow>`;
 
 function term(word, theirs, values) {
   if (word.startsWith("'")) return `<mtext>&nbsp;${word.slice(1)}&nbsp;</mtext>`;
+  if (BREAKS.has(word)) return `<mo form="infix">${word}</mo>`;
   if (OPERATORS.has(word)) return `<mo${"()‖".includes(word) ? ' stretchy="false"' : ""}>${word}</mo>`;
   if (word.startsWith("√")) return `<msqrt>${term(word.slice(1), theirs, values)}</msqrt>`;
   const [base, up] = word.split("^");
@@ -70,6 +86,10 @@ function number(value) {
 export function createEquations(root) {
   let lines = [];
   let theirs = false;
+  // Numbers that break into more lines than those of the step before would make the page jump.
+  const tallest = new ResizeObserver((entries) => {
+    for (const { target, contentRect } of entries) target.style.setProperty("min-height", `${contentRect.height}px`);
+  });
 
   function draw(equations, signs) {
     theirs = signs === "theirs";
@@ -84,6 +104,8 @@ export function createEquations(root) {
           `<div class="equation"><b title="Wirer ${wirer}">${wirer}</b><div>${said}<div class="numbers"></div></div></div>`,
       )
       .join("");
+    tallest.disconnect();
+    root.querySelectorAll(".numbers").forEach((one) => tallest.observe(one));
   }
 
   function fill(values) {

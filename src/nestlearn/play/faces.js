@@ -4,7 +4,7 @@
 // In an equation M' is what M has become. In the line below it, words that the values of a step know are numbers; where
 // that line is another equation it is `oursFilled` and `theirsFilled`.
 
-import { subtract, times } from "./matrix.js";
+import { multiply, norm, subtract, times, transpose } from "./matrix.js";
 
 const card = (path, label, says, part = null) => ({ path, label, says, part });
 const M = (says) => card("M", "M", says, "M");
@@ -40,7 +40,7 @@ const P_BY_V_ROWS = Object.fromEntries(
 const told = (label, of) => ({ label, of });
 const value = (entry, path) => entry.log.get(path).params.value;
 const answer = (entry, path) => entry.log.get(path).answer;
-const pairsSay = "What each pair says across the ravine (dots)";
+const pairsSay = "What each pair says across (dots)";
 const overTimeOf = (says, lines) => () => ({ over: "time", says, lines });
 const overKeysOf = (memory) => () => ({
   over: "keys",
@@ -69,14 +69,23 @@ export const faces = {
   preconditioned: {
     cards: [M("a box: the sum of P"), V_FOR_P("precondition")],
     equations: [P_BY_V, { wirer: 2, ours: "M' ← α M + P", theirs: "M' = β M − η P" }, W_BY_M],
-    chart: overTimeOf("The size of gradients that v knows: across the ravine, and along it", [
+    chart: overTimeOf("The size of gradients that v knows: across, and along", [
       told("√v across", (entry, across, along) => rooted(entry, across)),
       told("√v along", (entry, across, along) => rooted(entry, along)),
     ]),
   },
   objective: {
-    cards: [M("adds u, and takes out what it knows of it")],
-    equations: [{ wirer: 2, ours: "M' ← α M − ζ M k^T k + u", theirs: "M' = β M − η_2 M k^T k − η ∇L" }, W_BY_M],
+    cards: [M("adds what is new in u")],
+    equations: [
+      {
+        wirer: 2,
+        ours: "M' ← α M − ζ M k^T k + u",
+        theirs: "M' = β M − η_2 M k^T k − η ∇L",
+        oursFilled: "M' ← α M − ζ known + u",
+        theirsFilled: "M' = β M − η_2 known − η ∇L",
+      },
+      W_BY_M,
+    ],
     chart: faded("M"),
   },
   matrix: {
@@ -146,15 +155,15 @@ export const faces = {
     equations: [
       {
         wirer: 2,
-        ours: "M' ← α M − ζ ∇ ½ ‖ √v M ( u₋ ) + m − u ‖^2",
-        theirs: "M' = α M − η_2 ∇ ½ ‖ √v M ( ∇L₋ ) + m − ∇L ‖^2",
+        ours: "M' ← 0.999 M − ζ ∇ ½ ‖ √v M ( u₋ ) + m − u ‖^2",
+        theirs: "M' = 0.999 M − η_2 ∇ ½ ‖ √v M ( ∇L₋ ) + m − ∇L ‖^2",
         oursFilled: "L_M = s",
         theirsFilled: "L_M = s",
       },
       {
         wirer: 3,
-        ours: "V' ← α V − ζ ∇ ½ ‖ 1 + V ( u₋ ) − u^2 / v ‖^2",
-        theirs: "V' = α V − η_2 ∇ ½ ‖ 1 + V ( ∇L₋ ) − ∇L^2 / v ‖^2",
+        ours: "V' ← 0.999 V − ζ ∇ ½ ‖ 1 + V ( u₋ ) − u^2 / v ‖^2",
+        theirs: "V' = 0.999 V − η_2 ∇ ½ ‖ 1 + V ( ∇L₋ ) − ∇L^2 / v ‖^2",
         oursFilled: "L_V = s_2",
         theirsFilled: "L_V = s_2",
       },
@@ -274,7 +283,10 @@ export function valuesAt({ rung, trace, path, settings, rate }, step, signs) {
   if (second) found["s_2"] = second.surprise;
   if (rung.id === "preconditioned") found.P = scaledBy(entry.u, answer(entry, "second_moment"));
   if (entry.log.has("second_moment")) found["v'"] = answer(entry, "second_moment");
-  if (rung.id === "objective") found.k = times(entry.u, 1 / (Math.hypot(...entry.u.flat()) || 1));
+  if (rung.id === "objective") {
+    const k = times(entry.u, 1 / (norm(entry.u) || 1));
+    found.known = multiply(multiply(found.M, transpose(k)), k);
+  }
   for (const [word, at] of [
     ["m", "m"],
     ["v", "v"],

@@ -203,7 +203,9 @@ function createSliders() {
       input.value = scale.place(state[name]);
       told.textContent = short(state[name]);
       set(input, { "aria-valuetext": short(state[name]) });
-      label.textContent = one.words + (one[state.signs] ? ` ${one[state.signs]}` : "");
+      // The article has another letter for the retention of a brain.
+      const sign = (scene.chart.over === "keys" && one.brain) || one[state.signs];
+      label.textContent = sign ? `${one.words} ${sign}` : one.words;
     };
   }
 }
@@ -318,8 +320,8 @@ function createHands() {
 /** Show what an address says. */
 function open(hash) {
   adopt(hash);
-  showState();
   scene = pictured();
+  showState();
   if (state.step === null) restart();
   else {
     play(false);

@@ -23,7 +23,7 @@ const brain = ({ inner_lr, retention }, more = {}) =>
 /** Settings a rung may have: range, scale ("log" or "flat"), the sign in our notation and in the article's. */
 export const SETTINGS = {
   lr: { words: "learning rate", low: 0.0005, high: 2, scale: "log", ours: "lr", theirs: "η" },
-  retention: { words: "retention", low: 0, high: 0.999, scale: "flat", step: 0.01, ours: "α", theirs: "β" },
+  retention: { words: "retention", low: 0, high: 0.999, scale: "flat", step: 0.01, ours: "α", theirs: "β", brain: "α" },
   inner_lr: { words: "inner rate", low: 0.001, high: 4, scale: "log", ours: "ζ", theirs: "η₂" },
   period: { words: "slow period", low: 2, high: 40, scale: "flat", step: 1, ours: "C", theirs: "C" },
   noise: { words: "noise", low: 0, high: 3, scale: "flat", step: 0.05, world: true },

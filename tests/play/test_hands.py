@@ -169,7 +169,7 @@ def test_what_is_copied_is_the_program_and_the_link(still: Page) -> None:
 
 def test_numbers_stand_in_the_equations_and_in_the_signs_that_were_chosen(still: Page) -> None:
     opened_at(still, "#rung=box&step=3")
-    read = "[...document.querySelectorAll('.equation math')].map((one) => one.textContent.replaceAll('\\u2212', '-'))"
+    read = "[...document.querySelectorAll('.formula')].map((one) => one.textContent.replaceAll('\\u2212', '-'))"
     told = still.evaluate(read)
     path = still.evaluate("playground.report().path")
     moved = [path[3][0][i] - path[2][0][i] for i in range(2)]
