@@ -104,6 +104,10 @@ def test_all_of_it_works_from_the_keyboard(still: Page) -> None:
     still.keyboard.press("ArrowDown")
     assert address(still, "box") == "#rung=box"
     assert "Momentum is a second memory" in still.locator("#says").inner_text()
+    still.keyboard.press("Space")
+    assert still.get_by_role("button", name="Pause").is_visible()
+    still.keyboard.press("Space")
+    assert still.get_by_role("button", name="Play").is_visible()
     still.get_by_role("slider", name="learning rate").focus()
     still.keyboard.press("ArrowRight")
     address(still, "&lr=")

@@ -294,13 +294,9 @@ function createHands() {
     copy(scene.code(), "Python is copied: it makes this picture with nestlearn"),
   );
   document.addEventListener("keydown", (event) => {
-    if (
-      event.target.closest("input, button, a, textarea, [tabindex]") ||
-      event.ctrlKey ||
-      event.metaKey ||
-      event.altKey
-    )
-      return;
+    // Arrows belong to whatever has the focus; space is of use to buttons alone.
+    const own = event.key === " " ? "button" : "input, button, [tabindex]";
+    if (event.target.closest(own) || event.ctrlKey || event.metaKey || event.altKey) return;
     const done = {
       " ": () => at("play").click(),
       ArrowRight: () => go(step + 1),
