@@ -2,8 +2,8 @@
 
 docs/cli.md and docs/settings.md come from the command line and its settings, the table of folders in
 docs/development.md from the import rule, docs/playground.html from the modules of nestlearn.play, the tables of
-docs/check.md from the checks and from what benchmarks/check found, the pictures of docs/tour.md from the code of that
-page.
+docs/check.md from the checks and from what benchmarks/check found, that of docs/hosts.md from what benchmarks/hosts
+found, the pictures of docs/tour.md from the code of that page.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from check_tables import SCORES, with_check_tables
 from cli_page import cli_page
 from folder_table import with_folder_table
+from host_table import FOUND, with_host_table
 from page_code import run_page
 from settings_page import settings_page
 from tour_pictures import tour_pictures
@@ -35,6 +36,8 @@ def main() -> None:
     wanted[development] = with_folder_table(development.read_text(encoding="utf-8"))
     check, scores = DOCS / "check.md", json.loads(SCORES.read_text(encoding="utf-8"))
     wanted[check] = with_check_tables(check.read_text(encoding="utf-8"), scores)
+    hosts, found = DOCS / "hosts.md", json.loads(FOUND.read_text(encoding="utf-8"))
+    wanted[hosts] = with_host_table(hosts.read_text(encoding="utf-8"), found)
     pictures = tour_pictures(run_page(tour.read_text(encoding="utf-8"), tour.name))
     wanted |= {DOCS / "images" / name: text for name, text in pictures.items()}
     for path in set(DOCS.glob("images/tour-*.svg")) - set(wanted):

@@ -19,6 +19,7 @@ import torch
 
 from nestlearn.contenders import BASELINE, MUON
 from nestlearn.errors import SettingsError, as_settings_error
+from nestlearn.integrations.logging import check_tracker
 from nestlearn.tasks import check_data
 from nestlearn.training.checkpoint import CheckpointError, Checkpoints
 from nestlearn.training.environment import environment
@@ -30,6 +31,7 @@ from nestlearn.training.run_folder import RunFolder, write_atomic
 from nestlearn.training.settings import merge, read_settings, to_yaml
 from nestlearn.training.spec import RunSpec
 from nestlearn.training.statistics import figures, interval
+from nestlearn.training.tracking import tracked
 from nestlearn.training.train_settings import TrainSettings, changed_settings
 
 __all__ = ["TrainRun", "results_of"]
@@ -65,8 +67,10 @@ class TrainRun:
             SettingsError: task or optimizer refuse their settings, or settings that would change the result differ from
                 those of the folder; the message names them.
             DataFileError: the task's data are not there, or are not what they should be.
+            MissingPackageError: what the setting ``log`` names is not installed.
             RunFolderError: the folder is taken or cannot be written, or is none to resume.
         """
+        check_tracker(self.settings.log)
         if resume:
             self._finished, self.notes = self.ranks.at_first(self._take_up)
         check_data([self.settings.task.name])
@@ -155,10 +159,11 @@ class TrainRun:
             files.follow(training)
         if content is None:
             save()  # so that from the first row on there is a length to cut the files back to
-        with training:
+        with training, tracked(training, self.settings, self.folder.path, first=self.ranks.first) as track:
             while not training.done:
                 training.step()
                 if files is not None and files.write(training):
+                    track()
                     progress(training)
                 stop = self.ranks.any(should_stop()) and not training.done
                 if stop or training.done or training.steps_taken % self.settings.checkpoint_every == 0:

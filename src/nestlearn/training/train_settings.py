@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 ELEMENTWISE_LR = 1e-2
-IRRELEVANT = {"checkpoint_every", "seeds", "strategy"}  # settings that change no run's result, but for rounding
+IRRELEVANT = {"checkpoint_every", "log", "seeds", "strategy"}  # settings that change no run's result, but for rounding
 SHIPPED = Path(__file__).parent / "configs"
 
 
@@ -103,6 +103,10 @@ class TrainSettings(Settings):
     rows: int = Field(default=200, ge=1, description="rows of the training loss, and of the memories' surprises")
     checkpoint_every: int = Field(
         default=100, ge=1, description="steps between checkpoints; there is one at the end anyway"
+    )
+    log: Literal["none", "tensorboard", "trackio", "wandb"] = Field(
+        default="none",
+        description="where losses, surprises, sizes and spectra go besides, at every row",
     )
     device: str = Field(default="cpu", description="`auto`, `cpu` or `cuda`")
     dtype: Literal["float32", "float64", "bfloat16"] = Field(
