@@ -1,9 +1,9 @@
 """Writes the generated parts of the documentation, for ``dev/docs``.
 
 docs/cli.md and docs/settings.md come from the command line and its settings, the table of folders in
-docs/development.md from the import rule, the tables of docs/check.md from the checks and from what benchmarks/check
-found, that of docs/hosts.md from what benchmarks/hosts found, that of docs/from-adamw.md from the record of its
-experiment, the pictures of docs/tour.md from the code of that page.
+docs/development.md from the import rule, docs/playground.html from the modules of nestlearn.play, the tables of
+docs/check.md from the checks and from what benchmarks/check found, that of docs/hosts.md from what benchmarks/hosts
+found, that of docs/from-adamw.md from the record of its experiment, the pictures of docs/tour.md from that page's code.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from settings_page import settings_page
 from tour_pictures import tour_pictures
 
 from nestlearn.cli.main import build_app
+from nestlearn.play import page
 
 __all__ = ["main"]
 
@@ -31,6 +32,7 @@ def main() -> None:
     """Write every generated file and say which ones changed; pictures that nothing draws any more are removed."""
     tour = DOCS / "tour.md"
     wanted = {DOCS / "cli.md": cli_page(build_app()), DOCS / "settings.md": settings_page()}
+    wanted[DOCS / "playground.html"] = page()
     development = DOCS / "development.md"
     wanted[development] = with_folder_table(development.read_text(encoding="utf-8"))
     check, scores = DOCS / "check.md", json.loads(SCORES.read_text(encoding="utf-8"))

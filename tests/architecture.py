@@ -52,7 +52,8 @@ MAY_IMPORT = {
     "comparison": {"training"},
     "report": {"training"},
     "check": set(),
-    "cli": {"comparison", "report", "check"},
+    "play": set(),
+    "cli": {"comparison", "report", "check", "play"},
 }
 
 # Of the annotations in these folders, together, at most this share may say Any.

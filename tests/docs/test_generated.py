@@ -19,6 +19,7 @@ import nestlearn as nl
 from nestlearn.check import CHECKS
 from nestlearn.cli.main import build_app
 from nestlearn.comparison import CompareSettings
+from nestlearn.play import page
 from nestlearn.training import TrainSettings, merge
 
 REMEDY = "out of date, write it again: bash dev/docs"
@@ -31,6 +32,10 @@ IMAGES = ROOT / "docs" / "images"
 
 def test_the_page_of_the_command_line_is_up_to_date():
     assert text("docs/cli.md") == cli_page(build_app()), REMEDY
+
+
+def test_the_playground_is_up_to_date():
+    assert text("docs/playground.html") == page(), REMEDY
 
 
 def small_app() -> typer.Typer:

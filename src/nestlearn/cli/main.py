@@ -41,6 +41,7 @@ VERBS: Mapping[str, str] = MappingProxyType(
         "inspect": "Show levels, memories, bytes and FLOPs of a training before it starts; nothing is allocated or "
         "trained.",
         "list": "Show what can be named: tasks, optimizers, rules, targets, shipped configurations, presets.",
+        "play": "Open the playground: the rungs from gradient descent to nested memories, to be moved by hand.",
         "report": "Make report.html of a run folder again.",
         "train": "Train with one optimizer, and write a report.",
     }
