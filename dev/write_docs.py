@@ -2,7 +2,7 @@
 
 docs/cli.md and docs/settings.md come from the command line and its settings, the table of folders in
 docs/development.md from the import rule, the tables of docs/check.md from the checks and from what benchmarks/check
-found, the pictures of docs/tour.md from the code of that page.
+found; what the blocks of docs/tour.md print, its pictures and its notebook from the code of that page.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from pathlib import Path
 from check_tables import SCORES, with_check_tables
 from cli_page import cli_page
 from folder_table import with_folder_table
-from page_code import run_page
+from page_code import run_printing, with_output
 from settings_page import settings_page
+from tour_notebook import tour_notebook
 from tour_pictures import tour_pictures
 
 from nestlearn.cli.main import build_app
@@ -32,7 +33,11 @@ def main() -> None:
     wanted[development] = with_folder_table(development.read_text(encoding="utf-8"))
     check, scores = DOCS / "check.md", json.loads(SCORES.read_text(encoding="utf-8"))
     wanted[check] = with_check_tables(check.read_text(encoding="utf-8"), scores)
-    pictures = tour_pictures(run_page(tour.read_text(encoding="utf-8"), tour.name))
+    page = tour.read_text(encoding="utf-8")
+    computed, printed = run_printing(page, tour.name)
+    wanted[tour] = with_output(page, printed)
+    wanted[DOCS / "tour.ipynb"] = tour_notebook(wanted[tour])
+    pictures = tour_pictures(computed)
     wanted |= {DOCS / "images" / name: text for name, text in pictures.items()}
     for path in set(DOCS.glob("images/tour-*.svg")) - set(wanted):
         path.unlink()

@@ -138,7 +138,7 @@ def test_costs_are_what_the_page_says(name, settings, said, size, flop):
 # ------------------------------------------------------------------------------------------------- examples and links
 
 
-# The tour is run by tests/docs/test_generated.py, which draws its pictures from what the examples compute, the page
+# The tour is run by tests/docs/test_tour.py, which draws its pictures from what the examples compute, the page
 # of hosts by tests/hosts/test_page.py, as it needs their packages.
 OWN_TEST = {"tour.md", "hosts.md"}
 EXAMPLES = [page for page in PAGES if "```python" in page.read_text(encoding="utf-8") and page.name not in OWN_TEST]
