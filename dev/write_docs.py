@@ -3,7 +3,8 @@
 docs/cli.md and docs/settings.md come from the command line and its settings, the table of folders in
 docs/development.md from the import rule, docs/playground.html from the modules of nestlearn.play, the tables of
 docs/check.md from the checks and from what benchmarks/check found, that of docs/hosts.md from what benchmarks/hosts
-found, that of docs/from-adamw.md from the record of its experiment, the pictures of docs/tour.md from that page's code.
+found, that of docs/from-adamw.md from the record of its experiment; what the blocks of docs/tour.md print, its pictures
+and its notebook from the code of that page.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from cli_page import cli_page
 from folder_table import with_folder_table
 from from_adamw_table import recorded, with_rates
 from host_table import FOUND, with_host_table
-from page_code import run_page
+from page_code import run_printing, with_output
 from settings_page import settings_page
+from tour_notebook import tour_notebook
 from tour_pictures import tour_pictures
 
 from nestlearn.cli.main import build_app
@@ -41,7 +43,11 @@ def main() -> None:
     wanted[hosts] = with_host_table(hosts.read_text(encoding="utf-8"), found)
     rates = DOCS / "from-adamw.md"
     wanted[rates] = with_rates(rates.read_text(encoding="utf-8"), recorded())
-    pictures = tour_pictures(run_page(tour.read_text(encoding="utf-8"), tour.name))
+    told = tour.read_text(encoding="utf-8")
+    computed, printed = run_printing(told, tour.name)
+    wanted[tour] = with_output(told, printed)
+    wanted[DOCS / "tour.ipynb"] = tour_notebook(wanted[tour])
+    pictures = tour_pictures(computed)
     wanted |= {DOCS / "images" / name: text for name, text in pictures.items()}
     for path in set(DOCS.glob("images/tour-*.svg")) - set(wanted):
         path.unlink()
