@@ -98,7 +98,10 @@ def _kept(folder: RunFolder) -> Iterator[TrainSettings]:
 
 def _settings_in(content: dict[str, Any]) -> TrainSettings:
     with foreign(CheckpointError, "a checkpoint holds no settings"):
-        return merge(TrainSettings(), dict(content["settings"]))
+        try:
+            return merge(TrainSettings(), dict(content["settings"]))
+        except SettingsError as error:
+            raise CheckpointError(f"a checkpoint holds no settings: {error}") from error
 
 
 def take_up(folder: RunFolder, settings: TrainSettings) -> TakenUp:

@@ -216,8 +216,7 @@ def _take(head: bytes, text: bytes, runs: dict[str, _Run], lines: bytes = b"") -
     try:
         start = parse_json(head + b"}")
         key = start["run"]
-        if not isinstance(key, str):
-            return False
+        _text(key)
         if set(start) == {"kind", "run"} and start["kind"] in ("train", "validation"):
             _points(text, runs[key].curves[start["kind"]])
         elif set(start) == {"run"}:
@@ -342,13 +341,16 @@ def _take_row(curve: Curve, point: Point) -> None:
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"expected a name, got {shown(value)}")
+    value.encode("utf-8")  # JSON has names that UTF-8 has not
     return value
 
 
 def _bounded(value: Any) -> None:
-    """Raise ValueError for a whole number that no counter reaches."""
+    """Raise ValueError for a whole number that no counter reaches, or a text that is none."""
     if isinstance(value, dict):
         for item in value.values():
             _bounded(item)
+    elif isinstance(value, str):
+        _text(value)
     elif isinstance(value, int) and abs(value) >= 1 << 63:
         raise ValueError("a number that no counter reaches")

@@ -68,12 +68,13 @@ class _Loader(yaml.SafeLoader):
             raise yaml.constructor.ConstructorError(None, None, f"it is nested deeper than {DEPTH} levels")
         if self._count > VALUES:
             raise yaml.constructor.ConstructorError(None, None, f"it holds more than {VALUES:,} values")
+        alias = self.check_event(yaml.AliasEvent)
         node: yaml.Node | None = super().compose_node(parent, index)
         self._depth -= 1
         if node is not None and id(node) not in self._values:
             below = [each for pair in node.value for each in pair] if isinstance(node, yaml.MappingNode) else node.value
             held = below if isinstance(node, yaml.CollectionNode) else []
-            if any(id(each) not in self._values for each in held):
+            if alias:
                 raise yaml.constructor.ConstructorError(None, None, "a value holds itself", node.start_mark)
             self._values[id(node)] = 1 + sum(self._values[id(each)] for each in held)
             if self._values[id(node)] > VALUES:
@@ -180,7 +181,9 @@ def _assigned(assignment: str) -> dict[str, Any]:
     try:
         value = yaml.load(text, _Loader)
     except Exception as error:
-        raise SettingsError(f"{name.strip()}: expected a YAML value, got {shown(text)} ({_why(error)})") from error
+        raise SettingsError(
+            f"{printable(name.strip())}: expected a YAML value, got {shown(text)} ({_why(error)})"
+        ) from error
     for key in reversed(path[1:]):
         value = {key: value}
     return {path[0]: value}
@@ -219,11 +222,11 @@ def _overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, An
 def _complaint(kind: type[BaseModel], error: Any) -> str:
     """One error of pydantic as "key: expected ..., got ..."."""
     path: Sequence[str | int] = error["loc"]
-    name, given, context = ".".join(map(str, path)), error["input"], error.get("ctx", MappingProxyType({}))
+    name, given, context = printable(".".join(map(str, path))), error["input"], error.get("ctx", MappingProxyType({}))
     if error["type"] == "extra_forbidden":
         known = sorted(_fields_at(kind, path[:-1]))
         expected = f": expected one of {', '.join(known)}." if known else "."
-        return f"unknown setting {name!r}{expected}{did_you_mean(path[-1], known)}"
+        return f"unknown setting {shown(name)}{expected}{did_you_mean(path[-1], known)}"
     if error["type"] == "missing":
         return f"{name}: expected a value, got none"
     message = error["msg"].removeprefix("Value error, ")

@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from nestlearn.errors import SettingsError, as_settings_error
+from nestlearn.foreign import foreign
 from nestlearn.tasks import make_task
 from nestlearn.training.checkpoint import CheckpointError, Checkpoints
 from nestlearn.training.run_folder import RunFolder
@@ -52,9 +53,7 @@ def load_trained(path: Path, *, seed: int | None = None, device: str | None = No
         raise CheckpointError(f"there is no checkpoint of seed{seed} in {folder.checkpoints}")
     task = make_task(settings.task.name, settings.task.others(), device or settings.device, settings.dtype)
     model = task.build(seed)
-    try:
+    with foreign(CheckpointError, f"the checkpoint in {folder.checkpoints} does not fit its task"):
         model.load_state_dict(content["training"]["model"])
         steps = int(content["training"]["steps_taken"])
-    except (KeyError, RuntimeError) as error:
-        raise CheckpointError(f"the checkpoint in {folder.checkpoints} does not fit its task: {error}") from error
     return Trained(model.eval(), steps, settings, tuple(notes))
