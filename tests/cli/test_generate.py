@@ -108,16 +108,18 @@ def test_what_cannot_be_done_is_said(run, tmp_path):
     assert "cannot read the state" in failed("--run", run, "--prompt", "x", "--state", tmp_path / "broken")
     other = tmp_path / "digits"
     assert nestlearn("train", "--quiet", "--steps", 1, "--out", other, "--set", "points=1").exit_code == 0
-    assert "keeps no memory to generate with" in failed("--run", other, "--prompt", "x")
+    assert "is no language model: expected a run of the task speeches or text" in failed(
+        "--run", other, "--prompt", "x"
+    )
 
 
 def test_a_checkpoint_or_a_memory_of_another_architecture_is_said(run, tmp_path):
     """With what was expected and what came."""
     wide, memory = tmp_path / "wide", tmp_path / "memory.safetensors"
     shutil.copytree(run, wide)
-    settings = (wide / "config.yaml").read_text()
-    assert "dim: 16" in settings
-    (wide / "config.yaml").write_text(settings.replace("dim: 16", "dim: 32"))
+    kept = (wide / "model.json").read_text()
+    assert '"dim": 16' in kept
+    (wide / "model.json").write_text(kept.replace('"dim": 16', '"dim": 32'))
     done = nestlearn("generate", "--run", wide, "--prompt", "x")
     said = " ".join(done.output.split())
     assert done.exit_code == 2 and "does not fit its task" in said

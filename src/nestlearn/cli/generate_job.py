@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import typer
@@ -25,6 +25,7 @@ from nestlearn.models import (
     stream,
 )
 from nestlearn.training import load_trained
+from nestlearn.training.kept import Generator
 from nestlearn.training.settings import find_device
 
 __all__ = ["Choices", "generate_job"]
@@ -66,29 +67,37 @@ def generate_job(
         imports: modules that the folder may name.
     """
     with only(imports):
-        model = _model(run, run_seed, device)
+        model, kept = _model(run, run_seed, device)
     with as_settings_error():
-        words = load_tokenizer(tokenizer)
+        words = load_tokenizer(tokenizer or kept)
     if words.vocab_size > model.vocab_size:
         raise SettingsError(
             f"the tokenizer has {words.vocab_size} tokens, the model in {run} knows {model.vocab_size}: expected "
             "the one that the model was trained with"
         )
+    if words.vocab_size < model.vocab_size:
+        typer.echo(
+            f"note: the model in {run} knows {model.vocab_size} tokens, the tokenizer {words.vocab_size}; others are "
+            "shown as \ufffd. --tokenizer names another one",
+            err=True,
+        )
     known = load_state(state, model, batch_size=1) if state is not None and state.exists() else None
     return _continue(model, words, prompt, choices, state, known)
 
 
-def _model(run: Path, seed: int | None, device: str | None) -> LanguageModel:
+def _model(run: Path, seed: int | None, device: str | None) -> tuple[LanguageModel, Path | None]:
+    """The model of a run, and the tokenizer that is kept with it."""
     trained = load_trained(run, seed=seed, device=None if device is None else find_device(device))
     for note in trained.notes:
         typer.echo(f"note: {note}", err=True)
-    if not isinstance(trained.model, LanguageModel):
+    if not isinstance(trained.model, Generator):
         raise SettingsError(
-            f"the network in {run} keeps no memory to generate with: expected a run of the task speeches with "
-            "task.network=hope, hope_attention, titans or gated_delta_net, got "
+            f"the network in {run} is no language model: expected a run of the task speeches or text, or of one of "
+            "your own whose model is a nestlearn.models.LanguageModel, got the task "
             f"{trained.settings.task.name} with a {type(trained.model).__name__}"
         )
-    return trained.model
+    # Both kinds read on from a state and have what a state file asks for.
+    return cast(LanguageModel, trained.model), trained.tokenizer
 
 
 def _continue(

@@ -22,6 +22,7 @@ from nestlearn.errors import SettingsError, as_settings_error
 from nestlearn.tasks import check_data
 from nestlearn.training.checkpoint import CheckpointError, Checkpoints
 from nestlearn.training.environment import environment
+from nestlearn.training.kept import keep
 from nestlearn.training.live_files import LiveFiles
 from nestlearn.training.loop import Interrupted, Training
 from nestlearn.training.ranks import ALONE, Ranks
@@ -84,6 +85,8 @@ class TrainRun:
         """Write the settings into the folder, which is made unless it is there to be continued."""
         if not resume:
             RunFolder.create(self.folder.path)
+        if self._first is not None:
+            keep(self.folder.path, self._first.model)
         write_atomic(self.folder.config, to_yaml(self.settings))
 
     def _take_up(self) -> tuple[dict[str, RunResult], list[str]]:
