@@ -137,6 +137,6 @@ def test_a_file_of_the_user_comes_before_a_shipped_name(tmp_path, monkeypatch):
     assert find_settings(Path("hope")) == shipped_settings()["hope"]
     Path("hope").write_text("steps: 1\n")
     assert find_settings(Path("hope")) == Path("hope")
-    with pytest.raises(ValueError, match=re.escape("shipped settings hope. Did you mean 'hope'?")):
+    with pytest.raises(ValueError, match=re.escape("shipped settings hope, hope-tiny. Did you mean 'hope'?")):
         find_settings(Path("hop"))
     assert find_settings(Path("mine.yaml")) == Path("mine.yaml")

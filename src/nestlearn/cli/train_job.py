@@ -17,6 +17,7 @@ import typer
 from rich.console import Console
 
 from nestlearn.cli.progress import show_training
+from nestlearn.cli.sample import expected_time, print_sample
 from nestlearn.descriptions import describe
 from nestlearn.descriptions.table import readable_bytes
 from nestlearn.errors import Interrupted, NestlearnError, RankError, SettingsError
@@ -67,7 +68,10 @@ def train_job(
         file = read_settings(find_settings(config)) if config else {}
         with only(imports, map(str, given.values()), assignments, [str(file)]) if resume else nullcontext():
             base = TrainRun.settings_of(RunFolder.open(resume)) if resume else TrainSettings()
-            settings = resolve_training(base, file, given, *assignments)
+            notes: list[str] = []
+            settings = resolve_training(base, file, given, *assignments, notes=notes)
+            for note in notes if not rank else ():
+                typer.echo(f"note: {note}", err=True)
             status = _train_job(folder, settings, resume is not None, quiet)
     except NestlearnError as error:
         if rank and not _gone(error):
@@ -98,7 +102,7 @@ def _train_job(folder: RunFolder, settings: TrainSettings, resume: bool, quiet: 
             where = f"run folder: {folder.path}"
             about = f"{_about(first, ranks)}\n{where}" if first is not None else f"{where}: all seeds are finished"
             console.print(about, soft_wrap=True, highlight=False)
-            _train(run, console)
+            _train(run, console, first)
         if ranks.first:
             write_systems(folder.path)
             path, _ = write_report(folder.path)
@@ -114,6 +118,8 @@ def _train_job(folder: RunFolder, settings: TrainSettings, resume: bool, quiet: 
         raise RankError(told) from error.__cause__
     if ranks.first:
         print_tables(run.results(), console)
+        if not quiet and all(row.status == "finished" for rows in run.results().tasks.values() for row in rows):
+            print_sample(folder.path)
         typer.echo(str(path) if quiet else f"report: {path}")
     return FINISHED
 
@@ -123,10 +129,20 @@ def _continue(folder: RunFolder, ranks: Ranks) -> str:
     return ranks.command(f"--resume {folder.path}{again(folder.config.read_text(encoding='utf-8'))}")
 
 
-def _train(run: TrainRun, console: Console) -> None:
+def _train(run: TrainRun, console: Console, first: Training | None) -> None:
     with show_training(console, run.settings) as progress, _interrupts(last=not run.ranks.alone) as stopped:
+
+        def tell(words: str) -> None:
+            console.print(words, soft_wrap=True, highlight=False)
+
+        after = expected_time(first, run.left, tell) if first is not None else lambda: None
+
+        def should_stop() -> bool:
+            after()
+            return stopped()
+
         try:
-            run.run(progress, stopped)
+            run.run(progress, should_stop)
         finally:
             for note in run.notes if run.ranks.first else ():
                 typer.echo(f"note: {note}", err=True)

@@ -22,7 +22,7 @@ from nestlearn.models import LanguageModel
 from nestlearn.tasks.networks import ByteTransformer
 from nestlearn.training.run_folder import write_atomic
 
-__all__ = ["Generator", "keep", "kept_model", "kept_tokenizer"]
+__all__ = ["Generator", "keep", "keeps_model", "kept_model", "kept_tokenizer"]
 
 FORMAT = "nestlearn model 1"
 MODEL, TOKENIZER = "model.json", "tokenizer.json"
@@ -48,6 +48,11 @@ def keep(folder: Path, model: nn.Module) -> None:
             raise RunFolderError(f"cannot keep the tokenizer {path} with the run: {error}") from error
     content = {"format": FORMAT, "kind": _kind(model).__name__, "config": model.config}
     write_atomic(folder / MODEL, json.dumps(content, indent=1) + "\n")
+
+
+def keeps_model(folder: Path) -> bool:
+    """Whether a run folder keeps a language model."""
+    return (folder / MODEL).is_file()
 
 
 def _kind(model: Generator) -> type[Generator]:

@@ -203,6 +203,11 @@ class TrainRun:
         if files is not None:
             files.cut(lengths)
 
+    @property
+    def left(self) -> int:
+        """How many runs are not finished."""
+        return sum(spec.key not in self._finished for spec in self.settings.specs())
+
     def results(self) -> Results:
         """What ``results.json`` holds, when all runs are finished."""
         specs = self.settings.specs()
