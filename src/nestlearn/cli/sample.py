@@ -15,11 +15,12 @@ from nestlearn.models import TextStream, Tokenizer, load_tokenizer, stream
 from nestlearn.tasks import SpeechesTask, make_task
 from nestlearn.training import Training, TrainSettings, load_trained
 from nestlearn.training.kept import Generator, keeps_model
+from nestlearn.training.train_run import threads_of
 
 __all__ = ["expected_time", "print_sample"]
 
 OPENING, TOKENS, TEMPERATURE = 32, 200, 0.8
-PATIENCE = 5.0  # seconds for a sample
+PATIENCE = 15.0  # seconds for a sample
 REPLACEMENT = "\ufffd"
 FEW = 3  # steps whose time is taken for that of all; the first one, which prepares, does not count
 SOON = 2.0  # seconds after which fewer are enough
@@ -36,14 +37,20 @@ def print_sample(folder: Path) -> None:
     prompt = _opening(trained.settings, words)
     if not prompt or words.vocab_size != model.vocab_size:
         return
+    with threads_of(trained.settings.threads):
+        said = _continued(model, words, prompt)
+    typer.echo(f"\nafter {words.decode(prompt).rstrip(REPLACEMENT)!r} it goes on:\n\n{shown(said)}\n")
+    typer.echo(f"more of it: nestlearn generate --run {folder} --prompt TEXT")
+
+
+def _continued(model: Generator, words: Tokenizer, prompt: list[int]) -> str:
     text, said, begun = TextStream(words), "", perf_counter()
     tokens = torch.tensor([prompt], device=model.embedding.weight.device)
     for (token, _), _ in zip(stream(model, tokens, temperature=TEMPERATURE), range(TOKENS), strict=False):
         said += text.push(int(token))
         if perf_counter() - begun > PATIENCE:
             break
-    typer.echo(f"\nafter {words.decode(prompt).rstrip(REPLACEMENT)!r} it goes on:\n\n{shown(said + text.rest())}\n")
-    typer.echo(f"more of it: nestlearn generate --run {folder} --prompt TEXT")
+    return said + text.rest()
 
 
 def _opening(settings: TrainSettings, words: Tokenizer) -> list[int]:

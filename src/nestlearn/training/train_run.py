@@ -33,7 +33,7 @@ from nestlearn.training.spec import RunSpec
 from nestlearn.training.statistics import figures, interval
 from nestlearn.training.train_settings import TrainSettings, changed_settings
 
-__all__ = ["TrainRun", "results_of"]
+__all__ = ["TrainRun", "results_of", "threads_of"]
 
 Progress = Callable[[Training], None]
 
@@ -73,7 +73,7 @@ class TrainRun:
         check_data([self.settings.task.name])
         left = [spec for spec in self.settings.specs() if spec.key not in self._finished]
         if left:
-            with _threads(self.settings.threads):
+            with threads_of(self.settings.threads):
                 self._first = self._training(left[0])
         self.ranks.at_first(lambda: self._claim(resume))
         return self._first
@@ -128,7 +128,7 @@ class TrainRun:
         start, reused = perf_counter(), len(self._finished)
         started = f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}"
         opened = LiveFiles(self.folder) if self.ranks.first else nullcontext()
-        with _threads(self.settings.threads), opened as files:
+        with threads_of(self.settings.threads), opened as files:
             for spec in self.settings.specs():
                 if spec.key not in self._finished:
                     self._run_seed(spec, files, progress, should_stop)
@@ -215,7 +215,8 @@ class TrainRun:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def threads_of(count: int) -> Iterator[None]:
+    """A block in which torch has so many threads on the CPU."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
