@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from trained_hope import nestlearn
+from tokenizers import Tokenizer, models, pre_tokenizers
+from trained_hope import SMALL, nestlearn
 
 from nestlearn.cli.shown import visible
 from nestlearn.memory.state import mapped
@@ -205,16 +206,18 @@ def test_what_cannot_be_done_is_said(run, tmp_path):
     assert "cannot read the state" in failed("--run", run, "--prompt", "x", "--state", tmp_path / "broken")
     other = tmp_path / "digits"
     assert nestlearn("train", "--quiet", "--steps", 1, "--out", other, "--set", "points=1").exit_code == 0
-    assert "keeps no memory to generate with" in failed("--run", other, "--prompt", "x")
+    assert "is no language model: expected a run of the task speeches or text" in failed(
+        "--run", other, "--prompt", "x"
+    )
 
 
 def test_a_checkpoint_or_a_memory_of_another_architecture_is_said(run, tmp_path):
     """With what was expected and what came."""
     wide, memory = tmp_path / "wide", tmp_path / "memory.safetensors"
     shutil.copytree(run, wide)
-    settings = (wide / "config.yaml").read_text()
-    assert "dim: 16" in settings
-    (wide / "config.yaml").write_text(settings.replace("dim: 16", "dim: 32"))
+    kept = (wide / "model.json").read_text()
+    assert '"dim": 16' in kept
+    (wide / "model.json").write_text(kept.replace('"dim": 16', '"dim": 32'))
     done = nestlearn("generate", "--run", wide, "--prompt", "x")
     said = " ".join(done.output.split())
     assert done.exit_code == 2 and "does not fit its task" in said
@@ -232,6 +235,57 @@ def test_a_file_of_the_user_comes_before_a_shipped_name(tmp_path, monkeypatch):
     assert find_settings(Path("hope")) == shipped_settings()["hope"]
     Path("hope").write_text("steps: 1\n")
     assert find_settings(Path("hope")) == Path("hope")
-    with pytest.raises(ValueError, match=re.escape("shipped settings hope. Did you mean 'hope'?")):
+    with pytest.raises(ValueError, match=re.escape("shipped settings hope, hope-tiny. Did you mean 'hope'?")):
         find_settings(Path("hop"))
     assert find_settings(Path("mine.yaml")) == Path("mine.yaml")
+
+
+OWN = """
+import torch
+from torch.nn.functional import cross_entropy
+
+import nestlearn as nl
+
+
+def task():
+    model = nl.models.transformer({size}, 16, 1, 2)
+    model.tokenizer = {tokenizer!r}
+    batches = [torch.randint({size}, (2, 9)) for _ in range(12)]
+    return model, batches, lambda model, batch: cross_entropy(model(batch[:, :-1]).transpose(1, 2), batch[:, 1:])
+"""
+
+
+@pytest.mark.parametrize("tokenizer", [None, "words.json"])
+def test_a_model_of_a_task_of_ones_own_generates_where_neither_task_nor_words_are(tmp_path, monkeypatch, tokenizer):
+    """In its own words, and those that it has besides as replacement characters."""
+    name = f"own_{tokenizer is None}".lower()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    library = Tokenizer(models.WordLevel({"hello": 0, "world": 5}, unk_token="hello"))
+    library.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    library.save("words.json")
+    Path(f"{name}.py").write_text(OWN.format(size=300 if tokenizer is None else 6, tokenizer=tokenizer))
+    done = nestlearn("train", "--quiet", "--task", f"{name}:task", "--steps", 1, "--out", "run", "--set", "points=1")
+    assert done.exit_code == 0, done.output
+    Path(f"{name}.py").unlink()
+    Path("words.json").unlink()
+    Path("run").rename("moved")
+    done = nestlearn("generate", "--run", "moved", "--prompt", "hello world", "--tokens", 60, "--temperature", 9)
+    assert done.exit_code == 0, done.output
+    if tokenizer is None:
+        assert "knows 300 tokens, the tokenizer 256; others are shown as \ufffd" in done.stderr
+    else:
+        assert done.stderr == "" and set(done.output.replace("\ufffd", " ").split()) == {"hello", "world"}
+    assert "\ufffd" in done.stdout  # numbers without a word
+
+
+def test_the_network_that_the_speeches_have_by_default_generates_and_remembers(tmp_path):
+    folder, memory = tmp_path / "run", tmp_path / "memory.safetensors"
+    assignments = [word for each in (*SMALL, "task.network=transformer") for word in ("--set", each)]
+    done = nestlearn("train", "--task", "speeches", "--quiet", "--out", folder, *assignments)
+    assert done.exit_code == 0, done.output
+    common = ("generate", "--run", folder, "--temperature", 0)
+    assert nestlearn(*common, "--prompt", "My fell", "--tokens", 0, "--state", memory).exit_code == 0
+    on = nestlearn(*common, "--prompt", "ows", "--tokens", 20, "--state", memory)
+    assert on.exit_code == 0, on.output
+    assert on.output == nestlearn(*common, "--prompt", "My fellows", "--tokens", 20).output

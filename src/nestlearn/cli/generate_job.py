@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from nestlearn.imported import only
 from nestlearn.models import ByteTokenizer, LanguageModel, TextStream, Tokenizer, load_tokenizer, pad
 from nestlearn.models.choosing import Drawn
 from nestlearn.training import RunFolder, load_trained, read_settings
+from nestlearn.training.kept import Generator
 from nestlearn.training.settings import find_device
 
 __all__ = ["Choices", "Source", "Speaker", "generate_job", "load_speaker", "saved", "writable"]
@@ -137,13 +138,18 @@ def load_speaker(source: Source) -> tuple[LanguageModel, Tokenizer]:
     """
     _check_kind(source.run)
     with only(source.imports):
-        model = _model(source.run, source.run_seed, source.device)
+        model, kept = _model(source.run, source.run_seed, source.device)
     with as_settings_error():
-        words = load_tokenizer(source.tokenizer)
+        words = load_tokenizer(source.tokenizer or kept)
     if words.vocab_size > model.vocab_size:
         raise SettingsError(
             f"the tokenizer has {words.vocab_size} tokens, the model in {source.run} knows {model.vocab_size}: "
             "expected the one that the model was trained with"
+        )
+    if words.vocab_size < model.vocab_size:
+        say(
+            f"note: the model in {source.run} knows {model.vocab_size} tokens, the tokenizer {words.vocab_size}; "
+            "others are shown as \ufffd. --tokenizer names another one"
         )
     return model, words
 
@@ -161,17 +167,19 @@ def _check_kind(run: Path) -> None:
         )
 
 
-def _model(run: Path, seed: int | None, device: str | None) -> LanguageModel:
+def _model(run: Path, seed: int | None, device: str | None) -> tuple[LanguageModel, Path | None]:
+    """The model of a run, and the tokenizer that is kept with it."""
     trained = load_trained(run, seed=seed, device=None if device is None else find_device(device))
     for note in trained.notes:
         say(f"note: {note}")
-    if not isinstance(trained.model, LanguageModel):
+    if not isinstance(trained.model, Generator):
         raise SettingsError(
-            f"the network in {run} keeps no memory to generate with: expected a run of the task speeches with "
-            "task.network=hope, hope_attention, titans or gated_delta_net, got "
+            f"the network in {run} is no language model: expected a run of the task speeches or text, or of one of "
+            "your own whose model is a nestlearn.models.LanguageModel, got the task "
             f"{trained.settings.task.name} with a {type(trained.model).__name__}"
         )
-    return trained.model
+    # Both kinds read on from a state and have what a state file asks for.
+    return cast(LanguageModel, trained.model), trained.tokenizer
 
 
 @contextmanager

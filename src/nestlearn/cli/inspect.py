@@ -30,7 +30,8 @@ def inspect(
         ),
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="YAML file with settings of `nestlearn train`, or `hope`, which is shipped.")
+        Path | None,
+        typer.Option(help="YAML file with settings of `nestlearn train`, or `hope` or `hope-tiny`, which are shipped."),
     ] = None,
     assignments: Annotated[
         list[str] | None,

@@ -42,7 +42,9 @@ def train(
     lr: Annotated[float | None, typer.Option(help="Learning rate. [default: the optimizer's own]")] = None,
     steps: Annotated[int | None, typer.Option(help="Training steps. [default: 400]")] = None,
     seeds: Annotated[str | None, typer.Option(help="0..2 or 0,1; one run each. [default: 0]")] = None,
-    config: Annotated[Path | None, typer.Option(help="YAML file with settings, or `hope`, which is shipped.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file with settings, or `hope` or `hope-tiny`, which are shipped.")
+    ] = None,
     assignments: Annotated[
         list[str] | None,
         typer.Option(

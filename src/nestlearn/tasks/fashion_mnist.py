@@ -93,7 +93,7 @@ class FashionMnistTask(Task):
     title: ClassVar[str] = "Fashion-MNIST"
     figure: ClassVar[Figure | None] = ACCURACY
     width: ClassVar[str | None] = "dim"
-    files: ClassVar[tuple[DataFile, ...]] = tuple(FILES.values())
+    data: ClassVar[tuple[DataFile, ...]] = tuple(FILES.values())
 
     network: str = size("mlp", choices=("mlp", "vit"))
     dim: int = 64

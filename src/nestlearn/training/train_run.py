@@ -25,6 +25,7 @@ from nestlearn.integrations.logging import check_tracker
 from nestlearn.tasks import check_data
 from nestlearn.training.checkpoint import CheckpointError, Checkpoints
 from nestlearn.training.environment import environment
+from nestlearn.training.kept import keep
 from nestlearn.training.live_files import LiveFiles
 from nestlearn.training.loop import Interrupted, Training
 from nestlearn.training.mending import KEPT_APART, TakenUp, settings_of, take_up
@@ -38,7 +39,7 @@ from nestlearn.training.statistics import figures, interval
 from nestlearn.training.tracking import tracked
 from nestlearn.training.train_settings import TrainSettings, changed_settings
 
-__all__ = ["TrainRun", "results_of"]
+__all__ = ["TrainRun", "results_of", "threads_of"]
 
 Progress = Callable[[Training], None]
 
@@ -83,7 +84,7 @@ class TrainRun:
             check_data([self.settings.task.name])
             left = [spec for spec in self.settings.specs() if spec.key not in self._finished]
             if left:
-                with _threads(self.settings.threads):
+                with threads_of(self.settings.threads):
                     self._first = self._training(left[0])
             self.ranks.at_first(lambda: self._claim(resume))
         except BaseException:
@@ -108,6 +109,8 @@ class TrainRun:
         """Write the settings into the folder, which is made unless it is there to be continued."""
         if not resume:
             self._held = RunFolder.create(self.folder.path).hold(new=True)
+        if self._first is not None:
+            keep(self.folder.path, self._first.model)
         write_atomic(self.folder.config, to_yaml(self.settings))
 
     def _take_up(self) -> tuple[TrainSettings, dict[str, RunResult], list[str]]:
@@ -156,7 +159,7 @@ class TrainRun:
         start, reused = perf_counter(), len(self._finished)
         started = f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}"
         opened = LiveFiles(self.folder) if self.ranks.first else nullcontext()
-        with _threads(self.settings.threads), opened as files:
+        with threads_of(self.settings.threads), opened as files:
             for spec in self.settings.specs():
                 if spec.key not in self._finished:
                     self._run_seed(spec, files, progress, should_stop)
@@ -236,6 +239,11 @@ class TrainRun:
             files.cut(lengths)
             files.follow(training)
 
+    @property
+    def left(self) -> int:
+        """How many runs are not finished."""
+        return sum(spec.key not in self._finished for spec in self.settings.specs())
+
     def results(self) -> Results:
         """What ``results.json`` holds, when all runs are finished."""
         specs = self.settings.specs()
@@ -243,7 +251,8 @@ class TrainRun:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def threads_of(count: int) -> Iterator[None]:
+    """A block in which torch has so many threads on the CPU."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
