@@ -174,7 +174,7 @@ def test_a_text_ends_before_its_stop(run):
     for option, value, message in [
         ("stop", "", "a text, got an empty"),
         ("top-p", 0, "more than 0"),
-        ("temperature", "nan", "number"),
+        ("temperature", "inf", "a number of at least 0"),
     ]:
         done = nestlearn(*common, f"--{option}", value)
         assert done.exit_code == 2 and message in done.output

@@ -91,7 +91,7 @@ def compare(
     from nestlearn.cli.ending import begun
 
     if not quiet:
-        begun("compare", always=True)
+        begun("compare")
     from nestlearn.cli.compare_job import compare_job
 
     given: dict[str, Any] = {

@@ -85,15 +85,12 @@ def say(text: str) -> None:
         pass
 
 
-def begun(verb: str, always: bool = False) -> None:
-    """Say at once that a verb is at work: what it imports takes seconds, and what it reads may take more.
+def begun(verb: str) -> None:
+    """Say on a terminal, at once, that a verb is at work: what it imports takes seconds, what it reads may take more.
 
-    Args:
-        verb: its name.
-        always: also where standard error is no terminal, as in the log of a long job.
+    Elsewhere nobody waits, and an error is to be the only line.
     """
-    first = os.environ.get("RANK", "0") == "0"
-    if first and (always or sys.stderr.isatty()):
+    if os.environ.get("RANK", "0") == "0" and sys.stderr.isatty():
         say(f"nestlearn {verb}: getting ready")
 
 

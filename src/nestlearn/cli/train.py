@@ -81,7 +81,7 @@ def train(
     from nestlearn.cli.ending import begun
 
     if not quiet:
-        begun("train", always=True)
+        begun("train")
     from nestlearn.cli.train_job import train_job
 
     given = {
