@@ -52,7 +52,7 @@ def test_a_text_of_ones_own_is_learned_and_continued(tmp_path):
 def test_torchs_transformer_trains_with_each():
     found = example("transformer")["main"](steps=6)
     assert list(found) == ["AdamW", "Muon", "Muon, projections apart", "Nested"]
-    assert max(found.values()) < 5.0  # a guess has 5.55
+    assert max(found.values()) < 5.4  # a guess has 5.55
 
 
 def test_a_memory_of_ones_own_has_the_slopes_of_autograd_and_trains():

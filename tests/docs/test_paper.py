@@ -97,8 +97,8 @@ def test_code_exists_and_no_row_stands_for_an_equation_that_is_not_built():
 def test_tests_exist():
     for row in ALL:
         for words, link in LINK.findall(row["test"]):
-            file, called = target("docs/paper.md", link), words.strip("`")
-            assert file.is_file() and (called == file.stem or called in functions(file)), f"{words} in {link}"
+            file, called = target("docs/paper.md", link), link.partition("#")[2]
+            assert file.stem == f"test_{words}" and (not called or called in functions(file)), link
 
 
 def test_links_of_the_index_lead_somewhere():
