@@ -51,8 +51,7 @@ def reason(error: BaseException) -> str:
         return f"it is not UTF-8 text (byte {error.start})"
     if isinstance(error, OSError):
         return error.strerror or str(error) or type(error).__name__
-    lines = str(error).strip().splitlines()
-    text = printable(lines[0], MOST_REASON) if lines else ""
+    text = printable(" ".join(str(error)[: 4 * MOST_REASON].split()), MOST_REASON)
     plain = isinstance(error, ValueError | RuntimeError) and text
     return text if plain else f"{type(error).__name__}{text and ': '}{text}"
 
