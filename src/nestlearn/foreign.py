@@ -51,10 +51,7 @@ def reason(error: BaseException) -> str:
         return f"it is not UTF-8 text (byte {error.start})"
     if isinstance(error, OSError):
         return error.strerror or str(error) or type(error).__name__
-    lines = str(error).strip().splitlines()
-    if len(lines) > 1 and lines[0].endswith(":"):  # as torch heads what it says of a state_dict
-        lines = [" ".join(line.strip() for line in lines[:2])]
-    text = printable(lines[0], MOST_REASON) if lines else ""
+    text = printable(" ".join(str(error)[: 4 * MOST_REASON].split()), MOST_REASON)
     plain = isinstance(error, ValueError | RuntimeError) and text
     return text if plain else f"{type(error).__name__}{text and ': '}{text}"
 
