@@ -13,6 +13,7 @@ from __future__ import annotations
 import codecs
 import hashlib
 import json
+import logging
 import os
 import sys
 import tempfile
@@ -36,6 +37,7 @@ from nestlearn.tasks.text_files import TextFile, text_pieces
 
 __all__ = ["TextPart", "TextTokens", "open_text"]
 
+LOGGER = logging.getLogger(__name__)
 VERSION = 1
 TOGETHER = 16  # pieces that a tokenizer is given at once, which it shares out to the cores
 LENGTH = 1 << 14  # characters of such a piece
@@ -155,6 +157,7 @@ def open_text(
     path = cache_folder() / "text" / f"{key[:32]}.tokens"
     made = _known(path)
     if made is None:
+        LOGGER.info("reading %d files of %d bytes, once", len(files), sum(file.size for file in files))
         try:
             made = _make(path, files, form, tokenizer)
         except OSError as error:
