@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from nestlearn.cli import sample
 from nestlearn.cli.main import build_app
-from nestlearn.cli.sample import expected_time, readable_time, shown
+from nestlearn.cli.sample import expected_time, readable_time
 
 SMALL = ("task.dim=16", "task.heads=2", "task.depth=1", "task.context=8", "task.batch=2", "points=1")
 SMALL = (*SMALL, "task.validation_windows=2", "task.test_windows=2", "rows=1")
@@ -49,10 +49,6 @@ def test_a_run_that_is_over_before_it_is_known_says_nothing():
 )
 def test_seconds_are_said_as_people_do(seconds, words):
     assert readable_time(seconds) == words
-
-
-def test_characters_that_a_terminal_acts_on_are_shown_as_signs():
-    assert shown("Grüße\n\t\x1b[31m\x00\x9b\u202e") == "Grüße\n\t\\x1b[31m\\x00\\x9b\\u202e"
 
 
 @pytest.mark.parametrize("network", ["transformer", "hope"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
@@ -11,6 +12,7 @@ import torch
 import typer
 from torch import Tensor
 
+from nestlearn.cli.shown import visible
 from nestlearn.models import TextStream, Tokenizer, load_tokenizer, stream
 from nestlearn.tasks import SpeechesTask, make_task
 from nestlearn.training import Training, TrainSettings, load_trained
@@ -39,8 +41,8 @@ def print_sample(folder: Path) -> None:
         return
     with threads_of(trained.settings.threads):
         said = _continued(model, words, prompt)
-    typer.echo(f"\nafter {words.decode(prompt).rstrip(REPLACEMENT)!r} it goes on:\n\n{shown(said)}\n")
-    typer.echo(f"more of it: nestlearn generate --run {folder} --prompt TEXT")
+    typer.echo(f"\nafter {words.decode(prompt).rstrip(REPLACEMENT)!r} it goes on:\n\n{visible(said)}\n")
+    typer.echo(f"more of it: nestlearn generate --run {shlex.quote(str(folder))} --prompt TEXT")
 
 
 def _continued(model: Generator, words: Tokenizer, prompt: list[int]) -> str:
@@ -62,11 +64,6 @@ def _opening(settings: TrainSettings, words: Tokenizer) -> list[int]:
         return words.encode("\n")
     first: Tensor = task.windows("test", torch.tensor([0]))[0, :OPENING]
     return first.tolist()
-
-
-def shown(text: str) -> str:
-    """The text with the characters that a terminal would act on as signs for them."""
-    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
 
 
 def expected_time(training: Training, runs: int, tell: Callable[[str], None]) -> Callable[[], None]:
