@@ -13,7 +13,7 @@ A block is a module with a forward, and the unit in which tools take a model apa
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from torch import Tensor, nn
@@ -69,11 +69,15 @@ class Stage(nn.Module):
         return (y, after) if return_state else y
 
 
-class Block(nn.ModuleList):
+class Block(nn.Sequential):
     """Stages, one after the other: ``Block(Stage(dim, part) for part in parts)``.
 
     State: that of each stage's layer under its number, ``{"0": ..., "1": ...}``.
     """
+
+    def __init__(self, stages: Iterable[nn.Module] | Mapping[str, nn.Module] = ()) -> None:
+        # A ``ModuleList`` that has a forward cannot be sharded before torch 2.13. Names come with a slice.
+        super().__init__(*(stages.values() if isinstance(stages, Mapping) else stages))
 
     @property
     def layers(self) -> list[SequenceLayer]:

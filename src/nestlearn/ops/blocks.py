@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from nestlearn.ops.delta_rule import between, delta_rule, fading, from_end, log_decay
+from nestlearn.ops.delta_rule import between, delta_rule, fading, from_end, in_dtype, log_decay
 from nestlearn.ops.scan import Read
 from nestlearn.ops.tracing import by_hand, transformed
 
@@ -150,7 +150,7 @@ class _Decay(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, decay: Tensor) -> tuple[Tensor, Tensor]:
         floored, total = log_decay(decay)
-        within, start = fading(total, total, 0, decay.dtype), total.exp().to(decay.dtype)
+        within, start = fading(total, total, 0, decay.dtype), in_dtype(total.exp(), decay.dtype)
         ctx.save_for_backward(decay, floored, within, start)
         return within, start
 

@@ -20,7 +20,7 @@ from torch.nn.functional import pad
 from nestlearn.ops.second_order import composed_slopes
 from nestlearn.precision import no_autocast
 
-__all__ = ["between", "delta_rule", "fading", "from_end", "log_decay"]
+__all__ = ["between", "delta_rule", "fading", "from_end", "in_dtype", "log_decay"]
 
 Composed = Callable[..., tuple[Tensor | None, Tensor]]
 
@@ -173,7 +173,14 @@ def log_decay(decay: Tensor) -> tuple[Tensor, Tensor]:
 
 def fading(later: Tensor, earlier: Tensor, diagonal: int, dtype: torch.dtype) -> Tensor:
     """exp(later_t - earlier_s) [*, C, C] up to a diagonal, and zero above it."""
-    return (later.unsqueeze(-1) - earlier.unsqueeze(-2)).to(dtype).exp_().tril_(diagonal)
+    gaps = in_dtype(later.unsqueeze(-1) - earlier.unsqueeze(-2), dtype)
+    # What is made in place has lost its slope in a function that torch 2.11 compiles.
+    return gaps.exp().tril(diagonal) if torch.compiler.is_compiling() else gaps.exp_().tril_(diagonal)
+
+
+def in_dtype(numbers: Tensor, dtype: torch.dtype) -> Tensor:
+    """The same, and where nothing is to be done no second name for it: that too has lost its slope in torch 2.11."""
+    return numbers if numbers.dtype == dtype else numbers.to(dtype)
 
 
 def between(pairs: Tensor, gap: int) -> Tensor:
