@@ -44,7 +44,8 @@ def _command(words: list[str]) -> None:
     from nestlearn.cli.main import main
 
     sys.argv = ["nestlearn", *words]
-    with open("/dev/null", "w", encoding="utf-8") as sys.stdout, open("/dev/null", "w", encoding="utf-8") as sys.stderr:
+    with open("/dev/null", "w", encoding="utf-8") as nothing:
+        sys.stdout = sys.stderr = nothing
         main()
 
 
