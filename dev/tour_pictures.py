@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import Any
 
 import torch
+from tour_wires import letters, wires
 
 from nestlearn.report.colours import colour
 from nestlearn.report.page import stand_alone
@@ -28,6 +29,8 @@ DASHED = "5 4"
 def tour_pictures(page: Page) -> dict[str, str]:
     """File name -> SVG text of every picture of the tour."""
     drawn = {
+        "letters": letters,
+        "wires": lambda page: wires(page, _beside),
         "gradient-descent": _gradient_descent,
         "momentum": _momentum,
         "preconditioned-momentum": _preconditioned_momentum,
@@ -50,7 +53,7 @@ def _ravine(page: Page, name: str, beside: str | None = None, width: float = (WI
     """The path of W under a rule, over lines of equal loss; ``beside`` is the path of an earlier rung."""
     panel = Panel.of((width, HEIGHT), (-2.3, 1.7), (-1.3, 1.3), margins=(24, 8, 40, 34))
     _bare_axes(panel, "along the ravine", "across it")
-    x, y = _place(panel, page["best"])
+    x, y = _place(panel, page["best_w"])
     for loss in (0.05, 0.3, 1.0, 2.5, 5.0, 9.0):
         # Entries of keys are uniform on [-1, 1] and [-5, 5]: their mean squares are 1/3 and 25/3.
         along = (2 * loss * 3) ** 0.5 * (panel.x(1) - panel.x(0))
@@ -87,7 +90,7 @@ def _places(panel: Panel, points: torch.Tensor) -> list[tuple[float, float]]:
 
 def _gradient_descent(page: Page) -> str:
     panel = _ravine(page, "GradientDescent", width=WIDTH)
-    for words, point, right, down in (("start", page["start"], 10, -4), ("best W", page["best"], 11, -7)):
+    for words, point, right, down in (("start", page["start"], 10, -4), ("best W", page["best_w"], 11, -7)):
         x, y = _place(panel, point)
         panel.parts.append(text(x + right, y + down, words))
     return _beside("The path of W under gradient descent, one pair at a time, on the lines of equal loss", [panel])
@@ -164,11 +167,11 @@ _KINDS = {"box": "GradientDescent", "matrix": "DeltaMomentum", "MLP": "DeepMomen
 
 
 def _deep_momentum(page: Page) -> str:
-    line, keys = page["line"][:, 0].tolist(), [("P", "var(--soft)", 9.0, "")]
+    line, keys = page["gradient_line"][:, 0].tolist(), [("P", "var(--soft)", 9.0, "")]
     left = Panel.of(((WIDTH - GAP) / 2, HEIGHT), (-2.5, 2.5), (-1.6, 1.6), margins=(24, 8, 40, 34))
     left.axes(5, 5, "gradient", "answer after 5 writes (thin) and 200")
     right = _lines("surprise", "writes", 200, (0.004, 0.4), log=True)
-    asked = page["target"](page["line"])[:, 0].tolist()
+    asked = page["target"](page["gradient_line"])[:, 0].tolist()
     left.inside.append(_faint(path(left.points(line, asked), "var(--soft)", 9)))
     for kind, contender in _KINDS.items():
         for time, width in ((5, 0.9), (200, 2.4)):

@@ -46,12 +46,14 @@ MAY_IMPORT = {
     "models": {"layers"},
     "tasks": {"models"},
     "descriptions": {"optim", "models"},
+    "integrations": {"descriptions"},
     "contenders": {"optim"},
-    "training": {"contenders", "tasks", "descriptions"},
+    "training": {"contenders", "tasks", "integrations"},
     "comparison": {"training"},
     "report": {"training"},
     "check": set(),
-    "cli": {"comparison", "report", "check"},
+    "play": set(),
+    "cli": {"comparison", "report", "check", "play"},
 }
 
 # Of the annotations in these folders, together, at most this share may say Any.

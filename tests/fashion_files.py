@@ -45,7 +45,7 @@ def install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, module.F
             )
             (place / files[key].name).write_bytes(gzip.compress(content))
     monkeypatch.setattr(module, "FILES", files)
-    monkeypatch.setattr(module.FashionMnistTask, "files", tuple(files.values()))
+    monkeypatch.setattr(module.FashionMnistTask, "data", tuple(files.values()))
     monkeypatch.setenv("NESTLEARN_DATA", str(folder))
     module.fashion_mnist.cache_clear()
     return files

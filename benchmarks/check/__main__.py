@@ -26,7 +26,7 @@ TORCH = (
     *("AdamW", "Adam", "NAdam", "RAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop", "Rprop", "ASGD", "SGD"),
     *("Adafactor", "Muon", "LBFGS"),
 )
-OURS = sorted(set(optim.__all__) - {"Optimizer"})
+OURS = sorted(set(optim.__all__) - {"Optimizer", "tables"})
 HEAVYBALL = ("AdamW", "SGD", "Muon", "SOAP", "PSGDKron")
 PYTORCH_OPTIMIZER = ("Lion", "AdaBelief", "AdEMAMix", "Lamb", "Prodigy", "SOAP", "Shampoo")
 SCHEDULEFREE = ("AdamWScheduleFree", "SGDScheduleFree", "RAdamScheduleFree")

@@ -24,6 +24,7 @@ from torch import nn
 from benchmarks.peers.contenders import CONTENDERS, Contender
 from benchmarks.peers.isolation import isolated
 from benchmarks.peers.problems import seed_everything
+from nestlearn.optim import tables
 from nestlearn.tasks import Task, make_task
 
 __all__ = ["BUDGETS", "COARSE", "RETENTIONS", "SAME", "Budget", "interval", "refined", "search"]
@@ -138,7 +139,7 @@ def _groups(optimizer: Any) -> list[dict[str, Any]]:
 
 def _optimizers(task: Task, model: nn.Module, contender: Contender, setting: Setting) -> list[Any]:
     """The contender for the hidden matrices, AdamW for everything else."""
-    apart = {id(parameter) for module in task.tables(model) for parameter in module.parameters()}
+    apart = set(map(id, tables(model, output=task.ends(model))))
     hidden = [p for p in model.parameters() if p.ndim >= 2 and id(p) not in apart]
     chosen = {id(parameter) for parameter in hidden}
     rest = [p for p in model.parameters() if id(p) not in chosen]

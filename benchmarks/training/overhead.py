@@ -15,6 +15,7 @@ from torch import nn
 
 from benchmarks.optim.timing import Unit, interleave, settle_allocator
 from nestlearn.contenders import Variant, find_contender
+from nestlearn.optim import tables
 from nestlearn.training.loop import Training
 from nestlearn.training.spec import RunSpec
 
@@ -56,7 +57,8 @@ class _ByHand:
         self.spec = spec
         self.task = spec.make_task()
         self.model = self.task.build(spec.seed)
-        self.optimizers = spec.contender.make(self.model, tables=self.task.tables(self.model), **spec.arguments)
+        found = tables(self.model, output=self.task.ends(self.model))
+        self.optimizers = spec.contender.make(self.model, tables=found, **spec.arguments)
         self.groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
         self.rates = [group["lr"] for group in self.groups]
         self.batches = self.task.batches(spec.seed)

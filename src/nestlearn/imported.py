@@ -13,7 +13,7 @@ from typing import Any
 
 from nestlearn.errors import did_you_mean
 
-__all__ = ["again", "imported", "only", "own_frames"]
+__all__ = ["again", "forget", "imported", "only", "own_frames"]
 
 _own: set[str] = set()
 """The files of the modules that were imported by name, and folders whose files are the same person's."""
@@ -104,6 +104,11 @@ def _note(file: object, *, libraries: bool = True) -> None:
             _own.add(os.path.dirname(file))
         elif libraries:
             _own.add(file)
+
+
+def forget() -> None:
+    """Nothing was imported by name yet: a command begins."""
+    _own.clear()
 
 
 def own_frames(error: BaseException) -> list[str]:

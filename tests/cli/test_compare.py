@@ -274,7 +274,8 @@ def test_pictures_are_files_that_stand_alone(finished, tmp_path) -> None:
     for path in written:
         picture = path.read_text(encoding="utf-8")
         assert str(path) in result.output.replace("\n", "")
-        ElementTree.fromstring(picture)
+        drawn = ElementTree.fromstring(picture)
+        assert [drawn.get("width"), drawn.get("height")] == drawn.get("viewBox", "").split()[2:]
         used = set(re.findall(r"var\((--[a-z0-9]+)\)", picture))
         assert used and all(f"{name}:" in picture for name in used), "a colour without a value"
 

@@ -1,33 +1,20 @@
 """nestlearn generate: from a run folder to text, and a memory that outlives the process."""
 
+import os
 import re
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from typer.testing import CliRunner
+from tokenizers import Tokenizer, models, pre_tokenizers
+from trained_hope import SMALL, nestlearn
 
-from nestlearn.cli.main import build_app
-from nestlearn.models import MODELS, read, save_state
+from nestlearn.cli.shown import visible
+from nestlearn.memory.state import mapped
+from nestlearn.models import MODELS, load_state, read, save_state
 from nestlearn.training.train_settings import find_settings, shipped_settings
 from nestlearn.training.trained import load_trained
-
-SMALL = ("task.dim=16", "task.heads=2", "task.depth=1", "task.context=16", "task.batch=2", "steps=2", "points=1")
-SMALL = (*SMALL, "task.validation_windows=2", "task.test_windows=2", "checkpoint_every=1", "warmup=0")
-
-
-def nestlearn(*arguments: object, **options):
-    return CliRunner().invoke(build_app(), [str(word) for word in arguments], **options)
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("runs") / "hope"
-    assignments = [word for each in SMALL for word in ("--set", each)]
-    done = nestlearn("train", "--config", "hope", "--quiet", "--out", folder, *assignments)
-    assert done.exit_code == 0, done.output
-    return folder
 
 
 def test_a_shipped_configuration_trains_what_it_says(run):
@@ -45,7 +32,7 @@ def test_text_is_continued_the_same_for_one_seed(run):
     greedy = nestlearn("generate", "--run", run, "--prompt", "Fellow", "--tokens", 30, "--temperature", 0).output
     model = load_trained(run).model
     expected = model.generate(torch.tensor([list(b"Fellow")]), 30)[0, 6:].tolist()
-    assert greedy == bytes(expected).decode(errors="replace") + "\n"
+    assert greedy == visible(bytes(expected).decode(errors="replace")) + "\n"
 
 
 def test_a_memory_goes_on_after_a_restart_and_takes_in_what_the_user_pipes_in(run, tmp_path, monkeypatch):
@@ -71,8 +58,6 @@ def test_a_long_standard_input_is_read_in_pieces(run, monkeypatch, tmp_path):
     assert done.exit_code == 0, done.output
     trained = load_trained(run).model
     _, state = read(trained, torch.tensor([list(text)]))
-    from nestlearn.models import load_state
-
     found = load_state(memory, trained)["parts"]["0"]["banks"]
     for name, bank in state["parts"]["0"]["banks"].items():
         for key, tensor in bank["model"].items():
@@ -95,6 +80,119 @@ def test_an_interrupted_text_leaves_its_memory(run, tmp_path, monkeypatch):
     assert done.exit_code == 130 and memory.is_file()
 
 
+def test_reading_that_was_interrupted_goes_on_where_it_was(run, tmp_path, monkeypatch):
+    """A signal in the middle of the text: what was read is kept, and the command that reads the rest is named."""
+    from nestlearn.cli import memory as module
+
+    text, file = bytes(range(1, 201)), tmp_path / "m.st"
+    reads = []
+
+    def read_and_be_stopped(*given, **named):
+        reads.append(given)
+        if len(reads) == 4:
+            raise KeyboardInterrupt
+        return read(*given, **named)
+
+    monkeypatch.setattr(module, "PIECE", 16)
+    monkeypatch.setattr(module, "read", read_and_be_stopped)
+    common = ("generate", "--run", run, "--state", file, "--prompt", "-", "--tokens", 0)
+    done = nestlearn(*common, input=text)
+    assert done.exit_code == 130, done.output
+    said = re.search(
+        r"read 48 bytes of the prompt; .* is in .*; go on with: tail -c \+(\d+) FILE \| (.*)\n", done.output
+    )
+    assert said and said[2] == f"nestlearn generate --run {run} --state {file} --prompt - --tokens 0"
+    monkeypatch.undo()
+    done = nestlearn(*said[2].split()[1:], input=text[int(said[1]) - 1 :])
+    assert done.exit_code == 0, done.output
+    trained = load_trained(run).model
+    _, expected = read(trained, torch.tensor([list(text)]))
+    torch.testing.assert_close(load_state(file, trained), expected)
+
+
+def test_a_memory_is_kept_whatever_happens_and_never_a_worse_one(run, tmp_path, monkeypatch):
+    from nestlearn.cli import generate_job
+    from nestlearn.cli import memory as module
+
+    file = tmp_path / "m.st"
+    common = ("generate", "--run", run, "--state", file, "--tokens", 5)
+    assert nestlearn(*common, "--prompt", "We").exit_code == 0
+    good = file.read_bytes()
+    # Nobody reads what is said: silence, and a memory of what was read.
+    monkeypatch.setattr(generate_job.Output, "write", lambda self, text: setattr(self, "failure", "nobody reads it"))
+    done = nestlearn(*common, "--prompt", "We")
+    assert (done.exit_code, done.output) == (0, "") and file.read_bytes() != good
+    monkeypatch.undo()
+    # A mistake while it generates.
+    monkeypatch.setattr(generate_job.TextStream, "push", lambda self, token: 1 // 0)
+    kept = file.read_bytes()
+    assert isinstance(nestlearn(*common, "--prompt", "We").exception, ZeroDivisionError)
+    assert file.read_bytes() != kept
+    monkeypatch.undo()
+    # What cannot be written, or should not be, leaves what was there.
+    kept = file.read_bytes()
+
+    def full(*given: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "save_state", full)
+    done = nestlearn(*common, "--prompt", "We")
+    assert done.exit_code == 2 and "No space left on device; what was there before is left" in done.output
+    monkeypatch.undo()
+
+    def spoil(*given, **named):
+        logits, state = read(*given, **named)
+        return logits, mapped(lambda held: held * torch.nan if held.is_floating_point() else held, state)
+
+    monkeypatch.setattr(module, "read", spoil)
+    done = nestlearn("generate", "--run", run, "--state", file, "--prompt", "We", "--tokens", 0)
+    assert done.exit_code == 2 and "not finite" in done.output and file.read_bytes() == kept
+
+
+def test_a_place_that_cannot_be_written_is_said_before_anything_is_read(run, tmp_path):
+    (tmp_path / "folder").mkdir()
+    for place, message in [("none/m.st", "there is no folder"), ("folder", "it is a folder")]:
+        done = nestlearn("generate", "--run", run, "--prompt", "-", "--state", tmp_path / place, input="never read")
+        assert done.exit_code == 2 and message in " ".join(done.output.split())
+
+
+def test_several_prompts_are_continued_side_by_side(run, tmp_path):
+    common = ("generate", "--run", run, "--temperature", 0, "--tokens", 9)
+    alone = [nestlearn(*common, "--prompt", prompt).output for prompt in ("We", "My fellow citizens")]
+    file = tmp_path / "two.st"
+    done = nestlearn(*common, "--prompt", "We", "--prompt", "My fellow citizens", "--state", file)
+    assert done.output == "\n".join(f"[{number}] {text}" for number, text in enumerate(alone, 1))
+    assert load_state(file, load_trained(run).model, batch_size=2)
+    assert "one prompt" in nestlearn(*common, "--prompt", "-", "--prompt", "x").output
+
+
+def test_a_text_ends_before_its_stop(run):
+    common = ("generate", "--run", run, "--prompt", "We", "--seed", 1, "--tokens", 40)
+    whole = nestlearn(*common).output
+    stop = whole[12:14]
+    assert nestlearn(*common, "--stop", stop).output == whole[: whole.index(stop)] + "\n"
+    for option, value, message in [
+        ("stop", "", "a text, got an empty"),
+        ("top-p", 0, "more than 0"),
+        ("temperature", "inf", "a number of at least 0"),
+    ]:
+        done = nestlearn(*common, f"--{option}", value)
+        assert done.exit_code == 2 and message in done.output
+
+
+def test_a_prompt_in_any_encoding_is_the_bytes_that_it_is(run):
+    common = ("generate", "--run", run, "--temperature", 0, "--tokens", 9)
+    latin = os.fsdecode("Grüße".encode("latin-1"))
+    piped = nestlearn(*common, "--prompt", "-", input="Grüße".encode("latin-1"))
+    assert nestlearn(*common, "--prompt", latin).output == piped.output
+
+
+def test_a_comparison_has_nobody_to_talk_to(tmp_path):
+    (tmp_path / "config.yaml").write_text("kind: compare\n")
+    done = nestlearn("generate", "--run", tmp_path, "--prompt", "x")
+    assert done.exit_code == 2 and "keeps no network to talk to: expected a folder of `nestlearn train`" in done.output
+
+
 def test_what_cannot_be_done_is_said(run, tmp_path):
     def failed(*arguments: object) -> str:
         done = nestlearn("generate", *arguments)
@@ -108,16 +206,18 @@ def test_what_cannot_be_done_is_said(run, tmp_path):
     assert "cannot read the state" in failed("--run", run, "--prompt", "x", "--state", tmp_path / "broken")
     other = tmp_path / "digits"
     assert nestlearn("train", "--quiet", "--steps", 1, "--out", other, "--set", "points=1").exit_code == 0
-    assert "keeps no memory to generate with" in failed("--run", other, "--prompt", "x")
+    assert "is no language model: expected a run of the task speeches or text" in failed(
+        "--run", other, "--prompt", "x"
+    )
 
 
 def test_a_checkpoint_or_a_memory_of_another_architecture_is_said(run, tmp_path):
     """With what was expected and what came."""
     wide, memory = tmp_path / "wide", tmp_path / "memory.safetensors"
     shutil.copytree(run, wide)
-    settings = (wide / "config.yaml").read_text()
-    assert "dim: 16" in settings
-    (wide / "config.yaml").write_text(settings.replace("dim: 16", "dim: 32"))
+    kept = (wide / "model.json").read_text()
+    assert '"dim": 16' in kept
+    (wide / "model.json").write_text(kept.replace('"dim": 16', '"dim": 32'))
     done = nestlearn("generate", "--run", wide, "--prompt", "x")
     said = " ".join(done.output.split())
     assert done.exit_code == 2 and "does not fit its task" in said
@@ -135,6 +235,57 @@ def test_a_file_of_the_user_comes_before_a_shipped_name(tmp_path, monkeypatch):
     assert find_settings(Path("hope")) == shipped_settings()["hope"]
     Path("hope").write_text("steps: 1\n")
     assert find_settings(Path("hope")) == Path("hope")
-    with pytest.raises(ValueError, match=re.escape("shipped settings hope. Did you mean 'hope'?")):
+    with pytest.raises(ValueError, match=re.escape("shipped settings hope, hope-tiny. Did you mean 'hope'?")):
         find_settings(Path("hop"))
     assert find_settings(Path("mine.yaml")) == Path("mine.yaml")
+
+
+OWN = """
+import torch
+from torch.nn.functional import cross_entropy
+
+import nestlearn as nl
+
+
+def task():
+    model = nl.models.transformer({size}, 16, 1, 2)
+    model.tokenizer = {tokenizer!r}
+    batches = [torch.randint({size}, (2, 9)) for _ in range(12)]
+    return model, batches, lambda model, batch: cross_entropy(model(batch[:, :-1]).transpose(1, 2), batch[:, 1:])
+"""
+
+
+@pytest.mark.parametrize("tokenizer", [None, "words.json"])
+def test_a_model_of_a_task_of_ones_own_generates_where_neither_task_nor_words_are(tmp_path, monkeypatch, tokenizer):
+    """In its own words, and those that it has besides as replacement characters."""
+    name = f"own_{tokenizer is None}".lower()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    library = Tokenizer(models.WordLevel({"hello": 0, "world": 5}, unk_token="hello"))
+    library.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    library.save("words.json")
+    Path(f"{name}.py").write_text(OWN.format(size=300 if tokenizer is None else 6, tokenizer=tokenizer))
+    done = nestlearn("train", "--quiet", "--task", f"{name}:task", "--steps", 1, "--out", "run", "--set", "points=1")
+    assert done.exit_code == 0, done.output
+    Path(f"{name}.py").unlink()
+    Path("words.json").unlink()
+    Path("run").rename("moved")
+    done = nestlearn("generate", "--run", "moved", "--prompt", "hello world", "--tokens", 60, "--temperature", 9)
+    assert done.exit_code == 0, done.output
+    if tokenizer is None:
+        assert "knows 300 tokens, the tokenizer 256; others are shown as \ufffd" in done.stderr
+    else:
+        assert done.stderr == "" and set(done.output.replace("\ufffd", " ").split()) == {"hello", "world"}
+    assert "\ufffd" in done.stdout  # numbers without a word
+
+
+def test_the_network_that_the_speeches_have_by_default_generates_and_remembers(tmp_path):
+    folder, memory = tmp_path / "run", tmp_path / "memory.safetensors"
+    assignments = [word for each in (*SMALL, "task.network=transformer") for word in ("--set", each)]
+    done = nestlearn("train", "--task", "speeches", "--quiet", "--out", folder, *assignments)
+    assert done.exit_code == 0, done.output
+    common = ("generate", "--run", folder, "--temperature", 0)
+    assert nestlearn(*common, "--prompt", "My fell", "--tokens", 0, "--state", memory).exit_code == 0
+    on = nestlearn(*common, "--prompt", "ows", "--tokens", 20, "--state", memory)
+    assert on.exit_code == 0, on.output
+    assert on.output == nestlearn(*common, "--prompt", "My fellows", "--tokens", 20).output

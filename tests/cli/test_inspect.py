@@ -15,6 +15,7 @@ from typer.testing import CliRunner, Result
 import nestlearn as nl
 from nestlearn.cli.main import build_app
 from nestlearn.descriptions import NestedSystem
+from nestlearn.descriptions.table import as_text
 from nestlearn.precision import products
 from nestlearn.tasks import make_task
 
@@ -118,9 +119,20 @@ def test_the_output_has_the_table_and_the_costs(tmp_path: Path) -> None:
 
 def test_the_output_names_the_paths_that_write() -> None:
     result = call("--task", "digits", "--optimizer", "Muon", "--device", "cpu")
-    assert "orthogonal()), batched matrices" in result.output
-    assert "second_moment()), fused by torch" in result.output
+    words = " ".join(result.output.split())
+    assert "orthogonal()), batched matrices" in words
+    assert "second_moment()), fused by torch" in words
     assert as_json("--task", "digits", "--optimizer", "AdamW")["paths"] == []
+
+
+def test_a_terminal_of_eighty_columns_has_whole_words_and_numbers(monkeypatch) -> None:
+    """Columns are left out, and where that is not enough a row becomes lines: nothing is cut."""
+    monkeypatch.setenv("COLUMNS", "80")
+    assert max(map(len, call("--task", "digits", "--optimizer", "Muon").output.splitlines())) <= 80
+    system = nl.describe(nl.models.hope(256, 16, 2, 2))
+    narrow, wide = as_text(system, 80), as_text(system)
+    assert max(map(len, narrow.splitlines())) <= 80 < max(map(len, wide.splitlines()))
+    assert {word for word in narrow.split() if not word.startswith("---")} <= set(wide.split())
 
 
 def test_a_pace_slower_than_a_step_is_averaged_over_it() -> None:

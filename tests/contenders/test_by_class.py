@@ -8,7 +8,7 @@ from nestlearn.contenders.by_class import optimizer_classes
 
 def made(name: str, **settings) -> list[torch.optim.Optimizer]:
     model = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 4), nn.Linear(4, 3))
-    return find_contender(name).make(model, 0.1, tables=[model[0]], elementwise_lr=0.2, **settings)
+    return find_contender(name).make(model, 0.1, tables=[model[0].weight], elementwise_lr=0.2, **settings)
 
 
 @pytest.mark.parametrize("name", CONTENDERS)

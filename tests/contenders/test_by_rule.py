@@ -25,7 +25,8 @@ def network() -> nn.Sequential:
 
 def made(name: str, **settings: object) -> nl.optim.Optimizer:
     model = network()
-    (optimizer,) = find_contender(name).make(model, 0.1, tables=[model[0], model[2]], elementwise_lr=0.02, **settings)
+    found = [model[0].weight, model[2].weight]
+    (optimizer,) = find_contender(name).make(model, 0.1, tables=found, elementwise_lr=0.02, **settings)
     return optimizer
 
 

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+import nestlearn as nl
 from nestlearn.contenders import CONTENDERS, Variant
 from nestlearn.tasks import SpeechesTask
 from nestlearn.training.loop import train
@@ -36,7 +37,7 @@ def test_vectors_embeddings_and_head_learn_the_same_way_in_every_run(name: str) 
         model = task.build(0)
         values = settings(contender, 1e-9)  # hidden matrices hardly move, so the others see the same gradients
         optimizers = CONTENDERS[contender].make(
-            model, values.pop("lr"), tables=task.tables(model), elementwise_lr=1e-2, **values
+            model, values.pop("lr"), tables=nl.optim.tables(model), elementwise_lr=1e-2, **values
         )
         for _, batch in zip(range(3), task.batches(0), strict=False):
             model.zero_grad()

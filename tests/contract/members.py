@@ -145,7 +145,7 @@ OPEN = over(member for member in MEMBERS if not member.closure)
 
 def exported_optimizers() -> dict[str, type[torch.optim.Optimizer]]:
     """Every public optimizer class of `nl.optim`, by name; their common base is not one of them."""
-    named = {name: getattr(nl.optim, name) for name in nl.optim.__all__ if name != "Optimizer"}
+    named = {name: getattr(nl.optim, name) for name in nl.optim.__all__ if name not in ("Optimizer", "tables")}
     return {
         name: value
         for name, value in named.items()

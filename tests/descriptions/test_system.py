@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 from time import process_time
 from xml.etree import ElementTree
@@ -194,3 +195,18 @@ def test_deep_nesting_is_drawn_at_once():
 def test_text_is_escaped():
     system = replace(nl.describe(nn.Linear(2, 2)), name="<b>&\"'")
     assert ElementTree.fromstring(system.svg()).find(f"{SPACE}title").text.startswith("<b>&\"':")
+
+
+@EVERY
+def test_the_picture_has_a_size_at_which_its_text_is_that_of_a_page(system):
+    picture = ElementTree.fromstring(system.svg())
+    assert [picture.get("width"), picture.get("height")] == picture.get("viewBox").split()[2:]
+    assert picture.get("width") == "440" and "width:100%" not in picture.get("style").replace("max-width:100%", "")
+
+
+def test_a_notebook_draws_it_and_a_prompt_stays_short():
+    system = nl.describe(torch.optim.Adam([nn.Parameter(torch.zeros(3, 2))]))
+    assert system._repr_svg_() == system.svg()
+    picture, _, table = system._repr_html_().partition("<details>")
+    assert picture == system.svg() and escape(str(system)) in table
+    assert repr(system) == "<NestedSystem Adam: 3 memories on 2 levels>"

@@ -1,7 +1,9 @@
-"""What `bash dev/docs` writes is what the code says today: commands, settings, table of folders, tour's pictures."""
+"""What `bash dev/docs` writes is what the code says today: commands, settings, table of folders, checks.
+
+What it writes of the tour is in test_tour.py.
+"""
 
 import json
-import re
 from typing import Annotated
 
 import pytest
@@ -9,20 +11,18 @@ import typer
 from check_tables import SCORES, with_check_tables
 from cli_page import cli_page
 from folder_table import with_folder_table
-from page_code import run_page
-from pages import ROOT, rows, section, text
+from from_adamw_table import recorded, with_rates
+from pages import rows, section, text
 from settings_page import keys, settings_page
-from tour_pictures import tour_pictures
 
 import nestlearn as nl
 from nestlearn.check import CHECKS
 from nestlearn.cli.main import build_app
 from nestlearn.comparison import CompareSettings
+from nestlearn.play import page
 from nestlearn.training import TrainSettings, merge
 
 REMEDY = "out of date, write it again: bash dev/docs"
-NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
-IMAGES = ROOT / "docs" / "images"
 
 
 # ------------------------------------------------------------------------------------------------------- command line
@@ -30,6 +30,10 @@ IMAGES = ROOT / "docs" / "images"
 
 def test_the_page_of_the_command_line_is_up_to_date():
     assert text("docs/cli.md") == cli_page(build_app()), REMEDY
+
+
+def test_the_playground_is_up_to_date():
+    assert text("docs/playground.html") == page(), REMEDY
 
 
 def small_app() -> typer.Typer:
@@ -122,46 +126,18 @@ def test_the_tables_of_checks_are_what_the_code_asserts_and_what_was_found():
 def test_every_optimizer_of_ours_has_its_score_and_passes_all():
     scores = json.loads(SCORES.read_text(encoding="utf-8"))
     ours = {label.partition(" ")[2]: found for label, found in scores.items() if label.startswith("nestlearn ")}
-    assert sorted(ours) == sorted(set(nl.optim.__all__) - {"Optimizer"})
+    assert sorted(ours) == sorted(set(nl.optim.__all__) - {"Optimizer", "tables"})
     assert {label: found["failed"] for label, found in ours.items() if found["failed"]} == {}
     for found in scores.values():
         assert {*found["failed"], *found["not applicable"]} <= set(CHECKS)
         assert found["passed"] + len(found["failed"]) + len(found["not applicable"]) == len(CHECKS)
 
 
-# --------------------------------------------------------------------------------------------------------------- tour
+# -------------------------------------------------------------------------------------------------------------- rates
 
 
-@pytest.fixture(scope="module")
-def pictures() -> dict[str, str]:
-    """The page's blocks are run here, with all their asserts, and its pictures drawn from what they computed."""
-    return tour_pictures(run_page(text("docs/tour.md"), "tour.md"))
-
-
-def assert_same_picture(drawn: str, kept: str) -> None:
-    """The same SVG up to the last digit of its coordinates: processors round sums differently."""
-    assert NUMBER.sub("#", drawn) == NUMBER.sub("#", kept), REMEDY
-    pairs = zip(NUMBER.findall(drawn), NUMBER.findall(kept), strict=True)
-    assert max((abs(float(a) - float(b)) for a, b in pairs), default=0.0) <= 0.11, REMEDY
-
-
-@pytest.mark.slow
-def test_the_pictures_of_the_tour_are_those_that_its_code_draws(pictures):
-    kept = {path.name: path.read_text(encoding="utf-8") for path in IMAGES.glob("tour-*.svg")}
-    assert sorted(kept) == sorted(pictures), REMEDY
-    for name, drawn in pictures.items():
-        assert_same_picture(drawn, kept[name])
-
-
-@pytest.mark.slow
-def test_the_tour_shows_every_picture_with_a_description(pictures):
-    shown = re.findall(r"^!\[(.+)\]\(images/(tour-[\w-]+\.svg)\)$", text("docs/tour.md"), re.MULTILINE)
-    assert sorted(name for _, name in shown) == sorted(pictures)
-    assert len({words for words, _ in shown}) == len(shown)
-
-
-def test_a_changed_picture_is_noticed_and_a_rounded_one_is_not():
-    assert_same_picture("<path d='M 1.0001 2'/>", "<path d='M 1.0002 2'/>")
-    for other in ("<path d='M 1.2 2'/>", "<path d='L 1.0001 2'/>", "<path d='M 1.0001 2 3'/>"):
-        with pytest.raises(AssertionError):
-            assert_same_picture("<path d='M 1.0001 2'/>", other)
+def test_the_table_of_rates_is_what_was_measured_beside_adamw():
+    page = text("docs/from-adamw.md")
+    assert page == with_rates(page, recorded()), REMEDY
+    with pytest.raises(ValueError, match="expected a place for the table"):
+        with_rates("# A page without one\n", recorded())

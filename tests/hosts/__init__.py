@@ -1,1 +1,1 @@
-"""The optimizers inside the programs that users train with: their real Trainer and Accelerator, not stand-ins."""
+"""The optimizers inside the libraries that users train with, the real ones; benchmarks/hosts has what is run."""

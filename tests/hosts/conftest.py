@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 from collections.abc import Iterator
 from typing import NoReturn
 
 import pytest
+import torch
+
+from benchmarks.hosts.accelerate import forget
 
 # Read once, when huggingface_hub is imported; a conftest.py runs before the test files beside it.
 os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
@@ -27,15 +31,19 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     assert asked == []
 
 
+@pytest.fixture(scope="package", autouse=True)
+def collected_garbage() -> Iterator[None]:
+    """What ``forget`` takes out of the collection of garbage is in it again."""
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
 def forgetful_hosts() -> Iterator[None]:
-    """Whatever an Accelerator or a Trainer keeps for the process (device, accumulation, environment) is dropped."""
-    from accelerate.state import AcceleratorState, GradientState
-
-    environment = dict(os.environ)
+    """Whatever a host keeps for the process (device, accumulation, environment, threads) is dropped."""
+    environment, threads = dict(os.environ), torch.get_num_threads()
     yield
-    # Without a public way, as in accelerate's own tests.
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
+    forget()
     os.environ.clear()
     os.environ |= environment
+    torch.set_num_threads(threads)

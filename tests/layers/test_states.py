@@ -97,7 +97,7 @@ def test_what_does_not_fit_is_named(name):
                 wrong += [(tensor.to("meta"), "be on cpu, as the layer is, got meta")]
             else:
                 wrong += [(tensor.double(), "hold whole numbers, as torch.int64, got torch.float64")]
-                wrong += [(tensor.expand(3), r"be one number for all sequences, got \[3\]")]
+                wrong += [(tensor.expand(4), r"be one number for all sequences or for each, got \[4\]")]
             for each, message in [*wrong, (tensor.tolist(), "be a tensor, got (list|int)")]:
                 with pytest.raises(ValueError, match=where + message):
                     layer(x, state=unflatten({**flat, leaf: each}))

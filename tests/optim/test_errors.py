@@ -234,3 +234,9 @@ def test_elementwise_takes_no_numbers() -> None:
 def test_the_quadratic_objective_refuses_a_period():
     with pytest.raises(ValueError, match="period=1"):
         nl.optim.DeepMomentum([torch.nn.Parameter(torch.ones(3, 2))], objective="quadratic", period=2)
+
+
+def test_a_memory_of_ones_own_is_sent_to_where_it_goes():
+    mine = nl.memory.MLP(1, 8, 1, residual=False, activation="tanh")
+    with pytest.raises(ValueError, match=r"deep\(model="):
+        nl.optim.DeepMomentum([torch.nn.Parameter(torch.ones(3, 2))], memory=mine)

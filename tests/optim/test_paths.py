@@ -55,6 +55,25 @@ def test_a_thousand_parameters_are_counted() -> None:
     assert lines[-1] == "28 more rules and paths"
 
 
+def test_names_say_which_parameters_follow_which_rule() -> None:
+    blocks = nn.ModuleList(nn.Linear(4, 4, bias=False) for _ in range(12))
+    model = nn.ModuleDict({"table": nn.Embedding(9, 4), "blocks": blocks, "norm": nn.LayerNorm(4)})
+    optimizer = nl.optim.Muon(model.named_parameters(), elementwise=["table.*"])
+    assert [line.partition(": ")[0] for line in paths(optimizer)] == [
+        "1 parameter (table.weight 9x4) by elementwise=",
+        "12 parameters (12 of blocks.*.weight 4x4)",
+        "2 parameters (norm.weight 4, norm.bias 4)",
+    ]
+
+
+def test_a_model_of_many_names_has_few_words() -> None:
+    layers = nn.ModuleDict({f"{kind}{each}": nn.Linear(4, 4) for kind in "qkv" for each in "abcdefgh"})
+    optimizer = nl.optim.Muon(nn.ModuleList([layers] * 1 + [nn.Linear(4, 4)] * 1).named_parameters())
+    words = repr(optimizer)
+    assert "25 parameters (" in words and ", 21 more names): chain(" in words
+    assert len(words.splitlines()) < 30
+
+
 def test_it_is_a_part_of_what_is_printed() -> None:
     words = repr(nl.optim.GradientDescent(weights((3,))))
     assert words.endswith("\nWritten\n    1 parameter (3): gradient(), fused by torch\n)")

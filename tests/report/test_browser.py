@@ -4,44 +4,27 @@ import csv
 import gzip
 import io
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from chromium import Opened, marks, started_browser
+from playwright.sync_api import Browser
 from typer.testing import CliRunner
 
 from nestlearn.cli.main import build_app
 from nestlearn.report import write_report
 from nestlearn.training import RunFolder
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-CHROMIUM = next((path for name in NAMES if (path := shutil.which(name))), None)
-ARGUMENTS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-)
 VIEWS = [(scheme, width) for scheme in ("light", "dark") for width in (1280, 360)]
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        CHROMIUM is None and not os.environ.get("CI"),
-        reason="no chromium on the PATH (Debian, Ubuntu: apt install chromium)",
-    ),
-]
+pytestmark = marks
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    assert CHROMIUM, "continuous integration must have chromium: .ci/run installs it"
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS.split())
-        yield started
-        started.close()
+    with started_browser() as browser:
+        yield browser
 
 
 def run(path: Path, verb: str, options: str) -> RunFolder:
@@ -71,40 +54,6 @@ def report(request: pytest.FixtureRequest) -> Path:
     """The report of a made-up comparison, larger than the real ones, and of real folders of both kinds."""
     folder: RunFolder = request.getfixturevalue(request.param)
     return write_report(folder.path)[0]
-
-
-class Opened:
-    """A page that keeps account of what it asks for and complains of."""
-
-    def __init__(self, browser: Browser, path: Path, width: int = 1280, **options: Any) -> None:
-        size: Any = {"width": width, "height": 900}
-        self.context = browser.new_context(viewport=size, accept_downloads=True, **options)
-        self.page: Page = self.context.new_page()
-        self.requests: list[str] = []
-        self.complaints: list[str] = []
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.on("console", self._hear)
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.goto(path.as_uri())
-
-    def _hear(self, message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning"):
-            self.complaints.append(message.text)
-
-    def unfold(self) -> None:
-        self.page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
-
-    def save(self, link: Any) -> tuple[str, bytes]:
-        """Click on a link and return the name and the bytes of the file that it saves."""
-        with self.page.expect_download() as waiting:
-            link.click()
-        return waiting.value.suggested_filename, Path(waiting.value.path()).read_bytes()
-
-    def __enter__(self) -> "Opened":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.context.close()
 
 
 def test_it_is_legible_whole_and_silent(browser: Browser, report: Path) -> None:

@@ -149,6 +149,8 @@ def test_what_is_left_without_a_part():
     assert rule.without("whiten") == chain(average(0.9), orthogonal(), slow())
     assert rule.without("slow") == chain(average(0.9), within(whiten(), orthogonal()))
     assert deep(beside=average(0.8)).without("deep") == average(0.8)
+    boxes = average(0.8, corrected=True, name="deep_adam.m"), rules.second_moment(0.9, name="deep_adam.v")
+    assert rules.deep_adam(first=0.8, second=0.9).without("deep_adam") == chain(*boxes)
     assert deep(written_by=adam()).without("deep.second_moment").written_by == chain(adam().links[0])
     assert sum().without("sum") == gradient()
 

@@ -6,6 +6,8 @@ from dataclasses import fields
 import pytest
 import torch
 
+import nestlearn as nl
+from nestlearn.models import generate
 from nestlearn.tasks import TASKS, DelayedGradientsTask, SpeechesTask
 from nestlearn.tasks.networks import ByteTransformer
 
@@ -30,7 +32,7 @@ def test_the_transformer_does_not_see_the_future():
 
 def test_tables_are_the_embeddings_and_the_head_and_the_rest_has_matrices():
     model = SMALL.build(0)
-    apart = {id(p) for module in SMALL.tables(model) for p in module.parameters()}
+    apart = set(map(id, nl.optim.tables(model, output=SMALL.ends(model))))
     assert {name for name, p in model.named_parameters() if id(p) in apart} == {
         "tokens.weight",
         "positions.weight",
@@ -60,3 +62,19 @@ def test_the_transformer_can_start_as_torch_would_start_it():
     assert scaled.tokens.weight.std().item() == pytest.approx(0.5 / math.sqrt(16), rel=0.1)
     assert plain.tokens.weight.std().item() == pytest.approx(1.0, rel=0.1)  # N(0, 1) of nn.Embedding
     assert plain.head.weight.abs().max().item() <= 1 / math.sqrt(16)  # uniform of nn.Linear
+
+
+def test_a_transformer_with_learned_positions_reads_on_from_a_state():
+    """As if it read all at once, while that fits; then each token with at least half of the context before it."""
+    model = ByteTransformer(dim=16, depth=2, heads=2, context=8)
+    text = torch.randint(256, (2, 40))
+    logits, state = model(text[:, :5], return_state=True)
+    more, state = model(text[:, 5:8], state, return_state=True)
+    torch.testing.assert_close(torch.cat([logits, more], 1), model(text[:, :8]))
+    assert state["tokens"].equal(text[:, :8])
+    long, state = model(text[:, 8:], state, return_state=True)
+    assert long.shape == (2, 32, 256) and state["tokens"].equal(text[:, -8:])
+    torch.testing.assert_close(long[:, -4:], model(text[:, -8:])[:, -4:])
+    written = generate(model, text, 30)
+    for end in range(41, 70):  # always the likeliest after what fits
+        assert written[:, end].equal(model(written[:, end - 8 : end])[:, -1].argmax(-1))

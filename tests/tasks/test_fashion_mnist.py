@@ -8,6 +8,7 @@ import fashion_files
 import pytest
 import torch
 
+import nestlearn as nl
 from nestlearn.tasks import DataFileError, FashionMnistTask, check_data, sources
 from nestlearn.tasks.fashion_mnist import FILES, fashion_mnist
 from nestlearn.tasks.networks import VisionTransformer
@@ -88,10 +89,10 @@ def test_the_patches_see_each_other_and_their_order_matters():
 def test_hidden_matrices_are_separate_and_the_rest_are_tables():
     task = FashionMnistTask(network="vit", depth=3)
     model = task.build(0)
-    apart = {id(p) for module in task.tables(model) for p in module.parameters()}
+    apart = set(map(id, nl.optim.tables(model, output=task.ends(model))))
     hidden = [tuple(p.shape) for p in model.parameters() if p.ndim == 2 and id(p) not in apart]
     assert hidden == [*[(64, 64)] * 4, (256, 64), (64, 256)] * 3
-    assert FashionMnistTask().tables(FashionMnistTask().build(0)) == []
+    assert FashionMnistTask().ends(FashionMnistTask().build(0)) == []
 
 
 def test_the_hashes_are_those_of_the_content_that_all_packagings_share():

@@ -172,12 +172,6 @@ def test_a_loss_that_draws_judges_by_the_same_numbers_and_leaves_the_generator_a
     assert torch.equal(before, torch.random.get_rng_state())
 
 
-def test_embeddings_are_tables():
-    network = nn.Sequential(nn.Embedding(4, 3), nn.Linear(3, 1))
-    task = own(lambda: (network, numbered(9), loss))
-    assert task.tables(task.build(0)) == [network[0]]
-
-
 def test_a_model_of_another_task_is_refused():
     with pytest.raises(ValueError, match="a model that this task has built, got another Linear"):
         own(lambda: (linear(), numbered(9), loss)).evaluate(linear(), "test")

@@ -13,6 +13,7 @@ import torch
 from pages import ROOT
 from torch import Tensor
 
+import nestlearn as nl
 from nestlearn.tasks import TASKS, Task, make_task, sources, task_type
 from nestlearn.tasks.data import DIGITS, SPEECHES
 
@@ -154,9 +155,11 @@ def test_networks_and_losses_have_the_precision_asked_for(task):
     assert double.evaluate(model, "test")["loss"] == pytest.approx(single, rel=1e-3)
 
 
-def test_tables_are_modules_of_the_network(task):
+def test_tables_of_the_network_are_found(task):
     model = task.build(0)
-    assert all(any(table is module for module in model.modules()) for table in task.tables(model))
+    found = set(map(id, nl.optim.tables(model, output=task.ends(model))))
+    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
+    assert embeddings <= found <= set(map(id, model.parameters()))
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -200,8 +203,11 @@ WRONG = [
     ("delayed-gradients", {"delay": -1}, "whole number of at least 0, got -1"),
     ("speeches", {"dim": 10}, "dim=10 and heads=4"),
     ("speeches", {"start": "torch", "network": "titans"}, "expected start='scaled' with network='titans'"),
-    ("text", {}, "expected a file for the task text, got none"),
-    ("text", {"file": str(ROOT / "LICENSE"), "context": 2000}, "at least context \\+ 2 = 2002 bytes, got"),
+    ("speeches", {"text": "a.txt"}, "take the task text, as in --task text --set task.files=a.txt"),
+    (str(ROOT / "LICENSE"), {}, "For a text of your own: --task text --set task.files=.*LICENSE"),
+    ("text", {"text": "a.txt"}, "unknown field of the task text 'text'"),
+    ("text", {}, "expected files for the task text, got none"),
+    ("text", {"file": str(ROOT / "LICENSE"), "context": 2000}, "context=2000 expected at least 20,020"),
     ("fashion-mnist", {"network": "vid"}, "unknown network of the task fashion-mnist 'vid'.*Did you mean 'vit'"),
     ("fashion-mnist", {"network": "vit", "dim": 10}, "dim=10 and heads=4"),
     ("fashion-mnist", {"network": "vit", "patch": 5}, "divides the side of 28 pixels, got patch=5"),

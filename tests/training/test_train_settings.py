@@ -1,5 +1,6 @@
 import pytest
 
+from nestlearn.errors import SettingsError
 from nestlearn.training import merge, read_settings, to_yaml
 from nestlearn.training.train_settings import TrainSettings, changed_settings, resolve_training
 
@@ -77,3 +78,41 @@ def test_changes_are_named_and_those_that_matter_not_are_none() -> None:
         "optimizer.levels: was None, now 2",
         "rows: was 200, now 5",
     ]
+
+
+def test_a_task_that_is_a_kind_of_the_one_before_keeps_its_fields(tmp_path):
+    (tmp_path / "text").write_bytes(b"text " * 100)
+    file = {"task": {"name": "speeches", "network": "titans", "context": 8}}
+    files = f"task.files={tmp_path / 'text'}"
+    for name in ({"task": "text"}, "task=text", "task.name=text"):
+        given = [name, files] if isinstance(name, str) else [name | {"steps": 3}, files]
+        if name == "task.name=text":  # as ever, and no text is asked for before there is one
+            given = [files, name]
+        found = resolve_training(TrainSettings(), file, *given)
+        assert found.task.name == "text"
+        assert found.task.others() == {"network": "titans", "context": 8, "files": str(tmp_path / "text")}
+    assert resolve_training(TrainSettings(), file, {"task": "digits"}).task.others() == {}
+    with pytest.raises(SettingsError, match="expected files for the task text, got none"):
+        resolve_training(TrainSettings(), file, {"task": "text"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "warmup", "note"),
+    [
+        ([{"steps": 20}], 2, "the warm-up of 20 steps is shortened to 2, as the run has 20 steps"),
+        (["steps=5"], 0, "the warm-up of 20 steps is left out, as the run has 5 steps"),
+        ([{"steps": 39}], 3, "is shortened to 3"),
+        ([{"steps": 40}], 20, ""),
+        ([{"steps": 20}, "warmup=15"], 15, ""),
+        ([], 20, ""),
+    ],
+)
+def test_a_warm_up_is_shortened_for_who_asks_for_fewer_steps(changes, warmup, note):
+    notes = []
+    found = resolve_training(TrainSettings(), {"steps": 600, "warmup": 20}, *changes, notes=notes)
+    assert found.warmup == warmup and [note in each for each in notes] == ([True] if note else [])
+
+
+def test_a_warm_up_that_is_asked_for_with_the_steps_has_to_fit():
+    with pytest.raises(SettingsError, match="warmup of at least 0 and less than the 20 steps, got 30"):
+        resolve_training(TrainSettings(), {"steps": 600}, {"steps": 20, "warmup": 30})

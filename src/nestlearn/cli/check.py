@@ -55,6 +55,9 @@ def check(
     names: Annotated[bool, typer.Option("--list", help="Print what each check asserts, and nothing else.")] = False,
 ) -> None:
     """Check that anybody's optimizer does what all of them should: a score, a command for each failure."""
+    from nestlearn.cli.ending import begun
+
+    begun("check")
     from nestlearn.cli.check_job import check_job, list_checks
 
     if names:

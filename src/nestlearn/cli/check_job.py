@@ -11,6 +11,7 @@ import typer
 from pydantic import Field
 
 from nestlearn.check import CHECKS, Outcome, check
+from nestlearn.cli.width import pairs
 from nestlearn.errors import SettingsError
 from nestlearn.training.run_folder import write_atomic
 from nestlearn.training.settings import Settings, merge
@@ -28,9 +29,7 @@ class _Given(Settings):
 
 def list_checks() -> int:
     """Print what each check asserts; returns the exit status."""
-    wide = max(map(len, CHECKS))
-    for each in CHECKS.values():
-        typer.echo(f"{each.name:<{wide}}  {each.where}: {each.sentence}")
+    typer.echo(pairs({each.name: f"{each.where}: {each.sentence}" for each in CHECKS.values()}))
     return FINISHED
 
 

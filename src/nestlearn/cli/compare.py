@@ -88,6 +88,10 @@ def compare(
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the path of the report and nothing else.")] = False,
 ) -> None:
     """Tune and train every optimizer on the same tasks, and write a report."""
+    from nestlearn.cli.ending import begun
+
+    if not quiet:
+        begun("compare")
     from nestlearn.cli.compare_job import compare_job
 
     given: dict[str, Any] = {

@@ -18,11 +18,12 @@ from typing import Any, TextIO
 
 from rich.console import Console
 
+from nestlearn.cli.width import columns, message
 from nestlearn.errors import NestlearnError
 from nestlearn.foreign import printable, reason
 from nestlearn.imported import own_frames
 
-__all__ = ["Output", "command", "error_lines", "interrupts", "one_line", "say", "terminal"]
+__all__ = ["Output", "begun", "command", "error_lines", "interrupts", "one_line", "say", "terminal"]
 
 MOST = 2000  # characters of a message
 ENDS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
@@ -75,12 +76,22 @@ def terminal(quiet: bool) -> tuple[Console, Output]:
 
 
 def say(text: str) -> None:
-    """A line on standard error, whatever it holds; if that is gone too, nothing."""
+    """A line on standard error, whatever it holds; if that is gone too, nothing. A terminal has it in whole words."""
+    line = one_line(text)
     try:
-        sys.stderr.write(f"{one_line(text)}\n")
+        sys.stderr.write(f"{message(line, columns()) if sys.stderr.isatty() else line}\n")
         sys.stderr.flush()
     except OSError:
         pass
+
+
+def begun(verb: str) -> None:
+    """Say on a terminal, at once, that a verb is at work: what it imports takes seconds, what it reads may take more.
+
+    Elsewhere nobody waits, and an error is to be the only line.
+    """
+    if os.environ.get("RANK", "0") == "0" and sys.stderr.isatty():
+        say(f"nestlearn {verb}: getting ready")
 
 
 def one_line(text: str) -> str:

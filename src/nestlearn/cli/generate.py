@@ -18,7 +18,12 @@ __all__ = ["generate"]
 
 def generate(
     run: Annotated[Path, typer.Option(help="A folder written by `nestlearn train` with a language model.")],
-    prompt: Annotated[str, typer.Option(help="The text to continue; - reads it from the standard input.")] = "",
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="The text to continue; - reads it from the standard input. Several are continued side by side.",
+        ),
+    ] = None,
     tokens: Annotated[int, typer.Option(min=0, help="How many tokens to add; 0 reads the prompt and no more.")] = 200,
     temperature: Annotated[
         float, typer.Option(min=0, help="0 takes the likeliest token, 1 draws as the model says, more is bolder.")
@@ -26,10 +31,24 @@ def generate(
     top_k: Annotated[
         int | None, typer.Option(min=1, help="Draw from so many of the likeliest tokens alone. [default: all]")
     ] = None,
+    top_p: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Draw from the likeliest tokens alone that have this probability together. [default: all]",
+        ),
+    ] = None,
+    stop: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TEXT", help="End before this text comes, as in --stop '\\n'. [default: --tokens]"),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
     state: Annotated[
         Path | None,
-        typer.Option(help="A file with the model's memory: read first if it is there, written at the end."),
+        typer.Option(
+            help="A file with the model's memory: read first if it is there, written at the end, however it comes."
+        ),
     ] = None,
     tokenizer: Annotated[
         Path | None, typer.Option(help="A tokenizer.json of the tokenizers library. [default: bytes]")
@@ -47,7 +66,11 @@ def generate(
     ] = None,
 ) -> None:
     """Let a trained language model continue a text, and keep what it has read."""
-    from nestlearn.cli.generate_job import Choices, generate_job
+    from nestlearn.cli.ending import begun
 
-    choices = Choices(tokens, temperature, top_k, seed)
-    raise typer.Exit(generate_job(run, prompt, choices, state, tokenizer, run_seed, device, imports or []))
+    begun("generate")
+    from nestlearn.cli.generate_job import Choices, Source, generate_job
+
+    source = Source(run, tokenizer, run_seed, device, tuple(imports or ()))
+    choices = Choices(tokens, temperature, top_k, top_p, seed, tuple(stop or ()))
+    raise typer.Exit(generate_job(source, prompt or [""], choices, state))

@@ -1,140 +1,294 @@
-"""What ``nestlearn generate`` does with its options: a model, its memory, a prompt, and text as it comes."""
+"""What ``nestlearn generate`` does with its options: a model, its memory, prompts, and text as it comes."""
 
 from __future__ import annotations
 
+import math
+import os
+import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-import typer
+from torch import Tensor
 
-from nestlearn.errors import SettingsError, as_settings_error
+from nestlearn.cli.ending import Output, say
+from nestlearn.cli.memory import Memory
+from nestlearn.cli.shown import Until, visible
+from nestlearn.errors import NestlearnError, SettingsError, as_settings_error
 from nestlearn.imported import only
-from nestlearn.models import (
-    ByteTokenizer,
-    LanguageModel,
-    TextStream,
-    Tokenizer,
-    load_state,
-    load_tokenizer,
-    read,
-    save_state,
-    stream,
-)
-from nestlearn.training import load_trained
+from nestlearn.models import ByteTokenizer, LanguageModel, TextStream, Tokenizer, load_tokenizer, pad
+from nestlearn.models.choosing import Drawn
+from nestlearn.training import RunFolder, load_trained, read_settings
+from nestlearn.training.kept import Generator
 from nestlearn.training.settings import find_device
 
-__all__ = ["Choices", "generate_job"]
+__all__ = ["Choices", "Source", "Speaker", "generate_job", "load_speaker", "saved", "writable"]
 
 FINISHED, INTERRUPTED = 0, 130
 PIECE = 1 << 16  # bytes of the standard input that are read at once
+STDIN = "-"
 
 
 @dataclass(frozen=True)
 class Choices:
-    """How many tokens are added, and how each is chosen."""
+    """How many tokens are added, how each is chosen, and what ends a text."""
 
     tokens: int
     temperature: float
     top_k: int | None
+    top_p: float | None
     seed: int
+    stop: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if "" in self.stop:
+            raise SettingsError("--stop: expected a text, got an empty one")
+        if not 0 <= self.temperature < math.inf:
+            raise SettingsError(f"--temperature: expected a number of at least 0, got {self.temperature}")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise SettingsError(f"--top-p: expected more than 0 and at most 1, got {self.top_p}")
+
+    @property
+    def drawn(self) -> Drawn:
+        return {"temperature": self.temperature, "top_k": self.top_k, "top_p": self.top_p, "seed": self.seed}
+
+    @property
+    def ends(self) -> list[str]:
+        """The texts to stop at; two letters of the command line stand for a line's end and a tab."""
+        return [text.replace("\\n", "\n").replace("\\t", "\t") for text in self.stop]
 
 
-def generate_job(
-    run: Path,
-    prompt: str,
-    choices: Choices,
-    state: Path | None,
-    tokenizer: Path | None,
-    run_seed: int | None,
-    device: str | None,
-    imports: list[str],
-) -> int:
-    """Print the continuation; returns the exit status.
+@dataclass(frozen=True)
+class Source:
+    """Where a model comes from: the options that say so.
 
     Args:
         run: the folder of the run.
-        prompt: a text, or "-".
-        choices: tokens to add.
-        state: file of the memory, or None.
         tokenizer: file of the vocabulary, or None for bytes.
         run_seed: which run of the folder.
         device: where to compute.
         imports: modules that the folder may name.
     """
-    with only(imports):
-        model = _model(run, run_seed, device)
+
+    run: Path
+    tokenizer: Path | None = None
+    run_seed: int | None = None
+    device: str | None = None
+    imports: tuple[str, ...] = ()
+
+    def command(self, verb: str, *options: str) -> str:
+        """The command that uses the same model again."""
+        own = ["nestlearn", verb, "--run", str(self.run), *options]
+        own += [] if self.tokenizer is None else ["--tokenizer", str(self.tokenizer)]
+        own += [] if self.run_seed is None else ["--run-seed", str(self.run_seed)]
+        own += [word for module in self.imports for word in ("--import", module)]
+        return shlex.join(own)
+
+
+def generate_job(source: Source, prompts: Sequence[str], choices: Choices, state: Path | None) -> int:
+    """Print the continuation of each prompt; returns the exit status.
+
+    Args:
+        source: of the model.
+        prompts: texts, or one "-" alone.
+        choices: tokens to add.
+        state: file of the memory, or None.
+    """
+    if STDIN in prompts and len(prompts) > 1:
+        raise SettingsError(f"--prompt {STDIN}: the standard input is one prompt, expected no other beside it")
+    ends = choices.ends
+    model, words = load_speaker(source)
+    memory = Memory(model, state, batch=len(prompts))
+    speaker = Speaker(words, ends, len(prompts), Output(sys.stdout))
+    reading = True
+    try:
+        with saved(memory):
+            if len(prompts) == 1:
+                last, mask = memory.take(_pieces(prompts[0], words)), None
+            else:
+                last, mask = _together(model, [words.encode(_encoded(prompt)) for prompt in prompts])
+            if last is None:
+                raise SettingsError(
+                    "expected a prompt of at least one token: --prompt TEXT, or --prompt - for standard input"
+                )
+            if choices.tokens == 0:
+                memory.read_whole(last, mask)
+            else:
+                reading = False
+                memory.answer(last, choices.drawn, choices.tokens, speaker.push, mask)
+                speaker.finish()
+    except KeyboardInterrupt:
+        speaker.finish()
+        _say_how_far(source, prompts, choices, memory, words, reading)
+        return INTERRUPTED
+    if speaker.output.failure and "nobody reads" not in speaker.output.failure:
+        raise OSError(f"{speaker.output.failure}{_where(memory)}")
+    return FINISHED
+
+
+def load_speaker(source: Source) -> tuple[LanguageModel, Tokenizer]:
+    """The model of a run, and its vocabulary.
+
+    Raises:
+        SettingsError: they do not belong together, or the run has no language model.
+    """
+    _check_kind(source.run)
+    with only(source.imports):
+        model, kept = _model(source.run, source.run_seed, source.device)
     with as_settings_error():
-        words = load_tokenizer(tokenizer)
+        words = load_tokenizer(source.tokenizer or kept)
     if words.vocab_size > model.vocab_size:
         raise SettingsError(
-            f"the tokenizer has {words.vocab_size} tokens, the model in {run} knows {model.vocab_size}: expected "
-            "the one that the model was trained with"
+            f"the tokenizer has {words.vocab_size} tokens, the model in {source.run} knows {model.vocab_size}: "
+            "expected the one that the model was trained with"
         )
-    known = load_state(state, model, batch_size=1) if state is not None and state.exists() else None
-    return _continue(model, words, prompt, choices, state, known)
+    if words.vocab_size < model.vocab_size:
+        say(
+            f"note: the model in {source.run} knows {model.vocab_size} tokens, the tokenizer {words.vocab_size}; "
+            "others are shown as \ufffd. --tokenizer names another one"
+        )
+    return model, words
 
 
-def _model(run: Path, seed: int | None, device: str | None) -> LanguageModel:
+def _check_kind(run: Path) -> None:
+    config = RunFolder(run).config
+    try:
+        kind = read_settings(config).get("kind") if config.is_file() else None
+    except SettingsError:
+        return  # the checkpoint may know more
+    if kind == "compare":
+        raise SettingsError(
+            f"{run} was written by `nestlearn compare`, which keeps no network to talk to: expected a folder of "
+            "`nestlearn train`, as nestlearn train --config hope --out runs/hope writes it"
+        )
+
+
+def _model(run: Path, seed: int | None, device: str | None) -> tuple[LanguageModel, Path | None]:
+    """The model of a run, and the tokenizer that is kept with it."""
     trained = load_trained(run, seed=seed, device=None if device is None else find_device(device))
     for note in trained.notes:
-        typer.echo(f"note: {note}", err=True)
-    if not isinstance(trained.model, LanguageModel):
+        say(f"note: {note}")
+    if not isinstance(trained.model, Generator):
         raise SettingsError(
-            f"the network in {run} keeps no memory to generate with: expected a run of the task speeches with "
-            "task.network=hope, hope_attention, titans or gated_delta_net, got "
+            f"the network in {run} is no language model: expected a run of the task speeches or text, or of one of "
+            "your own whose model is a nestlearn.models.LanguageModel, got the task "
             f"{trained.settings.task.name} with a {type(trained.model).__name__}"
         )
-    return trained.model
+    # Both kinds read on from a state and have what a state file asks for.
+    return cast(LanguageModel, trained.model), trained.tokenizer
 
 
-def _continue(
-    model: LanguageModel, words: Tokenizer, prompt: str, choices: Choices, path: Path | None, state: Any
-) -> int:
-    """Read the prompt, print what follows, and save the memory, also when the user has had enough."""
-    status, text = FINISHED, TextStream(words)
-    last: torch.Tensor | None = None
+@contextmanager
+def saved(memory: Memory) -> Iterator[None]:
+    """A block after which the memory is written, whatever ended it."""
     try:
-        # The last piece is left to `stream`, which needs a token to begin with.
-        for piece in _pieces(prompt, words):
-            if last is not None:
-                _, state = read(model, last, state)
-            last = torch.tensor([piece], device=model.embedding.weight.device)
-        if last is None:
-            raise SettingsError(
-                "expected a prompt of at least one token: --prompt TEXT, or --prompt - for standard input"
-            )
-        if choices.tokens == 0:
-            _, state = read(model, last, state)
-        else:
-            new = stream(
-                model,
-                last,
-                temperature=choices.temperature,
-                top_k=choices.top_k,
-                seed=choices.seed,
-                state=state,
-            )
-            for _ in range(choices.tokens):
-                token, state = next(new)
-                typer.echo(text.push(int(token)), nl=False)
-                sys.stdout.flush()
-            typer.echo(text.rest())
+        yield
     except KeyboardInterrupt:
-        status = INTERRUPTED
-        typer.echo()
-    if path is not None and state is not None:
-        save_state(state, path, model)
-    return status
+        memory.save()
+        raise
+    except Exception as error:
+        try:
+            memory.save()
+        except (NestlearnError, OSError) as failure:
+            error.add_note(f"nor was the memory kept: {failure}")
+        raise
+    else:
+        memory.save()
+
+
+class Speaker:
+    """What is said to whom: one text as it comes, several one after the other when all have ended."""
+
+    def __init__(self, words: Tokenizer, ends: Sequence[str], count: int, output: Output, skip: bool = False) -> None:
+        self.output = output
+        self._texts = [TextStream(words) for _ in range(count)]
+        self._until = [Until(ends, skip) for _ in range(count)]
+        self._said = [""] * count
+        self._begun = False
+
+    def push(self, tokens: Tensor) -> Tensor:
+        """Say what the tokens [batch] are; which conversations have ended."""
+        self._begun = True
+        for place, token in enumerate(tokens.tolist()):
+            if not self._until[place].ended:
+                self._say(place, self._until[place].push(self._texts[place].push(token)))
+        return torch.tensor([until.ended or bool(self.output.failure) for until in self._until])
+
+    def finish(self) -> None:
+        """Say the rest."""
+        for place, until in enumerate(self._until):
+            self._say(place, until.push(self._texts[place].rest()))
+            self._say(place, until.rest())
+        if len(self._said) > 1:
+            texts = [f"[{number}] {text}\n" for number, text in enumerate(self._said, 1)]
+            self._write("\n".join(texts))
+        elif self._begun:
+            self._write("\n")
+
+    def _say(self, place: int, text: str) -> None:
+        if len(self._said) == 1:
+            self._write(visible(text))
+        self._said[place] += visible(text)
+
+    def _write(self, text: str) -> None:
+        if text:
+            self.output.write(writable(text))
+            self.output.flush()
+
+
+def writable(text: str) -> str:
+    """The text with letters that the standard output has."""
+    coding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return text.encode(coding, errors="backslashreplace").decode(coding)
 
 
 def _pieces(prompt: str, words: Tokenizer) -> Iterator[list[int]]:
     """The tokens of the prompt; bytes from the standard input are read bit by bit, however many there are."""
-    if prompt == "-" and isinstance(words, ByteTokenizer):
-        while piece := sys.stdin.buffer.read(PIECE):
+    if prompt == STDIN and isinstance(words, ByteTokenizer):
+        source: Any = sys.stdin.buffer
+        while piece := source.read1(PIECE):
             yield list(piece)
-    elif tokens := words.encode(sys.stdin.read() if prompt == "-" else prompt):
-        yield tokens
+    elif prompt == STDIN:
+        yield words.encode(sys.stdin.buffer.read().decode("utf-8", errors="replace"))
+    else:
+        yield words.encode(_encoded(prompt))
+
+
+def _encoded(prompt: str) -> str:
+    """A text of the command line as the UTF-8 that it is, whatever the locale; other bytes are as Python keeps them."""
+    return os.fsencode(prompt).decode("utf-8", errors="surrogateescape")
+
+
+def _together(model: LanguageModel, prompts: list[list[int]]) -> tuple[Tensor | None, Tensor]:
+    if not all(prompts):
+        return None, torch.empty(0)
+    tokens, mask = pad(prompts)
+    device = next(model.parameters()).device
+    return tokens.to(device), mask.to(device)
+
+
+def _say_how_far(
+    source: Source, prompts: Sequence[str], choices: Choices, memory: Memory, words: Tokenizer, reading: bool
+) -> None:
+    """How much was read, where it is, and the command that goes on."""
+    unit = "bytes" if isinstance(words, ByteTokenizer) else "tokens"
+    keep = [] if memory.path is None else ["--state", str(memory.path)]
+    if not reading:
+        how = source.command("generate", *keep, "--prompt", "TEXT") if keep else ""
+        say(f"interrupted{_where(memory)}{how and f'; go on with: {how}'}")
+        return
+    told = f"interrupted; read {memory.read:,} {unit} of the prompt{_where(memory)}"
+    if keep and prompts == [STDIN] and unit == "bytes":
+        how = source.command("generate", *keep, "--prompt", STDIN, "--tokens", str(choices.tokens))
+        told += f"; go on with: tail -c +{memory.read + 1} FILE | {how}"
+    say(told)
+
+
+def _where(memory: Memory) -> str:
+    if memory.path is None:
+        return "; nothing is kept without --state"
+    return f"; what was read is in {memory.path}" if memory.path.exists() else ""

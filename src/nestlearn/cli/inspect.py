@@ -30,7 +30,8 @@ def inspect(
         ),
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="YAML file with settings of `nestlearn train`, or `hope`, which is shipped.")
+        Path | None,
+        typer.Option(help="YAML file with settings of `nestlearn train`, or `hope` or `hope-tiny`, which are shipped."),
     ] = None,
     assignments: Annotated[
         list[str] | None,
@@ -53,6 +54,9 @@ def inspect(
     svg: Annotated[Path | None, typer.Option(help="Also write a picture of the nesting there.")] = None,
 ) -> None:
     """Show levels, memories, bytes and FLOPs of a training before it starts; nothing is allocated or trained."""
+    from nestlearn.cli.ending import begun
+
+    begun("inspect")
     from nestlearn.cli.inspect_job import inspect_job
 
     given = {"task": task, "optimizer": optimizer, "device": device, "dtype": dtype}

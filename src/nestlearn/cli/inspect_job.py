@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from nestlearn.descriptions.table import of_a_sequence, readable_bytes
+from nestlearn.cli.width import columns, wrapped
+from nestlearn.descriptions.table import WIDTH, as_text, of_a_sequence, readable_bytes
 from nestlearn.errors import SettingsError, as_settings_error
 from nestlearn.training import Inspection, TrainSettings, inspect_training, read_settings, resolve_training
 from nestlearn.training.run_folder import write_atomic
@@ -39,8 +42,16 @@ def inspect_job(
         found = inspect_training(settings, model, ranks)
     if svg is not None:
         write_atomic(svg, found.system.svg() + "\n")
-    typer.echo(json.dumps(found.to_dict(), indent=2) if as_json else f"{found.system}\n\n{_summary(found)}")
+    if as_json:
+        typer.echo(json.dumps(found.to_dict(), indent=2))
+    else:
+        typer.echo(f"{as_text(found.system, _width())}\n\n{_summary(found)}")
     return FINISHED
+
+
+def _width() -> int:
+    """Of the tables: that of a terminal; a file has no width to keep to."""
+    return min(columns(), WIDTH) if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH
 
 
 def _summary(found: Inspection) -> str:
@@ -57,7 +68,8 @@ def _summary(found: Inspection) -> str:
     )
     lines = [f"{label:<22}{words}" for label, words in pairs]
     written = [f"{'' if number else 'written':<22}{line}" for number, line in enumerate(found.paths)]
-    return "\n".join([*lines, *_on_ranks(found), *written, *(f"not known: {reason}" for reason in found.unknown)])
+    whole = [*lines, *_on_ranks(found), *written, *(f"not known: {reason}" for reason in found.unknown)]
+    return "\n".join(line if len(line) <= _width() else wrapped(line, _width(), " " * 22) for line in whole)
 
 
 def _on_ranks(found: Inspection) -> Iterator[str]:

@@ -34,11 +34,14 @@ EXTRAS = {"typer", "click", "rich", "jinja2", "yaml", "pydantic", "safetensors",
 
 VERBS: Mapping[str, str] = MappingProxyType(
     {
+        "chat": "Talk to a trained language model, line by line; it remembers what was said, in a file.",
         "check": "Check that anybody's optimizer does what all of them should: a score, a command for each failure.",
         "compare": "Tune and train every optimizer on the same tasks, and write a report.",
         "generate": "Let a trained language model continue a text, and keep what it has read.",
         "inspect": "Show levels, memories, bytes and FLOPs of a training before it starts; nothing is allocated or "
         "trained.",
+        "list": "Show what can be named: tasks, optimizers, rules, targets, shipped configurations, presets.",
+        "play": "Open the playground: the rungs from gradient descent to nested memories, to be moved by hand.",
         "report": "Make report.html of a run folder again.",
         "train": "Train with one optimizer, and write a report.",
     }
@@ -88,8 +91,9 @@ def _empty(**settings: Any) -> Typer:
     class Verbs(TyperGroup):
         def invoke(self, ctx: Any) -> Any:
             from nestlearn.cli.ending import command, error_lines, say
-            from nestlearn.imported import own_frames
+            from nestlearn.imported import forget, own_frames
 
+            forget()
             try:
                 with command():
                     return super().invoke(ctx)

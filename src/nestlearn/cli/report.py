@@ -22,6 +22,9 @@ def report(
     ] = None,
 ) -> None:
     """Make report.html of a run folder again."""
+    from nestlearn.cli.ending import begun
+
+    begun("report")
     from nestlearn.cli.ending import say
     from nestlearn.report import write_pictures, write_report
 

@@ -42,7 +42,9 @@ def train(
     lr: Annotated[float | None, typer.Option(help="Learning rate. [default: the optimizer's own]")] = None,
     steps: Annotated[int | None, typer.Option(help="Training steps. [default: 400]")] = None,
     seeds: Annotated[str | None, typer.Option(help="0..2 or 0,1; one run each. [default: 0]")] = None,
-    config: Annotated[Path | None, typer.Option(help="YAML file with settings, or `hope`, which is shipped.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file with settings, or `hope` or `hope-tiny`, which are shipped.")
+    ] = None,
     assignments: Annotated[
         list[str] | None,
         typer.Option(
@@ -76,6 +78,10 @@ def train(
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the path of the report and nothing else.")] = False,
 ) -> None:
     """Train with one optimizer, and write a report."""
+    from nestlearn.cli.ending import begun
+
+    if not quiet:
+        begun("train")
     from nestlearn.cli.train_job import train_job
 
     given = {

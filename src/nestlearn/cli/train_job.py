@@ -17,6 +17,7 @@ from rich.console import Console
 
 from nestlearn.cli.ending import Output, interrupts, say, terminal
 from nestlearn.cli.progress import show_training
+from nestlearn.cli.sample import expected_time, print_sample
 from nestlearn.descriptions import describe
 from nestlearn.descriptions.table import readable_bytes
 from nestlearn.errors import Interrupted, NestlearnError, RankError, SettingsError
@@ -68,7 +69,10 @@ def train_job(
         file = read_settings(find_settings(config)) if config else {}
         with only(imports, map(str, given.values()), assignments, [str(file)]) if resume else nullcontext():
             base = TrainRun.settings_of(folder) if resume else TrainSettings()
-            settings = resolve_training(base, file, given, *assignments)
+            notes: list[str] = []
+            settings = resolve_training(base, file, given, *assignments, notes=notes)
+            for note in notes if not rank else ():
+                say(f"note: {note}")
             status = _train_job(folder, settings, resume is not None, quiet)
     except NestlearnError as error:
         if rank and not _gone(error):
@@ -100,7 +104,7 @@ def _train_job(folder: RunFolder, settings: TrainSettings, resume: bool, quiet: 
             about = f"{_about(first, ranks)}\n{where}" if first is not None else f"{where}: all seeds are finished"
             console.print(about, soft_wrap=True, highlight=False, markup=False)
             with _told_how(run):
-                _train(run, console, output)
+                _train(run, console, output, first)
         if ranks.first:
             with _told_how(run):
                 write_systems(folder.path)
@@ -118,6 +122,8 @@ def _train_job(folder: RunFolder, settings: TrainSettings, resume: bool, quiet: 
         raise RankError(told) from error.__cause__
     if ranks.first:
         print_tables(run.results(), console)
+        if not quiet and all(row.status == "finished" for rows in run.results().tasks.values() for row in rows):
+            print_sample(folder.path)
         typer.echo(str(path) if quiet else f"report: {path}")
     return FINISHED
 
@@ -141,10 +147,20 @@ def _told_how(run: TrainRun) -> Iterator[None]:
         raise
 
 
-def _train(run: TrainRun, console: Console, output: Output) -> None:
+def _train(run: TrainRun, console: Console, output: Output, first: Training | None) -> None:
     with show_training(console, run.settings) as progress, interrupts(last=not run.ranks.alone) as stopped:
+
+        def tell(words: str) -> None:
+            console.print(words, soft_wrap=True, highlight=False)
+
+        after = expected_time(first, run.left, tell) if first is not None else lambda: None
+
+        def should_stop() -> bool:
+            after()
+            return stopped() or bool(output.failure)
+
         try:
-            run.run(progress, lambda: stopped() or bool(output.failure))
+            run.run(progress, should_stop)
         finally:
             for note in run.notes if run.ranks.first else ():
                 say(f"note: {note}")

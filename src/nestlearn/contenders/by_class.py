@@ -11,7 +11,7 @@ from functools import update_wrapper
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nestlearn import optim
 from nestlearn.contenders.contender import Contender
@@ -23,7 +23,7 @@ OURS, TORCH = "nestlearn.optim.", "torch.optim."
 
 def optimizer_classes() -> dict[str, type[torch.optim.Optimizer]]:
     """Every optimizer class that can be named, by its dotted name: ours and those of torch."""
-    ours = {OURS + name: getattr(optim, name) for name in optim.__all__ if name != "Optimizer"}
+    ours = {OURS + name: getattr(optim, name) for name in optim.__all__ if name not in ("Optimizer", "tables")}
     theirs = {
         TORCH + name: kind
         for name, kind in vars(torch.optim).items()
@@ -47,7 +47,7 @@ def _of_class(name: str, kind: type[torch.optim.Optimizer]) -> Contender:
     ours = issubclass(kind, optim.Optimizer)
 
     def make(
-        model: nn.Module, lr: float, *, tables: list[nn.Module], elementwise_lr: float, **settings: Any
+        model: nn.Module, lr: float, *, tables: list[Tensor], elementwise_lr: float, **settings: Any
     ) -> list[torch.optim.Optimizer]:
         if "model" in parameters:
             settings.setdefault("model", model)

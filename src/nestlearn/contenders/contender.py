@@ -17,7 +17,7 @@ from functools import update_wrapper
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nestlearn import optim
 
@@ -54,7 +54,7 @@ class Contender:
     Attributes:
         name: what users type and read.
         make: ``make(model, lr, *, tables, elementwise_lr, **settings)`` returns the optimizers to step together, the
-            contender first. ``tables`` are the modules (embeddings, head) whose matrices are not its own. Its
+            contender first. ``tables`` are the parameters (embeddings, head) that are not its own. Its
             ``__wrapped__`` is what takes the settings, so that their names and defaults can be looked up.
         lr: the middle of the learning-rate grid.
         about: one line for people.
@@ -103,12 +103,12 @@ class Contender:
 _COMMON = optim.GradientDescent([torch.zeros(1)]).defaults
 
 
-def hidden_and_rest(model: nn.Module, tables: Iterable[nn.Module]) -> tuple[Named, Named]:
-    """The hidden matrices of a model, and everything else: vectors, and what belongs to ``tables``.
+def hidden_and_rest(model: nn.Module, tables: Iterable[Tensor]) -> tuple[Named, Named]:
+    """The hidden matrices of a model, and everything else: vectors, and ``tables``.
 
     A model without hidden matrices is returned as if all its parameters were some.
     """
-    apart = {id(parameter) for module in tables for parameter in module.parameters()}
+    apart = set(map(id, tables))
     hidden = [(n, p) for n, p in model.named_parameters() if p.ndim >= 2 and id(p) not in apart]
     if not hidden:
         return list(model.named_parameters()), []
@@ -123,7 +123,7 @@ def whole(cls: Build, *, needs_model: bool = False, retention: str = "retention"
     """
 
     def make(
-        model: nn.Module, lr: float, *, tables: list[nn.Module], elementwise_lr: float, **settings: Any
+        model: nn.Module, lr: float, *, tables: list[Tensor], elementwise_lr: float, **settings: Any
     ) -> list[torch.optim.Optimizer]:
         if needs_model:
             settings["model"] = model
@@ -142,7 +142,7 @@ def beside_adam(cls: Build, *, needs_model: bool = False) -> Factory:
     """An optimizer with its own rule for vectors gets the hidden matrices only; Adam has the rest, as everywhere."""
 
     def make(
-        model: nn.Module, lr: float, *, tables: list[nn.Module], elementwise_lr: float, **settings: Any
+        model: nn.Module, lr: float, *, tables: list[Tensor], elementwise_lr: float, **settings: Any
     ) -> list[torch.optim.Optimizer]:
         if needs_model:
             settings["model"] = model

@@ -11,7 +11,7 @@ from functools import lru_cache, wraps
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nestlearn import optim
 from nestlearn.contenders.by_class import class_contender, optimizer_classes
@@ -29,7 +29,7 @@ def _adamw(
     model: nn.Module,
     lr: float,
     *,
-    tables: list[nn.Module],
+    tables: list[Tensor],
     elementwise_lr: float,
     retention: float = 0.9,
     weight_decay: float = 0.0,

@@ -69,9 +69,10 @@ def draw(system: Data) -> str:
     y = pen.paragraph(MARGIN, y + 16, legend, WIDTH - 2 * MARGIN, size=11, faint=True)
     label = escape(f"Nesting of {headline(system)}", quote=True)
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="nl-nest" viewBox="0 0 {WIDTH} {y:.0f}" role="img" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="nl-nest" width="{WIDTH}" height="{y:.0f}" '
+        f'viewBox="0 0 {WIDTH} {y:.0f}" role="img" '
         f'aria-label="{label}" font-family="system-ui, sans-serif" fill="currentColor" '
-        f'style="max-width:{1.6 * WIDTH:.0f}px;width:100%;height:auto">'
+        f'style="max-width:100%;height:auto">'
         f"<title>{escape(headline(system))}</title><desc>{escape(_words(system))}</desc><style>{OWN_PAPER}</style>"
         f"{''.join(pen.parts)}</svg>"
     )

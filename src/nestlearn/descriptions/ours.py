@@ -26,7 +26,7 @@ from nestlearn.optim.lanes import matrix_shape
 from nestlearn.optim.optimizer import Optimizer
 from nestlearn.rules.blocks import WHOLE, Cut
 
-__all__ = ["describe_ours"]
+__all__ = ["describe_ours", "locate"]
 
 UNSAID = "a function of the scene"
 """Stands for a key, value or query for which nobody has written words."""
@@ -133,7 +133,7 @@ def _behind(part: _Part, parameter: Tensor, state: dict[str, Tensor]) -> tuple[l
     surprises: dict[str, list[Tensor]] = {}
     rest = 0
     for key, tensor in state.items():
-        role, own = _locate(key, roles)
+        role, own = locate(key, roles)
         if role is None:
             rest += state_bytes(tensor)
             continue
@@ -201,7 +201,7 @@ def _defined(rule: Rule, shape: torch.Size) -> Iterator[tuple[str, str]]:
             yield from each.at(shape).where.items()
 
 
-def _locate(key: str, roles: Mapping[str, Described]) -> tuple[str | None, list[str]]:
+def locate(key: str, roles: Mapping[str, Described]) -> tuple[str | None, list[str]]:
     """The role that a key of a state belongs to, None for the adapter's own, and what is left of the key.
 
     "momentum.rule.outer.momentum.model.inner" is the inner matrix of the memory that writes the outer matrix of the

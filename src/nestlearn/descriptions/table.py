@@ -35,17 +35,23 @@ NARROW = 24
 UNSAID = "unknown"
 
 
-def as_text(system: Data) -> str:
-    """The tables of a system, then those of the parameters that follow another rule."""
+def as_text(system: Data, width: int = WIDTH) -> str:
+    """The tables of a system, then those of the parameters that follow another rule.
+
+    Args:
+        system: what is described.
+        width: of a line. A table that is wider leaves out columns, or has a line for each cell; words and numbers stay
+            whole.
+    """
     if not system.memories:
         return "\n".join([f"{system.name}: no memories", *(f"Note: {note}." for note in system.notes)])
     covers = f" for {system.covers}" if system.covers else ""
     state = f"{readable_bytes(system.state_bytes)} of state{' in all' if system.others else ''}"
-    blocks = [_wrap(f"{headline(system)}{covers}; {state}{_of_a_sequence(system)}")]
+    blocks = [_wrap(f"{headline(system)}{covers}; {state}{_of_a_sequence(system)}", width)]
     for part in system.everything:
         heading = [] if part is system else [f"{apart(part, system)}:"]
-        blocks += [*heading, _sizes(part), _rules(part), _by_tokens(part), *_definitions(part)]
-        blocks += [_wrap(f"Note: {note}.") for note in part.notes]
+        blocks += [*heading, _sizes(part, width), _rules(part, width), _by_tokens(part, width)]
+        blocks += [*_definitions(part, width), *(_wrap(f"Note: {note}.", width) for note in part.notes)]
     return "\n\n".join(block for block in blocks if block)
 
 
@@ -133,7 +139,7 @@ def shown(memory: Described) -> str:
     return memory.value if memory.key == "none" else f"{memory.key} -> {memory.value}"
 
 
-def _sizes(system: Data) -> str:
+def _sizes(system: Data, width: int) -> str:
     measured = any(memory.surprise is not None for memory in system.memories)
     rows = [["level", "written", "memory", "model", "count", "entries", "bytes", *(["surprise"] if measured else [])]]
     for memory in system.memories:
@@ -150,10 +156,10 @@ def _sizes(system: Data) -> str:
                 *([surprise] if measured else []),
             ]
         )
-    return _aligned(rows, right=range(4, len(rows[0])), gives=3)
+    return _aligned(rows, width, right=range(4, len(rows[0])), gives=3, drops=("model", "count", "entries"))
 
 
-def _rules(system: Data) -> str:
+def _rules(system: Data, width: int) -> str:
     rows: dict[tuple[str, ...], list[Described]] = {}
     for memory in system.memories:
         # All layers of a system follow one rule, and so do many memories of one sequence layer.
@@ -164,7 +170,7 @@ def _rules(system: Data) -> str:
         names = [_name(members[0]), *(_within(memory.name, where) for memory in members[1:])]
         several = "each layer (W)" if members[0].home == "weights" and len(members) > 1 else ", ".join(names)
         table.append([several, *facts])
-    return _aligned(table, caps={0: 42, 1: 38})
+    return _aligned(table, width, caps={0: 42, 1: 38})
 
 
 def _home(memory: Described) -> str:
@@ -177,7 +183,7 @@ def _within(name: str, where: str) -> str:
     return name.removeprefix(f"{where}.") if where else name
 
 
-def _by_tokens(system: Data) -> str:
+def _by_tokens(system: Data, width: int) -> str:
     """Where the memories of a sequence start, what they are asked, and who reads the answer."""
     rows = [["by tokens", "starts at", "chunk", "asked", "answers", "to"]]
     for memory in tokens(system):
@@ -185,7 +191,7 @@ def _by_tokens(system: Data) -> str:
         rows.append([_name(memory), began(memory), chunk, memory.query or "-", answer(memory), readers(memory)])
     if len(rows) == 1:
         return ""
-    return f"{_aligned(rows, right=[2], gives=1)}\n\n{_wrap(_legend(tokens(system)))}"
+    return f"{_aligned(rows, width, right=[2], gives=1)}\n\n{_wrap(_legend(tokens(system)), width)}"
 
 
 def _legend(memories: Sequence[Described]) -> str:
@@ -235,14 +241,16 @@ def definitions(system: Data) -> dict[str, str]:
     return {**system.where, **seen, **summed}
 
 
-def _definitions(system: Data) -> list[str]:
+def _definitions(system: Data, width: int) -> list[str]:
     lines = []
     if system.where:
-        lines.append(_wrap("where " + "; ".join(f"{name} = {text}" for name, text in definitions(system).items())))
+        lines.append(
+            _wrap("where " + "; ".join(f"{name} = {text}" for name, text in definitions(system).items()), width)
+        )
     groups: Sequence[Mapping[str, Any]] = list({repr(group): group for group in system.settings if group}.values())
     for number, group in enumerate(groups):
         label = "with " if len(groups) == 1 else f"with, in group {number + 1} of {len(groups)}, "
-        lines.append(_wrap(label + ", ".join(f"{name} {value}" for name, value in group.items())))
+        lines.append(_wrap(label + ", ".join(f"{name} {value}" for name, value in group.items()), width))
     return lines
 
 
@@ -251,8 +259,8 @@ def _name(memory: Described) -> str:
     return memory.name if memory.symbol in ("", own) else f"{memory.name} ({memory.symbol})"
 
 
-def _wrap(text: str) -> str:
-    return "\n".join(textwrap.wrap(text, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False))
+def _wrap(text: str, width: int) -> str:
+    return "\n".join(textwrap.wrap(text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False))
 
 
 def _lines(text: str, width: int) -> list[str]:
@@ -268,22 +276,54 @@ class _Calls(textwrap.TextWrapper):
 
 
 def _aligned(
-    rows: list[list[str]], right: Sequence[int] = (), caps: Mapping[int, int] = MappingProxyType({}), gives: int = -1
+    rows: list[list[str]],
+    width: int,
+    right: Sequence[int] = (),
+    caps: Mapping[int, int] = MappingProxyType({}),
+    gives: int = -1,
+    drops: Sequence[str] = (),
 ) -> str:
-    """Columns as wide as their contents, at most ``caps``; the column ``gives`` fits the line. Cells are wrapped."""
+    """Columns as wide as their contents, at most ``caps``; the column ``gives`` fits the line. Cells are wrapped.
+
+    Where that is not enough, the columns with the headings ``drops`` are left out, one after the other; without these
+    each row becomes a few lines.
+    """
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    widths = [min(width, caps.get(column, width)) for column, width in enumerate(widths)]
-    over = sum(widths) + len(GAP) * (len(widths) - 1) - WIDTH
-    widths[gives] = min(widths[gives], max(NARROW, widths[gives] - over))
+    widths = [min(wide, caps.get(column, wide)) for column, wide in enumerate(widths)]
+    over = sum(widths) + len(GAP) * (len(widths) - 1) - width
+    least = max(len(word) for row in rows for word in row[gives].split() or [""]) if width < WIDTH else 0
+    widths[gives] = min(widths[gives], max(NARROW, least, widths[gives] - over))
+    if width < WIDTH and sum(widths) + len(GAP) * (len(widths) - 1) > width:
+        if left := [heading for heading in drops if heading in rows[0]]:
+            gone = rows[0].index(left[0])
+            numbers = [column - (column > gone) for column in right if column != gone]
+            fewer = [row[:gone] + row[gone + 1 :] for row in rows]
+            return _aligned(fewer, width, numbers, gives=2, drops=left[1:])
+        return _records(rows, width)
     lines = []
     for number, row in enumerate(rows):
-        wrapped = [_lines(text, width) or [""] for text, width in zip(row, widths, strict=True)]
+        wrapped = [_lines(text, wide) or [""] for text, wide in zip(row, widths, strict=True)]
         for part in zip_longest(*wrapped, fillvalue=""):
             cells = [
-                text.rjust(width) if column in right else text.ljust(width)
-                for column, (text, width) in enumerate(zip(part, widths, strict=True))
+                text.rjust(wide) if column in right else text.ljust(wide)
+                for column, (text, wide) in enumerate(zip(part, widths, strict=True))
             ]
             lines.append(GAP.join(cells).rstrip())
         if number == 0:
             lines.append("-" * (sum(widths) + len(GAP) * (len(widths) - 1)))
+    return "\n".join(lines)
+
+
+def _records(rows: list[list[str]], width: int) -> str:
+    """Each row as its first cell, and below it a line for each of the others, with its heading."""
+    (first, *headings), *others = rows
+    indent = max(map(len, headings)) + 2 * len(GAP)
+    lines = [first, "-" * width]
+    for name, *cells in others:
+        lines += _lines(name, width)
+        for heading, cell in zip(headings, cells, strict=True):
+            begin = f"{GAP}{heading}".ljust(indent)
+            for text in _lines(cell, width - indent):
+                lines.append(f"{begin}{text}")
+                begin = " " * indent
     return "\n".join(lines)

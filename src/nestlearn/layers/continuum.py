@@ -41,6 +41,7 @@ layer.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -50,9 +51,10 @@ from torch import Tensor, nn
 from nestlearn.errors import choice
 from nestlearn.layers.continuum_block import ContinuumBlock
 from nestlearn.layers.sequence import SequenceLayer, full
+from nestlearn.layers.unequal import apart, is_unequal, put, seen, timed
 from nestlearn.memory.described import Described, Facts, Piece
 from nestlearn.memory.models import Parameters
-from nestlearn.memory.state import State
+from nestlearn.memory.state import State, mapped, select_state
 from nestlearn.ops.exporting import count_of
 
 __all__ = ["OBJECTIVES", "VARIANTS", "ContinuumMemory"]
@@ -74,14 +76,16 @@ class ContinuumMemory(SequenceLayer):
         inner_lr: of a token; 0 never writes. None is 0.1 for "local" and 1 for "next_token".
         retention: of what was learned in context, from one write to the next; 1 forgets nothing, 0 all.
 
-    State, for a batch of B: ``time``, how many tokens were seen (int64), and for each block ``model``, its parameters
-    [B, ...]; ``pending``, what was collected since its last write; ``key`` [B, dim], its last input (objective
-    "local"); ``start`` and ``span``, its start and the sum of its writes since it was restored (variant "nested", all
-    blocks but the slowest).
+    State, for a batch of B: ``time``, how many tokens were seen (int64; [B] if these numbers differ), and for each
+    block ``model``, its parameters [B, ...]; ``pending``, what was collected since its last write; ``key`` [B, dim],
+    its last input (objective "local"); ``start`` and ``span``, its start and the sum of its writes since it was
+    restored (variant "nested", all blocks but the slowest).
 
     Raises:
         ValueError: settings that do not fit.
     """
+
+    periods: tuple[int, ...]
 
     def __init__(
         self,
@@ -117,31 +121,38 @@ class ContinuumMemory(SequenceLayer):
         # On the CPU wherever the layer is, so that it can be read at once.
         return {"time": torch.zeros((), dtype=torch.int64, device="cpu"), "blocks": blocks}
 
-    def forward(self, x: Tensor, state: State | None = None, return_state: bool = False) -> Any:
+    def forward(
+        self,
+        x: Tensor,
+        state: State | None = None,
+        return_state: bool = False,
+        lengths: Tensor | Sequence[int] | None = None,
+    ) -> Any:
         """As every sequence layer; without ``return_state`` the last write, which nobody would see, is left out.
 
         Raises:
             ValueError: with the objective "next_token", for more tokens than there are up to the next write.
         """
         if return_state or x.ndim != 3 or x.shape[-1] != self.dim or not x.shape[1]:
-            return super().forward(x, state, return_state)
+            return super().forward(x, state, return_state, lengths)
         if state is not None:
             state = self.fitted(state, x.shape[0])
+        if lengths is not None or (state is not None and is_unequal(state)):
+            return super().forward(x, state, return_state, lengths)
         return self._run(x, state, keep=False)[0]
 
     def advance(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
         return self._run(x, state, keep=True)
 
+    def advance_unequal(self, x: Tensor, state: State, lengths: Sequence[int]) -> tuple[Tensor, State]:
+        for time, count in zip(seen(state, x.shape[0]), lengths, strict=True):
+            self._check_left(time, count)
+        return super().advance_unequal(x, state, lengths)
+
     def _run(self, x: Tensor, state: State | None, keep: bool) -> tuple[Tensor, State]:
         time = 0 if state is None else count_of(state["time"])
         state = self.initial_state(x.shape[0]) if state is None else state
-        left = self._left(time)
-        if left is not None and x.shape[1] > left:
-            raise ValueError(
-                f"expected at most {left} tokens up to the next write at token {time + left}, got {x.shape[1]}: with "
-                "objective='next_token' call `write` with the slopes of the loss at every multiple of "
-                f"{min(self.periods)} tokens, as nestlearn.models.LanguageModel does"
-            )
+        self._check_left(time, x.shape[1])
         written, y = {}, full(x)
         first = y
         for name, block in self._blocks().items():
@@ -151,12 +162,26 @@ class ContinuumMemory(SequenceLayer):
         return y.to(x.dtype), {"time": state["time"] + x.shape[1], "blocks": written}
 
     def until_write(self, state: State) -> int | None:
-        """How many more tokens the objective "next_token" allows before slopes are due; None if it never writes."""
-        return self._left(count_of(state["time"]))
+        """How many more tokens the objective "next_token" allows before slopes are due; None if it never writes.
+
+        Of sequences that have seen unequal numbers of tokens, until the first of them is due.
+        """
+        if not is_unequal(state):
+            return self._left(count_of(state["time"]))
+        return min((left for time in seen(state, 0) if (left := self._left(time)) is not None), default=None)
 
     def _left(self, time: int) -> int | None:
         waits = self.objective == "next_token" and self.inner_lr > 0
         return min(self.periods) - time % min(self.periods) if waits else None
+
+    def _check_left(self, time: int, count: int) -> None:
+        left = self._left(time)
+        if left is not None and count > left:
+            raise ValueError(
+                f"expected at most {left} tokens up to the next write at token {time + left}, got {count}: with "
+                "objective='next_token' call `write` with the slopes of the loss at every multiple of "
+                f"{min(self.periods)} tokens, as nestlearn.models.LanguageModel does"
+            )
 
     def fast_parameters(self, state: State) -> dict[str, Parameters]:
         """The parameters that answer at the moment, by block: what the slopes given to ``write`` are slopes for."""
@@ -169,10 +194,23 @@ class ContinuumMemory(SequenceLayer):
             state: after the last of these tokens.
             slopes: for every tensor of ``fast_parameters``, of losses summed over the tokens, each sequence its own.
         """
+        if is_unequal(state):
+            return self._write_apart(state, slopes)
         time, written = count_of(state["time"]), {}
         for name, block in self._blocks().items():
             written[name] = block.collect(state["blocks"][name], slopes[name], time)
         return {**state, "blocks": written}
+
+    def _write_apart(self, state: State, slopes: dict[str, Parameters]) -> State:
+        """`write`, with sequences together of which the same blocks are due."""
+        times = seen(state, len(state["time"]))
+        after = state
+        for places in apart(range(len(times)), lambda place: tuple(times[place] % size == 0 for size in self.periods)):
+            index = torch.tensor(places)
+            own = timed(select_state(state, index), torch.tensor(times[places[0]]))
+            due = mapped(lambda slope, index=index: slope[index.to(slope.device)], slopes)
+            after = put(after, self.write(own, due), index)
+        return after
 
     def extra_repr(self) -> str:
         return (

@@ -110,6 +110,7 @@ class MemoryLayer(SequenceLayer):
             raise ValueError(f"chunk: expected at least 1 token, got {chunk}")
         self.heads, self.retention = heads, recipe.retention
         self.chunk = 1 if memory == "matrix" else chunk
+        self.periods = (self.chunk,)
         self.window = recipe.window if window is None else window
         if self.window < 1:
             raise ValueError(f"window: expected at least 1 token, got {window}")

@@ -102,6 +102,7 @@ class SelfModifyingTitans(SequenceLayer):
             raise ValueError(f"heads: expected at least 2 numbers in each, got {dim} / {heads} = {width}")
         self.heads, self.chunk = heads, chunk
         self.projection_chunk = chunk if projection_chunk is None else projection_chunk
+        self.periods = (self.chunk, self.projection_chunk)
         self.retention, self.regresses = retention, objective == "l2"
         _check(memory, self.chunk, self.projection_chunk, objective, self_modifying)
         # Without retention there is no alpha to be read from anywhere.

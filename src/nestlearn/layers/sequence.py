@@ -4,19 +4,21 @@
     y, state = layer(x, state=state, return_state=True)
 
 A state is a nested dictionary of tensors and nothing else, float32 or better, whose first dimension counts the
-sequences of the batch; only the number of tokens seen, where a layer keeps it, is one number for all. One long call
+sequences of the batch; only the number of tokens seen, where a layer keeps it, is one number for all as long as all
+have seen as many (`nestlearn.layers.unequal` has the rest). One long call
 and many short ones that hand on the state give the same answers, wherever the cut. Nothing is written into a layer
 or into a state that was given, so states can be kept, compared, and gone back to. One that was kept in another
 precision is taken in that of the layer; one of another batch, layer or device is an error that names the tensor.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from nestlearn.layers.unequal import checked_lengths, is_unequal, one_time, put_with_time, read_apart, seen, timed
 from nestlearn.memory.described import Facts
 from nestlearn.memory.state import State, mapped
 
@@ -28,6 +30,12 @@ class SequenceLayer(nn.Module, ABC):
 
     grows = False
     """Whether the state keeps every token: dimensions that are 0 in the initial state may then have any length."""
+
+    periods: tuple[int, ...] | None = None
+    """After how many tokens from its start a sequence has something done, such as a chunk's end; () for nothing.
+
+    A layer that says so reads sequences of unequal length; None, the default, refuses them.
+    """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -56,26 +64,53 @@ class SequenceLayer(nn.Module, ABC):
         """
         return None
 
-    def forward(self, x: Tensor, state: State | None = None, return_state: bool = False) -> Any:
+    def advance_unequal(self, x: Tensor, state: State, lengths: Sequence[int]) -> tuple[Tensor, State]:
+        """`advance` where so many tokens of each sequence count, or where sequences have seen unequal numbers of them.
+
+        Raises:
+            NotImplementedError: the layer does not say what its periods are.
+        """
+        if self.periods is None:
+            raise NotImplementedError(
+                f"{type(self).__name__} reads sequences of one length alone: read those of another length apart, or "
+                "say in its class after how many tokens it does something, periods = () if nothing depends on that"
+            )
+        return read_apart(self.advance, x, state, lengths, self.periods)
+
+    def forward(
+        self,
+        x: Tensor,
+        state: State | None = None,
+        return_state: bool = False,
+        lengths: Tensor | Sequence[int] | None = None,
+    ) -> Any:
         """Answers to all tokens.
 
         Args:
             x: [batch, time, dim].
             state: from ``initial_state`` or an earlier call; None begins anew.
             return_state: whether to return the state after the last token too.
+            lengths: how many tokens of each sequence count [batch], its first ones; None for all. The others are not
+                looked at, write nothing, and are answered with zeros.
 
         Returns:
             y [batch, time, dim] in the dtype of ``x``, or (y, state).
 
         Raises:
-            ValueError: for another width than dim, or a state of another batch, layer or device.
+            ValueError: for another width than dim, lengths that cannot be, or a state of another batch, layer or
+                device.
+            NotImplementedError: unequal lengths, for a layer that has no `periods`, or in a compiled graph.
         """
         if x.ndim != 3 or x.shape[-1] != self.dim:
             raise ValueError(f"{type(self).__name__}: expected x [batch, time, {self.dim}], got {tuple(x.shape)}")
+        counts = checked_lengths(lengths, *x.shape[:2])
         if state is not None:
             state = self.fitted(state, x.shape[0])
         if x.shape[1] == 0:
             y, after = x, self.initial_state(x.shape[0]) if state is None else state
+        elif counts is not None or (state is not None and is_unequal(state)):
+            begun = self.initial_state(x.shape[0]) if state is None else state
+            y, after = self.advance_unequal(x, begun, counts or [x.shape[1]] * x.shape[0])
         else:
             y, after = self.advance(x, state)
         return (y, after) if return_state else y
@@ -93,7 +128,12 @@ class SequenceLayer(nn.Module, ABC):
                 f"{type(self).__name__}: the state does not fit: {complaint}. "
                 f"Pass one from this layer, or from initial_state({batch_size})."
             )
-        return mapped(lambda like, held: held.to(like.dtype), expected, state)
+        found = mapped(lambda like, held: held.to(like.dtype), expected, state)
+        return timed(found, one_time(seen(found, batch_size))) if is_unequal(found) else found
+
+    def replaced(self, state: State, part: State, index: Tensor, batch_size: int) -> State:
+        """The state with the sequences ``index`` [n] those of ``part``, which may have seen other numbers of tokens."""
+        return put_with_time(state, part, index, batch_size)
 
 
 def _mismatch(state: Any, expected: Any, batch_size: int, grows: bool, name: str = "state") -> str:
@@ -111,7 +151,8 @@ def _mismatch(state: Any, expected: Any, batch_size: int, grows: bool, name: str
 
 def _misshapen(state: Tensor, expected: Tensor, batch_size: int, grows: bool, name: str) -> str:
     if not expected.ndim:
-        return f"{name} should be one number for all sequences, got {list(state.shape)}" if state.ndim else ""
+        fits = list(state.shape) in ([], [batch_size])
+        return "" if fits else f"{name} should be one number for all sequences or for each, got {list(state.shape)}"
     shape = [batch_size, *expected.shape[1:]]
     wanted = ["any" if grows and size == 0 else size for size in shape]
     if len(wanted) != state.ndim or any(one not in ("any", two) for one, two in zip(wanted, state.shape, strict=True)):

@@ -5,6 +5,7 @@ from nestlearn.models.block import PARTS, Block, Part, Stage
 from nestlearn.models.feed_forward import SwiGLU
 from nestlearn.models.generation import generate, read, stream
 from nestlearn.models.language_model import LanguageModel
+from nestlearn.models.masks import pad
 from nestlearn.models.named import MODELS, gated_delta_net, hope, hope_attention, match_parameters, titans, transformer
 from nestlearn.models.state_files import StateFileError, load_state, save_state
 from nestlearn.models.tokenizer import ByteTokenizer, FileTokenizer, TextStream, Tokenizer, load_tokenizer
@@ -30,6 +31,7 @@ __all__ = [
     "load_state",
     "load_tokenizer",
     "match_parameters",
+    "pad",
     "read",
     "repeat_state",
     "save_state",

@@ -13,7 +13,7 @@ A block is a module with a forward, and the unit in which tools take a model apa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from torch import Tensor, nn
@@ -57,10 +57,13 @@ class Stage(nn.Module):
         self.layer = PARTS[name](dim, **settings)
         self.norm = None if name == "continuum" else nn.RMSNorm(dim, eps=1e-6)
 
-    def forward(self, x: Tensor, state: State | None = None, return_state: bool = False) -> Any:
+    def forward(
+        self, x: Tensor, state: State | None = None, return_state: bool = False, lengths: Sequence[int] | None = None
+    ) -> Any:
         """The stream after the layer [batch, time, dim], and with ``return_state`` (stream, state of the layer)."""
         given = x if self.norm is None else self.norm(x)
-        answer = self.layer(given, state=state, return_state=return_state)
+        unequal = {} if lengths is None else {"lengths": lengths}
+        answer = self.layer(given, state=state, return_state=return_state, **unequal)
         y, after = answer if return_state else (answer, {})
         y = y if self.norm is None else x + y
         return (y, after) if return_state else y
@@ -77,17 +80,21 @@ class Block(nn.ModuleList):
         """The layers in their order."""
         return [cast(Stage, stage).layer for stage in self]
 
-    def forward(self, x: Tensor, state: State | None = None, return_state: bool = False) -> Any:
+    def forward(
+        self, x: Tensor, state: State | None = None, return_state: bool = False, lengths: Sequence[int] | None = None
+    ) -> Any:
         """The stream after the block [batch, time, dim], and with ``return_state`` (stream, state).
 
         Args:
             x: the stream before it [batch, time, dim].
             state: from an earlier call; None begins anew.
+            return_state: whether to return the state.
+            lengths: how many tokens of each sequence count; None for all.
         """
         written: State = {}
         for number, stage in enumerate(self):
             name = str(number)
-            x = stage(x, None if state is None else state[name], return_state)
+            x = stage(x, None if state is None else state[name], return_state, lengths)
             if return_state:
                 x, written[name] = x
         return (x, written) if return_state else x

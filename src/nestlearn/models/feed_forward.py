@@ -17,6 +17,8 @@ class SwiGLU(SequenceLayer):
         hidden: units; None is 8/3 dim, rounded up to a multiple of 8, as many numbers as a plain MLP of 4 dim has.
     """
 
+    periods = ()
+
     def __init__(self, dim: int, *, hidden: int | None = None) -> None:
         super().__init__(dim)
         hidden = -(-8 * dim // 24) * 8 if hidden is None else hidden

@@ -26,8 +26,10 @@ from torch.utils.checkpoint import checkpoint
 from nestlearn.layers.sequence import SequenceLayer
 from nestlearn.memory.state import State
 from nestlearn.models.block import Block, Part, Stage
-from nestlearn.models.generation import generate, whole_numbers
+from nestlearn.models.generation import Stops, generate, whole_numbers
+from nestlearn.models.masks import counted
 from nestlearn.models.next_token import IN_NO_GRAPH, advance_and_learn, learning_parts
+from nestlearn.models.next_token_apart import advance_and_learn_apart, places
 from nestlearn.ops.tracing import by_hand, transformed
 
 __all__ = ["LanguageModel"]
@@ -105,6 +107,7 @@ class LanguageModel(nn.Module):
         return_state: bool = False,
         *,
         inputs_embeds: Tensor | None = None,
+        mask: Tensor | None = None,
     ) -> Any:
         """Logits [batch, time, vocab_size] in the dtype of the weights, and with ``return_state`` (logits, state).
 
@@ -112,47 +115,75 @@ class LanguageModel(nn.Module):
             tokens: [batch, time], whole numbers of any type below ``vocab_size``.
             state: from ``initial_state`` or an earlier call; None begins anew.
             inputs_embeds: [batch, time, dim], read in the place of embedded tokens, as learned prompts are.
+            mask: [batch, time], which tokens count; None for all. The others, wherever they stand, are not read and
+                write nothing, and their logits are zeros: a sequence has the answers and the state that it has alone.
+                `pad` makes both of prompts of unequal length.
 
         Raises:
             ValueError: tokens of another shape, kind or range; the state of another model, batch size or device;
-                inputs_embeds for a model that learns from the next token.
+                inputs_embeds for a model that learns from the next token; a mask of another shape.
             TypeError: tokens that are no tensor; tokens and inputs_embeds, or neither.
+            NotImplementedError: a mask in a compiled graph or in a transform, or of a layer that cannot read sequences
+                of unequal length.
         """
         if (tokens is None) == (inputs_embeds is None):
             raise TypeError(f"expected tokens or inputs_embeds, got {'neither' if tokens is None else 'both'}")
-        x = self._checked(tokens) if tokens is not None else self._checked_embeds(cast(Tensor, inputs_embeds))
+        given = tokens if tokens is not None else self._checked_embeds(cast(Tensor, inputs_embeds))
+        if tokens is not None:
+            given = whole_numbers(tokens)
+        counts = counted(mask, (given.shape[0], given.shape[1]), given.device)
+        given = given if counts is None else counts.front(given)
+        x = given if tokens is None else self._checked(given)
+        batch, lengths = x.shape[0], None if counts is None else counts.unequal
         if state is not None:
-            self._check_state(state, x.shape[0])
+            self._check_state(state, batch)
         if self._learning:
             self._check_shards()
             if torch.compiler.is_compiling():
                 raise NotImplementedError(IN_NO_GRAPH)
-            batch = x.shape[0]
             begun = self.initial_state(batch) if state is None else self._fitted(state, batch)
-            logits, written = advance_and_learn(self, self._learning, x, begun, keep=return_state)
+            logits, written = self._learn(x, begun, lengths, keep=return_state)
         else:
             parts = None if state is None else state["parts"]
             x = x if tokens is None else self.embedding(x)
-            logits, parts = self._read(x, parts, keep=return_state)
+            logits, parts = self._read(x, parts, keep=return_state, lengths=lengths)
             written = {"parts": parts}
+        logits = logits if counts is None else counts.back(logits)
         return (logits, written) if return_state else logits
 
-    def advance(self, tokens: Tensor, parts: State | None, *, keep: bool) -> tuple[Tensor, State]:
+    def advance(
+        self, tokens: Tensor, parts: State | None, *, keep: bool, lengths: Sequence[int] | None = None
+    ) -> tuple[Tensor, State]:
         """Logits and, with ``keep``, the parts' states: one pass without the writes that need the loss."""
-        return self._read(self.embedding(tokens), parts, keep=keep)
+        return self._read(self.embedding(tokens), parts, keep=keep, lengths=lengths)
 
-    def _read(self, x: Tensor, parts: State | None, *, keep: bool) -> tuple[Tensor, State]:
+    def _learn(
+        self, tokens: Tensor, state: State, lengths: Sequence[int] | None, *, keep: bool
+    ) -> tuple[Tensor, State]:
+        if lengths is None and (transformed() or len(set(places(self._learning, state, len(tokens)))) < 2):
+            return advance_and_learn(self, self._learning, tokens, state, keep=keep)
+        counts = [tokens.shape[1]] * len(tokens) if lengths is None else lengths
+        return advance_and_learn_apart(self, self._learning, tokens, state, counts)
+
+    def _read(
+        self, x: Tensor, parts: State | None, *, keep: bool, lengths: Sequence[int] | None = None
+    ) -> tuple[Tensor, State]:
         written: State = {}
         for block, names in self._blocks():
             own = None if parts is None else {str(number): parts[name] for number, name in enumerate(names)}
             again = self.checkpointing and self.training and torch.is_grad_enabled() and not transformed()
-            answer = checkpoint(block, x, own, keep, use_reentrant=False) if again else block(x, own, keep)
+            given = (x, own, keep) if lengths is None else (x, own, keep, lengths)
+            answer = checkpoint(block, *given, use_reentrant=False) if again else block(*given)
             x, after = answer if keep else (answer, {})
             written |= {name: after[str(number)] for number, name in enumerate(names) if keep}
         x = self.norm(x)
         if self.head is None:
             return F.linear(x, self.embedding.weight) * self.dim**-0.5, written
         return self.head(x), written
+
+    def get_output_embeddings(self) -> nn.Module:
+        """The layer that gives the logits: the head, or the embedding that is one."""
+        return self.embedding if self.head is None else self.head
 
     def generate(
         self,
@@ -164,9 +195,14 @@ class LanguageModel(nn.Module):
         seed: int = 0,
         state: State | None = None,
         return_state: bool = False,
+        top_p: float | None = None,
+        stop: Stops = (),
+        mask: Tensor | None = None,
+        fill: int = 0,
     ) -> Any:
         """The prompt and its continuation [batch, time + max_new_tokens]; see `nestlearn.models.generate`."""
-        return generate(self, tokens, max_new_tokens, temperature, top_k, seed, state, return_state)
+        chosen = (temperature, top_k, seed, state, return_state)
+        return generate(self, tokens, max_new_tokens, *chosen, top_p=top_p, stop=stop, mask=mask, fill=fill)
 
     def _blocks(self) -> Iterator[tuple[nn.Module, list[str]]]:
         """Each block, or what a tool wrapped it in, with the names that the states of its parts have."""
@@ -221,8 +257,12 @@ class LanguageModel(nn.Module):
             {name: layer.fitted(parts[name], batch_size) for name, layer in self.parts.items()}
             for parts in (state["parts"], state["replay"]["parts"])
         ]
-        tokens = self._checked(state["replay"]["tokens"])
-        return {"parts": found[0], "replay": {"tokens": tokens, "parts": found[1]}}
+        fitted: State = {"parts": found[0], "replay": {"tokens": state["replay"]["tokens"], "parts": found[1]}}
+        if not transformed():  # of sequences that stand at unequal places, the longest's tokens
+            longest = max(places(self._learning, fitted, batch_size), default=0)
+            fitted["replay"]["tokens"] = fitted["replay"]["tokens"][:, :longest]
+        fitted["replay"]["tokens"] = self._checked(fitted["replay"]["tokens"])
+        return fitted
 
 
 def _names(held: object) -> list[str] | str:

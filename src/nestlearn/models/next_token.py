@@ -16,7 +16,7 @@ state keeps these, and the tokens since.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -29,9 +29,10 @@ from nestlearn.memory.state import State, mapped
 from nestlearn.ops.tracing import transformed
 from nestlearn.precision import no_autocast
 
-__all__ = ["IN_NO_GRAPH", "Parted", "advance_and_learn", "learning_parts"]
+__all__ = ["IN_NO_GRAPH", "Learning", "Parted", "advance_and_learn", "learning_parts", "read_chunk", "written"]
 
 Learning = dict[str, ContinuumMemory]
+"""The layers that learn from the next token, by the names of their parts."""
 
 SHARED = 64
 """Chunks of a call whose reading serves the answers and the slopes. Automatic differentiation looks at all that a loss
@@ -51,7 +52,9 @@ class Parted(Protocol):
     def parts(self) -> Mapping[str, SequenceLayer]:
         """The layers by the names that their states have."""
 
-    def advance(self, tokens: Tensor, parts: State | None, *, keep: bool) -> tuple[Tensor, State]:
+    def advance(
+        self, tokens: Tensor, parts: State | None, *, keep: bool, lengths: Sequence[int] | None = None
+    ) -> tuple[Tensor, State]:
         """Logits and, with ``keep``, the parts' states: one pass without the writes that need the loss."""
 
 
@@ -88,13 +91,13 @@ def advance_and_learn(
         seen = replay["tokens"]
         if seen.shape[1] == period:
             answered = torch.cat([seen, tokens[:, :1]], 1)
-            _, _, slopes = _read_chunk(model, learning, answered, mapped(Tensor.detach, replay["parts"]))
-            parts = _written(learning, parts, slopes)
+            _, _, slopes = read_chunk(model, learning, answered, mapped(Tensor.detach, replay["parts"]))
+            parts = written(learning, parts, slopes)
             seen, replay = seen[:, :0], {"tokens": seen[:, :0], "parts": parts}
         piece, rest = tokens[:, : period - seen.shape[1]], tokens[:, period - seen.shape[1] :]
         if piece.shape[1] == period and rest.shape[1] and len(logits) < SHARED:
-            answer, parts, slopes = _read_chunk(model, learning, tokens[:, : period + 1], parts)
-            parts = _written(learning, parts, slopes)
+            answer, parts, slopes = read_chunk(model, learning, tokens[:, : period + 1], parts)
+            parts = written(learning, parts, slopes)
             replay = {"tokens": seen, "parts": parts}
         else:
             answer, parts = model.advance(piece, parts, keep=keep or rest.shape[1] > 0)
@@ -104,13 +107,12 @@ def advance_and_learn(
     return torch.cat(logits, 1), {"parts": parts, "replay": replay}
 
 
-def _written(learning: Learning, parts: State, slopes: dict[str, Any]) -> State:
+def written(learning: Learning, parts: State, slopes: dict[str, Any]) -> State:
+    """The parts' states with what the slopes write."""
     return parts | {name: layer.write(parts[name], slopes[name]) for name, layer in learning.items()}
 
 
-def _read_chunk(
-    model: Parted, learning: Learning, tokens: Tensor, parts: State
-) -> tuple[Tensor, State, dict[str, Any]]:
+def read_chunk(model: Parted, learning: Learning, tokens: Tensor, parts: State) -> tuple[Tensor, State, dict[str, Any]]:
     """Logits of a whole chunk, the parts' states after it, and the slopes of its loss for the fast parameters.
 
     Args:

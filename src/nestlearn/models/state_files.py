@@ -100,13 +100,14 @@ def load_state(
 
 def _check(tensors: dict[str, torch.Tensor], model: LanguageModel) -> None:
     """Raise ValueError unless these could be a state of the model: its names, shapes and kinds of numbers, all finite,
-    and one time, at which something can have been read.
+    and one time, at which something can have been read, for all sequences or for each.
 
-    What grows with the text (the keys and values of attention) has a size of 0 before it.
+    What grows with the text (the keys and values of attention) has a size of 0 before it, and a time of its own where
+    sequences have seen unequal numbers of tokens.
     """
     counts = [len(tensor) for name, tensor in tensors.items() if tensor.ndim and not name.endswith(".")]
     batch = counts[0] if counts else 1
-    expected = flatten(model.initial_state(1), empty=torch.empty(0))
+    expected = _expected(tensors, model)
     if tensors.keys() != expected.keys():
         name = min(tensors.keys() ^ expected.keys())
         raise ValueError(f"{'it lacks ' if name in expected else 'nothing is called '}{shown(name)}")
@@ -114,9 +115,10 @@ def _check(tensors: dict[str, torch.Tensor], model: LanguageModel) -> None:
     times: dict[str, list[torch.Tensor]] = defaultdict(list)
     for name, tensor in tensors.items():
         like, part = expected[name], name.split(".")[0]  # what is read again later is of another time
-        if tensor.is_floating_point() != like.is_floating_point() or tensor.ndim != like.ndim:
+        for_each = name.split(".")[-1] == "time" and tensor.shape == (batch,)
+        if tensor.is_floating_point() != like.is_floating_point() or (tensor.ndim != like.ndim and not for_each):
             raise ValueError(f"{name}: expected {list(like.shape)} of {like.dtype}, got {list(tensor.shape)}")
-        for place, (size, usual) in enumerate(zip(tensor.shape, like.shape, strict=True)):
+        for place, (size, usual) in enumerate(zip(tensor.shape, like.shape, strict=not for_each)):
             if usual == 0 and place > 0:
                 grown[name if like.dtype == torch.int64 else part].add(size)
             elif size != (batch if place == 0 and not name.endswith(".") else usual):
@@ -124,7 +126,7 @@ def _check(tensors: dict[str, torch.Tensor], model: LanguageModel) -> None:
         if not torch.isfinite(tensor).all():
             raise ValueError(f"{name}: a number in it is not finite")
         if name.split(".")[-1] == "time":
-            times[part].append(tensor)
+            times[part].append(tensor.expand(batch))
         if not like.is_floating_point() and tensor.numel():
             low, high = tensor.min().item(), tensor.max().item()
             most = model.vocab_size if name.split(".")[-1] == "tokens" else LATEST
@@ -134,6 +136,16 @@ def _check(tensors: dict[str, torch.Tensor], model: LanguageModel) -> None:
         not torch.equal(each, found[0]) for found in times.values() for each in found
     ):
         raise ValueError("its parts are not of one time")
+
+
+def _expected(tensors: dict[str, torch.Tensor], model: LanguageModel) -> dict[str, torch.Tensor]:
+    """A state of one sequence before its first token, with a time where attention may keep one."""
+    expected = flatten(model.initial_state(1), empty=torch.empty(0))
+    for name in tensors.keys() - expected.keys():
+        path, _, last = name.rpartition(".")
+        if last == "time" and tensors[name].ndim and expected.get(f"{path}.key", tensors[name]).shape[2:3] == (0,):
+            expected[name] = torch.zeros((), dtype=torch.int64)
+    return expected
 
 
 def _sum(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> str:

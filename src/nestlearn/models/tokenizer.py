@@ -5,7 +5,9 @@ A tokenizer is whatever has ``vocab_size``, ``encode`` and ``decode``; nothing e
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,22 +36,34 @@ class Tokenizer(Protocol):
 
 
 class ByteTokenizer:
-    """Every byte of UTF-8 is a token."""
+    """Every byte of UTF-8 is a token. What Python keeps of other bytes (``surrogateescape``) is these bytes again.
+
+    Numbers that are no bytes are replacement characters.
+    """
 
     vocab_size = 256
 
     def encode(self, text: str) -> list[int]:
-        return list(text.encode("utf-8"))
+        try:
+            return list(text.encode("utf-8", errors="surrogateescape"))
+        except UnicodeEncodeError:  # other halves of a character than those that stand for bytes
+            return list(text.encode("utf-8", errors="surrogatepass"))
 
     def decode(self, tokens: Sequence[int]) -> str:
-        return bytes(tokens).decode("utf-8", errors="replace")
+        # 0xFF is in no UTF-8, so one that is no byte is replaced by itself, whatever stands beside it.
+        known = bytes(token if 0 <= token < 256 else 0xFF for token in tokens)
+        return known.decode("utf-8", errors="replace")
 
 
 class FileTokenizer:
-    """A ``tokenizer.json`` of the tokenizers library.
+    """A ``tokenizer.json`` of the tokenizers library. Numbers that it does not have are replacement characters.
 
     Args:
         path: the file.
+
+    Attributes:
+        vocab_size: one more than the largest of its numbers, of which some may have no token.
+        sha256: of the file.
 
     Raises:
         ValueError: it cannot be read.
@@ -67,21 +81,31 @@ class FileTokenizer:
         try:
             if regular(path) > MOST:
                 raise ValueError(f"expected at most {MOST:,} bytes")
-            self._library: Any = Library.from_file(str(path))
+            content = Path(path).read_bytes()
+            self._library: Any = Library.from_str(content.decode("utf-8"))
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # the library raises nothing more precise, and a panic is no Exception
             raise ValueError(f"cannot read the tokenizer {path}: {reason(error)}") from error
-
-    @property
-    def vocab_size(self) -> int:
-        return int(self._library.get_vocab_size())
+        self.sha256 = hashlib.sha256(content).hexdigest()
+        self._known = frozenset(self._library.get_vocab(with_added_tokens=True).values())
+        self.vocab_size = max(self._known, default=-1) + 1
 
     def encode(self, text: str) -> list[int]:
-        return list(self._library.encode(text, add_special_tokens=False).ids)
+        return self.encode_all([text])[0]
+
+    def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
+        """Tokens of many texts, shared out to the cores."""
+        return [found.ids for found in self._library.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def decode(self, tokens: Sequence[int]) -> str:
-        return str(self._library.decode(list(tokens), skip_special_tokens=False))
+        parts = []
+        for known, group in groupby(tokens, self._known.__contains__):
+            part = list(group)
+            parts.append(
+                str(self._library.decode(part, skip_special_tokens=False)) if known else REPLACEMENT * len(part)
+            )
+        return "".join(parts)
 
 
 def load_tokenizer(path: str | Path | None) -> Tokenizer:

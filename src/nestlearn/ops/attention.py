@@ -21,13 +21,14 @@ from nestlearn.precision import no_autocast
 __all__ = ["attention"]
 
 
-def attention(query: Tensor, key: Tensor, value: Tensor, seen: int) -> Tensor:
+def attention(query: Tensor, key: Tensor, value: Tensor, seen: int, empty: Tensor | None = None) -> Tensor:
     """Y [*, time, d]: each token reads itself and what came before it.
 
     Args:
         query: Q [*, time, d].
         key, value: K and V [*, seen + time, d].
         seen: how many tokens came before the first one that asks.
+        empty: how many of the first pairs are none [*, 1, 1], of whole numbers up to ``seen``; None for 0.
 
     Example:
         >>> import torch
@@ -37,7 +38,11 @@ def attention(query: Tensor, key: Tensor, value: Tensor, seen: int) -> Tensor:
         True
     """
     if transformed():
-        return _plain(query, key, value, seen)
+        return _plain(query, key, value, seen, empty)
+    if empty is not None:
+        if torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad):
+            return _plain(query, key, value, seen, empty)
+        return scaled_dot_product_attention(query, key, value, attn_mask=_visible(query, seen, empty))
     if seen:
         mask = _visible(query, seen) if query.shape[-2] > 1 else None  # a single token reads all
         y = scaled_dot_product_attention(query, key, value, attn_mask=mask)
@@ -69,15 +74,16 @@ class _Slopes(torch.autograd.Function):
         return *composed_slopes(composed, ctx.saved_tensors, ctx.needs_input_grad[:3], (slope,)), None, None
 
 
-def _plain(query: Tensor, key: Tensor, value: Tensor, seen: int) -> Tensor:
+def _plain(query: Tensor, key: Tensor, value: Tensor, seen: int, empty: Tensor | None = None) -> Tensor:
     wide = torch.promote_types(query.dtype, torch.float32)
     with no_autocast(query):
         scores = query.to(wide) @ key.to(wide).mT * query.shape[-1] ** -0.5
-        scores = scores.masked_fill(~_visible(query, seen), float("-inf"))
+        scores = scores.masked_fill(~_visible(query, seen, empty), float("-inf"))
         y: Tensor = scores.softmax(-1) @ value.to(wide)
     return y.to(value.dtype)
 
 
-def _visible(query: Tensor, seen: int) -> Tensor:
+def _visible(query: Tensor, seen: int, empty: Tensor | None = None) -> Tensor:
     length = query.shape[-2]
-    return torch.ones(length, seen + length, dtype=torch.bool, device=query.device).tril(seen)
+    before = torch.ones(length, seen + length, dtype=torch.bool, device=query.device).tril(seen)
+    return before if empty is None else before & (torch.arange(seen + length, device=query.device) >= empty)

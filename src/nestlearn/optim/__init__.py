@@ -11,6 +11,7 @@ from nestlearn.optim.nested import Nested
 from nestlearn.optim.optimizer import Optimizer
 from nestlearn.optim.secant import SecantMomentum
 from nestlearn.optim.soap import SOAP, SOAPMuon
+from nestlearn.optim.tables import tables
 
 __all__ = [
     "M3",
@@ -29,4 +30,5 @@ __all__ = [
     "PreconditionedMomentum",
     "SOAPMuon",
     "SecantMomentum",
+    "tables",
 ]

@@ -5,6 +5,7 @@ from typing import Unpack
 from torch import Tensor
 
 from nestlearn.errors import choice
+from nestlearn.memory import Model
 from nestlearn.optim.optimizer import Common, Params
 from nestlearn.optim.settings import Group
 from nestlearn.optim.targeted import TargetedOptimizer
@@ -98,6 +99,11 @@ class DeepMomentum(TargetedOptimizer):
         super().check_group(group)
         choice("objective", group["objective"], OBJECTIVES)
         choice("readout", group["readout"], ("identity", "newton_schulz"))
+        if isinstance(group["memory"], Model):
+            raise ValueError(
+                "memory is 'mlp', 'matrix', True or False; one of your own goes into a rule, "
+                "nl.optim.Optimizer(params, matrix=chain(deep(model=..., beside=average(0.8)), orthogonal()))"
+            )
         if not isinstance(group["memory"], bool):
             choice("memory", group["memory"], ("mlp", "matrix"))
         if group["objective"] == "quadratic" and group["period"] > 1:

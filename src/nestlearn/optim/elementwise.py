@@ -105,7 +105,7 @@ class Choice:
         self._collect()
 
     def check(self, groups: Sequence[Group]) -> None:
-        """Raise ValueError if something that ``elementwise`` names is not among the parameters."""
+        """Raise ValueError if something that ``elementwise`` names is not among the parameters, and not frozen."""
         if self._wanted is None or callable(self._wanted):
             return
         names = [name for group in groups for name in _names(group)]
@@ -117,7 +117,7 @@ class Choice:
                         f"{self._who}: elementwise pattern {item!r} matches no parameter name; "
                         f"the names are {', '.join(names)}.{did_you_mean(item, names)}"
                     )
-            elif not any(id(tensor) in owned for tensor in _tensors(item)):
+            elif not any(id(tensor) in owned or not tensor.requires_grad for tensor in _tensors(item)):
                 raise ValueError(
                     f"{self._who}: elementwise names a {type(item).__name__} of which no parameter was given to the "
                     "optimizer"

@@ -1,5 +1,6 @@
-"""Which path writes which parameters, in words: what ``repr(optimizer)`` and ``nestlearn inspect`` say."""
+"""Which rule and path writes which parameters, in words: what ``repr(optimizer)`` and ``nestlearn inspect`` say."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 
@@ -36,17 +37,24 @@ def paths(optimizer: Adapter) -> list[str]:
         ...     print(line)
         1 parameter (32x64): chain(average(0.95, nesterov=True, name='momentum'), orthogonal()), batched matrices
         1 parameter (32): chain(average(corrected=True, name='momentum'), second_moment()), fused by torch
+
+    Where names are known, they stand before the shapes, with a star for each number: ``2 of blocks.*.up.weight 64x16``.
+    What follows the rule for single entries only because ``elementwise=`` names it has a line of its own.
     """
-    found: dict[tuple[str, str, torch.dtype], list[tuple[int, ...]]] = {}
+    found: dict[tuple[str, str, torch.dtype, bool], list[str]] = {}
     for group in optimizer.param_groups:
-        rules = optimizer.rules(group)
-        for parameter in group["params"]:
+        rules, names = optimizer.rules(group), group.get("param_names", ())
+        for place, parameter in enumerate(group["params"]):
             rule, how, shape = _path(optimizer, parameter, rules)
-            found.setdefault((rule, how, parameter.dtype), []).append(shape)
+            chosen = parameter.ndim > 1 and optimizer.is_elementwise(parameter)
+            size = "x".join(map(str, shape)) or "1"
+            word = f"{_NUMBER.sub('*', names[place])} {size}" if place < len(names) else size
+            found.setdefault((rule, how, parameter.dtype, chosen), []).append(word)
     lines = []
-    for (rule, how, dtype), shapes in found.items():
+    for (rule, how, dtype, chosen), called in found.items():
         kind = "" if dtype is DTYPE else f" of {str(dtype).removeprefix('torch.')}"
-        lines.append(f"{_counted(shapes)}{kind}: {rule}, {how}")
+        why = " by elementwise=" if chosen else ""
+        lines.append(f"{_counted(called)}{kind}{why}: {rule}, {how}")
     more = len(lines) - MOST_LINES
     return lines if more <= 1 else [*lines[:MOST_LINES], f"{more} more rules and paths"]
 
@@ -71,11 +79,15 @@ def _words(rule: Link | Rule | None) -> str:
     return repr(rule) if isinstance(rule, Link) else type(rule).__name__
 
 
-def _counted(shapes: Iterable[tuple[int, ...]]) -> str:
-    """How many parameters, and the shapes that most of them have."""
-    counts = Counter("x".join(map(str, shape)) or "1" for shape in shapes)
-    told = [shape if times == 1 else f"{times} of {shape}" for shape, times in counts.most_common(MOST_SHAPES)]
+_NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
+"""Of a layer in a list: what stands between dots."""
+
+
+def _counted(called: Iterable[str]) -> str:
+    """How many parameters, and the names or shapes that most of them have."""
+    counts = Counter(called)
+    told = [each if times == 1 else f"{times} of {each}" for each, times in counts.most_common(MOST_SHAPES)]
     if len(counts) > MOST_SHAPES:
-        told.append(f"{len(counts) - MOST_SHAPES} more shapes")
+        told.append(f"{len(counts) - MOST_SHAPES} more {'names' if any(' ' in each for each in counts) else 'shapes'}")
     total = counts.total()
     return f"{total:,} parameter{'s' if total > 1 else ''} ({', '.join(told)})"

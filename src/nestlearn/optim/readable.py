@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["is_turned", "readable_layers", "refusal", "rows_of", "weight_of"]
+__all__ = ["Convolution", "is_turned", "readable_layers", "refusal", "rows_of", "weight_of"]
 
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 

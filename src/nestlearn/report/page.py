@@ -94,12 +94,16 @@ def _own_file(name: str) -> str:
 
 
 def stand_alone(svg: str) -> str:
-    """A picture of the report as a file of its own, with its namespace, its colours for both papers, and a font."""
+    """A picture of the report as a file of its own, with its namespace, its size, its colours for both papers, and a
+    font. Of its own size it has text as large as the text around it; a narrower page makes it smaller.
+    """
+    width, height = svg.partition('viewBox="0 0 ')[2].partition('"')[0].split()
     style = (
-        f"svg.plot {{ {stylesheet(dark=False)} background: var(--paper); font-family: system-ui, sans-serif; }} "
+        f"svg.plot {{ {stylesheet(dark=False)} background: var(--paper); font-family: system-ui, sans-serif; "
+        f"width: {width}px; max-width: 100%; }} "
         f"@media (prefers-color-scheme: dark) {{ svg.plot {{ {stylesheet(dark=True)} }} }}\n{_own_file('pictures.css')}"
     )
-    opening = '<svg xmlns="http://www.w3.org/2000/svg" '
+    opening = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
     head, _, rest = svg.replace("<svg ", opening, 1).partition(">")
     return f"{head}><style>{style}</style>{rest}"
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from nestlearn.descriptions import NestedSystem, describe
 from nestlearn.foreign import foreign, printable, reason
+from nestlearn.optim import tables
 from nestlearn.report.folders import read_results
 from nestlearn.training import Row, RunFolder, RunFolderError, RunSpec
 from nestlearn.training.room import check_room
@@ -44,4 +45,5 @@ def _describe(folder: RunFolder, row: Row) -> NestedSystem:
         check_room(spec.task, dict(spec.size), "cpu", spec.dtype)
         task = spec.make_task()
         model = task.build(spec.seed)
-        return describe(*spec.contender.make(model, tables=task.tables(model), **spec.arguments))
+        found = tables(model, output=task.ends(model))
+        return describe(*spec.contender.make(model, tables=found, **spec.arguments))

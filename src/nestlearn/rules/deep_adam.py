@@ -10,7 +10,9 @@ from torch import Tensor
 from nestlearn.memory.boxes import average_box, bias_corrected, sum_box
 from nestlearn.memory.nesting import Consulted, Said, Scene
 from nestlearn.memory.objectives import l2
-from nestlearn.rules.link import Linked
+from nestlearn.rules.boxes import average, second_moment
+from nestlearn.rules.combine import chain
+from nestlearn.rules.link import Link, Linked
 from nestlearn.rules.rows import RowLink, rows_of
 from nestlearn.rules.settings import positive, share
 from nestlearn.rules.shape import as_rows, from_rows
@@ -48,6 +50,11 @@ class deep_adam(RowLink):
     first: float = share(0.9, below_one=True)
     second: float = share(0.999, below_one=True)
     eps: float = positive(1e-8)
+
+    def left(self) -> Link:
+        """Without the MLPs it is Adam, its boxes under the names that they had."""
+        m = average(self.first, corrected=True, name=self.memory("m"))
+        return chain(m, second_moment(self.second, self.eps, name=self.memory("v")))
 
     def link(self, shape: torch.Size, u: Said, a: Said) -> Linked:
         # Rows of d entries of mean square one have length sqrt(d): memories deal in rows of unit length.

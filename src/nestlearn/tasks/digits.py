@@ -28,7 +28,7 @@ class DigitsTask(Task):
     title: ClassVar[str] = "Handwritten digits"
     figure: ClassVar[Figure | None] = ACCURACY
     width: ClassVar[str | None] = "hidden"
-    files: ClassVar[tuple[DataFile, ...]] = (DIGITS,)
+    data: ClassVar[tuple[DataFile, ...]] = (DIGITS,)
 
     hidden: int = 128
     batch: int = size(64, least=1, most=1080)

@@ -93,7 +93,7 @@ class FashionMnistTask(Task):
     title: ClassVar[str] = "Fashion-MNIST"
     figure: ClassVar[Figure | None] = ACCURACY
     width: ClassVar[str | None] = "dim"
-    files: ClassVar[tuple[DataFile, ...]] = tuple(FILES.values())
+    data: ClassVar[tuple[DataFile, ...]] = tuple(FILES.values())
 
     network: str = size("mlp", choices=("mlp", "vit"))
     dim: int = 64
@@ -122,8 +122,8 @@ class FashionMnistTask(Task):
 
         return seeded(seed, network).to(device=self.device, dtype=self.dtype)
 
-    def tables(self, model: nn.Module) -> list[nn.Module]:
-        return [model.patches, model.positions, model.head] if isinstance(model, VisionTransformer) else []
+    def ends(self, model: nn.Module) -> list[nn.Module]:
+        return [model.patches, model.head] if isinstance(model, VisionTransformer) else []
 
     def _batch(self, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         scaled = pixels.to(self.device, torch.float32).sub_(255.0 * MEAN).div_(255.0 * SPREAD)

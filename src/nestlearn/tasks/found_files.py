@@ -26,7 +26,7 @@ from pathlib import Path
 
 from nestlearn.tasks.data import DataFile, DataFileError
 
-__all__ = ["VARIABLE", "FoundFile"]
+__all__ = ["VARIABLE", "FoundFile", "cache_folder"]
 
 VARIABLE = "NESTLEARN_DATA"
 TIMEOUT = 30.0  # seconds without an answer
@@ -67,7 +67,7 @@ class FoundFile(DataFile):
 
     def _places(self) -> Iterator[Path]:
         given = os.environ.get(VARIABLE)
-        folders = [self.folder, _cache() / self.collection]
+        folders = [self.folder, cache_folder() / self.collection]
         if given:
             if not Path(given).is_dir():
                 raise DataFileError(f"{VARIABLE} is {given!r}, which is no folder. {self._ways()}")
@@ -102,7 +102,7 @@ class FoundFile(DataFile):
             except (OSError, DataFileError) as error:  # URLError and timeouts are OSErrors
                 failures.append(f"{address}: {error}")
                 continue
-            path = _cache() / self.collection / self.name
+            path = cache_folder() / self.collection / self.name
             try:
                 _write(path, packed)
             except OSError as error:
@@ -117,11 +117,12 @@ class FoundFile(DataFile):
         return (
             f"There are three ways to get the data: set {VARIABLE} to a folder with {self.collection}/{self.name} in "
             f"it; install the Debian package {self.package}; or go online, and they are downloaded to "
-            f"{_cache() / self.collection}."
+            f"{cache_folder() / self.collection}."
         )
 
 
-def _cache() -> Path:
+def cache_folder() -> Path:
+    """Where what was downloaded, or made once, lies: ``$XDG_CACHE_HOME/nestlearn``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nestlearn"
 
 

@@ -8,10 +8,13 @@ matrices, such as orthogonalisation (O10), means something different on a stack 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from nestlearn.memory.state import State
 
 __all__ = ["ByteTransformer", "VisionTransformer", "check_heads", "digit_classifier", "image_classifier"]
 
@@ -61,7 +64,7 @@ class _Block(nn.Module):
 
 class ByteTransformer(nn.Module):
     """A decoder over bytes with learned positions and an untied head: tokens [batch, time] -> logits [batch, time,
-    256].
+    vocab_size].
 
     Args:
         dim: width; must be a multiple of ``heads``.
@@ -69,17 +72,68 @@ class ByteTransformer(nn.Module):
         heads: attention heads.
         context: the longest sequence.
         scaled: first weights whose size keeps the residual stream at one scale; else torch's own.
+        vocab_size: of the tokens.
+
+    Attributes:
+        config: the arguments as JSON can hold them.
     """
 
-    def __init__(self, dim: int, depth: int, heads: int, context: int, *, scaled: bool = True) -> None:
+    def __init__(
+        self, dim: int, depth: int, heads: int, context: int, *, scaled: bool = True, vocab_size: int = BYTES
+    ) -> None:
         super().__init__()
-        self.tokens, self.positions = nn.Embedding(BYTES, dim), nn.Embedding(context, dim)
+        self.config = {"dim": dim, "depth": depth, "heads": heads, "context": context, "vocab_size": vocab_size}
+        self.vocab_size, self.context = vocab_size, context
+        self.tokens, self.positions = nn.Embedding(vocab_size, dim), nn.Embedding(context, dim)
         self.blocks = nn.ModuleList(_Block(dim, heads, causal=True) for _ in range(depth))
-        self.norm, self.head = nn.RMSNorm(dim), nn.Linear(dim, BYTES, bias=False)
+        self.norm, self.head = nn.RMSNorm(dim), nn.Linear(dim, vocab_size, bias=False)
         if scaled:
             _initialise(self, depth)
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def get_output_embeddings(self) -> nn.Module:
+        """The layer that gives the logits."""
+        return self.head
+
+    @property
+    def embedding(self) -> nn.Embedding:
+        """By the name that language models have for it."""
+        return self.tokens
+
+    def initial_state(self, batch_size: int) -> State:
+        """The state before the first token."""
+        return {"tokens": torch.zeros(batch_size, 0, dtype=torch.int64, device=self.tokens.weight.device)}
+
+    def forward(
+        self,
+        tokens: Tensor,
+        state: State | None = None,
+        return_state: bool = False,
+        mask: Tensor | None = None,
+    ) -> Any:
+        """Logits, and with ``return_state`` (logits, state); a state takes the text on from an earlier call.
+
+        A state is no memory but the last ``context`` tokens: {"tokens": [batch, up to context]}. Of a text that is
+        longer with it than ``context`` each token is read with at least the half of these before it.
+
+        Raises:
+            ValueError: a ``mask`` says that tokens do not count: a position belongs to all sequences of a batch.
+        """
+        if mask is not None and not mask.all():
+            raise ValueError(
+                "a transformer with learned positions reads texts of one length side by side: give one prompt, or "
+                "several with as many tokens"
+            )
+        if state is None and not return_state:
+            return self._logits(tokens)
+        seen = tokens[:, :0] if state is None else state["tokens"]
+        found = []
+        for piece in tokens.split(max(1, self.context // 2), 1):
+            seen = torch.cat([seen, piece], 1)[:, -self.context :]
+            found.append(self._logits(seen)[:, -piece.shape[1] :])
+        logits = torch.cat(found, 1)
+        return (logits, {"tokens": seen}) if return_state else logits
+
+    def _logits(self, tokens: Tensor) -> Tensor:
         x = self.tokens(tokens) + self.positions(torch.arange(tokens.shape[1], device=tokens.device))
         for block in self.blocks:
             x = block(x)

@@ -86,9 +86,6 @@ class OwnTask(Task):
         self._built[model] = (seed, made.loss)
         return model
 
-    def tables(self, model: nn.Module) -> list[nn.Module]:
-        return [module for module in model.modules() if isinstance(module, nn.Embedding | nn.EmbeddingBag)]
-
     def batches(self, seed: int, start: int = 0) -> Iterator[Batch]:
         for batch in islice(self._stream(seed), start, None):
             yield _moved(batch, self.device, self.dtype)

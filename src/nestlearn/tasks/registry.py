@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -50,16 +51,17 @@ def task_type(name: str) -> type[Task]:
     if ":" in name:
         return own_task(name)
     if name not in TASKS:
+        own = f" For a text of your own: --task text --set task.files={name}." if Path(name).exists() else ""
         raise ValueError(
             f"unknown task {name!r}: expected one of {', '.join(sorted(TASKS))}, or module:function for one of your "
-            f"own.{did_you_mean(name, TASKS)}"
+            f"own.{own or did_you_mean(name, TASKS)}"
         )
     return TASKS[name]
 
 
 def sources(tasks: Iterable[str]) -> list[DataFile]:
     """The data files behind these tasks, each once."""
-    return list(dict.fromkeys(file for name in tasks for file in task_type(name).files))
+    return list(dict.fromkeys(file for name in tasks for file in task_type(name).data))
 
 
 def check_data(tasks: Iterable[str]) -> None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nestlearn.layers.sequence import full
-from nestlearn.models import MODELS, LanguageModel
+from nestlearn.models import MODELS
 from nestlearn.tasks.data import SPEECHES, DataFile, speeches
 from nestlearn.tasks.networks import ByteTransformer, check_heads
 from nestlearn.tasks.task import Figure, Task, cpu_generator, seeded, size
@@ -20,8 +20,11 @@ from nestlearn.tasks.task import Figure, Task, cpu_generator, seeded, size
 __all__ = ["SpeechesTask"]
 
 TRANSFORMER = "transformer"  # the task's own, with learned positions
+ROTARY = "rotary"  # the transformer of `nestlearn.models`
 OBJECTIVES = ("local", "next_token")
 STARTS = ("scaled", "torch")
+TEXT = "text"
+OWN_TEXT = ("file", "files", "text", "path", "data")  # what people call a text of their own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +42,9 @@ class SpeechesTask(Task):
     unit: ClassVar[str] = "nats a byte"
     figure: ClassVar[Figure | None] = Figure("bits", "bits/byte", "test loss in bits", 3)
     width: ClassVar[str | None] = "dim"
-    files: ClassVar[tuple[DataFile, ...]] = (SPEECHES,)
+    data: ClassVar[tuple[DataFile, ...]] = (SPEECHES,)
 
-    network: str = size(TRANSFORMER, choices=(TRANSFORMER, *(name for name in MODELS if name != TRANSFORMER)))
+    network: str = size(TRANSFORMER, choices=(TRANSFORMER, ROTARY, *(name for name in MODELS if name != TRANSFORMER)))
     objective: str = size(OBJECTIVES[0], choices=OBJECTIVES)
     start: str = size(STARTS[0], choices=STARTS)
     dim: int = 96
@@ -52,6 +55,15 @@ class SpeechesTask(Task):
     validation_windows: int = 64
     test_windows: int = 256
 
+    @classmethod
+    def sized(cls, size: Mapping[str, Any], device: str, dtype: torch.dtype) -> Task:
+        if cls.name != TEXT and (wrong := next((name for name in size if name in OWN_TEXT), "")):
+            raise ValueError(
+                f"unknown field of the task {cls.name} {wrong!r}: for a text of your own take the task {TEXT}, as in "
+                f"--task {TEXT} --set task.files={size[wrong]}"
+            )
+        return super().sized(size, device, dtype)
+
     def __post_init__(self) -> None:
         super().__post_init__()
         check_heads(self.dim, self.heads)
@@ -61,31 +73,46 @@ class SpeechesTask(Task):
                 f"start={self.start!r}"
             )
 
-    def text(self, split: str) -> Tensor:
-        """All bytes of a split, [n] uint8."""
-        return speeches()[split]
+    @property
+    def vocab_size(self) -> int:
+        """How many tokens there are."""
+        return 256
+
+    @property
+    def tokens_a_byte(self) -> float:
+        """Of the text, for the loss of a byte."""
+        return 1.0
+
+    def length(self, split: str) -> int:
+        """How many tokens a split has."""
+        return len(speeches()[split])
+
+    def windows(self, split: str, starts: Tensor) -> Tensor:
+        """The ``context + 1`` tokens from each place of a split on, [len(starts), context + 1] int64 on the CPU."""
+        return speeches()[split][starts[:, None] + torch.arange(self.context + 1)].long()
 
     def build(self, seed: int) -> nn.Module:
         return seeded(seed, self._network).to(device=self.device, dtype=self.dtype)
 
     def _network(self) -> nn.Module:
         if self.network == TRANSFORMER:
-            return ByteTransformer(self.dim, self.depth, self.heads, self.context, scaled=self.start == STARTS[0])
+            scaled = self.start == STARTS[0]
+            return ByteTransformer(
+                self.dim, self.depth, self.heads, self.context, scaled=scaled, vocab_size=self.vocab_size
+            )
         options = {"objective": self.objective} if self.network.startswith("hope") else {}
-        return MODELS[self.network](256, self.dim, self.depth, self.heads, feed_forward=options)
+        model = MODELS[TRANSFORMER if self.network == ROTARY else self.network]
+        return model(self.vocab_size, self.dim, self.depth, self.heads, feed_forward=options)
 
-    def tables(self, model: nn.Module) -> list[nn.Module]:
-        if isinstance(model, LanguageModel):
-            return [model.embedding, *([] if model.head is None else [model.head])]
-        assert isinstance(model, ByteTransformer)
-        return [model.tokens, model.positions, model.head]
+    def ends(self, model: nn.Module) -> None:
+        return None
 
     def _windows(self, split: str, starts: Tensor) -> tuple[Tensor, Tensor]:
-        window = self.text(split)[starts[:, None] + torch.arange(self.context + 1)].long().to(self.device)
+        window = self.windows(split, starts).to(self.device)
         return window[:, :-1], window[:, 1:]
 
     def batches(self, seed: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        generator, last = cpu_generator(seed), len(self.text("train")) - self.context
+        generator, last = cpu_generator(seed), self.length("train") - self.context
         skip = start
         while True:
             starts = torch.randint(last, (self.batch,), generator=generator)
@@ -100,9 +127,9 @@ class SpeechesTask(Task):
     @torch.no_grad()
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
         windows = {"validation": self.validation_windows, "test": self.test_windows}[split]
-        starts = torch.linspace(0, len(self.text(split)) - self.context - 1, windows).long()
+        starts = torch.linspace(0, self.length(split) - self.context - 1, windows).long()
         total = torch.zeros((), dtype=torch.float64)
         for chunk in starts.split(self.batch):  # training-sized pieces keep the peak memory that of a step
             total += self.loss(model, self._windows(split, chunk)).double().cpu() * len(chunk)
         loss = total.item() / windows
-        return {"loss": loss, "bits": loss / math.log(2)}
+        return {"loss": loss, "bits": loss / math.log(2) * self.tokens_a_byte}

@@ -56,7 +56,7 @@ class Task(ABC):
         unit: of the loss.
         figure: the figure shown beside the loss; None if the loss says it all.
         width: the field that scales the network, for comparisons at equal bytes; None if it has one size.
-        files: the data files that it reads.
+        data: the shipped or downloaded files that it reads.
         delay: how many steps late gradients arrive; 0 for ordinary training.
         device, dtype: of the network and of its inputs.
     """
@@ -66,7 +66,7 @@ class Task(ABC):
     unit: ClassVar[str] = "nats"
     figure: ClassVar[Figure | None] = None
     width: ClassVar[str | None] = None
-    files: ClassVar[tuple[DataFile, ...]] = ()
+    data: ClassVar[tuple[DataFile, ...]] = ()
 
     delay: int = size(0)
     device: str = "cpu"
@@ -93,8 +93,10 @@ class Task(ABC):
     def build(self, seed: int) -> nn.Module:
         """The network with the initial weights of ``seed``."""
 
-    def tables(self, model: nn.Module) -> list[nn.Module]:
-        """The modules whose matrices are tables rather than maps (embeddings, head): for the element-wise rule."""
+    def ends(self, model: nn.Module) -> list[nn.Module] | None:
+        """The layers besides embeddings and positions whose matrices are for the element-wise rule, as the ``output``
+        of ``nestlearn.optim.tables`` says it: None leaves it to that function to find the output layer.
+        """
         return []
 
     @abstractmethod

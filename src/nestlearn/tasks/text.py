@@ -1,102 +1,110 @@
-"""The bytes of a text file of your own, for the networks that read the speeches."""
+"""The text files of your own, for the networks that read the speeches."""
 
 from __future__ import annotations
 
-import hashlib
-import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from nestlearn.tasks.data import SPLITS, DataFile, DataFileError
-from nestlearn.tasks.found_files import VARIABLE
+from nestlearn.models import FileTokenizer
+from nestlearn.tasks.data import SPLITS, DataFile
 from nestlearn.tasks.speeches import SpeechesTask
+from nestlearn.tasks.task import Task, size
+from nestlearn.tasks.text_files import FORMS, find_texts
+from nestlearn.tasks.text_tokens import TextPart, TextTokens, open_text
 
-__all__ = ["TextTask", "text_splits"]
+__all__ = ["TextTask"]
 
 BLOCKS = 100
+ROOM = 4  # windows that a block holds at least, or there are fewer blocks
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextTask(SpeechesTask):
-    """Bytes of the text in ``file``, whose path may begin in the folder that NESTLEARN_DATA names. Figures as those of
-    the speeches: ``loss`` (nats a byte), ``bits`` (a byte).
+    """The text in ``files``: a file, a folder, a pattern, or a list of these, as `nestlearn.tasks.text_files` finds
+    them. Figures: ``loss`` (nats a token), ``bits`` (a byte).
 
-    The text is cut into a hundred blocks of equal length; of ten in a row the fifth validates, the tenth tests, the
-    others train. With ``sha256`` a file with another content is an error.
+    Tokens are bytes, or those of the ``tokenizer``, a ``tokenizer.json``. The text is cut by place into a hundred
+    blocks of equal length; of ten in a row the fifth validates, the tenth tests, the others train. A text that is too
+    short for that has fewer of them, at least ten. It is never whole in memory. ``form`` says whether it is taken byte
+    for byte. With ``sha256`` another text is an error.
 
     Raises:
-        ValueError: no file, or a split of it is too short for a window.
-        DataFileError: the file is not there, cannot be read, or is not the one that ``sha256`` says.
+        ValueError: no file, a split that is too short for a window, a tokenizer that cannot be read.
+        DataFileError: a file is not there, cannot be read or unpacked, or is not the one that ``sha256`` says.
+        MissingPackageError: a ``.zst`` file or a tokenizer needs a package that is not installed.
     """
 
     name: ClassVar[str] = "text"
-    title: ClassVar[str] = "A text, byte by byte"
-    files: ClassVar[tuple[DataFile, ...]] = ()
+    title: ClassVar[str] = "A text of one's own"
+    unit: ClassVar[str] = "nats a token"
+    data: ClassVar[tuple[DataFile, ...]] = ()
 
-    file: str = ""
+    files: str | Sequence[str] = ""
+    form: str = size(FORMS[0], choices=FORMS)
+    tokenizer: str = ""
     sha256: str = ""
+
+    @classmethod
+    def sized(cls, size: Mapping[str, Any], device: str, dtype: torch.dtype) -> Task:
+        """As of any task; ``file`` is taken for ``files``, as the field was called when it was one."""
+        if "file" in size and "files" not in size:
+            size = {"files" if name == "file" else name: value for name, value in size.items()}
+        return super().sized(size, device, dtype)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.file:
-            raise ValueError("expected a file for the task text, got none: name one with the field file")
-        shortest = min(len(self.text(split)) for split in SPLITS)
+        shortest = min(self.length(split) for split in SPLITS)
         if shortest < self.context + 2:
+            kind = "tokens" if self.tokenizer else "bytes"
             raise ValueError(
-                f"expected a text whose splits have at least context + 2 = {self.context + 2} bytes, got {shortest} in "
-                f"one of {self.file}: a longer text, or a shorter context"
+                f"the text is too short: it has {self._tokens.count:,} {kind}, of which a tenth judges, and with "
+                f"context={self.context} expected at least {10 * (self.context + 2):,}. Take a longer text, or a "
+                f"context of at most {max(0, shortest - 2)}."
             )
 
-    def text(self, split: str) -> Tensor:
-        return text_splits(_place(self.file), self.sha256)[split]
+    @cached_property
+    def _tokens(self) -> TextTokens:
+        return open_text(find_texts(self.files), self.form, self._words, self.sha256)
 
+    @cached_property
+    def _words(self) -> FileTokenizer | None:
+        return FileTokenizer(Path(self.tokenizer).expanduser()) if self.tokenizer else None
 
-def _place(file: str) -> Path:
-    """Where a file is: at its path, or below the folder that NESTLEARN_DATA names."""
-    folder = os.environ.get(VARIABLE)
-    places = [Path(file), *([Path(folder) / file] if folder else [])]
-    for path in places:
-        if path.is_file():
-            return path.resolve()
-    looked = " and ".join(str(path) for path in places)
-    raise DataFileError(
-        f"cannot find the text {file}: looked at {looked}. Name an existing file, or set {VARIABLE} to the folder that "
-        "holds it."
-    )
+    @property
+    def vocab_size(self) -> int:
+        return 256 if self._words is None else self._words.vocab_size
 
+    @property
+    def tokens_a_byte(self) -> float:
+        return self._tokens.tokens_a_byte
 
-@lru_cache(maxsize=8)
-def text_splits(path: Path, sha256: str = "") -> dict[str, Tensor]:
-    """The text in a file as ``{split: bytes [n] uint8}``.
+    def build(self, seed: int) -> nn.Module:
+        model = super().build(seed)
+        model.tokenizer = self.tokenizer or None  # type: ignore[assignment]  # kept with the run, for who generates
+        return model
 
-    Args:
-        path: of the file; its content is kept, so what changes later is not seen by the same process.
-        sha256: what the content must have; empty takes any.
+    def length(self, split: str) -> int:
+        return len(self._parts[split])
 
-    Raises:
-        DataFileError: the file cannot be read, or has another sha256.
-    """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataFileError(f"cannot read the text {path}: {error.strerror}") from error
-    found = hashlib.sha256(content).hexdigest()
-    if sha256 and found != sha256:
-        raise DataFileError(
-            f"wrong content in {path}: expected sha256 {sha256}, found {found}. Replace the file, or leave sha256 out."
-        )
-    parts: dict[str, bytearray] = {split: bytearray() for split in SPLITS}
-    for block in range(BLOCKS):
-        split = {4: "validation", 9: "test"}.get(block % 10, "train")
-        parts[split] += content[block * len(content) // BLOCKS : (block + 1) * len(content) // BLOCKS]
-    return {split: _bytes(part) for split, part in parts.items()}
+    def windows(self, split: str, starts: Tensor) -> Tensor:
+        return self._parts[split].windows(starts, self.context + 1)
 
-
-def _bytes(part: bytearray) -> Tensor:
-    # torch refuses an empty buffer.
-    return torch.frombuffer(part, dtype=torch.uint8) if part else torch.empty(0, dtype=torch.uint8)
+    @cached_property
+    def _parts(self) -> dict[str, TextPart]:
+        count = self._tokens.count
+        blocks = 10 * min(BLOCKS // 10, max(1, count // (10 * ROOM * (self.context + 1))))
+        pieces: dict[str, list[tuple[int, int]]] = {split: [] for split in SPLITS}
+        for block in range(blocks):
+            start, stop = block * count // blocks, (block + 1) * count // blocks
+            own = pieces[{4: "validation", 9: "test"}.get(block % 10, "train")]
+            if own and own[-1][1] == start:
+                own[-1] = own[-1][0], stop
+            else:
+                own.append((start, stop))
+        return {split: TextPart(self._tokens, tuple(own)) for split, own in pieces.items()}

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from nestlearn.descriptions import NestedSystem, describe
 from nestlearn.device import meta_stands_for
 from nestlearn.imported import imported
-from nestlearn.optim.optimizer import Optimizer
+from nestlearn.optim import Optimizer, tables
 from nestlearn.optim.paths import paths
 from nestlearn.tasks import Task
 from nestlearn.training.inspect_ranks import RankLoad, loads, works
@@ -81,11 +81,11 @@ def inspect_training(settings: TrainSettings, model: str | None = None, ranks: i
         # A task of one's own makes its data along with its network, and data on meta would be of no use to it.
         with torch.device("cpu" if ":" in spec.task else "meta"):
             network = task.build(spec.seed)
-        tables, loss = task.tables(network), partial(_loss, task, network)
+        ends, loss = task.ends(network), partial(_loss, task, network)
     else:
         network = _own_model(model).to(getattr(torch, spec.dtype))
-        tables = [module for module in network.modules() if isinstance(module, nn.Embedding | nn.EmbeddingBag)]
-    optimizers = spec.contender.make(network, tables=tables, **spec.arguments)
+        ends = []
+    optimizers = spec.contender.make(network, tables=tables(network, output=ends), **spec.arguments)
     system = describe(*optimizers, network)
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     adamw = describe(torch.optim.AdamW(trained)).state_bytes

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from nestlearn.errors import Interrupted
 from nestlearn.memory.state import leaves
+from nestlearn.optim import tables
 from nestlearn.training.clock import StepClock
 from nestlearn.training.random_stream import RandomStream
 from nestlearn.training.ranks import ALONE, Ranks
@@ -64,7 +65,8 @@ class Training:
         self._stream = RandomStream(spec.seed, spec.device)
         with self._stream:
             try:
-                self.optimizers = spec.contender.make(self.model, tables=self.task.tables(self.model), **spec.arguments)
+                found = tables(self.model, output=self.task.ends(self.model))
+                self.optimizers = spec.contender.make(self.model, tables=found, **spec.arguments)
             except TypeError as error:  # an argument that the class does not have, or not of this type
                 raise ValueError(f"{spec.variant.name} on {spec.task}: {error}") from error
         ranks.check(self.optimizers)

@@ -7,6 +7,7 @@ finished run.
                        {"kind": "train" | "validation", "run", "step", "seconds", "loss"}, {"kind": "run", ...}
     events.jsonl       a line for each look at a memory: {"run", "step", "memory", "surprise"}
     checkpoints/       of ``nestlearn train``: see ``nestlearn.training.checkpoint``
+    model.json         of a language model, and perhaps tokenizer.json: see ``nestlearn.training.kept``
     results.json       the table
     systems.json       every optimizer of the table as ``nl.describe`` sees it
     report.html        the report, one file

@@ -21,9 +21,11 @@ from nestlearn.contenders import BASELINE, MUON
 from nestlearn.errors import SettingsError, as_settings_error
 from nestlearn.files import Hold
 from nestlearn.foreign import foreign
+from nestlearn.integrations.logging import check_tracker
 from nestlearn.tasks import check_data
 from nestlearn.training.checkpoint import CheckpointError, Checkpoints
 from nestlearn.training.environment import environment
+from nestlearn.training.kept import keep
 from nestlearn.training.live_files import LiveFiles
 from nestlearn.training.loop import Interrupted, Training
 from nestlearn.training.mending import KEPT_APART, TakenUp, settings_of, take_up
@@ -34,9 +36,10 @@ from nestlearn.training.run_folder import RunFolder, write_atomic
 from nestlearn.training.settings import to_yaml
 from nestlearn.training.spec import RunSpec
 from nestlearn.training.statistics import figures, interval
+from nestlearn.training.tracking import tracked
 from nestlearn.training.train_settings import TrainSettings, changed_settings
 
-__all__ = ["TrainRun", "results_of"]
+__all__ = ["TrainRun", "results_of", "threads_of"]
 
 Progress = Callable[[Training], None]
 
@@ -71,15 +74,17 @@ class TrainRun:
             SettingsError: task or optimizer refuse their settings, or settings that would change the result differ from
                 those of the folder; the message names them.
             DataFileError: the task's data are not there, or are not what they should be.
+            MissingPackageError: what the setting ``log`` names is not installed.
             RunFolderError: the folder is taken or cannot be written, or is none to resume.
         """
+        check_tracker(self.settings.log)
         try:
             if resume:
                 self.settings, self._finished, self.notes = self.ranks.at_first(self._take_up)
             check_data([self.settings.task.name])
             left = [spec for spec in self.settings.specs() if spec.key not in self._finished]
             if left:
-                with _threads(self.settings.threads):
+                with threads_of(self.settings.threads):
                     self._first = self._training(left[0])
             self.ranks.at_first(lambda: self._claim(resume))
         except BaseException:
@@ -104,6 +109,8 @@ class TrainRun:
         """Write the settings into the folder, which is made unless it is there to be continued."""
         if not resume:
             self._held = RunFolder.create(self.folder.path).hold(new=True)
+        if self._first is not None:
+            keep(self.folder.path, self._first.model)
         write_atomic(self.folder.config, to_yaml(self.settings))
 
     def _take_up(self) -> tuple[TrainSettings, dict[str, RunResult], list[str]]:
@@ -152,7 +159,7 @@ class TrainRun:
         start, reused = perf_counter(), len(self._finished)
         started = f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}"
         opened = LiveFiles(self.folder) if self.ranks.first else nullcontext()
-        with _threads(self.settings.threads), opened as files:
+        with threads_of(self.settings.threads), opened as files:
             for spec in self.settings.specs():
                 if spec.key not in self._finished:
                     self._run_seed(spec, files, progress, should_stop)
@@ -182,10 +189,11 @@ class TrainRun:
             files.follow(training)
         if content is None:
             save()  # so that from the first row on there is a length to cut the files back to
-        with training:
+        with training, tracked(training, self.settings, self.folder.path, first=self.ranks.first) as track:
             while not training.done:
                 training.step()
                 if files is not None and files.write(training):
+                    track()
                     progress(training)
                 stop = self.ranks.any(should_stop()) and not training.done
                 if stop or training.done or training.steps_taken % self.settings.checkpoint_every == 0:
@@ -231,6 +239,11 @@ class TrainRun:
             files.cut(lengths)
             files.follow(training)
 
+    @property
+    def left(self) -> int:
+        """How many runs are not finished."""
+        return sum(spec.key not in self._finished for spec in self.settings.specs())
+
     def results(self) -> Results:
         """What ``results.json`` holds, when all runs are finished."""
         specs = self.settings.specs()
@@ -238,7 +251,8 @@ class TrainRun:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def threads_of(count: int) -> Iterator[None]:
+    """A block in which torch has so many threads on the CPU."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

@@ -7,7 +7,7 @@ open; the result is ``config.yaml`` of the run folder.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +19,7 @@ from nestlearn.contenders.by_class import TORCH
 from nestlearn.contenders.contender import label_of
 from nestlearn.errors import SettingsError, as_settings_error, did_you_mean
 from nestlearn.foreign import printable
-from nestlearn.tasks import make_task
+from nestlearn.tasks import make_task, task_type
 from nestlearn.training.schedule import make_schedule
 from nestlearn.training.settings import Settings, check_range, check_seeds, find_device, merge, parse_seeds
 from nestlearn.training.spec import RunSpec
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 ELEMENTWISE_LR = 1e-2
-IRRELEVANT = {"checkpoint_every", "seeds", "strategy"}  # settings that change no run's result, but for rounding
+IRRELEVANT = {"checkpoint_every", "log", "seeds", "strategy"}  # settings that change no run's result, but for rounding
 SHIPPED = Path(__file__).parent / "configs"
 
 
@@ -105,6 +105,10 @@ class TrainSettings(Settings):
     checkpoint_every: int = Field(
         default=100, ge=1, description="steps between checkpoints; there is one at the end anyway"
     )
+    log: Literal["none", "tensorboard", "trackio", "wandb"] = Field(
+        default="none",
+        description="where losses, surprises, sizes and spectra go besides, at every row",
+    )
     device: str = Field(default="cpu", description="`auto`, `cpu` or `cuda`")
     dtype: Literal["float32", "float64", "bfloat16"] = Field(
         default="float32", description="of the network and its inputs"
@@ -154,14 +158,32 @@ class TrainSettings(Settings):
 
 
 @as_settings_error()
-def resolve_training(settings: TrainSettings, *changes: Mapping[str, Any] | str) -> TrainSettings:
+def resolve_training(
+    settings: TrainSettings, *changes: Mapping[str, Any] | str, notes: list[str] | None = None
+) -> TrainSettings:
     """The settings with the changes laid over them as by ``merge``, and with everything filled in that was left open,
     checked as far as that goes without building a network.
+
+    Two things are meant otherwise than they are written. A task alone that is a kind of the one before it, as the text
+    is of the speeches, keeps that one's fields. A warm-up that would take more than half of the steps, which a later
+    change asks for, is shortened to a tenth of them.
+
+    Args:
+        notes: takes what the user should know of the result.
 
     Raises:
         SettingsError: an unknown name or argument (with the nearest one), a value that does not fit.
     """
-    settings = merge(settings, *changes)
+    layers = {"steps": -1, "warmup": -1}
+    for number, change in enumerate(changes):
+        settings = merge(settings, _with_fields(settings, change))
+        layers |= {name: number for name in layers if name in _keys(change)}
+    if layers["steps"] > layers["warmup"] and 2 * settings.warmup > settings.steps:
+        short = settings.steps // 10
+        if notes is not None:
+            what = f"is shortened to {short}" if short else "is left out"
+            notes.append(f"the warm-up of {settings.warmup} steps {what}, as the run has {settings.steps} steps")
+        settings = settings.model_copy(update={"warmup": short})
     make_schedule(settings.schedule, settings.warmup, settings.steps)
     make_task(settings.task.name, settings.task.others(), "cpu", settings.dtype)
     optimizer = settings.optimizer
@@ -192,6 +214,21 @@ def resolve_training(settings: TrainSettings, *changes: Mapping[str, Any] | str)
     )
 
 
+def _keys(change: Mapping[str, Any] | str) -> Iterable[str]:
+    """The names of the settings that a change sets."""
+    return [change.partition("=")[0].strip()] if isinstance(change, str) else change
+
+
+def _with_fields(settings: TrainSettings, change: Mapping[str, Any] | str) -> Mapping[str, Any] | str:
+    """The change; if it names a task alone that is a kind of the one in ``settings``, in the form that keeps fields."""
+    name = change.get("task") if isinstance(change, Mapping) else change.partition("=")[2].strip()
+    if "task" not in _keys(change) or not isinstance(name, str):
+        return change
+    if not issubclass(task_type(name), task_type(settings.task.name)):
+        return change
+    return {**({} if isinstance(change, str) else change), "task": {"name": name}}
+
+
 def changed_settings(before: TrainSettings, now: TrainSettings) -> list[str]:
     """What a run begun with ``before`` cannot be continued with: "key: was x, now y" for every difference that would
     change its result. Seeds may be added.
@@ -215,7 +252,7 @@ def _changes(where: str, old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 def shipped_settings() -> dict[str, Path]:
     """The files with settings that come with the package: ``--config hope`` means ``configs/hope.yaml``."""
-    return {path.stem: path for path in sorted(SHIPPED.glob("*.yaml"))}
+    return {path.stem: path for path in sorted(SHIPPED.glob("*.yaml"), key=lambda path: path.stem)}
 
 
 def find_settings(given: Path) -> Path:

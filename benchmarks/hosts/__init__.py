@@ -1,0 +1,1 @@
+"""Every optimizer in every library that trains: ``python -m benchmarks.hosts``."""

@@ -1,0 +1,8 @@
+import pytest
+from trained_hope import train_hope
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory):
+    """The run folder of a tiny Hope."""
+    return train_hope(tmp_path_factory.mktemp("runs") / "hope")

@@ -1,0 +1,45 @@
+"""nestlearn chat: lines in, lines out, and a memory of them."""
+
+import torch
+from trained_hope import nestlearn
+
+from nestlearn.models import load_state, read
+from nestlearn.training.trained import load_trained
+
+
+def test_lines_are_answered_and_remembered_until_they_are_to_be_forgotten(run, tmp_path):
+    file = tmp_path / "chat.st"
+    common = ("chat", "--run", run, "--state", file, "--tokens", 8, "--temperature", 0)
+    first = nestlearn(*common, input="Good morning\n/state\n/surprise\n/nonsense\n")
+    assert first.exit_code == 0, first.output
+    trained = load_trained(run).model
+    answer = trained.generate(torch.tensor([list(b"Good morning\n")]), 8, return_state=True)
+    torch.testing.assert_close(load_state(file, trained), answer[1])
+    assert "21 tokens were read; the memory has" in first.output
+    assert "expected one of /forget, /state, /surprise, /quit, got /nonsense" in first.output
+    with torch.no_grad():
+        likely = trained(torch.tensor([list(b"Good morning\n")]))[0, :-1].double().log_softmax(-1)
+    told = -likely.gather(-1, torch.tensor(list(b"ood morning\n")).unsqueeze(-1)).mean()
+    assert f"{told:.2f} nats a token of the last line" in first.output
+    # Another day it goes on from there.
+    second = nestlearn(*common, input="And you?\n/quit\nnever read\n")
+    assert f"it goes on from {file}" in second.output and "never read" not in second.output
+    expected = trained.generate(torch.tensor([list(b"And you?\n")]), 8, state=answer[1], return_state=True)
+    torch.testing.assert_close(load_state(file, trained), expected[1])
+    assert "nothing was read" in nestlearn(*common, input="/forget\n/state\n").output and not file.exists()
+
+
+def test_a_conversation_that_is_interrupted_keeps_what_was_said(run, tmp_path, monkeypatch):
+    from nestlearn.cli import chat_job
+
+    def lines():
+        yield "Hello"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(chat_job, "_lines", lines)
+    file = tmp_path / "chat.st"
+    done = nestlearn("chat", "--run", run, "--state", file, "--tokens", 2, "--stop", "\x07")
+    assert done.exit_code == 130
+    assert f"what was said is in {file}; go on with: nestlearn chat --run {run} --state {file}" in done.output
+    trained = load_trained(run).model
+    assert read(trained, torch.tensor([[72]]), load_state(file, trained))

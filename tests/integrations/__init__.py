@@ -1,0 +1,1 @@
+"""What other libraries need of us, tested with their real packages."""
