@@ -89,8 +89,7 @@ def main() -> int:
             print(f"    input {failure['input']}: {failure['what']}")
         _save(kept, machine, path)
     if options.kills:
-        kill_all(options.kills, options.seed, kept["kills"])
-        _save(kept, machine, path)
+        kill_all(options.kills, options.seed, kept["kills"], lambda: _save(kept, machine, path))
     failed = any(found["failures"] for found in kept["loaders"].values())
     return int(failed or any(found["lost"] for found in kept["kills"].values()))
 

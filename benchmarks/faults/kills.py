@@ -11,6 +11,7 @@ import random
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,8 @@ def _command(words: list[str]) -> None:
     from nestlearn.cli.main import main
 
     sys.argv = ["nestlearn", *words]
-    with open("/dev/null", "w", encoding="utf-8") as sys.stdout:
+    with open("/dev/null", "w", encoding="utf-8") as nothing:
+        sys.stdout = sys.stderr = nothing
         main()
 
 
@@ -89,14 +91,16 @@ def _timeless(value: Any) -> Any:
     return [_timeless(item) for item in value] if isinstance(value, list) else value
 
 
-def kill_all(kills: int, seed: int, kept: dict[str, Any]) -> None:
-    """Kill each command until ``kept`` has as many kills; it says how many lost something."""
+def kill_all(kills: int, seed: int, kept: dict[str, Any], save: Callable[[], None]) -> None:
+    """Kill each command until ``kept`` has as many kills; it says which lost something, and is saved after each."""
     for verb, options in (("train", TRAIN), ("compare", COMPARE)):
-        _kill_runs(verb, options, kills, seed, kept.setdefault(verb, {"kills": 0, "lost": []}))
-    _kill_generate(kills, seed, kept.setdefault("generate", {"kills": 0, "lost": []}))
+        _kill_runs(verb, options, kills, seed, kept.setdefault(verb, {"kills": 0, "lost": []}), save)
+    _kill_generate(kills, seed, kept.setdefault("generate", {"kills": 0, "lost": []}), save)
 
 
-def _kill_runs(verb: str, options: tuple[str, ...], kills: int, seed: int, found: dict[str, Any]) -> None:
+def _kill_runs(
+    verb: str, options: tuple[str, ...], kills: int, seed: int, found: dict[str, Any], save: Callable[[], None]
+) -> None:
     if found["kills"] >= kills:
         return
     with tempfile.TemporaryDirectory() as place:
@@ -120,10 +124,11 @@ def _kill_runs(verb: str, options: tuple[str, ...], kills: int, seed: int, found
                 lost = str(error)
             found["kills"] += 1
             found["lost"] += [{"kill": found["kills"], "what": lost}] if lost else []
+            save()
     print(f"{verb:<16}{found['kills']:>7,} kills {len(found['lost']):>4} lost something", flush=True)
 
 
-def _kill_generate(kills: int, seed: int, found: dict[str, Any]) -> None:
+def _kill_generate(kills: int, seed: int, found: dict[str, Any], save: Callable[[], None]) -> None:
     if found["kills"] >= kills:
         return
     with tempfile.TemporaryDirectory() as place:
@@ -140,6 +145,7 @@ def _kill_generate(kills: int, seed: int, found: dict[str, Any]) -> None:
                 load_state(state, model, batch_size=1)  # type: ignore[arg-type]
             except ValueError as error:
                 found["lost"].append({"kill": found["kills"], "what": str(error)})
+            save()
         left = [file.name for file in Path(place).iterdir() if file.name not in ("run", "memory")]
         found["unfinished_files"] = len(left)
     print(f"{'generate':<16}{found['kills']:>7,} kills {len(found['lost']):>4} lost something", flush=True)

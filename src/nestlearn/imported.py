@@ -13,11 +13,10 @@ from typing import Any
 
 from nestlearn.errors import did_you_mean
 
-__all__ = ["again", "imported", "only", "own_frames"]
+__all__ = ["again", "forget", "imported", "only", "own_frames"]
 
-_own: dict[str, str] = {}
-"""The files of the modules that were imported by name, and the folder below which files are the same person's."""
-
+_own: set[str] = set()
+"""The files of the modules that were imported by name, and folders whose files are the same person's."""
 
 _allowed: set[str] | None = None
 """The modules that may be imported; None while all names come from whoever calls."""
@@ -97,12 +96,19 @@ def imported(name: str, what: str) -> Callable[..., Any]:
 
 
 def _note(file: object, *, libraries: bool = True) -> None:
-    """Remember whose file it is: a module of a library is alone, one of the user's has neighbours."""
+    """Remember whose file it is: a module of a library is alone, one of the user's has those beside it."""
     if isinstance(file, str) and os.path.isabs(file) and not file.startswith(os.path.dirname(__file__) + os.sep):
         folders = {sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib")}
         alone = any(file.startswith(f"{folder}{os.sep}") for folder in folders)
-        if libraries or not alone:
-            _own[file] = file if alone else f"{os.path.dirname(file)}{os.sep}"
+        if not alone:
+            _own.add(os.path.dirname(file))
+        elif libraries:
+            _own.add(file)
+
+
+def forget() -> None:
+    """Nothing was imported by name yet: a command begins."""
+    _own.clear()
 
 
 def own_frames(error: BaseException) -> list[str]:
@@ -114,7 +120,7 @@ def own_frames(error: BaseException) -> list[str]:
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         for frame in traceback.extract_tb(error.__traceback__):
-            if any(frame.filename.startswith(own) for own in _own.values()):
+            if not _own.isdisjoint((frame.filename, os.path.dirname(frame.filename))):
                 frames.append(
                     f"  {frame.filename}, line {frame.lineno}, in {frame.name}: {frame.line or ''}".rstrip(": ")
                 )

@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+import signal
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -9,6 +11,7 @@ from xml.etree import ElementTree
 
 import pytest
 import yaml
+from sameness import TIMES, differences
 from typer.testing import CliRunner, Result
 
 from nestlearn.cli.main import build_app, main
@@ -185,6 +188,69 @@ def test_settings_come_from_a_file_then_assignments_then_options(tmp_path, monke
     for row in rows.values():
         for text in row["warnings"]:
             assert f"warning: digits, {row['name']}: {text}" in result.stderr
+
+
+def test_an_error_in_a_task_of_ones_own_is_one_line_and_the_lines_of_that_file(tmp_path, monkeypatch) -> None:
+    file = tmp_path / "a_task_that_compare_fails.py"
+    file.write_text(
+        "import torch\n\ndef task():\n    def loss(model, batch):\n        return batch.missing\n\n"
+        "    return torch.nn.Linear(2, 1), [torch.randn(4, 2) for _ in range(20)], loss\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    folder = tmp_path / "run"
+    result = call("compare", *TINY, "--tasks", "a_task_that_compare_fails:task", "--out", folder)
+    assert result.exit_code == 2 and "Traceback" not in result.output
+    error, *frames, how = result.stderr.splitlines()
+    assert "AttributeError: 'Tensor' object has no attribute 'missing'" in error
+    assert f"  {file}, line 5, in loss: return batch.missing" in frames
+    assert how.endswith(f"nestlearn compare --resume {folder} --import a_task_that_compare_fails")
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_is_an_interrupt(tmp_path, monkeypatch, name) -> None:
+    number = getattr(signal, name)
+    monkeypatch.setattr(sweep_module, "train", lambda spec, should_stop: signal.raise_signal(number))
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        result = call("compare", *TINY, "--out", tmp_path / "run")
+        assert signal.getsignal(number) == signal.SIG_DFL
+    finally:
+        signal.signal(number, before)
+    assert result.exit_code == 130
+    assert result.stderr.strip() == (
+        f"interrupted; finished runs are kept, continue with: nestlearn compare --resume {tmp_path / 'run'}"
+    )
+
+
+def test_a_file_that_is_gone_is_noticed_at_the_next_run_and_the_folder_is_not_made_again(tmp_path, monkeypatch) -> None:
+    folder, count = tmp_path / "run", 0
+
+    def train(spec, should_stop):
+        nonlocal count
+        count += 1
+        if count == 3:
+            (folder / "metrics.jsonl").unlink()
+        return loop.train(spec)
+
+    monkeypatch.setattr(sweep_module, "train", train)
+    result = call("compare", *TINY, "--out", folder)
+    assert result.exit_code == 2 and count == 3
+    assert "metrics.jsonl was removed while it was being written" in result.stderr.splitlines()[0]
+    assert not (folder / "metrics.jsonl").exists()
+
+
+def test_a_broken_line_is_set_aside_and_its_run_done_again(finished, tmp_path, monkeypatch) -> None:
+    folder = Path(shutil.copytree(finished[0], tmp_path / "run"))
+    lines = (folder / "metrics.jsonl").read_bytes().split(b"\n")
+    (folder / "metrics.jsonl").write_bytes(b"\n".join([lines[0], b"\xff\xfe{", *lines[2:]]))
+    trained = []
+    monkeypatch.setattr(sweep_module, "train", lambda spec, should_stop: trained.append(spec.key) or loop.train(spec))
+    result = call("compare", "--resume", folder)
+    assert result.exit_code == 0 and len(trained) == 1, result.output
+    assert "metrics.jsonl, line 2: not a record of a run" in result.stderr
+    assert f"the run {trained[0]} is done again" in result.stderr
+    tables = [json.loads((place / "results.json").read_text())["tasks"] for place in (finished[0], folder)]
+    assert differences(*tables, ignore=TIMES) == []
 
 
 def test_an_unwritable_folder_is_an_error_before_any_training(tmp_path, monkeypatch) -> None:

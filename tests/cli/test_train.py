@@ -45,7 +45,11 @@ def process(*arguments: object) -> subprocess.Popen:
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from nestlearn.cli.main import main; import sys; sys.argv[0] = 'nestlearn'; main()"
     )
-    environment = {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(map(str, (TESTS.parent / "src", TESTS))),
+        "OMP_NUM_THREADS": "1",
+    }
     return subprocess.Popen(
         [sys.executable, "-c", program, "train", *map(str, arguments)],
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

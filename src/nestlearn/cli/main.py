@@ -91,8 +91,9 @@ def _empty(**settings: Any) -> Typer:
     class Verbs(TyperGroup):
         def invoke(self, ctx: Any) -> Any:
             from nestlearn.cli.ending import command, error_lines, say
-            from nestlearn.imported import own_frames
+            from nestlearn.imported import forget, own_frames
 
+            forget()
             try:
                 with command():
                     return super().invoke(ctx)

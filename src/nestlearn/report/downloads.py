@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from nestlearn.report.series import Measured
@@ -69,8 +69,9 @@ def events_csv(measured: Mapping[str, Measured]) -> Iterator[str]:
 
 def _parts(line: str, *columns: Iterable[Any]) -> Iterator[str]:
     rows = zip(*columns, strict=True)
-    while some := list(islice(rows, ROWS)):
-        yield "".join([line % row for row in some]).replace(",nan\n", ",\n")  # a value that is none
+    while some := tuple(chain.from_iterable(islice(rows, ROWS))):
+        text = line * (len(some) // len(columns)) % some
+        yield text.replace(",nan\n", ",\n")  # a value that is none
 
 
 def _quoted(field: str) -> str:

@@ -99,6 +99,10 @@ class ByteTransformer(nn.Module):
         """By the name that language models have for it."""
         return self.tokens
 
+    def initial_state(self, batch_size: int) -> State:
+        """The state before the first token."""
+        return {"tokens": torch.zeros(batch_size, 0, dtype=torch.int64, device=self.tokens.weight.device)}
+
     def forward(
         self,
         tokens: Tensor,

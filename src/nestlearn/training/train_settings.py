@@ -18,6 +18,7 @@ from nestlearn.contenders import CONTENDERS, Variant, find_contender, rule_name
 from nestlearn.contenders.by_class import TORCH
 from nestlearn.contenders.contender import label_of
 from nestlearn.errors import SettingsError, as_settings_error, did_you_mean
+from nestlearn.foreign import printable
 from nestlearn.tasks import make_task, task_type
 from nestlearn.training.schedule import make_schedule
 from nestlearn.training.settings import Settings, check_range, check_seeds, find_device, merge, parse_seeds
@@ -199,7 +200,8 @@ def resolve_training(
         if known is not None and given not in known:
             names = sorted({*known, "lr"} if one_rate else {*known, "lr", "elementwise_lr"})
             raise ValueError(
-                f"unknown setting 'optimizer.{given}' of {contender.name}: expected one of {', '.join(names)}."
+                f"unknown setting 'optimizer.{printable(given)}' of {contender.name}: "
+                f"expected one of {', '.join(names)}."
                 f"{did_you_mean(given, names)}"
             )
     filled = {
