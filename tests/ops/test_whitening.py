@@ -304,6 +304,16 @@ def test_roots_and_whiteners_of_huge_and_tiny_matrices(scale):
         torch.testing.assert_close(function(a * scale), function(a) * scale**power, rtol=1e-3, atol=1e-5 * scale**power)
 
 
+@pytest.mark.parametrize("size", [1e-37, 1e-40, 1e-44])
+def test_what_rounding_leaves_of_a_covariance_is_none(size):
+    rows = torch.randn(20, 40, 40, generator=torch.Generator().manual_seed(0))
+    covariances = rows @ rows.mT / 40 * size  # below 1e-38 digits are lost, and with them what makes it positive
+    for root in (cholesky_whitener(covariances, 0.1), symmetric_power(covariances, -0.5, 0.1)):
+        assert root.isfinite().all()
+        if size < 1e-38:
+            assert torch.equal(root, torch.eye(40).expand_as(root))
+
+
 def test_roots_in_low_precision_return_the_dtype_of_the_input():
     a = covariance(2)
     for dtype, tolerance in ((torch.float32, 1e-4), (torch.bfloat16, 3e-2)):

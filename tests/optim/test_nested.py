@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import nestlearn as nl
 from nestlearn.ops import FOUR_STEP_COEFFICIENTS, newton_schulz
@@ -73,3 +73,15 @@ def test_covariances_that_are_not_trusted_change_nothing_but_the_length():
 def test_coefficients_are_fitted_to_four_steps():
     with pytest.raises(ValueError, match=r"fitted to steps=4, got 5"):
         orthogonal(coefficients="fitted")
+
+
+@pytest.mark.parametrize("size", [1e-16, 1e-19, 3e-20, 1e-23, 0.0])
+def test_gradients_whose_squares_are_lost_leave_the_covariances_alone(size: float) -> None:
+    weight = nn.Parameter(torch.randn(40, 30))
+    optimizer = nl.optim.Nested([weight], lr=0.1, refresh=1)
+    for step in range(10):  # as where a network has its training set by heart
+        weight.grad = torch.randn(40, 30) * torch.logspace(0, -3, 30) * (1.0 if step < 2 else size)
+        optimizer.step()
+    assert weight.isfinite().all()
+    held = optimizer.state[weight]["inputs.model.value"]
+    assert torch.linalg.eigvalsh(held)[0] > -1e-6 * held.diagonal().mean()

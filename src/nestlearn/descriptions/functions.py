@@ -5,7 +5,7 @@ Matrices may have any batch in front; what is said of a matrix holds for each of
 
 from collections.abc import Callable, Mapping
 from functools import reduce
-from math import ceil
+from math import ceil, inf
 from typing import Any
 
 import torch
@@ -83,7 +83,8 @@ def _trace(x: Tensor) -> Tensor:
 
 
 def _mean_one(x: Tensor) -> Tensor:
-    scaled: Tensor = x / _or_one(_trace(x) / x.shape[-1])
+    mean, numbers = _trace(x) / x.shape[-1], torch.finfo(x.dtype)
+    scaled: Tensor = x / mean.masked_fill(mean <= numbers.tiny / numbers.eps, inf)
     return scaled
 
 
@@ -134,7 +135,7 @@ FUNCTIONS: Mapping[str, tuple[Callable[..., Value], str]] = {
     "side_by_side": (lambda x, y: torch.cat([x, y], -1), "the columns of one, then those of the other"),
     "identity": (_identity, "the identity with as many columns"),
     "trace": (_trace, "sum of the diagonal"),
-    "mean_one": (_mean_one, "divided by the mean of its diagonal; zero stays zero"),
+    "mean_one": (_mean_one, "divided by the mean of its diagonal; zero, and what is next to it, is zero"),
     "ridge": (
         lambda x, a, damping: solve_ridge(a, x, damping),
         "ridge(x, A, d): x (A + d I)^-1, d in means of A's diagonal",

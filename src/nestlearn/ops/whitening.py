@@ -11,7 +11,7 @@ values or eigenvalues alone and are pure functions on stacks of matrices `[*batc
   A^(-1/2) does, since the two differ by a rotation, and a triangular inverse is far cheaper (O15).
 """
 
-from math import frexp
+from math import frexp, inf
 from typing import Any
 
 import torch
@@ -288,13 +288,17 @@ def orthogonality_error(matrix: Tensor) -> Tensor:
 
 
 def _unit_scale(matrix: Tensor, damping: float, name: str) -> tuple[Tensor, Tensor]:
-    """The symmetric part of A over its mean diagonal, and that mean `[*batch, 1, 1]` (1 where it is not positive)."""
+    """The symmetric part of A over its mean diagonal, and that mean `[*batch, 1, 1]`, or 1 where it is not positive.
+
+    A mean that is no normal number stands for nothing: rounding has made another matrix of such an A.
+    """
     if damping < 0:
         raise ValueError(f"{name}: damping must not be negative, got {damping}.")
     a = matrix.to(torch.promote_types(matrix.dtype, torch.float32))
     scale = a.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
+    gone = (scale >= 0) & (scale < torch.finfo(a.dtype).tiny)
     scale = torch.where(scale > 0, scale, torch.ones_like(scale))
-    a = a / scale
+    a, scale = a / scale.masked_fill(gone, inf), scale.masked_fill(gone, 1.0)
     return 0.5 * (a + a.mT), scale
 
 

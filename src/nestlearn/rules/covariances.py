@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -96,8 +97,14 @@ class Covariances:
 
 
 def _mean_one(covariance: Tensor) -> Tensor:
+    """A over the mean of its diagonal; nothing where that is so small that products are lost in it.
+
+    A network that has its training set by heart has gradients whose squares are no normal numbers: what is left of them
+    by rounding is no covariance, and would be blown up to the size of one.
+    """
     mean = covariance.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
-    return covariance / torch.where(mean > 0, mean, torch.ones_like(mean))
+    numbers = torch.finfo(covariance.dtype)
+    return covariance / mean.masked_fill(mean <= numbers.tiny / numbers.eps, math.inf)
 
 
 def _identity(gradient: Tensor, size: int) -> Tensor:
