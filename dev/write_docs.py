@@ -2,7 +2,7 @@
 
 docs/cli.md and docs/settings.md come from the command line and its settings, the table of folders in
 docs/development.md from the import rule, the tables of docs/check.md from the checks and from what benchmarks/check
-found, the pictures of docs/tour.md from the code of that page.
+found, that of docs/from-adamw.md from the record of its experiment, the pictures of docs/tour.md from that page's code.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from check_tables import SCORES, with_check_tables
 from cli_page import cli_page
 from folder_table import with_folder_table
+from from_adamw_table import recorded, with_rates
 from page_code import run_page
 from settings_page import settings_page
 from tour_pictures import tour_pictures
@@ -32,6 +33,8 @@ def main() -> None:
     wanted[development] = with_folder_table(development.read_text(encoding="utf-8"))
     check, scores = DOCS / "check.md", json.loads(SCORES.read_text(encoding="utf-8"))
     wanted[check] = with_check_tables(check.read_text(encoding="utf-8"), scores)
+    rates = DOCS / "from-adamw.md"
+    wanted[rates] = with_rates(rates.read_text(encoding="utf-8"), recorded())
     pictures = tour_pictures(run_page(tour.read_text(encoding="utf-8"), tour.name))
     wanted |= {DOCS / "images" / name: text for name, text in pictures.items()}
     for path in set(DOCS.glob("images/tour-*.svg")) - set(wanted):

@@ -9,6 +9,7 @@ import typer
 from check_tables import SCORES, with_check_tables
 from cli_page import cli_page
 from folder_table import with_folder_table
+from from_adamw_table import recorded, with_rates
 from page_code import run_page
 from pages import ROOT, rows, section, text
 from settings_page import keys, settings_page
@@ -127,6 +128,16 @@ def test_every_optimizer_of_ours_has_its_score_and_passes_all():
     for found in scores.values():
         assert {*found["failed"], *found["not applicable"]} <= set(CHECKS)
         assert found["passed"] + len(found["failed"]) + len(found["not applicable"]) == len(CHECKS)
+
+
+# -------------------------------------------------------------------------------------------------------------- rates
+
+
+def test_the_table_of_rates_is_what_was_measured_beside_adamw():
+    page = text("docs/from-adamw.md")
+    assert page == with_rates(page, recorded()), REMEDY
+    with pytest.raises(ValueError, match="expected a place for the table"):
+        with_rates("# A page without one\n", recorded())
 
 
 # --------------------------------------------------------------------------------------------------------------- tour
