@@ -5,7 +5,11 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parameters_to_vector
 
+import nestlearn as nl
 from experiments.optimizers.from_adamw.plan import ADAMW, Entrant, Place, read_plan
 from experiments.optimizers.from_adamw.tables import advised, outcome
 from experiments.optimizers.from_adamw.work import best, carry_out, train, walk
@@ -46,17 +50,15 @@ def test_of_rates_between_which_adamw_does_not_tell_the_smallest_counts() -> Non
     assert (best(known), best(known, 0.005), best(known, 0.5)) == (2, 1, 0)
 
 
-def test_the_advice_is_what_loses_least_to_the_best_of_each_task() -> None:
+def test_the_advice_is_the_middle_of_what_is_best_on_each_task_and_the_lower_of_two() -> None:
     runs = {
-        "a": {0: [(1.0, 0)], 1: [(1.1, 0)], 2: [(2.0, 0)]},
-        "b": {0: [(9.0, 0)], 1: [(5.2, 0)], 2: [(5.0, 0)], 3: [(4.9, 0)]},
+        name: {lowest: curve(0)(0), lowest + 1: curve(0)(1)} for name, lowest in zip("abcd", (2, -2, 4, 3), strict=True)
     }
-    assert advised(runs) == 1  # 3 was not run on both
+    assert advised(runs) == 2
+    assert advised({name: runs[name] for name in "abc"}) == 2
 
 
 def test_every_optimizer_that_is_exported_has_a_place_in_the_plan() -> None:
-    import nestlearn as nl
-
     assert {entrant.optimizer for entrant in FULL.entrants} == {*nl.optim.__all__} - {"Optimizer", "tables"}
     assert {entrant.label for entrant in FULL.entrants if entrant.keeps_rate} == {
         entrant.label for entrant in FULL.entrants if entrant.tables and entrant.optimizer != "DeltaGradientDescent"
@@ -88,18 +90,41 @@ def test_a_folder_that_was_begun_is_continued_and_lines_of_another_plan_are_pass
     assert len(runs) > 1.9 * before
 
 
-MARGIN = 0.02
-"""Nats that are nothing here."""
+RAW = {"GradientDescent", "Momentum", "DeltaMomentum", "DeltaGradientDescent"}
+"""Of docs/from-adamw.md: whose steps grow with a sum of gradients, in the place of their mean."""
+
+
+@pytest.mark.parametrize("name", sorted({entrant.optimizer for entrant in FULL.entrants}))
+def test_sums_of_gradients_are_means_to_all_but_those_that_the_page_names(name: str) -> None:
+    def moved(scale: float) -> torch.Tensor:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 4)).double()
+        optimizer, before = Entrant(optimizer=name).make(model, 0.01, None), parameters_to_vector(model.parameters())
+        for _ in range(3):
+            optimizer.zero_grad()
+            (scale * nn.functional.cross_entropy(model(torch.randn(8, 6).double()), torch.arange(8) % 4)).backward()
+            optimizer.step()
+        return (parameters_to_vector(model.parameters()) - before).detach()
+
+    growth = float(moved(8.0).norm() / moved(1.0).norm())
+    assert growth > 1.5 if name in RAW else growth == pytest.approx(1.0, abs=1e-3)
+    page = (HOME.parents[2] / "docs" / "from-adamw.md").read_text(encoding="utf-8")
+    sentence = page.partition("Sums and means")[2].partition("grow with the sum")[0]
+    assert (f"`{name}`" in sentence) == (name in RAW)
+
+
+MARGIN = 0.05
+"""Nats by which losses of AdamW at rates that differ by a factor of two may differ here."""
 
 
 def test_the_advice_holds_on_a_task_that_is_not_among_those_it_was_measured_on() -> None:
-    size = {"dim": 16, "heads": 2, "context": 16, "validation_windows": 64, "test_windows": 8}
-    place, rate = Place(task="speeches", steps=100, size=size), 0.016  # AdamW's best, in steps of two
+    size = {"dim": 16, "depth": 1, "heads": 2, "context": 16, "batch": 8, "validation_windows": 32, "test_windows": 8}
+    place, rate = Place(task="speeches", steps=60, size=size), 0.016  # AdamW's, within the margin of its best
 
     def loss(optimizer: str, lr: float, tables: bool = False) -> float:
         return train(place, Entrant(optimizer=optimizer, tables=tables), lr, rate if tables else None, 0)[0]
 
     adamw = loss(ADAMW, rate)
-    assert loss("Muon", rate) > adamw + 5 * MARGIN  # the rate as it was, on the whole model
+    assert loss("Muon", rate) > adamw + 10 * MARGIN  # the rate as it was, on the whole model
     assert loss("Muon", RECORD["Muon/advised"] * rate) < adamw + MARGIN
     assert loss("Muon", RECORD["Muon, tables/advised"] * rate, tables=True) < adamw + MARGIN

@@ -82,6 +82,7 @@ class Plan(Settings):
     indifferent: float = Field(
         ge=0, description="of AdamW, the smallest rate counts whose validation loss is within this of the lowest"
     )
+    most: float = Field(gt=0, description="a best rate of AdamW above this counts as this: it is nobody's")
     places: dict[str, Place]
     entrants: tuple[Entrant, ...]
 

@@ -82,7 +82,7 @@ def carry_out(plan: Plan, folder: Path, workers: int) -> tuple[Found, dict[str, 
     """All walks: AdamW's, those of the others, and then every optimizer at the rates that were best anywhere.
 
     Returns:
-        What was found, and AdamW's best rate on each task.
+        What was found, and AdamW's rate on each task, from which others are counted.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "found.jsonl"
@@ -116,7 +116,9 @@ def carry_out(plan: Plan, folder: Path, workers: int) -> tuple[Found, dict[str, 
                     yield name, entrant, partial(_walked, plan, name, entrant, rate)
 
         all_of(walks(reference, dict.fromkeys(plan.places, plan.first)))
-        rates = {name: plan.first * 2.0 ** best(found[name][ADAMW], plan.indifferent) for name in plan.places}
+        rates = {
+            name: min(plan.first * 2.0 ** best(found[name][ADAMW], plan.indifferent), plan.most) for name in plan.places
+        }
         all_of(chain.from_iterable(walks(entrant, rates) for entrant in plan.entrants))
         all_of(_gaps(plan, found, rates))
     return found, rates
@@ -149,7 +151,7 @@ def _steps(plan: Plan, name: str, entrant: Entrant, rate: float, steps: list[int
 
 def _of(plan: Plan, name: str) -> list[Any]:
     """What else the runs of a task depend on: lines of another plan are passed over."""
-    how = plan.model_dump(include={"seeds", "first", "around", "widest", "indifferent"}, mode="json")
+    how = plan.model_dump(include={"seeds", "first", "around", "widest", "indifferent", "most"}, mode="json")
     return [plan.places[name].model_dump(mode="json"), how]
 
 
