@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from needed import needs
 from torch import nn
 
 import nestlearn as nl
 
-from .common import transformers
+(transformers,) = needs("transformers")
 
 SIZES = {"vocab_size": 48, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 
@@ -73,19 +73,9 @@ def test_models_without_a_head_are_asked_about(kind: str) -> None:
     assert names(with_head) == {f"0.{name}" for name in names(model, output=())} | {"1.weight"}
 
 
-def timm() -> Any:
-    """timm, which may be installed without the torchvision that it needs, or with one of another build than torch's."""
-    try:
-        import timm
-    except (ImportError, RuntimeError) as error:
-        if os.environ.get("CI") or os.environ.get("NESTLEARN_HOSTS"):
-            raise
-        pytest.skip(f"timm cannot be imported: {error}")
-    return timm
-
-
 def test_models_of_timm() -> None:
-    make = timm().create_model
+    (timm,) = needs("timm")
+    make = timm.create_model
     small = {"img_size": 32, "embed_dim": 32, "depth": 2, "num_heads": 2, "num_classes": 5}
     assert names(make("vit_tiny_patch16_224", **small)) == {"cls_token", "pos_embed", "head.weight"}
     assert names(make("vit_tiny_patch16_224", **{**small, "num_classes": 0})) == {"cls_token", "pos_embed"}
