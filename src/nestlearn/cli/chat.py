@@ -11,51 +11,30 @@ from typing import Annotated
 
 import typer
 
-from nestlearn.cli.completion import DEVICES, one_of
+from nestlearn.cli.speaking import Device, Imports, Run, RunSeed, Temperature, Tokenizer, TopK, TopP
 
 __all__ = ["chat"]
 
 
 def chat(
-    run: Annotated[Path, typer.Option(help="A folder written by `nestlearn train` with a language model.")],
+    run: Run,
     state: Annotated[
         Path | None,
         typer.Option(help="A file with the model's memory, written after each line. [default: RUN/chat.safetensors]"),
     ] = None,
     tokens: Annotated[int, typer.Option(min=1, help="How many tokens an answer has at most.")] = 200,
-    temperature: Annotated[
-        float, typer.Option(min=0, help="0 takes the likeliest token, 1 draws as the model says, more is bolder.")
-    ] = 0.8,
-    top_k: Annotated[
-        int | None, typer.Option(min=1, help="Draw from so many of the likeliest tokens alone. [default: all]")
-    ] = None,
-    top_p: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            max=1,
-            help="Draw from the likeliest tokens alone that have this probability together. [default: all]",
-        ),
-    ] = None,
+    temperature: Temperature = 0.8,
+    top_k: TopK = None,
+    top_p: TopP = None,
     stop: Annotated[
         list[str] | None,
         typer.Option(metavar="TEXT", help="End an answer before this text comes. [default: the end of a line]"),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the draws; the next line has the next one.")] = 0,
-    tokenizer: Annotated[
-        Path | None, typer.Option(help="A tokenizer.json of the tokenizers library. [default: bytes]")
-    ] = None,
-    run_seed: Annotated[
-        int | None, typer.Option(help="Which run of the folder, by its seed. [default: the first]")
-    ] = None,
-    imports: Annotated[
-        list[str] | None,
-        typer.Option("--import", metavar="MODULE", help="A module of yours that a run folder names, which you trust."),
-    ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option(help="auto, cpu or cuda. [default: where it was trained]", autocompletion=one_of(DEVICES)),
-    ] = None,
+    tokenizer: Tokenizer = None,
+    run_seed: RunSeed = None,
+    imports: Imports = None,
+    device: Device = None,
 ) -> None:
     """Talk to a trained language model, line by line; it remembers what was said, in a file.
 
