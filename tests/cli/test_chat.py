@@ -1,8 +1,14 @@
 """nestlearn chat: lines in, lines out, and a memory of them."""
 
+import errno
+import io
+import os
+
 import torch
 from trained_hope import nestlearn
 
+from nestlearn.cli import chat_job
+from nestlearn.cli.ending import Output
 from nestlearn.models import load_state, read
 from nestlearn.training.trained import load_trained
 
@@ -43,3 +49,15 @@ def test_a_conversation_that_is_interrupted_keeps_what_was_said(run, tmp_path, m
     assert f"what was said is in {file}; go on with: nestlearn chat --run {run} --state {file}" in done.output
     trained = load_trained(run).model
     assert read(trained, torch.tensor([[72]]), load_state(file, trained))
+
+
+def test_an_output_that_takes_nothing_ends_the_talk_with_an_error_and_keeps_what_was_said(run, tmp_path, monkeypatch):
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(chat_job, "Output", lambda file: Output(Full()))
+    file = tmp_path / "chat.st"
+    done = nestlearn("chat", "--run", run, "--state", file, "--tokens", 4, input="Good morning\nnever read\n")
+    assert done.exit_code == 2 and f"No space left on device; what was said is in {file}" in done.output
+    assert load_state(file, load_trained(run).model)

@@ -1,5 +1,6 @@
 """nestlearn generate: from a run folder to text, and a memory that outlives the process."""
 
+import io
 import os
 import re
 import shutil
@@ -10,6 +11,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from trained_hope import SMALL, nestlearn
 
+from nestlearn.cli.ending import Output
 from nestlearn.cli.shown import visible
 from nestlearn.memory.state import mapped
 from nestlearn.models import MODELS, load_state, read, save_state
@@ -118,8 +120,13 @@ def test_a_memory_is_kept_whatever_happens_and_never_a_worse_one(run, tmp_path, 
     common = ("generate", "--run", run, "--state", file, "--tokens", 5)
     assert nestlearn(*common, "--prompt", "We").exit_code == 0
     good = file.read_bytes()
+
     # Nobody reads what is said: silence, and a memory of what was read.
-    monkeypatch.setattr(generate_job.Output, "write", lambda self, text: setattr(self, "failure", "nobody reads it"))
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(generate_job, "Output", lambda file: Output(Gone()))
     done = nestlearn(*common, "--prompt", "We")
     assert (done.exit_code, done.output) == (0, "") and file.read_bytes() != good
     monkeypatch.undo()

@@ -50,6 +50,7 @@ def chat_job(source: Source, choices: Choices, path: Path) -> int:
         kept = f"; what was said is in {path}" if path.exists() else ""
         say(f"interrupted{kept}; go on with: {source.command('chat', '--state', str(path))}")
         return INTERRUPTED
+    chat.output.check(f"; what was said is in {path}")
     return FINISHED
 
 
@@ -69,7 +70,7 @@ class _Chat:
     def __init__(self, memory: Memory, words: Tokenizer, choices: Choices, ends: list[str]) -> None:
         self._memory, self._words, self._choices, self._ends = memory, words, choices, ends
         self._turn = 0
-        self._output = Output(sys.stdout)
+        self.output = Output(sys.stdout)
         self._last: list[tuple[str, float]] = []
 
     def take(self, line: str) -> bool:
@@ -79,7 +80,7 @@ class _Chat:
             return self._obey(word)
         if word.startswith("/") and " " not in word:
             return self._tell(f"expected one of {', '.join(COMMANDS)}, got {visible(word)}")
-        speaker = Speaker(self._words, self._ends, 1, self._output, skip=True)
+        speaker = Speaker(self._words, self._ends, 1, self.output, skip=True)
         tokens = self._words.encode(f"{line}\n")
         self._last = self._surprise(torch.tensor([tokens[:LONGEST]]))
         last = self._memory.take([tokens])
@@ -89,7 +90,7 @@ class _Chat:
         speaker.finish()
         self._turn += 1
         self._memory.save()
-        return not self._output.failure
+        return not self.output.failure
 
     def _obey(self, word: str) -> bool:
         if word == "/forget":
@@ -102,9 +103,9 @@ class _Chat:
 
     def _tell(self, text: str) -> bool:
         """Say it; whether anybody is there to hear it."""
-        self._output.write(f"{writable(text)}\n")
-        self._output.flush()
-        return not self._output.failure
+        self.output.write(f"{writable(text)}\n")
+        self.output.flush()
+        return not self.output.failure
 
     def _state(self) -> str:
         state = self._memory.state

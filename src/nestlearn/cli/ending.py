@@ -35,6 +35,7 @@ class Output:
     def __init__(self, file: TextIO) -> None:
         self._file = file
         self.failure = ""
+        self._closed = False  # by a reader who has seen enough
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)
@@ -47,14 +48,20 @@ class Output:
         """Hand to the system what was written."""
         self._try(self._file.flush)
 
+    def check(self, more: str = "") -> None:
+        """Raise OSError, with ``more`` behind it, if what was written is lost, unless whoever read it has gone."""
+        if self.failure and not self._closed:
+            raise OSError(f"{self.failure}{more}")
+
     def _try(self, act: Callable[..., Any], *given: Any) -> Any:
         if self.failure:
             return None
         try:
             return act(*given)
         except OSError as error:
-            closed = isinstance(error, BrokenPipeError)
-            self.failure = "nobody reads the standard output" if closed else f"the standard output: {reason(error)}"
+            self._closed = isinstance(error, BrokenPipeError)
+            said = f"the standard output: {reason(error)}"
+            self.failure = "nobody reads the standard output" if self._closed else said
             _let_go(self._file)
             return None
 

@@ -125,8 +125,7 @@ def generate_job(source: Source, prompts: Sequence[str], choices: Choices, state
         speaker.finish()
         _say_how_far(source, prompts, choices, memory, words, reading)
         return INTERRUPTED
-    if speaker.output.failure and "nobody reads" not in speaker.output.failure:
-        raise OSError(f"{speaker.output.failure}{_where(memory)}")
+    speaker.output.check(_where(memory))
     return FINISHED
 
 
