@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import typer
@@ -53,3 +54,13 @@ def test_an_unknown_verb_and_an_unknown_option_say_what_was_meant() -> None:
 def test_defaults_in_help_texts_are_shown() -> None:
     done = run(CALL.format(arguments=["train", "--help"]) + LOADED)
     assert "[default: 400]" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+@pytest.mark.parametrize("words", [["--version"], ["--help"], ["train", "--help"], ["list", "tasks"]])
+def test_an_output_that_takes_nothing_is_one_line(words: list[str]) -> None:
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        command = [sys.executable, "-m", "nestlearn", *words]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
+    assert done.returncode == 2 and done.stderr == "error: [Errno 28] No space left on device\n"

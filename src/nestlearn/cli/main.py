@@ -15,7 +15,8 @@ them the entry says how to get them, in one line, instead of failing with a trac
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -89,30 +90,45 @@ def _empty(**settings: Any) -> Typer:
     from typer.core import TyperGroup
 
     class Verbs(TyperGroup):
+        def make_context(self, *given: Any, **named: Any) -> Any:
+            with _ended():  # help and version are printed here
+                return super().make_context(*given, **named)
+
         def invoke(self, ctx: Any) -> Any:
-            from nestlearn.cli.ending import command, error_lines, say
-            from nestlearn.imported import forget, own_frames
+            from nestlearn.cli.ending import command
+            from nestlearn.imported import forget
 
             forget()
-            try:
-                with command():
-                    return super().invoke(ctx)
-            except BrokenPipeError:  # whoever reads has seen enough, as in `nestlearn inspect | head`
-                raise
-            except KeyboardInterrupt as error:
-                say("interrupted")
-                raise typer.Exit(INTERRUPTED) from error
-            except Exception as error:
-                if not isinstance(error, NestlearnError | OSError) and not own_frames(error):
-                    raise
-                text, *more = error_lines(error)
-                say(f"error: {text}")
-                for line in more:
-                    say(line)
-                raise typer.Exit(FAILED) from error
+            with _ended(), command():
+                return super().invoke(ctx)
 
     # Not "rich": it takes "[default: demo]" in a help text for a colour.
     return typer.Typer(name="nestlearn", cls=Verbs, rich_markup_mode="markdown", **settings)
+
+
+@contextmanager
+def _ended() -> Iterator[None]:
+    """A block of a command: what ends it is one line, and an exit status."""
+    try:
+        yield
+    except BrokenPipeError:  # whoever reads has seen enough, as in `nestlearn inspect | head`
+        raise
+    except (Exception, KeyboardInterrupt) as error:
+        import typer
+
+        from nestlearn.cli.ending import error_lines, say
+        from nestlearn.imported import own_frames
+
+        if isinstance(error, KeyboardInterrupt):
+            say("interrupted")
+            raise typer.Exit(INTERRUPTED) from error
+        if not isinstance(error, NestlearnError | OSError) and not own_frames(error):
+            raise
+        text, *more = error_lines(error)
+        say(f"error: {text}")
+        for line in more:
+            say(line)
+        raise typer.Exit(FAILED) from error
 
 
 def _load(verb: str) -> Callable[..., Any]:
