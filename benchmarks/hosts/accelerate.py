@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from benchmarks.hosts.choices import Choice
-from benchmarks.hosts.common import LR, Mode, bits, claim_same, installed, llama, step, tables, texts
+from benchmarks.hosts.common import LR, Mode, bits, claim_same, installed, llama, step, texts
+from nestlearn.optim import tables
 
 __all__ = ["MODES", "Run", "forget"]
 

@@ -30,7 +30,6 @@ __all__ = [
     "network",
     "pairs",
     "step",
-    "tables",
     "texts",
     "train_plainly",
 ]
@@ -148,12 +147,6 @@ def texts(rows: int) -> list[dict[str, Tensor]]:
     """Random texts of six tokens, in the form that Trainer and DataLoader take."""
     words = torch.randint(VOCABULARY, (rows, 6), generator=torch.Generator().manual_seed(1))
     return [{"input_ids": text, "labels": text} for text in words]
-
-
-def tables(model: Any) -> list[nn.Module]:
-    """The embedding, which is no layer that can be watched, and the head; none where they are frozen."""
-    found = [model.get_input_embeddings(), model.get_output_embeddings()]
-    return [each for each in found if each.weight.requires_grad]
 
 
 # --------------------------------------------------------------------------------------------------------------- steps

@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from benchmarks.hosts.choices import Choice
-from benchmarks.hosts.common import LR, Bits, Mode, bits, claim_same, installed, llama, step, tables, texts
+from benchmarks.hosts.common import LR, Bits, Mode, bits, claim_same, installed, llama, step, texts
 from nestlearn.integrations.huggingface import for_trainer
+from nestlearn.optim import tables
 
 __all__ = ["MODES", "by_class", "settings"]
 

@@ -15,7 +15,7 @@ from pages import text
 from torch import nn
 
 import nestlearn as nl
-from benchmarks.hosts.common import llama, tables
+from benchmarks.hosts.common import llama
 from benchmarks.hosts.trainer import settings
 
 
@@ -135,7 +135,7 @@ def test_for_trainer_makes_the_groups_of_trainer_with_names(tmp_path: Path) -> N
     assert "lm_head.weight" in ours.param_groups[0]["param_names"]
 
 
-@pytest.mark.parametrize("elementwise", [tables, ["*embed_tokens*", "lm_head*"]], ids=["function", "patterns"])
+@pytest.mark.parametrize("elementwise", [nl.optim.tables, ["*embed_tokens*", "lm_head*"]], ids=["function", "patterns"])
 def test_for_trainer_takes_a_function_of_the_model_or_patterns(elementwise: Any, tmp_path: Path) -> None:
     needs("transformers", "accelerate")
     from nestlearn.integrations.huggingface import for_trainer
