@@ -53,7 +53,8 @@ MAY_IMPORT = {
     "report": {"training"},
     "check": set(),
     "play": set(),
-    "cli": {"comparison", "report", "check", "play"},
+    "explore": set(),
+    "cli": {"comparison", "report", "check", "play", "explore"},
 }
 
 # Of the annotations in these folders, together, at most this share may say Any.
@@ -61,7 +62,7 @@ MAX_ANY = 0.03
 SAY_WHAT_THINGS_ARE = {"optim", "rules"}
 
 # The folders whose modules may import optional packages when they are loaded.
-NEEDS_EXTRAS = {"training", "comparison", "report", "cli"}
+NEEDS_EXTRAS = {"training", "comparison", "report", "explore", "cli"}
 
 
 @dataclass(frozen=True)
