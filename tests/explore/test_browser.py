@@ -130,6 +130,21 @@ def test_a_click_chooses_the_step_below_it(page: Page) -> None:
     expect(page.locator("#score")).to_have_attribute("aria-valuenow", "20")
 
 
+def test_fewer_steps_are_seen_closer(page: Page) -> None:
+    latest = page.evaluate("explore.store().score.step.at(-1)")
+    page.locator("#score").focus()
+    page.keyboard.press("Home")
+    page.keyboard.press("+")
+    expect(page.locator("#seen")).to_have_text("steps 0 to 10")
+    until(page, "explore.score.rows()[2].values.length < 11")
+    assert page.evaluate("Array.from(explore.score.rows()[2].values)") == [step + 0.375 for step in range(1, 11)]
+    page.keyboard.press("End")
+    expect(page.locator("#score")).to_have_attribute("aria-valuenow", "10")
+    page.get_by_role("button", name="All steps").click()
+    expect(page.locator("#seen")).to_have_text("")
+    until(page, f"explore.score.rows()[2].values.length === {latest}")
+
+
 @pytest.mark.parametrize("width", [400, 1280])
 def test_it_is_read_on_light_and_dark_paper_narrow_and_wide(page: Page, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 900})

@@ -20,7 +20,7 @@ let drawn = "";
 
 const losses = createLosses(at("losses"));
 const nesting = createNesting(at("nesting"));
-const score = createScore(at("score"), at("lanes"), choose);
+const score = createScore(at("score"), at("lanes"), choose, zoom);
 const line = connect(POINTS, hear, say);
 
 function say(state) {
@@ -72,6 +72,7 @@ async function select(id) {
   at("title").textContent = run.run;
   at("stepsays").textContent = "No step is chosen";
   at("step").replaceChildren();
+  at("seen").textContent = "";
   line.watch(id);
   systems = (await ask(`/api/runs/${id}/systems`).catch(() => ({ systems: [] }))).systems;
   drawNesting(0);
@@ -90,7 +91,7 @@ function drawNesting(look) {
     .map((memory) => ({ path: String(memory.name), label: few(String(memory.symbol || memory.name)), says: String(memory.model), part: null }));
   const rows = store ? score.rows().filter((row) => row.key !== null) : [];
   const model = { model: { kind: "box" } };
-  const looks = rows.length ? store.score.step.length : 0;
+  const looks = rows[0]?.values.length ?? 0;
   const trace = Array.from({ length: looks }, (_, j) => {
     const entry = { surprise: NaN, log: new Map() };
     for (const { lane, values } of rows) {
@@ -104,6 +105,17 @@ function drawNesting(look) {
   });
   nesting.draw({ face: { cards }, trace, off: [], path: [[[0]]] });
   nesting.show(look, false);
+}
+
+/** Fewer steps, told anew and so in more detail, or all of them: what comes is seen there alone. */
+async function zoom(range) {
+  at("seen").textContent = range ? `steps ${range[0]} to ${range[1]}` : "";
+  if (!range) return score.see(null);
+  const [run, [from, to]] = [current, range];
+  const told = await ask(`/api/runs/${run}/score?from=${from}&to=${to}&points=${POINTS}`).catch(() => null);
+  if (!told || run !== current) return null;
+  const numbers = (side) => told.lanes.map((lane) => lane[side].map((x) => x ?? NaN));
+  return score.see({ from, to, score: { step: told.steps, low: numbers("low"), high: numbers("high") } });
 }
 
 /** A look was chosen: what is frozen nearest to it is shown. */
@@ -127,6 +139,8 @@ async function choose(step, look) {
   }
 }
 
+for (const [id, factor] of [["closer", 1 / 4], ["wider", 4], ["all", Infinity]])
+  at(id).addEventListener("click", () => store && score.closer(factor));
 watch([at("nesting")], () => systems.length && drawNesting(0));
 setInterval(() => document.hidden || refresh(), LISTED);
-window.explore = { drop: () => line.drop(), store: () => store, score };
+window.explore = { drop: () => line.drop(), store: () => store, hear, score };

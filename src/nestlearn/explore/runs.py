@@ -216,26 +216,25 @@ class Folder:
                 return
             name = printable(memory, MOST_NAME)
             run.lanes.facts[key] = {"name": name, "level": 0, "memory": name, "role": "", "period": 1, "parameters": 0}
-        run.lanes.put(key, "surprise", line.get("surprise"))
+        run.lanes.put(key, line.get("surprise"))
 
 
 def _write(line: dict[str, Any], run: Run, lanes: list[Any]) -> None:
-    """Take a line of ``writes.jsonl``: which lanes there are, or a row of them."""
+    """Take a line of ``writes.jsonl``: which lanes there are, whose keys are kept in ``lanes``, or a row of them."""
     given = line.get("lanes")
     if isinstance(given, list):
-        lanes[:] = [_lane(each) for each in given[:MOST_LANES]]
-        for fact in lanes:
-            if fact and len(run.lanes.facts) < MOST_LANES:
-                run.lanes.facts[fact["level"], fact["name"]] = fact
+        facts = [_lane(each) for each in given[:MOST_LANES]]
+        lanes[:] = [fact and (fact["level"], fact["name"]) for fact in facts]
+        for key, fact in zip(lanes, facts, strict=True):
+            if fact and (key in run.lanes.facts or len(run.lanes.facts) < MOST_LANES):
+                run.lanes.facts[key] = fact
         return
-    if not run.lanes.row(line.get("step")):
-        return
-    for measure in ("surprise", "update"):
-        numbers = line.get(measure)
-        if isinstance(numbers, list):
-            for fact, number in zip(lanes, numbers, strict=False):
-                if fact:
-                    run.lanes.put((fact["level"], fact["name"]), measure, number)
+    surprise, update = (line.get(name) for name in ("surprise", "update"))
+    run.lanes.add(line.get("step"), lanes, _list(surprise), _list(update))
+
+
+def _list(given: Any) -> list[Any]:
+    return given if isinstance(given, list) else []
 
 
 def _lane(given: Any) -> dict[str, Any] | None:

@@ -7,11 +7,13 @@ export const ROW = 22;
 const FOOT = 14;
 const SHADES = 64;
 
-/** The score on a canvas, its names in a list; `chosen` is told the step that somebody chose. */
-export function createScore(canvas, list, chosen) {
+/** The score on a canvas, its names in a list; `chosen` is told the step that somebody chose,
+ *  `zoom` by how much somebody wants to see more, or less, and around which step. */
+export function createScore(canvas, list, chosen, zoom) {
   const context = canvas.getContext("2d");
   const open = new Set();
   let store = null;
+  let view = null;
   let rows = [];
   let step = null;
   let shape = "";
@@ -57,7 +59,7 @@ export function createScore(canvas, list, chosen) {
 
   /** One number a look for a row: the highest of its box, over roles the mean of those that have one. */
   function values({ members }) {
-    const { high, step: steps } = store.score;
+    const { high, step: steps } = seen();
     if (members.length === 1) return high[members[0]] ?? [];
     const made = new Float64Array(steps.length);
     for (let j = 0; j < made.length; j++) {
@@ -75,7 +77,9 @@ export function createScore(canvas, list, chosen) {
   }
 
   const width = () => Math.max(1, Math.round(canvas.clientWidth * devicePixelRatio));
-  const last = () => Math.max(1, store.score.step.at(-1) ?? 1);
+  const seen = () => view?.score ?? store.score;
+  const first = () => view?.from ?? 0;
+  const last = () => Math.max(first() + 1, view?.to ?? store.score.step.at(-1) ?? 1);
 
   function draw() {
     if (!store) return;
@@ -84,7 +88,7 @@ export function createScore(canvas, list, chosen) {
     const ratio = devicePixelRatio;
     canvas.width = wide;
     canvas.height = Math.round((rows.length * ROW + FOOT) * ratio);
-    if (rows.length && store.score.step.length) paint(wide, ratio);
+    if (rows.length && seen().step.length) paint(wide, ratio);
     mark(wide, ratio);
     canvas.setAttribute("aria-valuemax", String(store.latest));
     canvas.setAttribute("aria-valuenow", String(step ?? store.latest));
@@ -95,8 +99,8 @@ export function createScore(canvas, list, chosen) {
     shades ??= blends();
     const image = new ImageData(wide, rows.length);
     const pixels = new Uint32Array(image.data.buffer);
-    const { step: steps } = store.score;
-    const scale = wide / last();
+    const { step: steps } = seen();
+    const [begin, scale] = [first(), wide / (last() - first())];
     rows.forEach((row, at) => {
       const numbers = values(row);
       let [low, high] = [Infinity, 0];
@@ -109,8 +113,8 @@ export function createScore(canvas, list, chosen) {
         const x = numbers[j];
         if (!(x >= 0)) continue;
         const share = x > 0 ? (high > low ? Math.log(x / low) / spread : 0.5) : 0;
-        const to = Math.min(wide, Math.max(1, Math.round(steps[j] * scale)));
-        const from = Math.max(0, Math.min(to - 1, Math.round((steps[j] - row.lane.period) * scale)));
+        const to = Math.min(wide, Math.max(1, Math.round((steps[j] - begin) * scale)));
+        const from = Math.max(0, Math.min(to - 1, Math.round((steps[j] - begin - row.lane.period) * scale)));
         pixels.fill(shades[Math.round(share * (SHADES - 1))], at * wide + from, at * wide + to);
       }
     });
@@ -124,17 +128,17 @@ export function createScore(canvas, list, chosen) {
 
   /** The frozen steps, and the one that is chosen. */
   function mark(wide, ratio) {
-    const [foot, scale] = [rows.length * ROW * ratio, wide / last()];
+    const [foot, begin, scale] = [rows.length * ROW * ratio, first(), wide / (last() - first())];
     context.fillStyle = ink("--link");
-    for (const each of store.frozen) context.fillRect(Math.round(each * scale) - 1, foot + 3 * ratio, 2 * ratio, 8 * ratio);
+    for (const each of store.frozen) context.fillRect(Math.round((each - begin) * scale) - 1, foot + 3 * ratio, 2 * ratio, 8 * ratio);
     if (step === null) return;
     context.fillStyle = ink("--ink");
-    context.fillRect(Math.min(wide - 2, Math.round(step * scale) - 1), 0, 2, foot + FOOT * ratio);
+    context.fillRect(Math.min(wide - 2, Math.round((step - begin) * scale) - 1), 0, 2, foot + FOOT * ratio);
   }
 
   /** Chooses the look that is nearest to a step. */
   function choose(wanted) {
-    const steps = store?.score.step ?? [];
+    const steps = store ? seen().step : [];
     if (!steps.length) return;
     let at = 0;
     steps.forEach((each, j) => {
@@ -145,11 +149,14 @@ export function createScore(canvas, list, chosen) {
     chosen(step, at);
   }
 
-  canvas.addEventListener("click", (event) => store && choose((event.offsetX / canvas.clientWidth) * last()));
+  canvas.addEventListener("click", (event) => store && choose(first() + (event.offsetX / canvas.clientWidth) * (last() - first())));
   canvas.addEventListener("keydown", (event) => {
-    const steps = store?.score.step ?? [];
+    if (!store) return;
+    const factor = { "+": 1 / 4, "=": 1 / 4, "-": 4, 0: Infinity }[event.key];
+    if (factor) closer(factor);
+    const steps = seen().step;
     const at = step === null ? steps.length : steps.indexOf(step);
-    const frozen = store?.frozen ?? [];
+    const { frozen } = store;
     const now = step ?? Infinity;
     const to = {
       ArrowLeft: steps[Math.max(0, at - 1)],
@@ -163,6 +170,15 @@ export function createScore(canvas, list, chosen) {
     event.preventDefault();
     choose(to);
   });
+
+  /** Ask for fewer steps around the one that is chosen, or for more. */
+  function closer(factor) {
+    const span = (last() - first()) * factor;
+    if (span >= store.score.step.at(-1)) return zoom(null);
+    const middle = step ?? (first() + last()) / 2;
+    const from = Math.max(0, Math.round(middle - Math.max(8, span) / 2));
+    return zoom([from, from + Math.max(8, Math.round(span))]);
+  }
 
   function schedule() {
     if (due) return;
@@ -180,10 +196,16 @@ export function createScore(canvas, list, chosen) {
   });
   return {
     show(given) {
-      if (given.run !== store?.run) step = null;
+      if (given.run !== store?.run) [step, view] = [null, null];
       store = given;
       schedule();
     },
+    /** Show some steps alone, `{from, to, score}`; null shows all, and what comes. */
+    see(given) {
+      view = given;
+      schedule();
+    },
+    closer,
     draw,
     rows: () => rows.map((row) => ({ ...row, values: values(row) })),
   };

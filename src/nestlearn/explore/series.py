@@ -13,6 +13,9 @@ __all__ = ["Curve", "Lanes", "extremes", "ranges"]
 
 Numbers = NDArray[np.float64]
 NONE = float("nan")
+Key = tuple[int, str]
+"""Of a lane: its level and its name."""
+
 LATEST = 1 << 53
 """Steps that a number of JSON can count."""
 
@@ -39,16 +42,56 @@ class Curve:
         return bisect_right(self.steps, step)
 
 
+class _Block:
+    """Rows of the same lanes, one behind the other: the surprise of each, then the update of each.
+
+    Args:
+        first: the number of the first row.
+        keys: the lanes, None for one that is passed over.
+    """
+
+    def __init__(self, first: int, keys: list[Key | None]) -> None:
+        self.first, self.keys, self.numbers = first, keys, array("f")
+        self.silent = [i for i, key in enumerate(keys) if key is not None]
+        known = [(key, i) for i, key in enumerate(keys) if key is not None]
+        self.places = {(key, "surprise"): i for key, i in known} | {(key, "update"): i + len(keys) for key, i in known}
+
+    @property
+    def table(self) -> NDArray[np.float32]:
+        """[rows, 2 lanes]."""
+        return np.frombuffer(self.numbers, np.float32).reshape(-1, 2 * len(self.keys))
+
+
 class Lanes:
-    """What a run's memories did: a row a look, a column a lane and measure, float32 with NaN where there is nothing."""
+    """What a run's memories did: a row a look, a column a lane and measure, float32 with NaN where there is nothing.
+
+    Rows come whole, as a record has them (``add``), or number by number, as the looks of a training (``row``, ``put``).
+    """
 
     def __init__(self) -> None:
         self.steps = array("d")
-        self.facts: dict[tuple[int, str], dict[str, Any]] = {}
-        self._columns: dict[tuple[int, str, str], array[float]] = {}
+        self.facts: dict[Key, dict[str, Any]] = {}
+        self._blocks: list[_Block] = []
+        self._columns: dict[Key, array[float]] = {}
+        self._surprised: set[Key] = set()
 
     def __len__(self) -> int:
         return len(self.steps)
+
+    def add(self, step: Any, keys: list[Key | None], surprise: list[Any], update: list[Any]) -> None:
+        """Take the row of a step behind the last one: a number a lane, as far as there are any."""
+        number = _number(step)
+        if not _follows(number, self.steps) or (self.steps and number == self.steps[-1]) or not keys:
+            return
+        if not self._blocks or self._blocks[-1].keys != keys:
+            self._blocks.append(_Block(len(self), list(keys)))
+        block, most = self._blocks[-1], len(keys)
+        line = [*surprise[:most], *[None] * (most - len(surprise)), *update[:most], *[None] * (most - len(update))]
+        block.numbers.extend([x if type(x) is float else _number(x) for x in line])
+        if spoken := [i for i in block.silent if line[i] is not None]:
+            self._surprised |= {key for i in spoken if (key := keys[i]) is not None}
+            block.silent = [i for i in block.silent if i not in spoken]
+        self.steps.append(number)
 
     def after(self, step: float) -> int:
         """How many rows there are up to a step."""
@@ -63,33 +106,29 @@ class Lanes:
             self.steps.append(number)
         return True
 
-    def put(self, key: tuple[int, str], measure: str, value: Any) -> None:
-        """Put a number into the row that was begun last."""
-        number = _number(value)
-        column = self._columns.get((*key, measure))
-        if column is None:
-            if number != number:
-                return
-            column = self._columns[(*key, measure)] = array("f")
-        missing = len(self.steps) - 1 - len(column)
-        if missing > 0:
-            column.extend([NONE] * missing)
-        if missing >= 0:
-            column.append(_single(number))
-        else:
-            column[-1] = _single(number)
+    def put(self, key: Key, value: Any) -> None:
+        """Put the surprise of a lane into the row that was begun last."""
+        column = self._columns.setdefault(key, array("f"))
+        self._surprised.add(key)
+        column.extend([NONE] * (len(self.steps) - len(column)))
+        column[-1] = _number(value)
 
-    def measure(self, key: tuple[int, str]) -> str:
+    def measure(self, key: Key) -> str:
         """What a lane is told by: its surprise if it keeps one."""
-        return "surprise" if (*key, "surprise") in self._columns else "update"
+        return "surprise" if key in self._surprised else "update"
 
-    def column(self, key: tuple[int, str], measure: str, first: int, last: int) -> NDArray[np.float32]:
+    def column(self, key: Key, measure: str, first: int, last: int) -> NDArray[np.float32]:
         """The numbers of a lane in rows [first, last)."""
         found = np.full(last - first, np.nan, np.float32)
-        column = self._columns.get((*key, measure))
-        if column is not None:
+        column = self._columns.get(key)
+        if column is not None and measure == "surprise":
             some = np.frombuffer(column, np.float32)[first:last]
             found[: len(some)] = some
+        for block in self._blocks:
+            place, table = block.places.get((key, measure)), block.table
+            start, stop = max(first, block.first), min(last, block.first + len(table))
+            if place is not None and start < stop:
+                found[start - first : stop - first] = table[start - block.first : stop - block.first, place]
         return found
 
 
@@ -106,11 +145,6 @@ def _number(value: Any) -> float:
         return float(value)
     except OverflowError:
         return NONE
-
-
-def _single(number: float) -> float:
-    """What float32 can hold; the largest of what it cannot."""
-    return max(-3e38, min(3e38, number)) if number == number else number
 
 
 def extremes(steps: Numbers, values: Numbers, most: int) -> tuple[Numbers, Numbers]:

@@ -65,7 +65,7 @@ def record(
         freeze: looks from one frozen step to the next; at these a few parameters of every role are shown in full. 0
             freezes none but those that ``Recorder.freeze`` asks for.
         share: of the time of the whole loop, what looking may take, a quarter of it for freezing: while it has taken
-            more, looks and frozen steps are left out. 1 leaves none out.
+            more, looks and frozen steps are left out, but for the first of each. 1 leaves none out.
         start: how many steps were taken before.
         run: what the run is called; by default as the folder.
         most: bytes of the file that grows with the steps; where it has them, every second of its steps is left out.
@@ -124,7 +124,7 @@ class Recorder:
         share: float,
         start: int,
     ) -> None:
-        self.step, self._spent = start, {LOOKING: 0.0, FREEZING: 0.0}
+        self.step, self._spent, self._latest = start, {LOOKING: 0.0, FREEZING: 0.0}, {LOOKING: 0.0, FREEZING: 0.0}
         self.folder = folder
         self._every, self._freeze, self._share = every, freeze, share
         self._began: float | None = None
@@ -193,7 +193,9 @@ class Recorder:
         return (self.step + 1) % (self._every * self.folder.thinned) == 0 and self._affords(LOOKING)
 
     def _affords(self, what: str) -> bool:
-        return self._share == 1 or self._spent[what] <= self._share * PARTS[what] * self._seconds()
+        """Whether one more, as dear as the latest, stays within its part of the time; the first one does."""
+        due = self._spent[what] + self._latest[what]
+        return self._share == 1 or due <= self._share * PARTS[what] * self._seconds()
 
     def _look(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
         """Before a step: copies, if it is one that is looked at."""
@@ -206,11 +208,13 @@ class Recorder:
         chosen = self._now(optimizer)
         self._before = copies(optimizer, memories=True, among=chosen)
         looked = perf_counter()
-        self._spent[LOOKING] += looked - begun
+        self._latest[LOOKING] = 0.0
+        self._add(LOOKING, looked - begun)
         self._since += 1
         if self._wanted or (self._freeze and self._since >= self._freeze and self._affords(FREEZING)):
             self._frozen, self._since = Frozen(optimizer, shown(optimizer, chosen)), 0
-            self._spent[FREEZING] += perf_counter() - looked
+            self._latest[FREEZING] = 0.0
+            self._add(FREEZING, perf_counter() - looked)
 
     def _write(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
         """After a step: what it changed, if it is one that is looked at."""
@@ -235,11 +239,15 @@ class Recorder:
         self.folder.row(self.step, seconds, self._lanes, surprise, update)
         self._tell(seconds)
         looked = perf_counter()
-        self._spent[LOOKING] += looked - begun
+        self._add(LOOKING, looked - begun)
         if frozen is not None:
             self.folder.freeze(self.step, {"seconds": round(seconds, 4), "parameters": frozen.seen(optimizer)})
-            self._spent[FREEZING] += perf_counter() - looked
+            self._add(FREEZING, perf_counter() - looked)
         self._wanted = False
+
+    def _add(self, what: str, seconds: float) -> None:
+        self._spent[what] += seconds
+        self._latest[what] += seconds
 
     def _tell(self, seconds: float) -> None:
         """Write the losses that were told."""
