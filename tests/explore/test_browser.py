@@ -162,7 +162,7 @@ def test_it_is_read_on_light_and_dark_paper_narrow_and_wide(page: Page, width: i
 
 def test_whatever_can_be_moved_has_a_name(page: Page) -> None:
     told = page.locator("body").aria_snapshot()
-    moved = re.findall(r"^\s*- (button|slider|radio|combobox)\b(.*)$", told, re.MULTILINE)
+    moved = re.findall(r"^\s*- (button|checkbox|slider|radio|combobox)\b(.*)$", told, re.MULTILINE)
     assert len(moved) >= 6 and [each for each in moved if not re.match(r' "[^"]+"', each[1])] == []
 
 
@@ -177,6 +177,16 @@ def test_what_a_run_writes_is_seen_and_a_dropped_connection_goes_on(page: Page, 
     assert page.evaluate("explore.store().score.high[4]") == [step + 0.5 for step in range(1, 51)]
     expect(page.locator("#status")).to_have_text("")
     expect(page.locator("#now")).to_contain_text("step 50")
+
+
+def test_the_loss_of_another_run_is_drawn_beside(page: Page) -> None:
+    count = "explore.losses.lines()"
+    assert page.evaluate(count) == 2
+    page.get_by_role("checkbox", name=re.compile("Draw the loss of <img")).check()
+    until(page, f"{count} === 3")
+    expect(page.locator("#beside")).to_have_text(EVIL)
+    page.get_by_role("checkbox", name=re.compile("Draw the loss of <img")).uncheck()
+    until(page, f"{count} === 2")
 
 
 def test_a_record_that_was_rewritten_is_shown_anew(page: Page, folders: Path) -> None:

@@ -2,7 +2,7 @@
 
 import { createNesting } from "/play/nesting.js";
 import { html, short, watch } from "/play/svg.js";
-import { createLosses } from "./charts.js";
+import { BESIDE, createLosses } from "./charts.js";
 import { ask, connect } from "./live.js";
 import { createScore } from "./score.js";
 import { showStep } from "./step.js";
@@ -16,6 +16,7 @@ let current = null;
 let store = null;
 let parameter = "";
 let systems = [];
+let beside = [];
 let drawn = "";
 
 const losses = createLosses(at("losses"));
@@ -49,6 +50,22 @@ async function refresh() {
   at("notes").textContent = runs.length ? told.notes.join("; ") : "No run is there yet.";
   listRuns();
   if (!current && runs.length) select(runs.at(-1).id);
+  drawBeside();
+}
+
+/** The training losses of the runs that are marked, beside the one that is looked at. */
+async function drawBeside() {
+  beside = beside.filter((id) => runs.some((run) => run.id === id));
+  const asked = beside.map((id) => ask(`/api/runs/${id}/series?points=${POINTS}`).catch(() => null));
+  const told = await Promise.all(asked);
+  losses.beside(told.map((series, i) => series && { name: beside[i], train: series.train }).filter(Boolean));
+  at("beside").replaceChildren(
+    ...beside.map((id, i) => {
+      const swatch = html("i", { class: "swatch" });
+      swatch.style.setProperty("background", `var(${BESIDE[i % BESIDE.length]})`);
+      return html("span", {}, swatch, runs.find((run) => run.id === id)?.run ?? "");
+    }),
+  );
 }
 
 function listRuns() {
@@ -59,7 +76,14 @@ function listRuns() {
   const labels = runs.map((run) => {
     const input = html("input", { type: "radio", name: "run", value: run.id, checked: run.id === current });
     input.addEventListener("change", () => select(run.id));
-    return html("label", {}, input, run.run, html("small", {}, `${run.folder}, ${run.status}`));
+    const label = html("label", {}, input, run.run, html("small", {}, `${run.folder}, ${run.status}`));
+    const mark = html("input", { type: "checkbox", checked: beside.includes(run.id), title: "Draw its loss beside" });
+    mark.setAttribute("aria-label", `Draw the loss of ${run.run} beside`);
+    mark.addEventListener("change", () => {
+      beside = mark.checked ? [...beside, run.id] : beside.filter((id) => id !== run.id);
+      drawBeside();
+    });
+    return html("div", { class: "run" }, label, mark);
   });
   at("runs").replaceChildren(html("legend", {}, "Runs"), ...labels);
   if (focused) at("runs").querySelector(":checked")?.focus();
@@ -67,15 +91,24 @@ function listRuns() {
 
 async function select(id) {
   current = id;
-  for (const input of at("runs").querySelectorAll("input")) input.checked = input.value === id;
+  for (const input of at("runs").querySelectorAll("[type=radio]")) input.checked = input.value === id;
   const run = runs.find((each) => each.id === id);
   at("title").textContent = run.run;
+  at("row").textContent = rowOf(run.row);
   at("stepsays").textContent = "No step is chosen";
   at("step").replaceChildren();
   at("seen").textContent = "";
   line.watch(id);
   systems = (await ask(`/api/runs/${id}/systems`).catch(() => ({ systems: [] }))).systems;
   drawNesting(0);
+}
+
+/** What a finished run says of itself. */
+function rowOf(row) {
+  const numbers = (given) => Object.entries(given ?? {}).filter(([, x]) => typeof x === "number");
+  const said = ["validation", "test"].flatMap((split) => numbers(row[split]).map(([name, x]) => `${split} ${name} ${short(x, 4)}`));
+  const settings = Object.entries(row.settings ?? {}).map(([name, x]) => `${name}=${x}`);
+  return [row.variant, row.task && `on ${row.task}`, ...settings, ...said, row.reason].filter(Boolean).join(", ");
 }
 
 /** What fits on a card beside a number. */
@@ -143,4 +176,4 @@ for (const [id, factor] of [["closer", 1 / 4], ["wider", 4], ["all", Infinity]])
   at(id).addEventListener("click", () => store && score.closer(factor));
 watch([at("nesting")], () => systems.length && drawNesting(0));
 setInterval(() => document.hidden || refresh(), LISTED);
-window.explore = { drop: () => line.drop(), store: () => store, hear, score };
+window.explore = { drop: () => line.drop(), store: () => store, hear, losses, score };
