@@ -112,7 +112,7 @@ function rowOf(row) {
 }
 
 /** What fits on a card beside a number. */
-const few = (text) => (text.length > 11 ? `${text.slice(0, 10)}…` : text);
+const few = (text) => (text.length > 9 ? `${text.slice(0, 7)}…` : text);
 
 /** The memories of the first system, as warm as they were at a look. */
 function drawNesting(look) {
