@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -146,6 +147,28 @@ def test_the_verb_prints_all_of_it_without_a_server_and_without_torch(tmp_path: 
     assert len(run["series"]["train"]["step"]) <= 6 and run["systems"][0]["name"] == "Muon"
     missing = CliRunner().invoke(build_app(), ["explore", str(tmp_path / "none"), "--json"])
     assert missing.exit_code == 2 and "is no folder: expected one written by" in missing.output
+
+
+def test_the_verb_says_what_the_page_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "nestlearn.explore.serving", raising=False)
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    call = CliRunner().invoke(build_app(), ["explore", str(tmp_path)])
+    assert call.exit_code == 2
+    assert 'error: the page needs uvicorn, which is not installed: pip install "nestlearn[explore]"' in call.output
+
+
+def test_the_verb_serves_and_opens_the_page_where_there_is_a_screen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serving = pytest.importorskip("nestlearn.explore.serving", reason='the page needs the extra "explore"')
+    opened: list[str] = []
+    monkeypatch.setattr(serving.Serving, "run", lambda self, begun: (begun(), self.close()))
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    monkeypatch.setattr("nestlearn.cli.play.has_screen", lambda: True)
+    for more, count in (["--no-browser"], 0), ([], 1):
+        call = CliRunner().invoke(build_app(), ["explore", str(tmp_path), *more])
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/#[\w-]{32}", call.output.strip()), call.output
+        assert len(opened) == count
 
 
 @pytest.mark.slow

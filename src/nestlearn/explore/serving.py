@@ -58,8 +58,15 @@ class Serving:
 
     def run(self, begun: Callable[[], None] = lambda: None) -> None:
         """Serve until ``stop`` or an interrupt; ``begun`` is called once somebody may ask."""
-        begun()  # who asks early waits: the socket listens
-        self._server.run(sockets=[self._socket])
+        try:
+            begun()  # who asks early waits: the socket listens
+            self._server.run(sockets=[self._socket])
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Let go of the port."""
+        self._socket.close()
 
     def stop(self) -> None:
         """Let ``run`` come to its end."""
