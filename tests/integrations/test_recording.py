@@ -137,6 +137,8 @@ def test_losses_are_written_where_the_step_is_looked_at_and_validation_at_once(t
     with nl.record(optimizer, tmp_path, every=2, share=1, run="mine") as recorder:
         trained(5, model, optimizer, recorder)
         recorder.loss(0.5, split="validation")
+        with pytest.raises(ValueError, match=r"loss: expected one number, got a tensor of the shape \[2\]"):
+            recorder.loss(torch.ones(2))
         with pytest.raises(ValueError, match="'train' or 'validation', got 'test'"):
             recorder.loss(0.5, split="test")
     points = lines(tmp_path / "metrics.jsonl")
@@ -247,6 +249,8 @@ def test_a_record_that_cannot_be_written_ends_with_a_warning_and_the_training_go
     with pytest.warns(RuntimeWarning, match="no more is recorded.*was removed while it was being written"):
         trained(1, model, optimizer)
     trained(2, model, optimizer)
+    recorder.loss(0.5, split="validation")
+    assert "observe" not in vars(optimizer)
     assert recorder.step == 2 and optimizer.taken(model[0].weight) == 4
 
 

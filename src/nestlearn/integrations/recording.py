@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -147,13 +147,15 @@ class Recorder:
         looked at. A validation loss is written at once.
 
         Raises:
-            ValueError: the split is neither "train" nor "validation".
+            ValueError: the split is neither "train" nor "validation", or the loss is not one number.
         """
         if split not in SPLITS:
             raise ValueError(f"split: expected 'train' or 'validation', got {split!r}")
+        if isinstance(loss, Tensor) and loss.numel() != 1:
+            raise ValueError(f"loss: expected one number, got a tensor of the shape {list(loss.shape)}")
         self._losses[split] = loss.detach() if isinstance(loss, Tensor) else float(loss)
         if split == "validation":
-            self._tell(self._seconds())
+            self._guarded(lambda: self._tell(self._seconds()))
 
     def freeze(self) -> None:
         """Look at the step to come, and freeze it, whatever is due."""
@@ -163,6 +165,7 @@ class Recorder:
         """Record no more, and let go of the folder. Twice is once."""
         for hook in self._hooks:
             hook.remove()
+        self._hooks.clear()
         self._forget()
         self.folder.close()
 
@@ -220,14 +223,19 @@ class Recorder:
         """After a step: what it changed, if it is one that is looked at."""
         self.step += 1
         before, frozen = self._before, self._frozen
-        self._before = self._frozen = None
-        if before is None:
+        if before is not None:
+            self._guarded(lambda: self._keep(optimizer, before, frozen))
+        self._forget()
+
+    def _guarded(self, write: Callable[[], None]) -> None:
+        """Write, as long as that can be done: what is trained must not end because of it."""
+        if not self._hooks:
             return
         try:
-            self._keep(optimizer, before, frozen)
-        except (OSError, RunFolderError) as error:  # what is trained must not end because of it
+            write()
+        except (OSError, RunFolderError) as error:
             self.close()
-            warn(f"no more is recorded in {self.folder.path}: {error}", RuntimeWarning, stacklevel=2)
+            warn(f"no more is recorded in {self.folder.path}: {error}", RuntimeWarning, stacklevel=3)
 
     @torch.no_grad()
     def _keep(self, optimizer: torch.optim.Optimizer, before: Copies, frozen: Frozen | None) -> None:
