@@ -27,7 +27,7 @@ def main() -> int:
     options.add_argument("--quick", action="store_true", help="a twentieth of it, not saved")
     quick = options.parse_args().quick
     torch.set_num_threads(1)
-    rows: list[dict[str, Any]] = [cost(name, 100 if quick else 1200) for name in MAKES]
+    rows: list[dict[str, Any]] = [cost(name, 100 if quick else 1600) for name in MAKES]
     with tempfile.TemporaryDirectory() as place:
         rows.append(memory(Path(place) / "memory", 5_000 if quick else 100_000))
         rows.append(draw(Path(place) / "draw", 1_000 if quick else 10_000, 20 if quick else 100))

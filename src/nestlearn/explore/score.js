@@ -19,6 +19,7 @@ export function createScore(canvas, list, chosen, zoom) {
   let shape = "";
   let due = false;
   let shades = null;
+  const drawn = new OffscreenCanvas(1, 1);
 
   /** The lanes that are drawn: of a memory all roles as one, and below it each, if it is open. */
   function fold() {
@@ -86,22 +87,29 @@ export function createScore(canvas, list, chosen, zoom) {
     fold();
     const wide = width();
     const ratio = devicePixelRatio;
-    canvas.width = wide;
-    canvas.height = Math.round((rows.length * ROW + FOOT) * ratio);
+    const high = Math.round((rows.length * ROW + FOOT) * ratio);
+    if (canvas.width !== wide || canvas.height !== high) Object.assign(canvas, { width: wide, height: high });
+    context.clearRect(0, 0, wide, high);
     if (rows.length && seen().step.length) paint(wide, ratio);
     mark(wide, ratio);
     canvas.setAttribute("aria-valuemax", String(store.latest));
     canvas.setAttribute("aria-valuenow", String(step ?? store.latest));
   }
 
-  /** All lanes as an image one pixel high a lane, which is drawn as high as the lanes are. */
+  /** The lanes in sight as an image one pixel high a lane, which is drawn as high as the lanes are. */
   function paint(wide, ratio) {
     shades ??= blends();
-    const image = new ImageData(wide, rows.length);
+    const frame = canvas.parentElement;
+    const top = Math.max(0, Math.floor(frame.scrollTop / ROW));
+    const seenRows = rows.slice(top, Math.ceil((frame.scrollTop + frame.clientHeight) / ROW) + 1);
+    if (!seenRows.length) return;
+    if (drawn.width !== wide || drawn.height !== seenRows.length)
+      Object.assign(drawn, { width: wide, height: seenRows.length });
+    const image = new ImageData(wide, seenRows.length);
     const pixels = new Uint32Array(image.data.buffer);
     const { step: steps } = seen();
     const [begin, scale] = [first(), wide / (last() - first())];
-    rows.forEach((row, at) => {
+    seenRows.forEach((row, at) => {
       const numbers = values(row);
       let [low, high] = [Infinity, 0];
       for (const x of numbers) {
@@ -118,12 +126,11 @@ export function createScore(canvas, list, chosen, zoom) {
         pixels.fill(shades[Math.round(share * (SHADES - 1))], at * wide + from, at * wide + to);
       }
     });
-    const drawn = new OffscreenCanvas(wide, rows.length);
     drawn.getContext("2d").putImageData(image, 0, 0);
     context.imageSmoothingEnabled = false;
-    context.drawImage(drawn, 0, 0, wide, rows.length * ROW * ratio);
+    context.drawImage(drawn, 0, top * ROW * ratio, wide, seenRows.length * ROW * ratio);
     context.fillStyle = ink("--paper");
-    for (let at = 0; at <= rows.length; at++) context.fillRect(0, at * ROW * ratio - 1, wide, 2);
+    for (let at = top; at <= top + seenRows.length; at++) context.fillRect(0, at * ROW * ratio - 1, wide, 2);
   }
 
   /** The frozen steps, and the one that is chosen. */
@@ -189,6 +196,7 @@ export function createScore(canvas, list, chosen, zoom) {
     });
   }
 
+  canvas.parentElement.addEventListener("scroll", schedule, { passive: true });
   new ResizeObserver(schedule).observe(canvas.parentElement);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
     shades = null;
