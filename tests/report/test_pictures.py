@@ -75,6 +75,15 @@ def test_losers_and_diverged_contenders_are_in_every_picture(rows: list[Row], me
     assert len(rates(rows, 6)) == len(names)
 
 
+@pytest.mark.parametrize(("least", "cut"), [(0.0, True), (None, False)])
+def test_nothing_is_drawn_below_the_lowest_loss_that_there_can_be(least: float | None, cut: bool) -> None:
+    losses = Sample(0.05, 0.05, (0.0, 0.1))
+    picture = ranking([replace(bare("Muon"), test={"loss": losses}, interval=(-0.4, 0.5))], "AdamW", "nats", least)
+    (bar,) = re.findall(r'<rect x="([^"]+)"', picture)
+    (first,) = re.findall(r'<path class="l" d="M([\d.]+) [\d.]+v12"', picture)[:1]
+    assert (bar == first) == cut  # the seed that reached nought stands where the picture ends
+
+
 def test_curves_name_every_line(rows: list[Row], measured: dict[str, Measured]) -> None:
     for picture in curves(rows, measured, "AdamW", "nats"):
         drawn = {row.name for row in rows if not row.control and measured[row.name].by_steps}

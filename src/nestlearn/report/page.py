@@ -67,7 +67,11 @@ def _pictures(contents: Contents) -> Iterator[tuple[str, str]]:
     for task, rows in results.tasks.items():
         unit, measured = task_type(task).unit, measure(rows, contents.runs)
         steps, seconds = pictures.curves(rows, measured, baseline, unit)
-        drawn = {"ranking": pictures.ranking(rows, baseline, unit), "steps": steps, "seconds": seconds}
+        drawn = {
+            "ranking": pictures.ranking(rows, baseline, unit, task_type(task).least),
+            "steps": steps,
+            "seconds": seconds,
+        }
         systems = contents.systems.get(task, {})
         for row in rows:
             if row.name in systems and not row.control:

@@ -11,6 +11,7 @@ from html import escape
 from nestlearn.report.colours import colour
 from nestlearn.report.plot import Panel, apart, number, text
 from nestlearn.report.series import Measured
+from nestlearn.report.tables import above
 from nestlearn.report.thinning import Line
 from nestlearn.training import Row
 
@@ -27,8 +28,10 @@ def short(name: str, most: int = 24) -> str:
     return name if len(name) <= most else f"…{name[1 - most :]}"
 
 
-def ranking(rows: Sequence[Row], baseline: str, unit: str) -> str:
-    """Test loss of every contender: a dot the mean, its bar the 95% interval, ticks the seeds, a ring the control."""
+def ranking(rows: Sequence[Row], baseline: str, unit: str, least: float | None = None) -> str:
+    """Test loss of every contender: a dot the mean, its bar the 95% interval, ticks the seeds, a ring the control.
+    Nothing is drawn below ``least``, the lowest loss that there can be.
+    """
     by_name = {row.name: row for row in rows}
     shown = [row for row in rows if not row.control]
     losses = [row.test["loss"] for row in rows if row.test]
@@ -36,7 +39,7 @@ def ranking(rows: Sequence[Row], baseline: str, unit: str) -> str:
     low, high = min(values, default=0.0), max(values, default=1.0)
     log = _many_decades(low, high)
     limit = high if log else _outlier_limit(values)
-    ends = (low / 1.3, limit * 1.3) if log else _widened(low, limit)
+    ends = (low / 1.3, limit * 1.3) if log else above(_widened(low, limit), least)
     panel = Panel.of((600, 56 + ROW * len(shown)), ends, (0, 1), margins=(8, 14, 48, 190), log_x=log)
     middles = [8 + ROW * (i + 0.5) for i in range(len(shown))]
     panel.parts += [text(178, y + 4, short(row.name), "", "e") for y, row in zip(middles, shown, strict=True)]

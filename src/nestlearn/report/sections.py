@@ -69,7 +69,7 @@ def _result_parts(results: Results, task: str, measured: Mapping[str, Measured])
     rows, baseline, unit = results.tasks[task], results.baseline, task_type(task).unit
     several = len(rows) > 1
     if several:
-        yield Part("ranking", "ranking", [pictures.ranking(rows, baseline, unit)])
+        yield Part("ranking", "ranking", [pictures.ranking(rows, baseline, unit, task_type(task).least)])
         yield from _table_parts(results, task)
     else:
         shown = columns(results, task)

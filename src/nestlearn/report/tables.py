@@ -16,7 +16,7 @@ from nestlearn.tasks import Figure, task_type
 from nestlearn.training import Results, Row
 from nestlearn.training.results import Difference, Equal, Reached
 
-__all__ = ["Cell", "Column", "columns", "helps", "table_rows", "to_csv", "trials_csv"]
+__all__ = ["Cell", "Column", "above", "columns", "helps", "table_rows", "to_csv", "trials_csv"]
 
 DASH = "–"
 
@@ -67,7 +67,7 @@ def columns(results: Results, task: str) -> list[Column]:
             "test",
             f"test loss ({about.unit}), mean over seeds, and the sample standard deviation; below it the 95% interval "
             "of the mean",
-            _test,
+            lambda row, _: _test(row, about.least),
         ),
         *([_figure(about.figure)] if about.figure else []),
         *_comparisons(results),
@@ -189,11 +189,11 @@ def _setting(name: str, rank: int) -> Column:
     return Column(name.replace("_", " "), f"{meaning} of its grid", cell, rank)
 
 
-def _test(row: Row, _: Row | None) -> Cell:
+def _test(row: Row, least: float | None) -> Cell:
     if row.status == "diverged":
         return Cell("diverged", good=False, sure=True)
     loss = row.test["loss"]
-    interval = " to ".join(map(_loss, row.interval)) if row.interval else ""
+    interval = " to ".join(map(_loss, above(row.interval, least))) if row.interval else ""
     return Cell(_loss(loss.mean) + (f" ± {_loss(loss.spread)}" if loss.spread is not None else ""), interval)
 
 
@@ -209,6 +209,12 @@ def _figure(figure: Figure) -> Column:
         return Cell(_number(row.test[figure.name].mean if figure.name in row.test else None, figure.digits))
 
     return Column(figure.heading, figure.meaning, cell, rank=5)
+
+
+def above(interval: tuple[float, float], least: float | None) -> tuple[float, float]:
+    """The part of an interval in which a loss can lie that is never below ``least``."""
+    low, high = interval
+    return (low, high) if least is None else (max(low, least), max(high, least))
 
 
 def helps(row: Row, found: Difference | None) -> bool | None:
