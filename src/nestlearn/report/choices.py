@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nestlearn.report.colours import colour
-from nestlearn.report.pictures import SMALL, short
+from nestlearn.report.names import short
+from nestlearn.report.pictures import SMALL
 from nestlearn.report.plot import Panel, path, text
 from nestlearn.training import Row
 

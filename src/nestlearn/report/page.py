@@ -65,10 +65,10 @@ def _pictures(contents: Contents) -> Iterator[tuple[str, str]]:
     """Name and content of each picture."""
     results, baseline = contents.results, contents.results.baseline
     for task, rows in results.tasks.items():
-        unit, measured = task_type(task).unit, measure(rows, contents.runs)
-        steps, seconds = pictures.curves(rows, measured, baseline, unit)
+        about, measured = task_type(task), measure(rows, contents.runs)
+        steps, seconds = pictures.curves(rows, measured, baseline, about.unit)
         drawn = {
-            "ranking": pictures.ranking(rows, baseline, unit, task_type(task).least),
+            "ranking": pictures.ranking(rows, baseline, about.unit, about.least),
             "steps": steps,
             "seconds": seconds,
         }

@@ -9,23 +9,19 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from nestlearn.report.colours import colour
+from nestlearn.report.names import short
 from nestlearn.report.plot import Panel, apart, number, text
 from nestlearn.report.series import Measured
 from nestlearn.report.tables import above
 from nestlearn.report.thinning import Line
 from nestlearn.training import Row
 
-__all__ = ["SMALL", "curves", "panels", "ranking", "short", "training_panels"]
+__all__ = ["SMALL", "curves", "panels", "ranking", "training_panels"]
 
 Lines = Mapping[str, Measured]
 SMALL = (268.0, 172.0)  # a small panel, in user units
 ROW = 25  # height of a row of the ranking
 DECADES = 30.0  # losses that differ by more than this factor are drawn on a log scale
-
-
-def short(name: str, most: int = 24) -> str:
-    """A name that fits beside a picture; the end of a dotted path says more than its beginning."""
-    return name if len(name) <= most else f"…{name[1 - most :]}"
 
 
 def ranking(rows: Sequence[Row], baseline: str, unit: str, least: float | None = None) -> str:
