@@ -36,7 +36,7 @@ def rates(rows: Sequence[Row], budget: int) -> list[str]:
         panel.title(short(row.name), paint)
         beyond = row.trials_count - budget
         panel.parts.append(text(panel.x.end, panel.y.start - 5, f"{budget} + {beyond}" if beyond > 0 else "", "t", "e"))
-        drawn.append(panel.done(f"Validation loss of the trials of {row.name} against the learning rate"))
+        drawn.append(panel.done(f"Validation loss of the trials of {row.name} against the learning rate", row.name))
     return drawn
 
 

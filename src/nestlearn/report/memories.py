@@ -1,8 +1,8 @@
 """The pictures of memories: what surprised them, and the level score, which says when each one is written.
 
 A lane of the score needs the surprise of its memory. An optimizer measures that of the memories that learn an objective
-step by step (``Consulted.track``); for the others it would take a value for each entry and one more pass over them, so
-they have no lane and are named below.
+step by step (``Consulted.track``). Of a box it would be a value for each entry, as large as the box itself, so boxes
+have no lane and are named below.
 """
 
 from __future__ import annotations
@@ -67,13 +67,13 @@ def _surprise_panel(row: Row, lines: Mapping[str, Line]) -> str:
     paint, names = colour(row.contender), told_apart(list(lines), 32)
     for i, (memory, line) in enumerate(lines.items()):
         dash = DASHES[i % len(DASHES)]
-        panel.line(line, paint, 1.8, dash)
+        panel.line(line, paint, 1.8, dash, name=memory)
         y = SMALL[1] + 15 * i + 11
         dashed = f' stroke-dasharray="{dash}"' if dash else ""
         panel.parts.append(f'<path class="l" d="M38 {y - 4:g}h26" stroke="{paint}" stroke-width="1.8"{dashed}/>')
         panel.parts.append(text(70, y, names[memory], "t"))
     panel.title(short(row.name), paint)
-    return panel.done(f"Surprise of the memories of {row.name} over the steps, relative to its first value")
+    return panel.done(f"Surprise of the memories of {row.name} over the steps, relative to its first value", row.name)
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def score(row: Row, measured: Measured, system: Mapping[str, Any]) -> str:
         if both:
             parts += [text(left + width + 12, bottom, "0", "t"), text(WIDTH - 2, bottom, f"{steps:,}", "t", "e")]
     parts += [text(0, bottom + 4 + 15 * (i + 1), line, "t") for i, line in enumerate(unseen)]
-    return picture(WIDTH, height, f"When each memory of {row.name} is written, and how surprised", parts)
+    return picture(WIDTH, height, f"When each memory of {row.name} is written, and how surprised", parts, row.name)
 
 
 def _every(lane: _Lane) -> str:

@@ -10,7 +10,7 @@ from html import escape
 
 from nestlearn.report.colours import colour
 from nestlearn.report.names import short
-from nestlearn.report.plot import Panel, apart, number, text
+from nestlearn.report.plot import Panel, apart, number, of_one, text
 from nestlearn.report.series import Measured
 from nestlearn.report.tables import above
 from nestlearn.report.thinning import Line
@@ -36,11 +36,11 @@ def ranking(rows: Sequence[Row], baseline: str, unit: str, least: float | None =
     log = _many_decades(low, high)
     limit = high if log else _outlier_limit(values)
     ends = (low / 1.3, limit * 1.3) if log else above(_widened(low, limit), least)
-    panel = Panel.of((600, 56 + ROW * len(shown)), ends, (0, 1), margins=(8, 14, 48, 190), log_x=log)
+    left = 24 + 7.7 * max((len(short(row.name)) for row in shown), default=0)
+    panel = Panel.of((460, 56 + ROW * len(shown)), ends, (0, 1), margins=(8, 14, 48, left), log_x=log)
     middles = [8 + ROW * (i + 0.5) for i in range(len(shown))]
-    panel.parts += [text(178, y + 4, short(row.name), "", "e") for y, row in zip(middles, shown, strict=True)]
     bottom = panel.y.start
-    for tick in panel.x.ticks(6):
+    for tick in panel.x.ticks(5):
         panel.parts.append(f'<path class="g" d="M{panel.x(tick):.1f} {bottom}V8"/>')
         panel.parts.append(text(panel.x(tick), bottom + 16, number(tick), "t", "m"))
     panel.parts.append(text((panel.x.start + panel.x.end) / 2, bottom + 34, f"test loss ({unit})", "t", "m"))
@@ -51,7 +51,9 @@ def ranking(rows: Sequence[Row], baseline: str, unit: str, least: float | None =
             f'<path class="l" d="M{x:.1f} {bottom}V8" stroke="{colour(baseline)}" stroke-dasharray="1 5"/>'
         )
     for y, row in zip(middles, shown, strict=True):
-        panel.parts += _rank_row(panel, y, row, by_name.get(row.control_name or ""), limit)
+        label = text(left - 12, y + 4, short(row.name), "", "e")
+        parts = _rank_row(panel, y, row, by_name.get(row.control_name or ""), limit)
+        panel.parts.append(of_one(row.name, label, *parts))
     return panel.done("Test loss of every optimizer and of its control")
 
 
@@ -138,8 +140,8 @@ def _curves(shown: Sequence[Row], lines: Mapping[str, Line], baseline: str, what
         line, paint = lines.get(row.name), colour(row.contender)
         if line is None:
             continue
-        panel.inside.append(f"<g><title>{escape(row.name)}: {line.mean[-1]:.4g}</title>")
-        panel.line(line, paint, 2.6 if row.name == baseline else 1.7)
+        panel.inside.append(f'<g data-of="{escape(row.name)}"><title>{escape(row.name)}: {line.mean[-1]:.4g}</title>')
+        panel.line(line, paint, 2.6 if row.name == baseline else 1.7, name=row.name)
         panel.inside.append("</g>")
         if bottom <= line.mean[-1] <= top:
             ends.append((row.name, paint, panel.x(line.x[-1]), panel.y(line.mean[-1])))
@@ -150,15 +152,20 @@ def _curves(shown: Sequence[Row], lines: Mapping[str, Line], baseline: str, what
 
 def _end_labels(panel: Panel, ends: Sequence[tuple[str, str, float, float]]) -> list[str]:
     """Each line's name to the right of the axes, joined to its end, moved apart so that no two overlap."""
-    ends, parts, left = sorted(ends, key=lambda end: end[3]), [], panel.x.end
+    ends, parts, left = sorted(ends, key=lambda end: end[3]), ['<g class="ends">'], panel.x.end
     for (name, paint, x, y), place in zip(
         ends, apart([end[3] for end in ends], 15.5, panel.y.end, panel.y.start), strict=True
     ):
-        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.6" fill="{paint}"/>')
-        parts.append(f'<path class="lead" d="M{x:.1f} {y:.1f}L{left + 12:.1f} {place:.1f}" stroke="{paint}"/>')
-        parts.append(f'<circle cx="{left + 14:.1f}" cy="{place:.1f}" r="3.4" fill="{paint}"/>')
-        parts.append(text(left + 21, place + 4, short(name)))
-    return parts
+        parts.append(
+            of_one(
+                name,
+                f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.6" fill="{paint}"/>',
+                f'<path class="lead" d="M{x:.1f} {y:.1f}L{left + 12:.1f} {place:.1f}" stroke="{paint}"/>',
+                f'<circle cx="{left + 14:.1f}" cy="{place:.1f}" r="3.4" fill="{paint}"/>',
+                text(left + 21, place + 4, short(name)),
+            )
+        )
+    return [*parts, "</g>"]
 
 
 def panels(rows: Sequence[Row], measured: Lines, baseline: str) -> list[str]:
@@ -177,13 +184,15 @@ def panels(rows: Sequence[Row], measured: Lines, baseline: str) -> list[str]:
             (row.control_name, paint, 1.5, "5 4"),
         ):
             if name in lines:
-                panel.line(lines[name], stroke, width, dash, ranged=False)
+                panel.line(lines[name], stroke, width, dash, ranged=False, name=name)
         if line:
-            panel.line(line, paint, 2.2)
+            panel.line(line, paint, 2.2, name=row.name)
             if line.mean[-1] > limits[1]:
                 panel.parts.append(text(panel.x.end, 36, f"above: ends at {line.mean[-1]:.3g}", "t", "e"))
         panel.title(short(row.name) + ("" if line else ": diverged"), paint)
-        drawn.append(panel.done(f"Validation loss of {row.name}, of its control and of {baseline} against steps"))
+        drawn.append(
+            panel.done(f"Validation loss of {row.name}, of its control and of {baseline} against steps", row.name)
+        )
     return drawn
 
 
@@ -203,7 +212,7 @@ def training_panels(rows: Sequence[Row], measured: Lines) -> list[str]:
         panel.axes()
         paint, line = colour(row.contender), lines.get(row.name)
         if line:
-            panel.line(line, paint, 1.4)
+            panel.line(line, paint, 1.4, name=row.name)
         panel.title(short(row.name) + (": diverged" if row.status == "diverged" else ""), paint)
-        drawn.append(panel.done(f"Training loss of {row.name} against steps"))
+        drawn.append(panel.done(f"Training loss of {row.name} against steps", row.name))
     return drawn

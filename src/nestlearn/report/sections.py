@@ -11,6 +11,7 @@ from nestlearn.descriptions import NestedSystem
 from nestlearn.report import memories, pictures
 from nestlearn.report.captions import CAPTIONS
 from nestlearn.report.choices import rates
+from nestlearn.report.colours import colour
 from nestlearn.report.downloads import curves_csv, download, events_csv
 from nestlearn.report.series import Measured, measure
 from nestlearn.report.tables import Cell, Column, columns, helps, table_rows, to_csv, trials_csv
@@ -58,6 +59,7 @@ def section(results: Results, task: str, runs: Runs, systems: Mapping[str, Any],
         "findings": _findings(rows, results.baseline) if len(rows) > 1 else None,
         "warnings": [f"{row.name}: {warning}" for row in rows for warning in row.warnings],
         "contender": rows[0].name,
+        "legend": [(row.name, colour(row.contender)) for row in rows if not row.control] if len(rows) > 1 else [],
         "parts": parts,
         "controls": [row for row in rows if row.control_name],
         "diverged": [row for row in rows if row.status == "diverged"],
