@@ -37,7 +37,7 @@ def ranking(rows: Sequence[Row], baseline: str, unit: str, least: float | None =
     limit = high if log else _outlier_limit(values)
     ends = (low / 1.3, limit * 1.3) if log else above(_widened(low, limit), least)
     left = 24 + 7.7 * max((len(short(row.name)) for row in shown), default=0)
-    panel = Panel.of((460, 56 + ROW * len(shown)), ends, (0, 1), margins=(8, 14, 48, left), log_x=log)
+    panel = Panel.of((424, 56 + ROW * len(shown)), ends, (0, 1), margins=(8, 14, 48, left), log_x=log)
     middles = [8 + ROW * (i + 0.5) for i in range(len(shown))]
     bottom = panel.y.start
     for tick in panel.x.ticks(5):
