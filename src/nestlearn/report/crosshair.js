@@ -1,4 +1,4 @@
-// A crosshair: the values of all lines where the pointer is, or the slider below the pictures, which the arrow keys move.
+// A crosshair: the values of all lines where the pointer is, or the slider below the pictures, which arrow keys move.
 {
   const MOST = 240; // places of a slider
   const shape = (name, attributes, words = "") => {
@@ -11,16 +11,18 @@
     const [v, l, h] = log ? [Math.log(value), Math.log(low), Math.log(high)] : [value, low, high];
     return start + ((v - l) / (h - l)) * (end - start);
   };
+  const digits = { maximumSignificantDigits: 4 }; // as many as the page holds
   const number = (value) =>
-    value && Math.abs(value) < 1e-3 ? value.toExponential(2) : value.toLocaleString("en", { maximumSignificantDigits: 4 });
+    value && Math.abs(value) < 1e-3 ? value.toExponential(2) : value.toLocaleString("en", digits);
 
   // What a line says at x: its point there, or what lies between two of them along the line as it is drawn.
   const valueAt = ({ x, y }, at, log) => {
     if (at < x[0] || at > x.at(-1)) return null;
     const next = x.findIndex((value) => value >= at);
-    if (x[next] === at) return { value: y[next], exact: true };
+    if (x[next] === at) return { value: y[next] ?? undefined, exact: true };
+    if (y[next - 1] === null || y[next] === null) return null;
     const share = (at - x[next - 1]) / (x[next] - x[next - 1]);
-    const value = log
+    const value = log && y[next - 1] > 0 && y[next] > 0
       ? y[next - 1] * (y[next] / y[next - 1]) ** share
       : y[next - 1] + share * (y[next] - y[next - 1]);
     return { value, exact: false };
@@ -52,7 +54,8 @@
     cross.append(shape("path", { class: "at", d: `M${place} ${top}V${bottom}` }));
     for (const { name, value, colour } of found) {
       const y = scaled(plot.y, value), whose = plot.svg.dataset.of ? {} : { "data-of": name };
-      if (y >= top - 3 && y <= bottom + 3) cross.append(shape("circle", { cx: place, cy: y, r: 3, fill: colour, ...whose }));
+      if (y < top - 3 || y > bottom + 3) continue;
+      cross.append(shape("circle", { cx: place, cy: y, r: 3, fill: colour, ...whose }));
     }
     plot.svg.append(cross);
     if (plot.svg.dataset.of) beside(plot, cross, found, place, heading);
@@ -73,14 +76,14 @@
     cross.append(shape("text", { class: "at m", x: place, y: bottom + 15 }, heading));
   };
 
-  // In a large one: all values in a box, the lowest first.
+  // In a large one: all values in a box, the lowest first, over the names beside the lines or, near those, before it.
   const boxed = (plot, cross, found, place, heading) => {
-    const [left, right] = plot.x, [, top] = plot.y;
     const box = shape("g", { class: "box" });
     box.append(shape("text", { class: "n", x: 0, y: 12 }, heading));
     found.forEach((line, i) => {
       const y = 28 + 15 * i, row = shape("g", { "data-of": line.name });
-      row.append(sample(line, 0, y), shape("text", { x: 20, y }, line.name), shape("text", { class: "e", y }, said(line)));
+      row.append(sample(line, 0, y), shape("text", { x: 20, y }, line.name));
+      row.append(shape("text", { class: "e", y }, said(line)));
       box.append(row);
     });
     cross.append(box);
@@ -89,8 +92,9 @@
     for (const end of box.querySelectorAll(".e")) end.setAttribute("x", width);
     const height = 20 + 15 * found.length;
     box.prepend(shape("rect", { x: -8, y: -4, width: width + 16, height: height + 6, rx: 4 }));
-    const x = place > (left + right) / 2 ? Math.max(place - width - 20, 10) : place + 20;
-    box.setAttribute("transform", `translate(${x} ${top + 4})`);
+    const end = plot.svg.viewBox.baseVal.width - width - 8;
+    const x = place < end - 14 ? end : Math.max(place - width - 20, 8);
+    box.setAttribute("transform", `translate(${x} ${plot.y[1] + 4})`);
   };
 
   const within = (group, after) => {
@@ -101,13 +105,17 @@
     const places = all.filter((_, i) => (all.length - 1 - i) % every === 0);
     const unit = group.dataset.unit;
     const label = document.createElement("label");
-    const slider = Object.assign(document.createElement("input"), { type: "range", min: 0, max: places.length - 1, value: places.length - 1 });
+    const slider = document.createElement("input"), last = places.length - 1;
+    Object.assign(slider, { type: "range", min: 0, max: last, value: last });
     const output = document.createElement("output");
     label.className = "read";
     label.append("Read at ", slider, output);
     after.after(label);
 
-    const heading = () => (unit === "seconds" ? `${number(places[slider.value])} s` : `${unit} ${number(places[slider.value])}`);
+    const heading = () => {
+      const place = places[slider.value];
+      return unit === "seconds" ? `${number(place)} s` : `${unit} ${place.toLocaleString("en")}`;
+    };
     const spoken = () => {
       const told = plots.map((plot) => values(plot, places[slider.value]).map((line) => `${line.name} ${said(line)}`));
       return [heading(), ...new Set(told.flat())].join(", ");
@@ -121,7 +129,7 @@
       output.value = "";
       for (const plot of plots) plot.cross?.remove();
     };
-    slider.setAttribute("aria-label", group.getAttribute("aria-label") + ": read the values at a " + (unit === "seconds" ? "second" : unit));
+    slider.ariaLabel = `${group.ariaLabel}: read the values at a ${unit === "seconds" ? "second" : unit}`;
     slider.ariaValueText = spoken();
     slider.addEventListener("input", show);
     slider.addEventListener("focus", show);

@@ -67,7 +67,7 @@ def _surprise_panel(row: Row, lines: Mapping[str, Line]) -> str:
     paint, names = colour(row.contender), told_apart(list(lines), 32)
     for i, (memory, line) in enumerate(lines.items()):
         dash = DASHES[i % len(DASHES)]
-        panel.line(line, paint, 1.8, dash, name=memory)
+        panel.line(line, paint, 1.8, dash, name=f"{row.name}, {memory}")
         y = SMALL[1] + 15 * i + 11
         dashed = f' stroke-dasharray="{dash}"' if dash else ""
         panel.parts.append(f'<path class="l" d="M38 {y - 4:g}h26" stroke="{paint}" stroke-width="1.8"{dashed}/>')

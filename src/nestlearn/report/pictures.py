@@ -20,7 +20,7 @@ __all__ = ["SMALL", "curves", "panels", "ranking", "training_panels"]
 
 Lines = Mapping[str, Measured]
 SMALL = (268.0, 172.0)  # a small panel, in user units
-ROW = 25  # height of a row of the ranking
+ROW, LETTER = 25, 7.7  # height of a row of the ranking, and the most that a letter of a name is wide
 DECADES = 30.0  # losses that differ by more than this factor are drawn on a log scale
 
 
@@ -36,7 +36,7 @@ def ranking(rows: Sequence[Row], baseline: str, unit: str, least: float | None =
     log = _many_decades(low, high)
     limit = high if log else _outlier_limit(values)
     ends = (low / 1.3, limit * 1.3) if log else above(_widened(low, limit), least)
-    left = 24 + 7.7 * max((len(short(row.name)) for row in shown), default=0)
+    left = 22 + LETTER * max((len(short(row.name)) for row in shown), default=0)
     panel = Panel.of((424, 56 + ROW * len(shown)), ends, (0, 1), margins=(8, 14, 48, left), log_x=log)
     middles = [8 + ROW * (i + 0.5) for i in range(len(shown))]
     bottom = panel.y.start
@@ -132,8 +132,9 @@ def curves(rows: Sequence[Row], measured: Lines, baseline: str, unit: str) -> tu
 def _curves(shown: Sequence[Row], lines: Mapping[str, Line], baseline: str, what: str, unit: str) -> str:
     (bottom, top), log = _limits(lines, baseline)
     last = max((line.x[-1] for line in lines.values()), default=1.0)
-    panel = Panel.of((560, 392), (0, last), (bottom, top), margins=(26, 186, 40, 44), log_y=log)
-    panel.axes(5, 7, what, f"validation loss ({unit})")
+    right = 28 + LETTER * max((len(short(name)) for name in lines), default=0)
+    panel = Panel.of((344 + right, 340), (0, last), (bottom, top), margins=(26, right, 40, 44), log_y=log)
+    panel.axes(4, 6, what, f"validation loss ({unit})")
     panel.inside.append('<g class="many">')
     ends = []
     for row in reversed(shown):

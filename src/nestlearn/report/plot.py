@@ -96,7 +96,8 @@ def picture(width: float, height: float, name: str, parts: Sequence[str], of: st
     """One ``<svg>`` that scales with the page and says what it shows; ``of`` and ``read`` as in ``Panel``."""
     more = (f' data-of="{escape(of)}"' if of else "") + (f' data-read="{escape(read)}"' if read else "")
     return (
-        f'<svg class="plot" role="img" aria-label="{escape(name)}" viewBox="0 0 {width:g} {height:g}"{more}>'
+        f'<svg class="plot" role="img" aria-label="{escape(name)}" viewBox="0 0 {width:g} {height:g}"{more}'
+        f' style="--wide: {width:g}">'
         f"{''.join(parts)}</svg>"
     )
 
@@ -199,17 +200,19 @@ class Panel:
 
         A line has [name, colour, dashes, x, y]; its x is 0 where it is that of the first.
         """
-        if not self.read:
+        scales = [[s.start, s.end, s.low, s.high, int(s.log)] for s in (self.x, self.y)]
+        if not self.read or not all(map(math.isfinite, scales[0] + scales[1])):
             return ""
         first = self.read[0][3]
         lines = [[*line[:3], 0 if i and line[3] == first else line[3], line[4]] for i, line in enumerate(self.read)]
-        scales = [[s.start, s.end, s.low, s.high, int(s.log)] for s in (self.x, self.y)]
         return json.dumps([*scales, lines], separators=(",", ":"), allow_nan=False)
 
 
-def _digits(value: float) -> float | int:
-    """A value as it is read off a picture: whole, or with four digits."""
-    return int(value) if value == int(value) else float(f"{value:.4g}")
+def _digits(value: float) -> float | int | None:
+    """A value as it is read off a picture: whole, or with four digits; None if it is beyond all numbers."""
+    if not math.isfinite(value):
+        return None
+    return int(value) if abs(value) < 1 << 53 and value == int(value) else float(f"{value:.4g}")
 
 
 def of_one(name: str, *parts: str) -> str:
