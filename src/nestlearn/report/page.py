@@ -109,7 +109,7 @@ def stand_alone(svg: str) -> str:
         f"@media (prefers-color-scheme: dark) {{ svg.plot {{ {stylesheet(dark=True)} }} }}\n{_own_file('pictures.css')}"
     )
     opening = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
-    svg = re.sub(r' data-read="[^"]*"', "", svg, count=1)  # of use to the page's script alone
+    svg = re.sub(r' (?:data-of|data-read)="[^"]*"| style="--wide: [^"]*"', "", svg)  # of use to the page alone
     head, _, rest = svg.replace("<svg ", opening, 1).partition(">")
     return f"{head}><style>{style}</style>{rest}"
 
