@@ -166,6 +166,13 @@ def test_the_legend_dims_everything_else_in_every_picture(page: Page) -> None:
     assert button.get_attribute("aria-pressed") == "false"
 
 
+# Of each dot of the crosshair, whether it lies on the line that it stands for.
+ON_THE_LINES = """() => [...document.querySelectorAll("#task1-curves .cross circle")].map((dot) => {
+  const line = dot.closest("svg").querySelector(`.many [data-of="${dot.dataset.of}"] .l`);
+  return line.isPointInStroke(new DOMPoint(dot.cx.baseVal.value, dot.cy.baseVal.value));
+})"""
+
+
 def test_the_crosshair_says_the_values_of_all_lines(page: Page, made_up: RunFolder, rows: list[Row]) -> None:
     runs = made_up.runs()[0]
     shown = [row for row in rows if not row.control and row.test]
@@ -183,6 +190,13 @@ def test_the_crosshair_says_the_values_of_all_lines(page: Page, made_up: RunFold
     assert page.locator("#task1-curves .box text").all_text_contents() == [
         heading, *(part for value in values for part in value.split())
     ]  # fmt: skip
+    by_second = page.locator("#task1-curves").get_by_role("slider").last
+    by_second.focus()
+    for _ in range(4):
+        page.keyboard.press("PageDown")
+    found = page.evaluate(ON_THE_LINES)
+    assert len(found) > 1 and all(found) and "≈" in by_second.evaluate("(one) => one.ariaValueText")
+    slider.focus()
     picture = page.locator("#task1-training svg[data-read]").first
     picture.scroll_into_view_if_needed()
     place = picture.bounding_box()
