@@ -78,7 +78,7 @@ class Difference(Sample):
         interval: the 95% interval of the mean; None for one seed.
         p_alone: of a paired t-test; None where there is no scatter to judge by.
         p, significant: the same corrected for the number of contenders, and whether it is below 5%; None until
-            corrected, and for controls, which make no claim.
+            corrected, for controls, which make no claim, and below four seeds, which are too few for one.
     """
 
     interval: tuple[float, float] | None = None

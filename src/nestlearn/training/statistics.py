@@ -5,6 +5,9 @@ difference is taken seed by seed, because two runs of one seed share first weigh
 column of a table asks k questions, and 5% of idle differences would look real each time: **Holm's** correction keeps
 the chance of even one false claim in the column below 5%, whatever the dependence between the tests (they share the
 runs of the baseline).
+
+Fewer than four seeds get no p at all. With two or three the scatter is guessed from one or two numbers: where those lie
+close together by luck, a difference of a thousandth looks sure, and where they do not, none of any size does.
 """
 
 from __future__ import annotations
@@ -18,10 +21,13 @@ from scipy.special import stdtr, stdtrit
 
 from nestlearn.training.results import Difference, RunResult, Sample
 
-__all__ = ["LEVEL", "correct", "figures", "holm", "interval", "paired", "spread"]
+__all__ = ["FEWEST", "LEVEL", "correct", "figures", "holm", "interval", "paired", "spread"]
 
 LEVEL = 0.05
 """The chance of a false claim in a column: what is called significant."""
+
+FEWEST = 4
+"""The seeds below which a comparison makes no claim."""
 
 ROUNDING = 1e-12  # of float64, where losses of about one size are subtracted
 
@@ -79,12 +85,14 @@ def holm(ps: Sequence[float]) -> list[float]:
 
 
 def correct(differences: Sequence[Difference]) -> list[Difference]:
-    """The differences of one column with ``p`` and ``significant``, those without a p of their own left as they are."""
-    alone = [difference.p_alone for difference in differences if difference.p_alone is not None]
-    corrected = iter(holm(alone))
+    """The differences of one column with ``p`` and ``significant``; those without a p of their own, or of fewer than
+    ``FEWEST`` seeds, are left as they are and count as no question.
+    """
+    asked = [one.p_alone if len(one.values) >= FEWEST else None for one in differences]
+    corrected = iter(holm([p for p in asked if p is not None]))
     found = []
-    for difference in differences:
-        if difference.p_alone is not None:
+    for difference, alone in zip(differences, asked, strict=True):
+        if alone is not None:
             p = next(corrected)
             difference = replace(difference, p=p, significant=p < LEVEL)
         found.append(difference)
