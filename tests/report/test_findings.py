@@ -61,6 +61,8 @@ def test_losing_has_words_of_its_own() -> None:
         f"at the same time a step; the 5 seeds do not agree, p {p:.3f}."
     )
     assert ", ends level with it and gets" in headline(rows(*ADAMW), "AdamW")
+    some = headline(rows(*ADAMW, mine=reached(90, 1)), "AdamW")
+    assert "in 90 steps (1 of 5 seeds; AdamW 165, 2 of 5 seeds), at" in some
 
 
 @pytest.mark.parametrize(

@@ -61,15 +61,13 @@ def _way(row: Row, reference: Row) -> str:
         return ""
     if mine.steps is None:
         return " and never gets to where that ends"
-    seeds = f" ({mine.reached} of {mine.of} seeds)" if mine.reached < mine.of else ""
-    return f" and gets to where that ends in {mine.steps:,.0f} steps{seeds}{_beside(reference.name, its)}"
+    own = f"{reference.name} {its.steps:,.0f}{_seeds(its, ', ')}" if its.steps is not None else ""
+    aside = "; ".join(filter(None, (_seeds(mine), own)))
+    return f" and gets to where that ends in {mine.steps:,.0f} steps{f' ({aside})' if aside else ''}"
 
 
-def _beside(name: str, its: Reached) -> str:
-    if its.steps is None:
-        return ""
-    seeds = f", {its.reached} of {its.of} seeds" if its.reached < its.of else ""
-    return f" ({name} {its.steps:,.0f}{seeds})"
+def _seeds(found: Reached, before: str = "") -> str:
+    return f"{before}{found.reached} of {found.of} seeds" if found.reached < found.of else ""
 
 
 def _time(row: Row, reference: Row) -> str:
