@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from nestlearn.training.statistics import FEWEST, LEVEL, correct, holm, interval, paired, spread
+from nestlearn.training.results import FEWEST, Difference
+from nestlearn.training.statistics import LEVEL, correct, holm, interval, paired, spread
 
 MINE, OTHERS = [1.21, 1.35, 1.18, 1.40, 1.27], [1.30, 1.38, 1.29, 1.39, 1.41]
 
@@ -62,6 +63,8 @@ def test_few_seeds_make_no_claim_and_are_no_question_of_the_column() -> None:
     assert [one.p_alone is None for one in few] == [True, False, False]
     rows = correct([*few, paired(MINE[:FEWEST], OTHERS[:FEWEST])])
     assert rows[:-1] == few and rows[-1].p == rows[-1].p_alone
+    older = Difference(-0.1, 0.01, (-0.1, -0.11), p_alone=0.01, p=0.02, significant=True)
+    assert older.p is None and older.significant is None and older.p_alone == 0.01
 
 
 def simulate(tables: int, contenders: int, seeds: int, corrected: bool) -> float:

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 
 from nestlearn.report.tables import helps
 from nestlearn.training import Row
-from nestlearn.training.results import Difference, Reached
-from nestlearn.training.statistics import FEWEST
+from nestlearn.training.results import FEWEST, Difference, Reached
 
 __all__ = ["Card", "cards", "headline"]
 

@@ -14,7 +14,11 @@ from pydantic import TypeAdapter
 
 from nestlearn.training.series import Point
 
-__all__ = ["Difference", "Equal", "Point", "Reached", "Results", "Row", "RunResult", "Sample", "Trial"]
+__all__ = ["FEWEST", "Difference", "Equal", "Point", "Reached", "Results", "Row", "RunResult", "Sample", "Trial"]
+
+
+FEWEST = 4
+"""The seeds below which a comparison makes no claim: ``nestlearn.training.statistics`` says why."""
 
 
 @dataclass(frozen=True)
@@ -78,13 +82,19 @@ class Difference(Sample):
         interval: the 95% interval of the mean; None for one seed.
         p_alone: of a paired t-test; None where there is no scatter to judge by.
         p, significant: the same corrected for the number of contenders, and whether it is below 5%; None until
-            corrected, for controls, which make no claim, and below four seeds, which are too few for one.
+            corrected, for controls, which make no claim, and below ``FEWEST`` seeds, whatever was given: folders of
+            older versions have such claims.
     """
 
     interval: tuple[float, float] | None = None
     p_alone: float | None = None
     p: float | None = None
     significant: bool | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.values) < FEWEST:
+            for name in ("p", "significant"):
+                object.__setattr__(self, name, None)
 
 
 @dataclass(frozen=True)

@@ -19,15 +19,12 @@ from statistics import mean, stdev
 
 from scipy.special import stdtr, stdtrit
 
-from nestlearn.training.results import Difference, RunResult, Sample
+from nestlearn.training.results import FEWEST, Difference, RunResult, Sample
 
-__all__ = ["FEWEST", "LEVEL", "correct", "figures", "holm", "interval", "paired", "spread"]
+__all__ = ["LEVEL", "correct", "figures", "holm", "interval", "paired", "spread"]
 
 LEVEL = 0.05
 """The chance of a false claim in a column: what is called significant."""
-
-FEWEST = 4
-"""The seeds below which a comparison makes no claim."""
 
 ROUNDING = 1e-12  # of float64, where losses of about one size are subtracted
 
