@@ -7,7 +7,7 @@ import re
 import pytest
 from demo_record import demo_picture, recorded, with_demo
 from page_code import run_printing, said
-from pages import REMEDY, ROOT, assert_same, rows, section, text
+from pages import REMEDY, assert_same, rows, section, text
 
 from nestlearn import __version__
 
@@ -59,6 +59,8 @@ def test_the_version_and_its_state_are_said_at_the_top():
     assert ("is not released yet" in section(README, "Install")) == unreleased
 
 
-def test_what_is_shown_beside_the_first_lines_is_there():
-    shown = re.findall(r'<img [^>]*src="([^"]+)" alt="([^"]+)"', README)
-    assert shown and all((ROOT / path).is_file() and len(words) > 40 for path, words in shown)
+def test_the_nesting_picture_stands_at_the_top_and_the_rest_in_the_order_of_a_first_look():
+    top, *titles = re.split(r"^## (.+)$", README, flags=re.MULTILINE)
+    assert "(docs/images/tour-nesting-figure-1.svg)" in top
+    first = ["For whom", "A first model", "How to choose", "Install", "Two commands"]
+    assert titles[: 2 * len(first) : 2] == first
