@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from nestlearn.report.tables import helps
+from nestlearn.report.tables import claim, helps
 from nestlearn.training import Row
 from nestlearn.training.results import FEWEST, Difference, Reached
 
@@ -85,7 +85,8 @@ def _agreement(row: Row, found: Difference) -> str:
     agree = f"{every} seeds agree" if helps(row, found) is not None else f"the {seeds} seeds do not agree"
     if seeds < FEWEST:
         return f"{agree}, and a p needs {FEWEST} or more"
-    return agree + ("" if found.p is None else ", p < 0.001" if found.p < 0.001 else f", p {found.p:.3f}")
+    _, p = claim(found)
+    return agree + ("" if p is None else ", p < 0.001" if p < 0.001 else f", p {p:.3f}")
 
 
 def cards(rows: Sequence[Row], baseline: str) -> list[Card]:
@@ -124,7 +125,7 @@ def _decided(rows: Sequence[Row], of: Callable[[Row], Difference | None], good: 
             continue
         other = row.test["loss"].mean - found.mean
         told = row.name, f"{row.name} ({'−' if found.mean < 0 else '+'}{_amount(found.mean, other)})"
-        if found.significant and (found.mean < 0) == good:
+        if claim(found)[0] and (found.mean < 0) == good:
             sure.append(told)
         elif helps(row, found) is good:
             likely.append(told)

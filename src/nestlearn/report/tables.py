@@ -14,9 +14,9 @@ from typing import Any
 
 from nestlearn.tasks import Figure, task_type
 from nestlearn.training import Results, Row
-from nestlearn.training.results import Difference, Equal, Reached
+from nestlearn.training.results import FEWEST, Difference, Equal, Reached
 
-__all__ = ["Cell", "Column", "columns", "helps", "table_rows", "to_csv", "trials_csv"]
+__all__ = ["Cell", "Column", "claim", "columns", "helps", "table_rows", "to_csv", "trials_csv"]
 
 DASH = "–"
 
@@ -225,10 +225,17 @@ def helps(row: Row, found: Difference | None) -> bool | None:
     return False if all(value >= shown for value in found.values) else None
 
 
+def claim(found: Difference) -> tuple[bool, float | None]:
+    """Whether a difference is significant, and its p: neither is said of fewer than ``FEWEST`` seeds, whatever the
+    folder of an older version has.
+    """
+    return (found.significant is True, found.p) if len(found.values) >= FEWEST else (False, None)
+
+
 def _difference(row: Row, found: Difference | None) -> Cell:
     if not found:
         return Cell(DASH)
-    sure, p = found.significant is True, found.p
+    sure, p = claim(found)
     good = found.mean < 0 if sure else helps(row, found)
     note = "" if p is None else "p < 0.001" if p < 0.001 else f"p {p:.3f}"
     return Cell(f"{'+' if found.mean >= 0 else ''}{_loss(found.mean)}" + ("*" if sure else ""), note, good, sure)

@@ -18,7 +18,11 @@ __all__ = ["FEWEST", "Difference", "Equal", "Point", "Reached", "Results", "Row"
 
 
 FEWEST = 4
-"""The seeds below which a comparison makes no claim: ``nestlearn.training.statistics`` says why."""
+"""The seeds below which nothing is called significant.
+
+With two or three the scatter is guessed from one or two numbers: where those lie close together by luck, a difference
+of a thousandth looks sure, and where they do not, none of any size does.
+"""
 
 
 @dataclass(frozen=True)
@@ -82,19 +86,13 @@ class Difference(Sample):
         interval: the 95% interval of the mean; None for one seed.
         p_alone: of a paired t-test; None where there is no scatter to judge by.
         p, significant: the same corrected for the number of contenders, and whether it is below 5%; None until
-            corrected, for controls, which make no claim, and below ``FEWEST`` seeds, whatever was given: folders of
-            older versions have such claims.
+            corrected, and for controls, which make no claim. Nothing is significant below ``FEWEST`` seeds.
     """
 
     interval: tuple[float, float] | None = None
     p_alone: float | None = None
     p: float | None = None
     significant: bool | None = None
-
-    def __post_init__(self) -> None:
-        if len(self.values) < FEWEST:
-            for name in ("p", "significant"):
-                object.__setattr__(self, name, None)
 
 
 @dataclass(frozen=True)

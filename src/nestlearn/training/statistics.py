@@ -5,9 +5,6 @@ difference is taken seed by seed, because two runs of one seed share first weigh
 column of a table asks k questions, and 5% of idle differences would look real each time: **Holm's** correction keeps
 the chance of even one false claim in the column below 5%, whatever the dependence between the tests (they share the
 runs of the baseline).
-
-Fewer than four seeds get no p at all. With two or three the scatter is guessed from one or two numbers: where those lie
-close together by luck, a difference of a thousandth looks sure, and where they do not, none of any size does.
 """
 
 from __future__ import annotations
@@ -82,15 +79,16 @@ def holm(ps: Sequence[float]) -> list[float]:
 
 
 def correct(differences: Sequence[Difference]) -> list[Difference]:
-    """The differences of one column with ``p`` and ``significant``; those without a p of their own, or of fewer than
-    ``FEWEST`` seeds, are left as they are and count as no question.
+    """The differences of one column with ``p`` and, from ``FEWEST`` seeds on, ``significant``; those without a p of
+    their own left as they are.
     """
-    asked = [one.p_alone if len(one.values) >= FEWEST else None for one in differences]
-    corrected = iter(holm([p for p in asked if p is not None]))
+    alone = [difference.p_alone for difference in differences if difference.p_alone is not None]
+    corrected = iter(holm(alone))
     found = []
-    for difference, alone in zip(differences, asked, strict=True):
-        if alone is not None:
+    for difference in differences:
+        if difference.p_alone is not None:
             p = next(corrected)
-            difference = replace(difference, p=p, significant=p < LEVEL)
+            enough = len(difference.values) >= FEWEST
+            difference = replace(difference, p=p, significant=p < LEVEL if enough else None)
         found.append(difference)
     return found
