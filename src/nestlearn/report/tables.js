@@ -1,21 +1,25 @@
 // Tables: a heading is a button that sorts, and a shadow says where more lies beside what is seen.
 {
-  const words = (row, column) => row.cells[column].firstChild?.textContent.trim() ?? "";
-  const compared = (one, other) => {
-    const [a, b] = [one, other].map((text) => parseFloat(text.replaceAll(",", "")));
-    return Number.isNaN(a) || Number.isNaN(b) ? one.localeCompare(other, "en") : a - b;
+  const words = (row, column) => {
+    const cell = row.cells[column];
+    return ((column ? cell.firstChild : cell)?.textContent ?? "").trim(); // a figure without the note below it
   };
+  const starts = /^[-+]?\d/;
+  const figure = (text) => parseFloat(text.replaceAll(",", ""));
 
   for (const table of document.querySelectorAll("table")) {
     const heads = [...table.tHead.rows[0].cells];
     const given = [...table.tBodies[0].rows];
-    const numbers = heads.map((_, column) => given.some((row) => /^[-+]?\d/.test(words(row, column))));
+    const numbers = heads.map((_, column) => column > 0 && given.some((row) => starts.test(words(row, column))));
 
     const sort = (column, sign) => {
-      // Where there is no number, be it a dash or "diverged", there is nothing to compare: last, whichever way.
-      const last = (row) => numbers[column] && !/^[-+]?\d/.test(words(row, column));
-      const order = (one, other) =>
-        last(one) - last(other) || (last(one) ? 0 : sign * compared(words(one, column), words(other, column)));
+      const order = (one, other) => {
+        const [a, b] = [words(one, column), words(other, column)];
+        if (!numbers[column]) return sign * a.localeCompare(b, "en");
+        // Where there is no number, be it a dash or "diverged", there is nothing to compare: last, whichever way.
+        const [first, second] = [starts.test(a), starts.test(b)];
+        return first && second ? sign * (figure(a) - figure(b)) : second - first;
+      };
       table.tBodies[0].append(...(sign ? given.toSorted(order) : given));
     };
 
