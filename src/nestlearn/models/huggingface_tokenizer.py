@@ -16,8 +16,8 @@ __all__ = ["tokenizer_of"]
 def tokenizer_of(path: str | Path | None = None, **settings: Any) -> Any:
     """A ``PreTrainedTokenizerFast`` whose tokens are those of `nestlearn.models.load_tokenizer`.
 
-    Bytes, which None stands for, are filled up with byte 0. A file is filled up with what ``pad_token`` names, and
-    nothing is put before or behind a text, as it was while the model learned.
+    Bytes, which None stands for, end with and are filled up with byte 0, which is in no text. A file is filled up with
+    what ``pad_token`` names. Nothing is put before or behind a text, as it was while the model learned.
 
     Args:
         path: a ``tokenizer.json``, or None for the 256 bytes of UTF-8.
@@ -43,7 +43,8 @@ def tokenizer_of(path: str | Path | None = None, **settings: Any) -> Any:
     if path is None:
         library = _bytes(tokenizers)
         # Its name is a letter too, and as such a letter it is to be read.
-        settings = {"pad_token": _letters()[0], "split_special_tokens": True, **settings}
+        nothing = _letters()[0]
+        settings = {"pad_token": nothing, "eos_token": nothing, "split_special_tokens": True, **settings}
     else:
         load_tokenizer(path)  # says what is wrong with a file, if anything is
         content = json.loads(Path(path).read_text(encoding="utf-8"))
