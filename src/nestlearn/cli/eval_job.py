@@ -42,7 +42,12 @@ class Asked:
 
     def scores(self, model: Any, tokenizer: Any) -> list[Score]:
         """Of one model."""
-        how = {"include": self.include, "limit": self.limit, "batch": self.batch, "context": self.context}
+        how: dict[str, Any] = {
+            "include": self.include,
+            "limit": self.limit,
+            "batch": self.batch,
+            "context": self.context,
+        }
         # A file is no place for the progress that lm-eval draws; what it has to say goes through logging.
         with nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO()):
             return evaluate(model, tokenizer, self.tasks, **how)
