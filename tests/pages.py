@@ -2,9 +2,12 @@
 
 import ast
 import importlib
+import importlib.util
 import re
 from collections.abc import Iterator
 from pathlib import Path
+
+from nestlearn.errors import MissingPackageError
 
 __all__ = [
     "ROOT",
@@ -87,12 +90,16 @@ def code_line(name: str) -> str:
 
 
 def resolve(dotted: str) -> object:
-    """The object with this name, nl being the package; None if a module of it is missing."""
+    """The object with this name, nl being the package; None if a module of it is missing. Of a module that needs a
+    package which is not installed that it is there.
+    """
     parts = dotted.split(".")
     parts[0] = "nestlearn"
     for length in range(len(parts), 0, -1):
         try:
             found: object = importlib.import_module(".".join(parts[:length]))
+        except MissingPackageError:
+            return importlib.util.find_spec(".".join(parts[:length]))
         except ModuleNotFoundError as error:
             if not (error.name or "").startswith("nestlearn"):
                 raise
