@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -85,12 +86,14 @@ def test_runs_and_folders_of_transformers_are_asked_beside_a_model_that_knows_no
     other = model("transformer", torch.float32, vocab_size=256)
     NestlearnForCausalLM.of(other).save_pretrained(tmp_path / "other")
     tokenizer_of().save_pretrained(tmp_path / "other")
+    (tmp_path / "text").write_text("a" * 20 + "then", encoding="utf-8")
     options = ("--tasks", "letters,bits,goes_on", "--include", tasks, "--out", tmp_path / "scores.json")
+    options = (*options, "--text", tmp_path / "text")
     done = nestlearn("eval", run, tmp_path / "other", *options)
     assert done.exit_code == 0, done.output
     lines = [line.split() for line in done.stdout.splitlines()]
-    assert lines[0] == ["task", "metric", "better", "run", "other", "uniform"] and len(lines) == 4
-    assert lines[1][:3] == ["bits", "bits_per_byte", "less"] and lines[1][-1] == "8"
+    assert lines[0] == ["task", "metric", "better", "run", "other", "uniform", "unigrams"] and len(lines) == 4
+    assert lines[1][:3] == ["bits", "bits_per_byte", "less"] and lines[1][-2] == "8"
     held = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))
     for name, own in (("run", load_trained(run).model), ("other", other)):
         found = {score["task"]: score["value"] for score in held["scores"][name]}
@@ -99,6 +102,11 @@ def test_runs_and_folders_of_transformers_are_asked_beside_a_model_that_knows_no
     shortest = sum(min(choices, key=len) == choices[right] for _, choices, right in QUESTIONS) / len(QUESTIONS)
     found = {score["task"]: score["value"] for score in held["scores"]["uniform"]}
     assert found == {"letters": shortest, "bits": pytest.approx(8), "goes_on": 0}
+    counts = Counter(b"a" * 20 + b"then")
+    told = "".join(said for said, _, _ in QUESTIONS).encode()
+    bits = -sum(math.log2((counts[letter] + 1) / (24 + 256)) for letter in told) / len(told)
+    found = {score["task"]: score["value"] for score in held["scores"]["unigrams"]}
+    assert found["bits"] == pytest.approx(bits, abs=1e-4)
 
 
 @pytest.mark.slow

@@ -112,6 +112,10 @@ def test_a_text_that_is_filled_up_on_the_left_goes_on_as_it_would_alone(case: st
     for place, length in enumerate((3, 7)):
         alone = own.generate(tokens[place : place + 1, 7 - length :], **GREEDY)
         assert torch.equal(both[place, 7 - length :], alone[0])
+    if case == "transformer":  # beams choose among sequences that have seen unequal numbers of tokens
+        beams = {**GREEDY, "num_beams": 2}
+        both = own.generate(tokens, attention_mask=mask.long(), **beams)
+        assert torch.equal(both[0, 4:], own.generate(tokens[:1, 4:], **beams)[0])
 
 
 def test_a_text_that_is_filled_up_on_the_right_cannot_go_on() -> None:

@@ -33,6 +33,9 @@ def eval(
     uniform: Annotated[
         bool, typer.Option("--uniform/--no-uniform", help="Also the model that finds all tokens equally likely.")
     ] = True,
+    text: Annotated[
+        Path | None, typer.Option(help="Also the model that knows how often each token is in this file, and no more.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Also write the scores there, as JSON.")] = None,
     run_seed: RunSeed = None,
     imports: Imports = None,
@@ -44,5 +47,5 @@ def eval(
     begun("eval")
     from nestlearn.cli.eval_job import Asked, eval_job
 
-    asked = Asked(tuple(tasks.split(",")), include, limit, batch, context)
-    raise typer.Exit(eval_job(models, asked, uniform, out, run_seed, tuple(imports or ()), device))
+    asked = Asked(tuple(name.strip() for name in tasks.split(",")), include, limit, batch, context)
+    raise typer.Exit(eval_job(models, asked, uniform, text, out, run_seed, tuple(imports or ()), device))

@@ -13,13 +13,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 import typer
 
 from nestlearn.cli.ending import say
 from nestlearn.errors import SettingsError, as_settings_error
 from nestlearn.foreign import foreign
 from nestlearn.imported import only
-from nestlearn.integrations.evaluation import Score, evaluate, uniform
+from nestlearn.integrations.evaluation import Score, evaluate, unigrams
 from nestlearn.training import RunFolder, load_trained
 from nestlearn.training.run_folder import write_atomic
 from nestlearn.training.settings import find_device
@@ -27,7 +28,7 @@ from nestlearn.training.settings import find_device
 __all__ = ["Asked", "eval_job"]
 
 FINISHED = 0
-UNIFORM = "uniform"
+UNIFORM, UNIGRAMS = "uniform", "unigrams"
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ def eval_job(
     folders: Sequence[Path],
     asked: Asked,
     beside: bool,
+    text: Path | None,
     out: Path | None,
     seed: int | None,
     imports: tuple[str, ...],
@@ -68,6 +70,7 @@ def eval_job(
         folders: of the models.
         asked: the tasks.
         beside: whether the model that knows nothing is asked too, with the tokens of the first one.
+        text: the file whose tokens a further model has counted, or None.
         out: the file, or None.
         seed: which run of a folder; None for its first.
         imports: modules that the folders may name.
@@ -75,6 +78,7 @@ def eval_job(
     """
     if out is not None and not out.absolute().parent.is_dir():
         raise SettingsError(f"cannot write {out}: there is no folder {out.absolute().parent}")
+    said = "" if text is None else text.read_text(encoding="utf-8", errors="replace")
     found: dict[str, list[Score]] = {}
     words: list[Any] = []
     for name, folder in _names(folders).items():
@@ -83,9 +87,13 @@ def eval_job(
         say(f"asking {name}")
         found[name] = asked.scores(model, tokenizer)
         words.append((tokenizer, model.config.vocab_size))
+    tokenizer, tokens = words[0]
+    once = torch.ones(tokens)
     if beside:
-        tokenizer, tokens = words[0]
-        found[UNIFORM] = asked.scores(uniform(tokens), tokenizer)
+        found[UNIFORM] = asked.scores(unigrams(once), tokenizer)
+    if text is not None:
+        counts = torch.tensor(tokenizer(said, add_special_tokens=False)["input_ids"]).bincount(minlength=tokens)
+        found[UNIGRAMS] = asked.scores(unigrams(counts + once), tokenizer)
     typer.echo(_table(found))
     if out is not None:
         content = {
@@ -104,7 +112,7 @@ def _names(folders: Sequence[Path]) -> dict[str, Path]:
     """Folders by their last name, or whole where two end alike."""
     last = [folder.resolve().name for folder in folders]
     return {
-        str(folder) if last.count(name) > 1 or name == UNIFORM else name: folder
+        str(folder) if last.count(name) > 1 or name in (UNIFORM, UNIGRAMS) else name: folder
         for name, folder in zip(last, folders, strict=True)
     }
 

@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from nestlearn.errors import MissingPackageError, SettingsError, did_you_mean
 from nestlearn.foreign import foreign
 from nestlearn.models import LanguageModel
 
-__all__ = ["Score", "evaluate", "uniform"]
+__all__ = ["Score", "evaluate", "unigrams"]
 
 LINE_END = "\n"
 DRAWS = 1000  # for the standard errors of those metrics that are no means
@@ -97,15 +98,32 @@ def evaluate(
     return [each for task in sorted(found["results"]) for each in _scores(task, found)]
 
 
-def uniform(tokens: int) -> Any:
-    """The model that knows nothing: every token is as likely as any other, so of two answers it takes the shorter one.
+def unigrams(counts: Tensor) -> Any:
+    """The model that knows how often each token comes, and nothing of what stands before it.
+
+    Of tokens that come equally often the shortest answer is the likeliest.
 
     Args:
-        tokens: of the vocabulary.
+        counts: [vocab_size], of each token; all above 0, as an answer that cannot be has no probability to compare.
+
+    Raises:
+        ValueError: a token that never comes.
+
+    Example:
+        >>> model = unigrams(torch.tensor([1.0, 3.0]))
+        >>> model(torch.tensor([[0, 1]])).logits.softmax(-1)[0, 1].tolist()
+        [0.25, 0.75]
     """
+    if not bool((counts > 0).all()):
+        raise ValueError(f"counts: expected numbers above 0, got {counts.min().item():g}; add one to each")
     huggingface = import_module("nestlearn.models.huggingface")
-    model = LanguageModel(tokens, 1, [], tied=True)
-    torch.nn.init.zeros_(model.embedding.weight)
+    model = LanguageModel(len(counts), 1, [])
+    with torch.no_grad():
+        # Of one number the norm leaves its sign, so that the head's weights are the logits.
+        model.embedding.weight.fill_(1.0)
+        share = counts.double() / counts.sum()
+        torch.nn.init.ones_(model.norm.weight)
+        model.head.weight.copy_(share.log().unsqueeze(1))  # type: ignore[union-attr]
     return huggingface.NestlearnForCausalLM.of(model)
 
 
