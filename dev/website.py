@@ -103,14 +103,16 @@ def main() -> None:
 
 
 def build(out: Path) -> None:
-    """Write the site into a folder, which is emptied first.
+    """Write the site into a folder, in the place of the one that was there.
 
     Raises:
-        ValueError: Sphinx warned of something; the message has what it said, by page and line.
+        ValueError: the folder holds something else, or Sphinx warned; the message has what it said, by page and line.
     """
     from sphinx.application import Sphinx
     from sphinx.util.docutils import docutils_namespace
 
+    if out.exists() and any(out.iterdir()) and not (out / "searchindex.js").is_file():
+        raise ValueError(f"expected a new folder or an earlier site, and {out} holds something else: name another one")
     shutil.rmtree(out, ignore_errors=True)
     with TemporaryDirectory() as folder:
         source = Path(folder) / "source"

@@ -76,6 +76,8 @@ def test_a_page_outside_the_menu_and_links_that_lead_nowhere_are_refused(tmp_pat
     monkeypatch.setattr(website, "BELOW", {})
     monkeypatch.setattr(website, "pages", lambda: [Path(name) for name in ("README.md", "one.md", "two.md")])
     monkeypatch.setattr(website, "reference_pages", dict)
+    with pytest.raises(ValueError, match="expected a new folder or an earlier site"):
+        website.build(tmp_path)
     with pytest.raises(ValueError, match="expected a site without a warning") as complaint:
         website.build(tmp_path / "site")
     said = str(complaint.value)
