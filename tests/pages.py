@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 __all__ = [
+    "PAGES",
     "ROOT",
     "SOURCE",
     "blocks",
@@ -14,6 +15,7 @@ __all__ = [
     "docstrings",
     "equation_headings",
     "ids",
+    "page_name",
     "resolve",
     "rows",
     "section",
@@ -23,8 +25,19 @@ __all__ = [
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "nestlearn"
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")),
+    *(path for folder in ("docs", "examples", "benchmarks") for path in sorted((ROOT / folder).glob("*.md"))),
+    *sorted(ROOT.glob("experiments/**/README.md")),
+]
+"""Every page that is read, as it lies in the checkout."""
 
 ID = re.compile(r"\b([MOSC])(\d+)(?:-\1(\d+))?\b")
+
+
+def page_name(page: Path) -> str:
+    """The path of a page in the checkout, for the names of tests."""
+    return page.relative_to(ROOT).as_posix()
 
 
 def text(name: str) -> str:

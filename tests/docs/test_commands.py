@@ -16,7 +16,7 @@ from pathlib import Path
 import click
 import pytest
 import typer
-from pages import ROOT, blocks
+from pages import PAGES, ROOT, blocks, page_name
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
 from torch.distributed.run import get_args_parser
@@ -27,9 +27,6 @@ from nestlearn.comparison import preset, resolve
 from nestlearn.training import TrainSettings, merge, read_settings, resolve_training
 from nestlearn.training.train_settings import find_settings
 
-FOLDERS = ("docs/*.md", "examples/*.md", "experiments/**/README.md", "benchmarks/*.md")
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md"]
-PAGES += sorted(path for folder in FOLDERS for path in ROOT.glob(folder))
 COMMAND = re.compile(r"(?:^|`)nestlearn ((?:[^`\n\\]|\\\n)+)", re.MULTILINE)
 OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 VERBS: dict[str, click.Command] = typer.main.get_command(build_app()).commands
@@ -56,7 +53,7 @@ def commands(page: str) -> list[tuple[str, set[str]]]:
     return found
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_commands_on_a_page_exist_with_their_options(page):
     known = options()
     wrong = []
