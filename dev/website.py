@@ -92,7 +92,8 @@ SETTINGS: dict[str, Any] = {
 
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
-NAME = re.compile(r"`n(?:l|estlearn)(\.[\w.]*\w)?(?:\([^`]*\))?`")
+HEADING = re.compile(r"^#.*$", re.MULTILINE)
+NAME = re.compile(r"(?<!`)(?P<ticks>``?)n(?:l|estlearn)(?P<name>\.[\w.]*\w)(?:\([^`]*\))?(?P=ticks)(?!`)")
 
 
 def main() -> None:
@@ -144,13 +145,15 @@ def pages() -> list[Path]:
 def stage(folder: Path) -> list[Path]:
     """Lay out the sources of the site in a folder; returns the other files that its pages link to."""
     known, names, files = set(pages()), anchors(), set()
-    texts = {page.as_posix(): _text(page) for page in known}
-    staged: dict[str, str] = reference_pages()
-    for name, text in texts.items():
-        page = Path(name)
-        parts = _around(FENCE, text)
-        lines = [part if kind else _linked(part, page, known, names, files) for kind, part in parts]
-        staged["index.md" if name == "README.md" else name] = "".join(lines)
+    staged: dict[str, str] = {}
+    for name, text in {**{page.as_posix(): _text(page) for page in known}, **reference_pages()}.items():
+        page, parts = Path(name), []
+        for is_code, part in _around(FENCE, text):
+            for is_link, piece in [(False, part)] if is_code else _around(LINK, part):
+                plain = is_code or is_link
+                piece = _link(piece, page, known, files) if is_link and page in known else piece
+                parts.append(piece if plain else _with_names(piece, page, names))
+        staged["index.md" if name == "README.md" else name] = "".join(parts)
     for doc, below in {"index": MENU, **{doc: {"": entries} for doc, entries in BELOW.items()}}.items():
         staged[f"{doc}.md"] += "".join(_menu(doc, caption, entries) for caption, entries in below.items())
     for name, text in staged.items():
@@ -163,33 +166,28 @@ def stage(folder: Path) -> list[Path]:
     return sorted(files - pictures)
 
 
-def _linked(text: str, page: Path, known: set[Path], names: dict[str, str], files: set[Path]) -> str:
-    """Text without blocks of code, its links as the site has them; adds the files that it shows or links to."""
+def _link(text: str, page: Path, known: set[Path], files: set[Path]) -> str:
+    """A link as the site has it: to a page, or to a file beside the pages, which is added to the files."""
+    picture, words, target = LINK.fullmatch(text).groups()  # type: ignore[union-attr]
+    place = _place(page, target)
+    if place is None:
+        return text
+    if place in known:
+        words = re.sub(r"^(?:docs/)?(?!README)([\w-]+)\.md$", r"\1", words)
+        return f"[{words}]({target.replace('README.md', 'index.md') if place.name == str(place) else target})"
+    files.add(place)
+    file = target.partition("#")[0]  # only a page has anchors
+    return text if picture else f"[{words}](file-of:{file.replace(place.name, _apart(Path(place.name)))})"
 
-    def link(found: str) -> str:
-        picture, words, target = LINK.fullmatch(found).groups()  # type: ignore[union-attr]
-        place = _place(page, target)
-        if place is None:
-            return found
-        if place in known:
-            words = re.sub(r"^(?:docs/)?(?!README)([\w-]+)\.md$", r"\1", words)
-            return f"[{words}]({target.replace('README.md', 'index.md') if place.name == str(place) else target})"
-        files.add(place)
-        file = target.partition("#")[0]  # only a page has anchors
-        return found if picture else f"[{words}](file-of:{file.replace(place.name, _apart(Path(place.name)))})"
+
+def _with_names(text: str, page: Path, names: dict[str, str]) -> str:
+    """Text in which names of code lead to the reference; headings keep their anchors, and the menu its words."""
 
     def name(found: re.Match[str]) -> str:
-        place = names.get(f"nestlearn{found[1] or ''}")
-        if place is None:
-            return found[0]
-        return f"[{found[0]}]({'../' * (len(page.parts) - 1)}{place})"
+        place = names.get("nestlearn" + found["name"])
+        return f"[{found[0]}]({'../' * (len(page.parts) - 1)}{place})" if place else found[0]
 
-    plain = re.compile(r"^#.*$", re.MULTILINE)  # headings keep their anchors, and the menu its words
-    parts = []
-    for is_link, part in _around(LINK, text):
-        inner = [piece if kind else NAME.sub(name, piece) for kind, piece in _around(plain, part)]
-        parts.append(link(part) if is_link else "".join(inner))
-    return "".join(parts)
+    return "".join(part if kind else NAME.sub(name, part) for kind, part in _around(HEADING, text))
 
 
 def _place(page: Path, target: str) -> Path | None:
