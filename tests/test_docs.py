@@ -5,6 +5,7 @@ The equations, the generated pages, the pages with programs of their own, links 
 
 import inspect
 import re
+from functools import cache
 
 import pytest
 import torch
@@ -148,12 +149,20 @@ def test_python_examples_run(page, tmp_path, monkeypatch):
     run_page(page.read_text(encoding="utf-8"), page.name)
 
 
+@cache
+def tests() -> set[str]:
+    """The names of all test functions."""
+    files = (ROOT / "tests").rglob("test_*.py")
+    return {name for file in files for name in re.findall(r"^def (test_\w+)", file.read_text("utf-8"), re.MULTILINE)}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
-def test_files_that_a_page_names_exist(page):
+def test_files_and_tests_that_a_page_names_exist(page):
     prose = page.read_text(encoding="utf-8")
     named = re.findall(r"`((?:\.ci|benchmarks|dev|docs|src|tests)/[\w./-]*)`", prose)
     named += re.findall(r"\bbash (\S+/[\w-]+)", prose)
     missing = [name for name in named if not (ROOT / name).exists()]
+    missing += sorted(set(re.findall(r"`(test(?:_[a-z0-9]+){4,})", prose)) - tests())
     assert missing == []
 
 
