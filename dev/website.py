@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 import shutil
 import sys
-from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,7 +18,7 @@ from typing import Any
 
 from reference_pages import FOLDERS, anchors, reference_pages
 
-__all__ = ["MENU", "build", "main", "pages", "stage"]
+__all__ = ["MENU", "Rewriter", "build", "main", "pages", "stage"]
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -90,10 +89,15 @@ SETTINGS: dict[str, Any] = {
     "language": "en",
 }
 
-LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^)\s]+)\)")
-FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
-HEADING = re.compile(r"^#.*$", re.MULTILINE)
-NAME = re.compile(r"(?<!`)(?P<ticks>``?)n(?:l|estlearn)(?P<name>\.[\w.]*\w)(?:\([^`]*\))?(?P=ticks)(?!`)")
+# What a page is made of: blocks of code and headings stay as they are, links and names of code are looked at.
+PARTS = re.compile(
+    r"""^```.*?^```$ | ^\#[^\n]*$
+    | (?P<link>(?P<picture>!?)\[(?P<words>(?:[^\[\]]|\[[^\[\]]*\])*)\]\((?P<target>[^)\s]+)\))
+    | (?P<html>\b(?P<attribute>src|srcset|href)="(?P<place>[^"]+)")
+    | (?P<code>(?P<ticks>``?)(?!`)(?P<name>[^`]+)(?P=ticks)(?!`))""",
+    re.MULTILINE | re.DOTALL | re.VERBOSE,
+)
+NAME = re.compile(r"n(?:l|estlearn)(\.[\w.]*\w)(?:\(.*\))?", re.DOTALL)
 
 
 def main() -> None:
@@ -137,57 +141,78 @@ def pages() -> list[Path]:
     found = [Path("README.md"), Path("CHANGELOG.md"), Path("CONTRIBUTING.md"), Path("examples/README.md")]
     found += [path.relative_to(ROOT) for path in sorted((ROOT / "docs").glob("*.md"))]
     for page in found:  # it grows
-        linked = {_place(page, target) for _, _, target in LINK.findall(FENCE.sub("", _text(page)))}
+        targets = [part["target"] or part["place"] for part in PARTS.finditer(_text(page))]
+        linked = {_place(page, target) for target in targets if target}
         found += sorted(path for path in linked if path and path.suffix == ".md" and path not in found)
     return found
 
 
 def stage(folder: Path) -> list[Path]:
-    """Lay out the sources of the site in a folder; returns the other files that its pages link to."""
-    known, names, files = set(pages()), anchors(), set()
-    staged: dict[str, str] = {}
-    for name, text in {**{page.as_posix(): _text(page) for page in known}, **reference_pages()}.items():
-        page, parts = Path(name), []
-        for is_code, part in _around(FENCE, text):
-            for is_link, piece in [(False, part)] if is_code else _around(LINK, part):
-                plain = is_code or is_link
-                piece = _link(piece, page, known, files) if is_link and page in known else piece
-                parts.append(piece if plain else _with_names(piece, page, names))
-        staged["index.md" if name == "README.md" else name] = "".join(parts)
+    """Lay out the sources of the site in a folder; returns the files that are to lie beside the pages."""
+    sources = {page.as_posix(): _text(page) for page in pages()}
+    rewriter = Rewriter(set(map(Path, sources)), anchors())
+    staged = {name: rewriter.page(Path(name), text) for name, text in {**sources, **reference_pages()}.items()}
+    staged["index.md"] = staged.pop("README.md")
     for doc, below in {"index": MENU, **{doc: {"": entries} for doc, entries in BELOW.items()}}.items():
         staged[f"{doc}.md"] += "".join(_menu(doc, caption, entries) for caption, entries in below.items())
     for name, text in staged.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
-    pictures = {file for file in files if file.suffix in (".svg", ".png")}
-    for file in pictures:
+    for file in rewriter.shown:
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / file, folder / file)
-    return sorted(files - pictures)
+    return sorted(rewriter.files)
 
 
-def _link(text: str, page: Path, known: set[Path], files: set[Path]) -> str:
-    """A link as the site has it: to a page, or to a file beside the pages, which is added to the files."""
-    picture, words, target = LINK.fullmatch(text).groups()  # type: ignore[union-attr]
-    place = _place(page, target)
-    if place is None:
-        return text
-    if place in known:
-        words = re.sub(r"^(?:docs/)?(?!README)([\w-]+)\.md$", r"\1", words)
-        return f"[{words}]({target.replace('README.md', 'index.md') if place.name == str(place) else target})"
-    files.add(place)
-    file = target.partition("#")[0]  # only a page has anchors
-    return text if picture else f"[{words}](file-of:{file.replace(place.name, _apart(Path(place.name)))})"
+class Rewriter:
+    """Turns links and names of code into those of the site.
 
+    Attributes:
+        known: the pages. names: dotted name -> its place in the reference.
+        shown: pictures of Markdown, which Sphinx copies. files: what else is linked to, which lies where it did.
+    """
 
-def _with_names(text: str, page: Path, names: dict[str, str]) -> str:
-    """Text in which names of code lead to the reference; headings keep their anchors, and the menu its words."""
+    def __init__(self, known: set[Path], names: dict[str, str]) -> None:
+        self.known, self.names = known, names
+        self.shown: set[Path] = set()
+        self.files: set[Path] = set()
 
-    def name(found: re.Match[str]) -> str:
-        place = names.get("nestlearn" + found["name"])
+    def page(self, page: Path, text: str) -> str:
+        def part(found: re.Match[str]) -> str:
+            if found["code"]:
+                return self._code(page, found)
+            if page not in self.known or not (found["link"] or found["html"]):
+                return found[0]
+            place = _place(page, found["target"] or found["place"])
+            if place is None:
+                return found[0]
+            return self._html(found, place) if found["html"] else self._link(found, place)
+
+        return PARTS.sub(part, text)
+
+    def _code(self, page: Path, found: re.Match[str]) -> str:
+        name = NAME.fullmatch(found["name"])
+        place = self.names.get("nestlearn" + name[1]) if name else None
         return f"[{found[0]}]({'../' * (len(page.parts) - 1)}{place})" if place else found[0]
 
-    return "".join(part if kind else NAME.sub(name, part) for kind, part in _around(HEADING, text))
+    def _link(self, found: re.Match[str], place: Path) -> str:
+        words, target = found["words"], found["target"]
+        if place in self.known:
+            words = re.sub(r"^(?:docs/)?(?!README)([\w-]+)\.md$", r"\1", words)
+            return f"[{words}]({target.replace('README.md', 'index.md') if place == Path('README.md') else target})"
+        if found["picture"]:
+            self.shown.add(place)
+            return found[0]
+        self.files.add(place)
+        file = target.partition("#")[0]  # only a page has anchors
+        return f"[{words}](file-of:{file.replace(place.name, _apart(Path(place.name)))})"
+
+    def _html(self, found: re.Match[str], place: Path) -> str:
+        """What is written as HTML stays it: only the names of pages change."""
+        if place not in self.known:
+            self.files.add(place)
+            return found[0].replace(place.name, _apart(Path(place.name)))
+        return found[0].replace(place.name, "index.html" if place == Path("README.md") else f"{place.stem}.html")
 
 
 def _place(page: Path, target: str) -> Path | None:
@@ -208,16 +233,6 @@ def _menu(doc: str, caption: str, entries: list[str]) -> str:
     lines = [f"{up}{entry}" for entry in entries]
     options = [":hidden:", *([f":caption: {caption}"] if caption else []), *([":glob:"] if "*" in str(entries) else [])]
     return "\n".join(["", "```{toctree}", *options, "", *lines, "```", ""])
-
-
-def _around(pattern: re.Pattern[str], text: str) -> Iterator[tuple[bool, str]]:
-    """The text in pieces, with whether each is one of the pattern."""
-    end = 0
-    for found in pattern.finditer(text):
-        yield False, text[end : found.start()]
-        yield True, found[0]
-        end = found.end()
-    yield False, text[end:]
 
 
 def _text(page: Path) -> str:

@@ -14,6 +14,7 @@ from pages import PAGES, ROOT, page_name
 
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\[\]]*\]|!\[[^\]]*\]\([^)]*\))*)\]\(([^)]*)\)")
 BLOCK = re.compile(r"^```.*?^```$|``[^`]+``|`[^`\n]+`", re.MULTILINE | re.DOTALL)
+HTML = re.compile(r'<img\b(?![^>]*\balt="[^"]+)|\b(?:src|srcset|href)="([^"]*)"')
 APART = re.compile(r"\[[^\]\[]*\]\[[^\]]*\]")
 
 
@@ -43,9 +44,12 @@ def places(file: Path) -> set[str]:
 def wrong(page: Path, text: str) -> list[str]:
     """Every link of a page that is not right, with what is the matter."""
     found = []
-    for picture, words, target in LINK.findall(BLOCK.sub("code", text)):
+    prose = BLOCK.sub("code", text)
+    written = [("!" if not target else "", "", target) for target in HTML.findall(prose)]
+    for picture, words, target in [*LINK.findall(prose), *written]:
         if picture and not words.strip():
             found.append(f"{target}: a picture says in words what it shows")
+            continue
         if "://" in target or target.startswith("mailto:"):
             address = urlsplit(target)
             if address.scheme != "https" or "." not in address.netloc or re.search(r"[\s<>]", target):
@@ -70,6 +74,7 @@ def test_the_links_of_a_page_lead_somewhere(page):
 def test_a_link_that_leads_nowhere_is_found():
     page = ROOT / "docs" / "tour.md"
     fine = "[a](equations.md#the-equations) ![b](images/tour-wires.svg) `[c](no.md)`\n```\n[d](no.md)\n```\n[e](https://a.org)"
+    fine += '<a href="rules.md"><img src="images/tour-wires.svg" width="99" alt="b"></a>'
     assert wrong(page, fine) == []
     for link in (
         "[a](equation.md)",

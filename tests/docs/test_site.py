@@ -8,7 +8,7 @@ from urllib.parse import unquote
 import pytest
 import website
 from needed import needs
-from pages import ROOT
+from pages import ROOT, blocks
 from reference_pages import FOLDERS, anchors, markdown, reference_page
 
 import nestlearn as nl
@@ -85,6 +85,33 @@ def test_a_page_outside_the_menu_and_links_that_lead_nowhere_are_refused(tmp_pat
     assert "no-such-heading" in said and "nowhere" in said and "two.md" in said and "toctree" in said
 
 
+def test_links_and_names_are_turned_into_those_of_the_site():
+    rewriter = website.Rewriter(
+        {Path("README.md"), Path("docs/a.md")}, {"nestlearn.optim.Muon": "reference/optim.md#muon"}
+    )
+    before = """# `nl.optim.Muon` [x](../LICENSE)
+`nl.optim.Muon(lr=0.1)`, ``nl.optim.Muon``, `nl.optim.None`, `[x](../LICENSE)`, [`nl.optim.Muon`](../README.md#top),
+[a.md](a.md#b), ![p](images/p.svg), [p](images/p.svg), [l](../LICENSE), [t](../tests/t.py#test_t), [w](https://w.org/a.md)
+<a href="../README.md#top"><img src="images/q.svg"></a> [p](p.html)
+```
+[x](../LICENSE) `nl.optim.Muon`
+```
+"""
+    name = "../reference/optim.md#muon"
+    after = f"""# `nl.optim.Muon` [x](../LICENSE)
+[`nl.optim.Muon(lr=0.1)`]({name}), [``nl.optim.Muon``]({name}), `nl.optim.None`, `[x](../LICENSE)`, [`nl.optim.Muon`](../index.md#top),
+[a](a.md#b), ![p](images/p.svg), [p](file-of:images/p.svg), [l](file-of:../LICENSE), [t](file-of:../tests/t.py), [w](https://w.org/a.md)
+<a href="../index.html#top"><img src="images/q.svg"></a> [p](file-of:p/index.html)
+```
+[x](../LICENSE) `nl.optim.Muon`
+```
+"""  # noqa: E501
+    assert rewriter.page(Path("docs/a.md"), before) == after
+    assert rewriter.shown == {Path("docs/images/p.svg")}
+    beside = ("LICENSE", "docs/images/p.svg", "docs/images/q.svg", "docs/p.html", "tests/t.py")
+    assert rewriter.files == set(map(Path, beside))
+
+
 def test_names_of_code_lead_to_the_reference_and_files_are_kept_apart_from_pages(tmp_path):
     files = website.stage(tmp_path)
     rules = (tmp_path / "docs" / "rules.md").read_text(encoding="utf-8")
@@ -93,7 +120,8 @@ def test_names_of_code_lead_to_the_reference_and_files_are_kept_apart_from_pages
     tour = (tmp_path / "docs" / "tour.md").read_text(encoding="utf-8")
     assert "(file-of:tour.ipynb)" in tour and Path("docs/tour.ipynb") in files
     source = (ROOT / "docs" / "tour.md").read_text(encoding="utf-8")
-    assert [*website.FENCE.findall(tour)] == [*website.FENCE.findall(source)]  # code is as it was
+    for language in ("python", "text"):
+        assert blocks(tour, language) == blocks(source, language)
     front = (tmp_path / "index.md").read_text(encoding="utf-8")
     assert front.count("```{toctree}") == len(website.MENU)
 
