@@ -8,8 +8,10 @@ from pathlib import Path
 
 __all__ = [
     "PAGES",
+    "REMEDY",
     "ROOT",
     "SOURCE",
+    "assert_same",
     "blocks",
     "code_line",
     "docstrings",
@@ -32,6 +34,9 @@ PAGES = [
 ]
 """Every page that is read, as it lies in the checkout."""
 
+REMEDY = "out of date, write it again: bash dev/docs"
+NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+
 ID = re.compile(r"\b([MOSC])(\d+)(?:-\1(\d+))?\b")
 
 
@@ -43,6 +48,14 @@ def page_name(page: Path) -> str:
 def text(name: str) -> str:
     """A page of the documentation, by its path in the checkout."""
     return (ROOT / name).read_text(encoding="utf-8")
+
+
+def assert_same(found: str, kept: str, least: float = 0.0) -> None:
+    """The same up to the last digit of every number, or so far apart: processors round sums differently."""
+    assert NUMBER.sub("#", found) == NUMBER.sub("#", kept), REMEDY
+    for one, two in zip(NUMBER.findall(found), NUMBER.findall(kept), strict=True):
+        last = 10.0 ** -len(two.partition(".")[2]) if "." in two else 0.0
+        assert abs(float(one) - float(two)) <= max(1.001 * last, least), f"{one} is not {two}: {REMEDY}"
 
 
 def blocks(page: str, language: str) -> list[str]:

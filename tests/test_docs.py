@@ -136,9 +136,9 @@ def test_costs_are_what_the_page_says(name, settings, said, size, flop):
 # ------------------------------------------------------------------------------------------------- examples and files
 
 
-# The tour is run by tests/docs/test_tour.py, which draws its pictures from what the examples compute, the pages of
-# hosts and of logging by tests/hosts/test_page.py and tests/integrations/test_page.py, as they need other packages.
-OWN_TEST = {"tour.md", "hosts.md", "logging.md"}
+# README.md and the tour are run by tests/docs/test_readme.py and test_tour.py, which compare what they print, the pages
+# of hosts and of logging by tests/hosts/test_page.py and tests/integrations/test_page.py, as they need other packages.
+OWN_TEST = {"README.md", "tour.md", "hosts.md", "logging.md"}
 EXAMPLES = [page for page in PAGES if "```python" in page.read_text(encoding="utf-8") and page.name not in OWN_TEST]
 
 
@@ -150,7 +150,7 @@ def test_python_examples_run(page, tmp_path, monkeypatch):
 
 
 @cache
-def tests() -> set[str]:
+def known_tests() -> set[str]:
     """The names of all test functions."""
     files = (ROOT / "tests").rglob("test_*.py")
     return {name for file in files for name in re.findall(r"^def (test_\w+)", file.read_text("utf-8"), re.MULTILINE)}
@@ -162,7 +162,7 @@ def test_files_and_tests_that_a_page_names_exist(page):
     named = re.findall(r"`((?:\.ci|benchmarks|dev|docs|src|tests)/[\w./-]*)`", prose)
     named += re.findall(r"\bbash (\S+/[\w-]+)", prose)
     missing = [name for name in named if not (ROOT / name).exists()]
-    missing += sorted(set(re.findall(r"`(test(?:_[a-z0-9]+){4,})", prose)) - tests())
+    missing += sorted(set(re.findall(r"`(test(?:_[a-z0-9]+){4,})", prose)) - known_tests())
     assert missing == []
 
 

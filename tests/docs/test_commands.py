@@ -11,6 +11,7 @@ import runpy
 import shlex
 import sys
 import tomllib
+from itertools import groupby
 from pathlib import Path
 
 import click
@@ -29,6 +30,14 @@ from nestlearn.training.train_settings import find_settings
 
 COMMAND = re.compile(r"(?:^|`)nestlearn ((?:[^`\n\\]|\\\n)+)", re.MULTILINE)
 OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*")
+OTHERS = (
+    ("tensorboard", "--logdir"),
+    ("python3", "-m"),
+    ("python", "-m"),
+    ("python", "-c"),
+    ("source", ".venv/bin/activate"),
+)
+HANDED_ON = {"dev/gpu": ("python", "-m", "benchmarks.gpu"), "dev/demo": ("nestlearn", "compare")}
 VERBS: dict[str, click.Command] = typer.main.get_command(build_app()).commands
 
 
@@ -83,7 +92,10 @@ def lines(page: str) -> list[list[str]]:
     """The words of every line in the blocks of bash of a page, and of the other programs in its prose."""
     text = "".join(blocks(page, "bash")).replace("\\\n", " ")
     prose = re.findall(r"`((?:python -m (?:benchmarks|experiments)|python examples/|bash dev/)[^`\n]*)`", page)
-    return [words for line in [*text.splitlines(), *prose] if (words := shlex.split(line, comments=True))]
+    typed = [
+        groupby(shlex.split(line, comments=True), ("&&", "|").__contains__) for line in [*text.splitlines(), *prose]
+    ]
+    return [list(words) for line in typed for between, words in line if not between]
 
 
 SHOWN = sorted({tuple(words) for page in PAGES for words in lines(page.read_text(encoding="utf-8"))})
@@ -111,14 +123,14 @@ def check(words: tuple[str, ...]) -> None:
         run(lambda: runpy.run_path(str(ROOT / given[0]), run_name="__main__"), given[1:])
     elif program == "bash":
         assert (ROOT / given[0]).is_file()
-        if given[1:] and given[0] != "dev/test":  # which hands them on to pytest
-            check(("python", "-m", "benchmarks.gpu", *given[1:]) if given[0] == "dev/gpu" else ("nestlearn", *given))
+        if given[1:] and given[0] in HANDED_ON:
+            check((*HANDED_ON[given[0]], *given[1:]))
     elif program == "pip":
         known = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
         named = [re.search(r"^(?:nestlearn|\.)\[(.*)\]$", word) for word in given]
         assert {extra for found in named if found for extra in found[1].split(",")} <= set(known)
     else:
-        assert words[:2] in [("tensorboard", "--logdir"), ("python", "-m"), ("python", "-c")]
+        assert words[:2] in OTHERS
 
 
 def run(program, given: list[str]) -> None:
