@@ -79,6 +79,8 @@ SETTINGS: dict[str, Any] = {
     },
     "html_theme": "furo",
     "html_title": "nestlearn",
+    "html_static_path": ["_static"],
+    "html_css_files": ["site.css"],
     "html_show_copyright": False,
     "html_copy_source": False,
     "html_show_sourcelink": False,
@@ -88,6 +90,14 @@ SETTINGS: dict[str, Any] = {
     "highlight_language": "none",
     "language": "en",
 }
+
+# On a phone a wide table scrolls rather than have a word a line, and what stands beside a picture stands below it.
+STYLE = """\
+@media (max-width: 46em) {
+  table.docutils :is(td, th) { min-width: 6em; }
+  table.docutils:has(img), table.docutils:has(img) :is(thead, tbody, tr, th, td) { display: block; }
+}
+"""
 
 # What a page is made of: blocks of code and headings stay as they are, links and names of code are looked at.
 PARTS = re.compile(
@@ -155,6 +165,7 @@ def stage(folder: Path) -> list[Path]:
     staged["index.md"] = staged.pop("README.md")
     for doc, below in {"index": MENU, **{doc: {"": entries} for doc, entries in BELOW.items()}}.items():
         staged[f"{doc}.md"] += "".join(_menu(doc, caption, entries) for caption, entries in below.items())
+    staged["_static/site.css"] = STYLE
     for name, text in staged.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
