@@ -113,7 +113,10 @@ NAME = re.compile(r"n(?:l|estlearn)(\.[\w.]*\w)(?:\(.*\))?", re.DOTALL)
 def main() -> None:
     """Build into the folder that the command line names."""
     out = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "build" / "site")
-    build(out)
+    try:
+        build(out)
+    except ValueError as error:
+        sys.exit(str(error))
     print(f"wrote {out / 'index.html'}")
 
 
@@ -142,6 +145,7 @@ def build(out: Path) -> None:
         place = out / _apart(file)
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / file, place)
+    (out / "_sources").rmdir()
     for left in (".buildinfo", "objects.inv"):  # for other sites made by Sphinx
         (out / left).unlink(missing_ok=True)
 
