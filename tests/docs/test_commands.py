@@ -21,6 +21,7 @@ from pages import PAGES, ROOT, blocks, page_name
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
 from torch.distributed.run import get_args_parser
+from typer.testing import CliRunner
 
 from nestlearn.cli import compare_job, ending, inspect_job, train_job
 from nestlearn.cli.main import build_app
@@ -212,3 +213,13 @@ def test_a_line_that_a_page_shows_is_accepted(words, reader):
 def test_a_line_with_a_mistake_is_refused(line, reader):
     with pytest.raises((Exception, SystemExit)):
         check(tuple(shlex.split(line)))
+
+
+SESSION = re.compile(r"^```(?:text)?\n\$ nestlearn ([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SESSIONS = [found for page in PAGES for found in SESSION.findall(page.read_text(encoding="utf-8"))]
+
+
+@pytest.mark.parametrize(("line", "said"), SESSIONS, ids=lambda text: text[:40])
+def test_what_a_page_shows_of_an_answer_is_in_it(line, said):
+    done = CliRunner().invoke(build_app(), shlex.split(line))
+    assert done.exit_code == 0 and set(said.splitlines()) <= set(done.output.splitlines())
