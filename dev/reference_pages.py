@@ -39,6 +39,7 @@ FOLDERS = (
     "integrations.huggingface",
     "integrations.timm",
     "integrations.logging",
+    "integrations.evaluation",
 )
 
 LISTS = ("Args", "Attributes", "Raises")

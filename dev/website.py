@@ -36,6 +36,7 @@ MENU = {
         "docs/distributed",
         "docs/gpu",
         "docs/own-text",
+        "docs/huggingface",
         "examples/README",
     ],
     "Reproduce the paper": [

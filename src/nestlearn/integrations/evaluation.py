@@ -74,7 +74,9 @@ def evaluate(
         MissingPackageError: lm-eval is not installed.
 
     Example:
-        evaluate(model, tokenizer, ["letters"], include="tasks")[0].value
+        >>> scores = evaluate(model, tokenizer, ["letters"], include="tasks")
+        >>> scores[0].metric, scores[0].value
+        ('acc', 0.5)
     """
     host, models = _installed("lm_eval"), _installed("lm_eval.models.huggingface")
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
