@@ -113,8 +113,8 @@ def unigrams(counts: Tensor) -> Any:
 
     Example:
         >>> model = unigrams(torch.tensor([1.0, 3.0]))
-        >>> model(torch.tensor([[0, 1]])).logits.softmax(-1)[0, 1].tolist()
-        [0.25, 0.75]
+        >>> model(torch.tensor([[0, 1]])).logits.softmax(-1)[0, 1].detach()
+        tensor([0.2500, 0.7500])
     """
     if not bool((counts > 0).all()):
         raise ValueError(f"counts: expected numbers above 0, got {counts.min().item():g}; add one to each")
