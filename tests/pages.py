@@ -2,11 +2,15 @@
 
 import ast
 import importlib
+import importlib.util
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from nestlearn.errors import MissingPackageError
+
 __all__ = [
+    "PAGES",
     "REMEDY",
     "ROOT",
     "SOURCE",
@@ -16,6 +20,7 @@ __all__ = [
     "docstrings",
     "equation_headings",
     "ids",
+    "page_name",
     "resolve",
     "rows",
     "section",
@@ -25,11 +30,22 @@ __all__ = [
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "nestlearn"
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")),
+    *(path for folder in ("docs", "examples", "benchmarks") for path in sorted((ROOT / folder).glob("*.md"))),
+    *sorted(ROOT.glob("experiments/**/README.md")),
+]
+"""Every page that is read, as it lies in the checkout."""
 
 REMEDY = "out of date, write it again: bash dev/docs"
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 
 ID = re.compile(r"\b([MOSC])(\d+)(?:-\1(\d+))?\b")
+
+
+def page_name(page: Path) -> str:
+    """The path of a page in the checkout, for the names of tests."""
+    return page.relative_to(ROOT).as_posix()
 
 
 def text(name: str) -> str:
@@ -100,12 +116,16 @@ def code_line(name: str) -> str:
 
 
 def resolve(dotted: str) -> object:
-    """The object with this name, nl being the package; None if a module of it is missing."""
+    """The object with this name, nl being the package; None if a module of it is missing. Of a module that needs a
+    package which is not installed that it is there.
+    """
     parts = dotted.split(".")
     parts[0] = "nestlearn"
     for length in range(len(parts), 0, -1):
         try:
             found: object = importlib.import_module(".".join(parts[:length]))
+        except MissingPackageError:
+            return importlib.util.find_spec(".".join(parts[:length]))
         except ModuleNotFoundError as error:
             if not (error.name or "").startswith("nestlearn"):
                 raise
