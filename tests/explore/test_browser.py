@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import axe
 import pytest
 from chromium import Opened, marks, started_browser
 from playwright.sync_api import Browser, Page, expect
@@ -158,6 +159,14 @@ def test_it_is_read_on_light_and_dark_paper_narrow_and_wide(page: Page, width: i
         assert (found["paper"] < 0.1) == (scheme == "dark") and len(found["words"]) > 20
         assert [word for word in found["words"] if word[1] < 4.5] == []
     page.set_viewport_size({"width": 1280, "height": 900})
+
+
+@axe.marks
+def test_axe_finds_nothing(page: Page) -> None:
+    page.locator("#score").focus()
+    page.keyboard.press("Home")
+    expect(page.locator("#step select")).to_be_visible()
+    assert axe.violations(page) == []
 
 
 def test_whatever_can_be_moved_has_a_name(page: Page) -> None:

@@ -26,6 +26,7 @@ class DigitsTask(Task):
 
     name: ClassVar[str] = "digits"
     title: ClassVar[str] = "Handwritten digits"
+    least: ClassVar[float | None] = 0.0
     figure: ClassVar[Figure | None] = ACCURACY
     width: ClassVar[str | None] = "hidden"
     data: ClassVar[tuple[DataFile, ...]] = (DIGITS,)

@@ -78,6 +78,7 @@ class OrthogonalTasks(Task):
     name: ClassVar[str] = "orthogonal-tasks"
     title: ClassVar[str] = "Tasks on orthogonal inputs, taking turns"
     unit: ClassVar[str] = "unexplained variance"
+    least: ClassVar[float | None] = 0.0
     figure: ClassVar[Figure | None] = Figure("forgetting", "forgetting", "loss of the other tasks above the best's", 3)
     width: ClassVar[str | None] = "hidden"
 

@@ -55,6 +55,7 @@ class QuadraticTask(Task):
     name: ClassVar[str] = "quadratic"
     title: ClassVar[str] = "A rotated quadratic"
     unit: ClassVar[str] = "of the quadratic"
+    least: ClassVar[float | None] = 0.0
 
     n: int = 64
     rows: int = 64

@@ -67,6 +67,7 @@ class RavineTask(Task):
     name: ClassVar[str] = "ravine"
     title: ClassVar[str] = "A curved ravine in two dimensions"
     unit: ClassVar[str] = "psi"
+    least: ClassVar[float | None] = 0.0
     figure: ClassVar[Figure | None] = Figure("distance", "distance", "distance from the lowest point at the end", 4)
 
     steepness: float = 10.0

@@ -40,6 +40,7 @@ class SpeechesTask(Task):
     name: ClassVar[str] = "speeches"
     title: ClassVar[str] = "State of the Union speeches, byte by byte"
     unit: ClassVar[str] = "nats a byte"
+    least: ClassVar[float | None] = 0.0
     figure: ClassVar[Figure | None] = Figure("bits", "bits/byte", "test loss in bits", 3)
     width: ClassVar[str | None] = "dim"
     data: ClassVar[tuple[DataFile, ...]] = (SPEECHES,)

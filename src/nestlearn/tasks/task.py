@@ -54,6 +54,7 @@ class Task(ABC):
         name: what users type.
         title: what readers of a report see.
         unit: of the loss.
+        least: the lowest value that the loss can have, at which an interval of it ends; None if there is none.
         figure: the figure shown beside the loss; None if the loss says it all.
         width: the field that scales the network, for comparisons at equal bytes; None if it has one size.
         data: the shipped or downloaded files that it reads.
@@ -64,6 +65,7 @@ class Task(ABC):
     name: ClassVar[str]
     title: ClassVar[str]
     unit: ClassVar[str] = "nats"
+    least: ClassVar[float | None] = None
     figure: ClassVar[Figure | None] = None
     width: ClassVar[str | None] = None
     data: ClassVar[tuple[DataFile, ...]] = ()
