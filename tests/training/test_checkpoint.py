@@ -1,4 +1,5 @@
 import os
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -114,3 +115,15 @@ def test_a_failed_write_leaves_the_old_checkpoints_alone(tmp_path, monkeypatch) 
     assert checkpoints.newest() == ({"step": 1}, [])
     checkpoints.save(3, {"step": 3})
     assert not list(tmp_path.glob(".*")), "the unfinished file of the failed write is still there"
+
+
+def test_those_that_are_kept_besides_the_newest_two_are_spread_over_the_run(tmp_path) -> None:
+    checkpoints = Checkpoints(tmp_path, "seed0", most=5)
+    for step in range(0, 101, 10):
+        checkpoints.save(step, {})
+        assert len(checkpoints.steps()) <= 5
+    kept = checkpoints.steps()
+    assert kept[0] == 0 and kept[-2:] == [90, 100]
+    assert max(late - early for early, late in pairwise(kept)) <= 50
+    file = checkpoints.at(90)
+    assert file is not None and "step00000090" in file.name and checkpoints.at(55) is None

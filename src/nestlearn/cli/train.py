@@ -56,6 +56,17 @@ def train(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The run folder. [default: runs/train-DATE-TIME]")] = None,
     resume: Annotated[Path | None, typer.Option(help="Continue in this run folder, from its last checkpoint.")] = None,
+    fork: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN[@STEP]",
+            help="Go on from a checkpoint of this run folder with other settings, in a folder of its own.",
+        ),
+    ] = None,
+    without: Annotated[
+        str | None,
+        typer.Option(metavar="PART", help="Switch this part of the optimizer's rule off, such as a memory."),
+    ] = None,
     imports: Annotated[
         list[str] | None,
         typer.Option("--import", metavar="MODULE", help="A module of yours that a run folder names, which you trust."),
@@ -96,4 +107,6 @@ def train(
     }
     given = {name: value for name, value in given.items() if value is not None}
     rate = [] if lr is None else [f"optimizer.lr={lr}"]
-    raise typer.Exit(train_job(given, config, [*rate, *(assignments or [])], out, resume, imports or [], quiet))
+    off = [] if without is None else [f"optimizer.without={without}"]
+    changes = [*rate, *(assignments or []), *off]
+    raise typer.Exit(train_job(given, config, changes, out, resume, fork, imports or [], quiet))

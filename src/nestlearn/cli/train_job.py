@@ -32,6 +32,8 @@ from nestlearn.training import (
     resolve_training,
     to_yaml,
 )
+from nestlearn.training.fork import ForkPoint
+from nestlearn.training.fork import fork as make_fork
 from nestlearn.training.ranks import Ranks, joined
 from nestlearn.training.train_settings import find_settings
 
@@ -47,6 +49,7 @@ def train_job(
     assignments: list[str],
     out: Path | None,
     resume: Path | None,
+    fork: str | None,
     imports: list[str],
     quiet: bool,
 ) -> int:
@@ -56,6 +59,7 @@ def train_job(
         given: the options that stand for single settings, those left out not among them.
         config, assignments: a file with settings, and ``--set``.
         out, resume: the folder to make, or to continue in.
+        fork: a run folder, and perhaps a step of it, to go on from in the folder that is made.
         imports: modules that the folder may name.
         quiet: print the report's path alone.
     """
@@ -66,14 +70,19 @@ def train_job(
     try:
         if resume is not None and out not in (None, resume):
             raise SettingsError("expected either --out or --resume, got both: a resumed run stays in its folder")
+        if resume is not None and fork is not None:
+            raise SettingsError("expected either --fork or --resume, got both: a fork has a folder of its own")
+        point = None if fork is None else ForkPoint.parse(fork)
         file = read_settings(find_settings(config)) if config else {}
-        with only(imports, map(str, given.values()), assignments, [str(file)]) if resume else nullcontext():
-            base = TrainRun.settings_of(folder) if resume else TrainSettings()
+        with only(imports, map(str, given.values()), assignments, [str(file)]) if resume or point else nullcontext():
+            base = point.settings() if point else TrainRun.settings_of(folder) if resume else TrainSettings()
             notes: list[str] = []
             settings = resolve_training(base, file, given, *assignments, notes=notes)
             for note in notes if not rank else ():
                 say(f"note: {note}")
-            status = _train_job(folder, settings, resume is not None, quiet)
+            for note in make_fork(point, settings, folder.path) if point else ():
+                say(f"note: {note}")
+            status = _train_job(folder, settings, resume is not None or point is not None, quiet)
     except NestlearnError as error:
         if rank and not _gone(error):
             status = FAILED  # rank 0 says it

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from nestlearn import optim
-from nestlearn.contenders.contender import Contender
+from nestlearn.contenders.contender import Contender, switched_off
 
 __all__ = ["TORCH", "class_contender", "optimizer_classes"]
 
@@ -53,7 +53,10 @@ def _of_class(name: str, kind: type[torch.optim.Optimizer]) -> Contender:
             settings.setdefault("model", model)
         if ours:
             settings |= {"elementwise": tables, "elementwise_lr": elementwise_lr}
-        named = model.named_parameters() if ours else model.parameters()
+        named = list(model.named_parameters()) if ours else model.parameters()
+        part = settings.pop("without", "") if ours else ""
+        if part:
+            return [switched_off(kind, part)(named, lr, **settings)]
         return [kind(named, lr=lr, **settings)]  # type: ignore[call-arg]
 
     about = (inspect.getdoc(kind) or name).split("\n", 1)[0]

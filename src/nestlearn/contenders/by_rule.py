@@ -97,7 +97,9 @@ def rule_contender(name: str) -> Contender:
         **settings: Any,
     ) -> torch.optim.Optimizer:
         common = {key: settings.pop(key) for key in tuple(settings) if key in _COMMON}
-        made = rule.without(without) if without else rule
+        made = rule
+        for name in filter(None, (each.strip() for each in without.split(","))):
+            made = made.without(name)
         changes = {plain.get(path, path): value for path, value in _flat(settings).items()}
         left = made.settings()
         # What is tuned of a part that the control lacks has nothing to act on there.

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from nestlearn import optim
+from nestlearn.optim.settings import Common
 
-__all__ = ["Contender", "Factory", "Variant", "beside_adam", "hidden_and_rest", "label_of", "whole"]
+__all__ = ["Contender", "Factory", "Variant", "beside_adam", "hidden_and_rest", "label_of", "switched_off", "whole"]
 
 Factory = Callable[..., list[torch.optim.Optimizer]]
 Build = Callable[..., torch.optim.Optimizer]
@@ -100,7 +101,33 @@ class Contender:
         return {key: value for key, value in known.items() if key not in SET_BY_TRAINING}
 
 
-_COMMON = optim.GradientDescent([torch.zeros(1)]).defaults
+_COMMON = {**optim.GradientDescent([torch.zeros(1)]).defaults, "without": ""}
+
+
+def switched_off(cls: Build, part: str) -> Build:
+    """What makes an optimizer as ``cls`` does, by the same rules without a part, or several with commas between them:
+    the memories that are left have the names and shapes that they had.
+
+    Args:
+        part: path of the part in the rule for matrices; where that is that of entries, in this one.
+    """
+
+    def build(params: Any, lr: float, **given: Any) -> torch.optim.Optimizer:
+        groups = [{**each, "params": list(each["params"])} if isinstance(each, dict) else each for each in params]
+        made: Any = cls(groups, lr, **given)
+        group = made.param_groups[0]
+        matrix, element = made.matrix_rule(group), made.element_rule(group)
+        for name in filter(None, (each.strip() for each in part.split(","))):
+            if matrix is None:
+                element = element.without(name)
+            else:
+                matrix = matrix.without(name)
+        common = {key: value for key, value in given.items() if key in Common.__annotations__}
+        off = optim.Optimizer(groups, lr, matrix=matrix, element=element, model=given.get("model"), **common)
+        off.smallest_side = made.smallest_side
+        return off
+
+    return build
 
 
 def hidden_and_rest(model: nn.Module, tables: Iterable[Tensor]) -> tuple[Named, Named]:
@@ -116,6 +143,12 @@ def hidden_and_rest(model: nn.Module, tables: Iterable[Tensor]) -> tuple[Named, 
     return hidden, [(n, p) for n, p in model.named_parameters() if n not in chosen]
 
 
+def _as_told(cls: Build, settings: dict[str, Any]) -> Build:
+    """What makes an optimizer of a class, by a rule without the part that settings take away; a rule does it alone."""
+    part = settings.pop("without", "") if inspect.isclass(cls) else ""
+    return switched_off(cls, part) if part else cls
+
+
 def whole(cls: Build, *, needs_model: bool = False, retention: str = "retention") -> Factory:
     """One optimizer for the whole model: matrices have its own rule, everything else already has Adam's.
 
@@ -129,11 +162,12 @@ def whole(cls: Build, *, needs_model: bool = False, retention: str = "retention"
             settings["model"] = model
         if "retention" in settings:
             settings[retention] = settings.pop("retention")
+        build = _as_told(cls, settings)
         hidden, rest = hidden_and_rest(model, tables)
         groups: list[dict[str, Any]] = [{"params": hidden, "weight_decay": settings.pop("weight_decay", 0.0)}]
         if rest:
             groups.append({"params": rest, "weight_decay": 0.0})
-        return [cls(groups, lr, elementwise=tables, elementwise_lr=elementwise_lr if rest else lr, **settings)]
+        return [build(groups, lr, elementwise=tables, elementwise_lr=elementwise_lr if rest else lr, **settings)]
 
     return update_wrapper(make, cls, assigned=())
 
@@ -146,7 +180,8 @@ def beside_adam(cls: Build, *, needs_model: bool = False) -> Factory:
     ) -> list[torch.optim.Optimizer]:
         if needs_model:
             settings["model"] = model
+        build = _as_told(cls, settings)
         hidden, rest = hidden_and_rest(model, tables)
-        return [cls(hidden, lr, **settings), *([optim.Adam(rest, elementwise_lr)] if rest else [])]
+        return [build(hidden, lr, **settings), *([optim.Adam(rest, elementwise_lr)] if rest else [])]
 
     return update_wrapper(make, cls, assigned=())

@@ -5,7 +5,7 @@
 holds plain tensors, numbers, strings, lists and dicts (``torch.load(path, weights_only=True)``). The last part of the
 name is the start of the file's sha256, so a file that was cut short, changed or exchanged is found out even where
 unpickling it would succeed. The newest two of each run are kept: should the newest be broken, the one before it takes
-its place, and the caller is told.
+its place, and the caller is told. More may be kept to fork from; these are spread evenly over the run.
 """
 
 from __future__ import annotations
@@ -35,10 +35,11 @@ class Checkpoints:
     Args:
         folder: made when the first checkpoint is written.
         run: the first part of the file names, such as "seed0".
+        most: how many are kept, at least two.
     """
 
-    def __init__(self, folder: Path, run: str) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, run: str, most: int = KEPT) -> None:
+        self.folder, self._most = folder, most
         self._run = run
         self._name = re.compile(rf"{re.escape(run)}-step(\d+)-([0-9a-f]{{{DIGITS}}})\.pt")
 
@@ -51,9 +52,17 @@ class Checkpoints:
         found = [(self._name.fullmatch(path.name), path) for path in self.folder.glob(f"{self._run}-step*.pt")]
         return sorted(((int(match[1]), path) for match, path in found if match), reverse=True)
 
+    def at(self, step: int) -> Path | None:
+        """The file of a step, if there is one."""
+        return next((path for taken, path in self._found() if taken == step), None)
+
+    def steps(self) -> list[int]:
+        """The steps of which there is a file, the earliest first."""
+        return sorted({taken for taken, _ in self._found()})
+
     def save(self, step: int, content: dict[str, Any]) -> Path:
-        """Write a checkpoint, and take away those that are older than the one before it, and broken ones that a
-        continued run has now reached again.
+        """Write a checkpoint, and take away those that are too many, and broken ones that a continued run has now
+        reached again.
 
         The content is on the disk, under another name, before the name that counts appears: whatever kills the
         process, a file with such a name is whole.
@@ -74,10 +83,20 @@ class Checkpoints:
             draft.keep(path)
         others = [(taken, other) for taken, other in self._found() if other != path]
         overtaken = [other for taken, other in others if taken >= step]
-        outdated = [other for taken, other in others if taken < step][KEPT - 1 :]
-        for other in overtaken + outdated:
+        for other in overtaken + self._too_many(step, [each for each in others if each[0] < step]):
             other.unlink()
         return path
+
+    def _too_many(self, step: int, others: list[tuple[int, Path]]) -> list[Path]:
+        """Which of the files before a step, newest first, have to go: one between neighbours that are close, each
+        time, never the newest, and the very first as the last of all.
+        """
+        found, gone = [(step, Path()), *others], []
+        while len(found) > self._most:
+            inner = range(2, len(found) - 1)
+            at = min(inner, key=lambda i: (found[i - 1][0] - found[i + 1][0], found[i][0]), default=len(found) - 1)
+            gone.append(found.pop(at)[1])
+        return gone
 
     def newest(self) -> tuple[dict[str, Any] | None, list[str]]:
         """The content of the newest checkpoint that is whole, None if there is no checkpoint at all; and a note for

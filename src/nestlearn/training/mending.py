@@ -27,6 +27,7 @@ __all__ = ["KEPT_APART", "TakenUp", "settings_of", "take_up"]
 
 KEPT_APART = {
     "checkpoint_every",
+    "checkpoints",
     "log",
     "record",
     "strategy",

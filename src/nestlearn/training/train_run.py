@@ -176,7 +176,7 @@ class TrainRun:
         training, self._first = self._first, None
         if training is None or training.spec != spec:
             training = self._training(spec)
-        checkpoints = Checkpoints(self.folder.checkpoints, f"seed{spec.seed}")
+        checkpoints = Checkpoints(self.folder.checkpoints, f"seed{spec.seed}", self.settings.checkpoints)
 
         def save() -> None:
             state = training.state_dict()  # all ranks have a part of it, and wait until it is on the disk

@@ -37,6 +37,7 @@ __all__ = [
 ELEMENTWISE_LR = 1e-2
 IRRELEVANT = {
     "checkpoint_every",
+    "checkpoints",
     "log",
     "record",
     "seeds",
@@ -110,6 +111,12 @@ class TrainSettings(Settings):
     rows: int = Field(default=200, ge=1, description="rows of the training loss, and of the memories' surprises")
     checkpoint_every: int = Field(
         default=100, ge=1, description="steps between checkpoints; there is one at the end anyway"
+    )
+    checkpoints: int = Field(
+        default=2,
+        ge=2,
+        le=1000,
+        description="how many are kept of each seed: the newest two, others over the whole run",
     )
     log: Literal["none", "tensorboard", "trackio", "wandb"] = Field(
         default="none",
