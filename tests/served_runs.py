@@ -129,11 +129,13 @@ def serving(*paths: Path) -> Iterator[Serving]:
         assert not thread.is_alive()
 
 
-def get(server: Serving, path: str, token: str | None = None, **headers: str) -> tuple[int, Any, Any]:
-    """Status, content and headers of an answer."""
+def get(
+    server: Serving, path: str, token: str | None = None, *, sent: bytes | None = None, **headers: str
+) -> tuple[int, Any, Any]:
+    """Status, content and headers of an answer, to a POST where something is sent."""
     told = {"Authorization": f"Bearer {server.token if token is None else token}", **headers}
     try:
-        with urlopen(Request(f"http://127.0.0.1:{server.port}{path}", headers=told), timeout=10) as answer:
+        with urlopen(Request(f"http://127.0.0.1:{server.port}{path}", sent, headers=told), timeout=10) as answer:
             return answer.status, answer.read(), answer.headers
     except HTTPError as error:
         with error:

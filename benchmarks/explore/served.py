@@ -14,7 +14,7 @@ from urllib.request import Request, urlopen
 
 import numpy as np
 
-__all__ = ["draw", "memory"]
+__all__ = ["ARGUMENTS", "Served", "chromium", "draw", "memory"]
 
 LANES = 100
 ARGUMENTS = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
@@ -58,6 +58,11 @@ def written(folder: Path, steps: int) -> int:
                 f'{{"kind": "train", "run": "long", "step": {step}, "seconds": 1, "loss": {numbers[step % 999]}}}\n'
             )
     return (folder / "writes.jsonl").stat().st_size
+
+
+def chromium() -> str:
+    """The browser's path."""
+    return next(found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name)))
 
 
 class Served:
@@ -109,9 +114,8 @@ def draw(folder: Path, steps: int, repeats: int) -> dict[str, Any]:
     from playwright.sync_api import sync_playwright
 
     written(folder / "long", steps)
-    path = next(found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name)))
     with Served(folder) as served, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=list(ARGUMENTS))
+        browser = playwright.chromium.launch(executable_path=chromium(), args=list(ARGUMENTS))
         page = browser.new_page(viewport={"width": 1280, "height": 900})
         page.goto(served.url)
         while page.evaluate("explore.store()?.latest ?? 0") < steps:

@@ -45,6 +45,7 @@ def test_a_run_is_told_as_its_files_have_it_and_what_came_is_read_alone(tmp_path
     run = only(shelf)
     assert run.to_dict() | {"id": "", "folder": ""} == {
         "id": "", "folder": "", "run": "mine", "latest": 40, "status": "open", "lanes": 6, "frozen": [10, 30],
+        "checkpoints": [], "forked": None,
         "loss": {"train": 0.025, "validation": 0.5}, "row": {},
     }  # fmt: skip
     told = score(run)

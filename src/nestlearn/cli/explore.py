@@ -37,8 +37,8 @@ def explore(
 ) -> None:
     """Look into runs while they train, on a page of this machine, or as JSON.
 
-    Files are read and nothing is written, so a run is neither slowed nor ended by it. The address that is printed has
-    a token in it, without which nothing is told.
+    Files are read and nothing is written, so a run is neither slowed nor ended by it; a fork that the page is asked for
+    is a process of its own. The address that is printed has a token in it, without which nothing is told.
     """
     from nestlearn.explore import Shelf
 

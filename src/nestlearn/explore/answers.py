@@ -30,7 +30,8 @@ def series(run: Run, points: int = POINTS) -> dict[str, Any]:
     told = {}
     for name, curve in run.curves.items():
         steps, losses = thinned(curve, 0, points)
-        told[name] = {"step": [int(step) for step in steps], "loss": _plain(losses)}
+        exact = [float(loss) if math.isfinite(loss) else None for loss in losses]  # two runs may differ by little
+        told[name] = {"step": [int(step) for step in steps], "loss": exact}
     return told
 
 

@@ -5,9 +5,10 @@ if (TOKEN) sessionStorage.setItem("token", TOKEN);
 const WAITS = [250, 500, 1000, 2000];
 const CURVES = ["train", "validation"];
 
-/** Data of the server as JSON; an error says what the server said. */
-export async function ask(path) {
-  const answer = await fetch(path, { headers: { Authorization: `Bearer ${TOKEN}` } });
+/** Data of the server as JSON, or what it says to something that is sent; an error says what the server said. */
+export async function ask(path, sent) {
+  const how = sent === undefined ? {} : { method: "POST", body: JSON.stringify(sent) };
+  const answer = await fetch(path, { headers: { Authorization: `Bearer ${TOKEN}` }, ...how });
   const told = await answer.json();
   if (!answer.ok) throw new Error(told.error);
   return told;

@@ -2,7 +2,8 @@
 
 import { createNesting } from "/play/nesting.js";
 import { html, short, watch } from "/play/svg.js";
-import { BESIDE, createLosses } from "./charts.js";
+import { BESIDE, createDifference, createLosses } from "./charts.js";
+import { createFork } from "./fork.js";
 import { ask, connect } from "./live.js";
 import { createScore } from "./score.js";
 import { showStep } from "./step.js";
@@ -21,7 +22,9 @@ let drawn = "";
 
 const losses = createLosses(at("losses"));
 const nesting = createNesting(at("nesting"));
-const score = createScore(at("score"), at("lanes"), choose, zoom);
+const difference = createDifference(at("difference"));
+const fork = createFork(at("fork"), begun);
+const score = createScore(at("score"), at("lanes"), choose, zoom, (part) => fork.off(part));
 const line = connect(POINTS, hear, say);
 
 function say(state) {
@@ -33,7 +36,9 @@ function say(state) {
 function hear(given) {
   store = given;
   losses.show(store);
+  difference.show(store);
   score.show(store);
+  showFork();
   const loss = store.train.loss.at(-1);
   at("now").textContent = `step ${store.latest}${loss === undefined ? "" : `, training loss ${short(loss)}`}, ${store.status}`;
 }
@@ -50,7 +55,23 @@ async function refresh() {
   at("notes").textContent = runs.length ? told.notes.join("; ") : "No run is there yet.";
   listRuns();
   if (!current && runs.length) select(runs.at(-1).id);
+  showFork();
   drawBeside();
+}
+
+/** What can be forked of the run that is looked at. */
+function showFork() {
+  const run = runs.find((each) => each.id === current);
+  if (!run || run.id !== store?.run) return;
+  fork.show(run, store.lanes);
+  at("lanes").classList.toggle("forkable", run.checkpoints.length > 0);
+}
+
+/** A fork has begun: it is looked at, beside the run that it comes from. */
+async function begun(run) {
+  await refresh();
+  select(run.id);
+  at("runs").querySelector(`[value="${run.id}"]`)?.focus();
 }
 
 /** The training losses of the runs that are marked, beside the one that is looked at. */
@@ -59,6 +80,7 @@ async function drawBeside() {
   const asked = beside.map((id) => ask(`/api/runs/${id}/series?points=${POINTS}`).catch(() => null));
   const told = await Promise.all(asked);
   losses.beside(told.map((series, i) => series && { name: beside[i], train: series.train }).filter(Boolean));
+  difference.to(told[0]?.train ?? null);
   at("beside").replaceChildren(
     ...beside.map((id, i) => {
       const swatch = html("i", { class: "swatch" });
@@ -77,7 +99,7 @@ function listRuns() {
     const input = html("input", { type: "radio", name: "run", value: run.id, checked: run.id === current });
     input.addEventListener("change", () => select(run.id));
     const label = html("label", {}, input, run.run, html("small", {}, `${run.folder}, ${run.status}`));
-    const mark = html("input", { type: "checkbox", checked: beside.includes(run.id), title: "Draw its loss beside" });
+    const mark = html("input", { type: "checkbox", value: run.id, checked: beside.includes(run.id), title: "Draw its loss beside" });
     mark.setAttribute("aria-label", `Draw the loss of ${run.run} beside`);
     mark.addEventListener("change", () => {
       beside = mark.checked ? [...beside, run.id] : beside.filter((id) => id !== run.id);
@@ -94,7 +116,12 @@ async function select(id) {
   for (const input of at("runs").querySelectorAll("[type=radio]")) input.checked = input.value === id;
   const run = runs.find((each) => each.id === id);
   at("title").textContent = run.run;
-  at("row").textContent = rowOf(run.row);
+  at("row").textContent = [forkOf(run.forked), rowOf(run.row)].filter(Boolean).join("; ");
+  if (runs.some((each) => each.id === run.forked?.id) && run.forked.id !== id) {
+    beside = [run.forked.id];
+    for (const mark of at("runs").querySelectorAll("[type=checkbox]")) mark.checked = beside.includes(mark.value);
+    drawBeside();
+  }
   at("stepsays").textContent = "No step is chosen";
   at("step").replaceChildren();
   at("seen").textContent = "";
@@ -102,6 +129,9 @@ async function select(id) {
   systems = (await ask(`/api/runs/${id}/systems`).catch(() => ({ systems: [] }))).systems;
   drawNesting(0);
 }
+
+/** Where a fork comes from, and what was changed there. */
+const forkOf = (told) => told && `from step ${told.step} of ${told.folder}: ${told.changed.join("; ") || "nothing is changed"}`;
 
 /** What a finished run says of itself. */
 function rowOf(row) {
@@ -154,6 +184,7 @@ async function zoom(range) {
 /** A look was chosen: what is frozen nearest to it is shown. */
 async function choose(step, look) {
   drawNesting(look + 1);
+  fork.from(step);
   const nearest = store.frozen.reduce((a, b) => (Math.abs(b - step) < Math.abs(a - step) ? b : a), store.frozen[0]);
   if (nearest === undefined) {
     at("stepsays").textContent = `Step ${step}; none is frozen`;
@@ -174,6 +205,11 @@ async function choose(step, look) {
 
 for (const [id, factor] of [["closer", 1 / 4], ["wider", 4], ["all", Infinity]])
   at(id).addEventListener("click", () => store && score.closer(factor));
+at("score").addEventListener("keydown", (event) => {
+  if (event.key !== "f" || event.ctrlKey || event.metaKey || event.altKey) return;
+  event.preventDefault();
+  fork.focus();
+});
 watch([at("nesting")], () => systems.length && drawNesting(0));
 setInterval(() => document.hidden || refresh(), LISTED);
-window.explore = { drop: () => line.drop(), store: () => store, hear, losses, score };
+window.explore = { drop: () => line.drop(), store: () => store, hear, losses, difference, score };

@@ -7,6 +7,7 @@ one. What a file says is not trusted: numbers are numbers, names are short, the 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -24,6 +25,8 @@ DEPTH = 3
 
 MOST_FOLDERS, MOST_RUNS, MOST_LANES = 1000, 5000, 1000
 MOST_NAME, MOST_FROZEN, MOST_RECORD = 200, 8 << 20, 32 << 20
+SEED = re.compile(r"/seed(\d{1,18})/")
+CHECKPOINT = re.compile(r"seed(\d{1,18})-step(\d{1,15})-[0-9a-f]{16}\.pt")
 FINISHED = ("finished", "diverged")
 TOLD = ("task", "variant", "settings", "seed", "status", "reason", "steps", "validation", "test", "parameters")
 
@@ -103,6 +106,32 @@ class Run:
         except NestlearnError:
             return []
 
+    @property
+    def seed(self) -> int | None:
+        """The seed, if its name says one."""
+        found = SEED.search(self.key)
+        return int(found[1]) if found else None
+
+    def checkpoints(self) -> list[int]:
+        """The steps that it can be forked from: those of the checkpoints of ``nestlearn train`` in its folder."""
+        if self.seed is None or not (self.folder / "config.yaml").is_file():
+            return []
+        found = (CHECKPOINT.fullmatch(path.name) for path in islice(_files(self.folder / "checkpoints"), MOST_RUNS))
+        return sorted({int(each[2]) for each in found if each and int(each[1]) == self.seed})
+
+    def forked(self) -> dict[str, Any] | None:
+        """Of a fork: the "id" of the run that it comes from, its "folder", the "step", and what was "changed"."""
+        try:
+            found = read_json(self.folder / "fork.json", RunFolderError, MOST_RECORD)
+        except RunFolderError:
+            return None
+        folder, run, step, changed = (found.get(name) for name in ("folder", "run", "step", "changed"))
+        if not isinstance(folder, str) or not isinstance(run, str) or type(step) is not int or "\0" in folder:
+            return None
+        words = [printable(each, MOST_NAME) for each in _list(changed)[:MOST_LANES] if isinstance(each, str)]
+        told = {"folder": printable(folder, MOST_NAME), "step": min(max(step, 0), 1 << 53), "changed": words}
+        return {"id": Run(Path(folder), run).id, **told}
+
     def _told(self) -> dict[str, Any]:
         """The losses at the end of each curve."""
         return {name: _plain(curve.values[-1]) for name, curve in self.curves.items() if len(curve)}
@@ -118,6 +147,8 @@ class Run:
             "loss": self._told(),
             "lanes": len(self.lanes.facts),
             "frozen": self.frozen(),
+            "checkpoints": self.checkpoints(),
+            "forked": self.forked(),
             "row": self.summary,
         }
 
@@ -129,6 +160,14 @@ def finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: finite(item) for name, item in value.items()}
     return [finite(item) for item in value] if isinstance(value, list) else value
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """The files of a folder, none where there is no such folder."""
+    try:
+        yield from folder.iterdir()
+    except OSError:
+        return
 
 
 def _plain(number: float) -> float | None:
@@ -285,6 +324,11 @@ class Shelf:
     def runs(self) -> list[Run]:
         """All runs as they were read."""
         return [run for folder in self._folders.values() for run in folder.runs.values()]
+
+    def add(self, path: Path) -> None:
+        """Look into one more folder."""
+        if path not in self.paths:
+            self.paths.append(path)
 
     def find(self, name: str) -> tuple[Folder, Run] | None:
         """The run with an id, and its folder."""

@@ -2,14 +2,16 @@
 // for the same are one role; the roles of a memory are folded into one lane until somebody opens it.
 
 import { html } from "/play/svg.js";
+import { partOf } from "./fork.js";
 
 export const ROW = 22;
 const FOOT = 14;
 const SHADES = 64;
 
 /** The score on a canvas, its names in a list; `chosen` is told the step that somebody chose,
- *  `zoom` by how much somebody wants to see more, or less, and around which step. */
-export function createScore(canvas, list, chosen, zoom) {
+ *  `zoom` by how much somebody wants to see more, or less, and around which step,
+ *  `off` the part of the rule that is to be switched off. */
+export function createScore(canvas, list, chosen, zoom, off) {
   const context = canvas.getContext("2d");
   const open = new Set();
   let store = null;
@@ -47,15 +49,21 @@ export function createScore(canvas, list, chosen, zoom) {
     const every = lane.period > 1 ? `, every ${lane.period}` : "";
     if (key === null) return html("li", { title: `${lane.role}, ${lane.parameters} parameters` }, `   ${lane.role}`);
     const words = `${level}${lane.memory}${every}`;
+    const switches = [partOf(lane)].filter(Boolean).map((part) => {
+      const says = `Switch ${lane.memory} off from here`;
+      const made = html("button", { type: "button", class: "off", "aria-label": says, title: says }, "off");
+      made.addEventListener("click", () => off(part));
+      return made;
+    });
     if (members.length === 1)
-      return html("li", { title: `${words}, ${lane.measure}` }, `${words} ${lane.role}`);
+      return html("li", { title: `${words}, ${lane.measure}` }, `${words} ${lane.role}`, ...switches);
     const button = html("button", { type: "button", "aria-expanded": String(open.has(key)) }, `${words}, ${members.length} roles`);
     button.addEventListener("click", () => {
       if (!open.delete(key)) open.add(key);
       draw();
       list.querySelectorAll("button")[[...list.querySelectorAll("button")].findIndex((b) => b.textContent === button.textContent)]?.focus();
     });
-    return html("li", { title: `${words}, ${lane.measure}` }, button);
+    return html("li", { title: `${words}, ${lane.measure}` }, button, ...switches);
   }
 
   /** One number a look for a row: the highest of its box, over roles the mean of those that have one. */

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from importlib.resources import files
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -28,6 +29,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from nestlearn.errors import NestlearnError
 from nestlearn.explore.answers import MOST_POINTS, POINTS, notes, score, series
+from nestlearn.explore.forking import Busy, Forks
 from nestlearn.explore.frames import Cursor, frame
 from nestlearn.explore.runs import Folder, Run, Shelf
 
@@ -36,12 +38,19 @@ __all__ = ["TICK", "make_app"]
 TICK = 1 / 15
 """Seconds from one look at the files to the next."""
 
+BEGUN = 120
+"""Seconds in which a fork has to begin."""
+
+MOST_ASKED = 1 << 16
 HOST = "127.0.0.1"
 PROTOCOL = "nestlearn"
 KINDS = {"js": "text/javascript", "css": "text/css", "html": "text/html"}
 STATIC = {
     "": ("explore", "page.html"),
-    **{name: ("explore", name) for name in ("page.js", "live.js", "score.js", "step.js", "charts.js", "page.css")},
+    **{
+        name: ("explore", name)
+        for name in ("page.js", "live.js", "score.js", "step.js", "charts.js", "fork.js", "page.css")
+    },
     **{f"vendor/{name}": ("explore/vendor", name) for name in ("uPlot.esm.js", "uPlot.min.css")},
     **{f"play/{name}": ("play", name) for name in ("nesting.js", "svg.js", "colours.css", "nesting.css")},
 }
@@ -113,18 +122,21 @@ class _Server:
         self._shelf, self._token = shelf, token
         self._reader = ThreadPoolExecutor(1, "explore")
         self._read_at: dict[int, float] = {}
+        self._forks = Forks()
 
     def app(self) -> Starlette:
         routes: list[Any] = [Route(f"/{name}", self._file, methods=["GET"]) for name in STATIC]
         routes += [
             Route("/api/runs", self._runs),
             *(Route(f"/api/runs/{{run}}{path}", self._of_run(answer)) for path, answer in ANSWERS.items()),
+            Route("/api/runs/{run}/fork", self._fork, methods=["POST"]),
             WebSocketRoute("/api/live", self._live),
         ]
 
         @asynccontextmanager
         async def lifespan(app: Starlette) -> AsyncIterator[None]:
             yield
+            self._forks.close()
             self._reader.shutdown(wait=False, cancel_futures=True)
 
         return Starlette(routes=routes, lifespan=lifespan)
@@ -171,6 +183,35 @@ class _Server:
 
         return endpoint
 
+    async def _fork(self, request: Request) -> Response:
+        """Start a fork, and tell of its run as soon as there is one."""
+        if not self._allowed(request):
+            return _told({"error": REFUSED}, 401)
+        found = await self._reading(lambda: self._find(request.path_params["run"]))
+        if found is None:
+            return _told({"error": "there is no such run"}, 404)
+        try:
+            self._forks.start(found[1], await _asked(request))
+        except ValueError as error:
+            return _told({"error": str(error)}, 400)
+        except Busy as error:
+            return _told({"error": str(error)}, 409)
+        folder, until = self._forks.folder, monotonic() + BEGUN
+        while monotonic() < until:
+            if (run := await self._reading(partial(self._begun, folder))) is not None:
+                return _told(run, 201)
+            if why := self._forks.refused():
+                return _told({"error": why}, 400)
+            await asyncio.sleep(TICK)
+        return _told({"error": f"nothing was seen of {folder} yet, after {BEGUN} seconds"}, 504)
+
+    def _begun(self, folder: Path) -> dict[str, Any] | None:
+        """What is told of the run in a folder, if there is one already."""
+        if not (folder / "config.yaml").is_file():
+            return None
+        self._shelf.add(folder)
+        return next((run.to_dict() for run in self._shelf.refresh() if run.folder.resolve() == folder), None)
+
     def _find(self, name: str) -> tuple[Folder, Run] | None:
         """A run, read anew unless that was done within the tick."""
         if (found := self._shelf.find(name)) is None:
@@ -208,6 +249,23 @@ class _Server:
 
 
 REFUSED = "expected the header Authorization: Bearer TOKEN, with the token that `nestlearn explore` printed"
+
+
+async def _asked(request: Request) -> Any:
+    """What a request holds, as JSON.
+
+    Raises:
+        ValueError: it is too long, or none.
+    """
+    content = b""
+    async for piece in request.stream():
+        content += piece
+        if len(content) > MOST_ASKED:
+            raise ValueError(f"expected at most {MOST_ASKED:,} bytes of JSON, got more")
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        raise ValueError("expected JSON") from None
 
 
 async def _listen(socket: WebSocket, asked: asyncio.Queue[dict[str, Any]]) -> None:
