@@ -15,7 +15,7 @@ pytest.importorskip("starlette", reason='the page needs the extra "explore"')
 pytest.importorskip("uvicorn", reason='the page needs the extra "explore"')
 
 from nestlearn.explore import Shelf, forking
-from nestlearn.explore.forking import Busy, Forks
+from nestlearn.explore.forking import Forks
 from nestlearn.explore.runs import Run
 from nestlearn.explore.serving import Serving
 
@@ -72,7 +72,7 @@ def test_what_is_asked_becomes_a_command_and_one_trains_at_a_time(
         *("--set", "optimizer.lr=0.5", "--set", "task.noisy=true", "--without", "slow"),
         *("--out", f"{folder}-fork1"),
     ]
-    with pytest.raises(Busy, match=r"one fork at a time: .*mine-fork1 trains still.*kill 77"):
+    with pytest.raises(RuntimeError, match=r"one fork at a time: .*mine-fork1 trains still.*kill 77"):
         forks.start(run, {"step": 20})
     assert forks.refused() == ""
     started.status = 2

@@ -16,7 +16,7 @@ from typing import IO, Any
 from nestlearn.explore.runs import Run
 from nestlearn.foreign import printable, shown
 
-__all__ = ["Busy", "Forks"]
+__all__ = ["Forks"]
 
 MOST_SETTINGS = 40
 PART = re.compile(r"[\w.]{1,200}(,[\w.]{1,200}){0,20}")
@@ -24,10 +24,6 @@ SETTING = re.compile(r"(optimizer|task)(\.[A-Za-z]\w{0,80}){1,8}|steps|schedule|
 WORD = re.compile(r"[\w+-]{1,80}")
 NAMES = ("task.name", "optimizer.name", "optimizer.rule")
 EXPECTED = 'expected {"step": 300, "without": "momentum", "settings": {"optimizer.lr": 0.01}}, the last two if you like'
-
-
-class Busy(Exception):
-    """Another fork trains still."""
 
 
 class Forks:
@@ -48,11 +44,11 @@ class Forks:
 
         Raises:
             ValueError: the run has no such checkpoint, or something else was asked than what can be.
-            Busy: the last one trains still.
+            RuntimeError: the last one trains still.
         """
         command = _command(run, asked)
         if self._process is not None and self._process.poll() is None:
-            raise Busy(
+            raise RuntimeError(
                 f"one fork at a time: {self.folder} trains still; wait, or stop it with kill {self._process.pid}"
             )
         self.close()

@@ -29,7 +29,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from nestlearn.errors import NestlearnError
 from nestlearn.explore.answers import MOST_POINTS, POINTS, notes, score, series
-from nestlearn.explore.forking import Busy, Forks
+from nestlearn.explore.forking import Forks
 from nestlearn.explore.frames import Cursor, frame
 from nestlearn.explore.runs import Folder, Run, Shelf
 
@@ -191,10 +191,11 @@ class _Server:
         if found is None:
             return _told({"error": "there is no such run"}, 404)
         try:
-            self._forks.start(found[1], await _asked(request))
+            asked = await _asked(request)
+            self._forks.start(found[1], asked)
         except ValueError as error:
             return _told({"error": str(error)}, 400)
-        except Busy as error:
+        except RuntimeError as error:
             return _told({"error": str(error)}, 409)
         folder, until = self._forks.folder, monotonic() + BEGUN
         while monotonic() < until:

@@ -36,7 +36,7 @@ __all__ = ["FORK", "ForkPoint", "fork"]
 
 FORK = "fork.json"
 FORMAT = "nestlearn fork 1"
-FIXED = ("device", "dtype", "strategy")
+FIXED = ("device", "dtype")
 State = dict[str, Any]
 
 
@@ -63,13 +63,13 @@ class ForkPoint:
         return cls(Path(text))
 
     def settings(self) -> TrainSettings:
-        """Those of the run, of its first seed.
+        """Those of the run, of its first seed, in one process.
 
         Raises:
             RunFolderError, SettingsError: it is no folder of ``nestlearn train``.
         """
         found = settings_of(RunFolder(self.folder))
-        return found.model_copy(update={"seeds": found.seeds[:1]})
+        return found.model_copy(update={"seeds": found.seeds[:1], "strategy": "none"})
 
 
 @as_settings_error()
