@@ -419,5 +419,7 @@ def test_a_fork_goes_on_with_other_settings_and_says_what_it_left(tmp_path, monk
     assert "note: left behind: momentum.model.value (2)" in told.stderr
     rows = [json.loads(line) for line in Path("off/metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if row["kind"] == "train"] == list(range(1, 13))
+    more = call(*fork[:2], "--fork", "off@8", "--out", "more", "--quiet", "--without", "orthogonal")
+    assert "optimizer.without: was momentum, now momentum,orthogonal" in more.stderr and more.exit_code == 0
     assert "already holds a run" in call(*fork).stderr
     assert "either --fork or --resume" in call(*fork, "--resume", "off").stderr

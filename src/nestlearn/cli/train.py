@@ -65,7 +65,10 @@ def train(
     ] = None,
     without: Annotated[
         str | None,
-        typer.Option(metavar="PART", help="Switch this part of the optimizer's rule off, such as a memory."),
+        typer.Option(
+            metavar="PART",
+            help="Switch this part of the optimizer's rule off, such as a memory; of a fork this one too.",
+        ),
     ] = None,
     imports: Annotated[
         list[str] | None,
@@ -107,6 +110,6 @@ def train(
     }
     given = {name: value for name, value in given.items() if value is not None}
     rate = [] if lr is None else [f"optimizer.lr={lr}"]
-    off = [] if without is None else [f"optimizer.without={without}"]
-    changes = [*rate, *(assignments or []), *off]
-    raise typer.Exit(train_job(given, config, changes, out, resume, fork, imports or [], quiet))
+    changes = [*rate, *(assignments or [])]
+    status = train_job(given, config, changes, out, resume, imports or [], quiet, fork=fork, without=without)
+    raise typer.Exit(status)

@@ -49,9 +49,11 @@ def train_job(
     assignments: list[str],
     out: Path | None,
     resume: Path | None,
-    fork: str | None,
     imports: list[str],
     quiet: bool,
+    *,
+    fork: str | None = None,
+    without: str | None = None,
 ) -> int:
     """Carry a training run out, from its options to its report; returns the exit status.
 
@@ -59,9 +61,10 @@ def train_job(
         given: the options that stand for single settings, those left out not among them.
         config, assignments: a file with settings, and ``--set``.
         out, resume: the folder to make, or to continue in.
-        fork: a run folder, and perhaps a step of it, to go on from in the folder that is made.
         imports: modules that the folder may name.
         quiet: print the report's path alone.
+        fork: a run folder, and perhaps a step of it, to go on from in the folder that is made.
+        without: a part of the optimizer's rule that is switched off, in a fork besides those that are off already.
     """
     if out is not None and resume is None and _restarted() and RunFolder(out).config.exists():
         resume = out
@@ -76,6 +79,9 @@ def train_job(
         file = read_settings(find_settings(config)) if config else {}
         with only(imports, map(str, given.values()), assignments, [str(file)]) if resume or point else nullcontext():
             base = point.settings() if point else TrainRun.settings_of(folder) if resume else TrainSettings()
+            if without is not None:
+                before = str(base.optimizer.others().get("without") or "") if point else ""
+                assignments = [*assignments, f"optimizer.without={','.join(filter(None, (before, without)))}"]
             notes: list[str] = []
             settings = resolve_training(base, file, given, *assignments, notes=notes)
             for note in notes if not rank else ():
