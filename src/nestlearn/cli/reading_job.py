@@ -41,7 +41,7 @@ from nestlearn.models import (
 __all__ = ["Desk", "reading_job"]
 
 NICE = 10  # a training beside it comes first
-MOST_TEXT, MOST_TOKENS, MOST_PIECE, MOST_ANSWER = 1 << 16, 1 << 20, 256, 2000
+MOST_TEXT, MOST_TOKENS, MOST_PIECE, MOST_ANSWER = 1 << 16, 1 << 18, 256, 2000
 KEPT = 256 << 20  # bytes of the states to which one may go back without much reading
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.-]{0,63}")
 SUFFIX = ".safetensors"
@@ -77,12 +77,15 @@ class Desk:
         self._model, self._words, self._states, self._kept = model, words, states, kept
         self._device = next(model.parameters()).device
         self._tokens: list[int] = []
+        self._marks: list[_Mark] = []
+        self._size = 0  # of the states in the marks
         self._begin(None)
 
     def _begin(self, state: State | None) -> None:
         with torch.no_grad():
             state = self._model.initial_state(1) if state is None else state
-        self._tokens, self._marks = [], [_Mark.of(0, state, None)]
+        self._tokens, self._marks, self._size = [], [], 0
+        self._keep(_Mark.of(0, state, None))
 
     def about(self) -> Told:
         """What is told of the model before anything is read."""
@@ -158,7 +161,9 @@ class Desk:
         count = int(_number(given, "tokens", 1, 1, len(self._tokens)))
         mark = self._at(len(self._tokens) - count)
         del self._tokens[mark.at :]
-        self._marks = [each for each in self._marks if each.at < mark.at] + [mark]
+        self._marks = [each for each in self._marks if each.at < mark.at]
+        self._size = sum(each.size for each in self._marks)
+        self._keep(mark)
         return iter(())
 
     def _forget(self, given: Mapping[str, Any]) -> Iterator[Told]:
@@ -211,8 +216,10 @@ class Desk:
 
     def _keep(self, mark: _Mark) -> None:
         self._marks.append(mark)
-        while len(self._marks) > 2 and sum(each.size for each in self._marks) > self._kept:
+        self._size += mark.size
+        while len(self._marks) > 2 and self._size > self._kept:
             self._marks = [self._marks[0], *self._marks[1:-1][1::2], self._marks[-1]]
+            self._size = sum(each.size for each in self._marks)
 
     def _path(self, given: Mapping[str, Any]) -> Path:
         if self._states is None:

@@ -3,6 +3,7 @@
 import { html, short } from "/play/svg.js";
 import { about, createRecord, put } from "./readings.js";
 
+const MOST = 32768; // characters of a question; a longer text is read in several
 const SHOWN = 20000; // units of text on the page: of more, the latest
 const STRONGEST = 55; // percent of the colour, behind which text is still read
 const at = (id) => document.getElementById(id);
@@ -32,7 +33,7 @@ async function work(what, deed) {
     say("");
   } catch (error) {
     say(error.name === "AbortError" ? "stopped" : error.message, error.name !== "AbortError");
-    if (error.name === "AbortError" && opened) await settle();
+    if (error.name === "AbortError" && opened) await settle().catch((failure) => say(failure.message, true));
   }
   working = null;
   enable();
@@ -44,16 +45,13 @@ function enable() {
   if (at("saved").disabled) at("save").disabled = at("restore").disabled = true;
 }
 
-/** After a stop: what was read until the model heard of it is known to the model alone. */
+/** After a stop: the model may have read a piece more, of which nothing was heard, and gives it back. */
 async function settle() {
-  for (let tries = 0; tries < 100; tries++) {
-    try {
-      return show((await put({ model: opened, do: "open" })).done);
-    } catch (error) {
-      if (!error.message.includes("at work")) return say(error.message, true);
-      await new Promise((done) => setTimeout(done, 100));
-    }
-  }
+  for (let tries = 0; tries < 100 && (await about()).busy; tries++) await new Promise((done) => setTimeout(done, 100));
+  let { done } = await put({ model: opened, do: "open" });
+  const more = done.here - (record.pieces.at(-1)?.at ?? 0);
+  if (more > 0) ({ done } = await put({ model: opened, do: "cut", tokens: more }));
+  show(done);
 }
 
 async function list() {
@@ -116,12 +114,20 @@ function show(done) {
   strips();
 }
 
+let drawing = 0;
+
+/** The strips, once a frame however many pieces come. */
+function later() {
+  cancelAnimationFrame(drawing);
+  drawing = requestAnimationFrame(strips);
+}
+
 function hear(told) {
   const before = record.units.length;
   record.take(told);
   add(before);
   for (const [i, { name }] of memories.entries()) at("memories").rows[i].cells[2].textContent = short(told.moved[name] ?? NaN);
-  strips();
+  later();
 }
 
 function add(from) {
@@ -199,9 +205,28 @@ const doing = (what, question, then = () => {}) =>
     if (what.startsWith("saving")) await list();
   });
 
+/** A text in parts that a question holds, which end with a space where there is one. */
+function parts(text) {
+  const found = [];
+  for (let from = 0; from < text.length; ) {
+    const end = from + MOST;
+    const space = end < text.length ? text.lastIndexOf(" ", end) : -1;
+    const to = space > from + MOST / 2 ? space : end - (text.codePointAt(end - 1) > 0xffff ? 1 : 0);
+    found.push(text.slice(from, to));
+    from = to;
+  }
+  return found.length ? found : [""];
+}
+
+async function read(signal) {
+  let told;
+  for (const text of parts(at("text").value)) told = await put({ model: opened, do: "read", text, piece: piece() }, hear, signal);
+  show(told.done);
+}
+
 const piece = () => Number(at("piece").value);
 at("open").addEventListener("click", () => work("the model is being opened", open));
-at("read").addEventListener("click", () => doing("reading", () => ({ do: "read", text: at("text").value, piece: piece() })));
+at("read").addEventListener("click", () => work("reading", read));
 at("cut").addEventListener("click", () => doing("taking away", () => ({ do: "cut", tokens: Number(at("count").value) })));
 at("forget").addEventListener("click", () => doing("forgetting", () => ({ do: "forget" }), clear));
 at("save").addEventListener("click", () => doing("saving", () => ({ do: "save", name: at("name").value })));
