@@ -22,7 +22,8 @@ from nestlearn.report.downloads import download
 from nestlearn.report.folders import Contents, read_contents
 from nestlearn.report.sections import section
 from nestlearn.report.series import measure
-from nestlearn.tasks import sources, task_type
+from nestlearn.tasks import sources
+from nestlearn.tasks.about import about
 from nestlearn.training.run_folder import write_atomic
 
 __all__ = ["stand_alone", "write_pictures", "write_report"]
@@ -65,7 +66,7 @@ def _pictures(contents: Contents) -> Iterator[tuple[str, str]]:
     """Name and content of each picture."""
     results, baseline = contents.results, contents.results.baseline
     for task, rows in results.tasks.items():
-        unit, measured = task_type(task).unit, measure(rows, contents.runs)
+        unit, measured = about(task).unit, measure(rows, contents.runs)
         steps, seconds = pictures.curves(rows, measured, baseline, unit)
         drawn = {"ranking": pictures.ranking(rows, baseline, unit), "steps": steps, "seconds": seconds}
         systems = contents.systems.get(task, {})

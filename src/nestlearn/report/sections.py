@@ -14,7 +14,7 @@ from nestlearn.report.choices import rates
 from nestlearn.report.downloads import curves_csv, download, events_csv
 from nestlearn.report.series import Measured, measure
 from nestlearn.report.tables import Cell, Column, columns, helps, table_rows, to_csv, trials_csv
-from nestlearn.tasks import task_type
+from nestlearn.tasks.about import about
 from nestlearn.training import Results, Row, RunResult
 from nestlearn.training.results import Difference
 
@@ -46,13 +46,13 @@ class Part:
 
 def section(results: Results, task: str, runs: Runs, systems: Mapping[str, Any], number: int) -> dict[str, Any]:
     """All that the page says about one task, the ``number``-th on it."""
-    rows, about = results.tasks[task], task_type(task)
+    rows, told = results.tasks[task], about(task)
     measured = measure(rows, runs)
     parts = [*_result_parts(results, task, measured), *_memory_parts(rows, measured, systems)]
     return {
         "id": f"task{number}",
-        "title": about.title,
-        "unit": about.unit,
+        "title": told.title,
+        "unit": told.unit,
         "parameters": rows[0].parameters,
         "steps": max((run.steps for found in measured.values() for run in found.runs), default=0),
         "findings": _findings(rows, results.baseline) if len(rows) > 1 else None,
@@ -66,7 +66,7 @@ def section(results: Results, task: str, runs: Runs, systems: Mapping[str, Any],
 
 
 def _result_parts(results: Results, task: str, measured: Mapping[str, Measured]) -> Iterator[Part]:
-    rows, baseline, unit = results.tasks[task], results.baseline, task_type(task).unit
+    rows, baseline, unit = results.tasks[task], results.baseline, about(task).unit
     several = len(rows) > 1
     if several:
         yield Part("ranking", "ranking", [pictures.ranking(rows, baseline, unit)])

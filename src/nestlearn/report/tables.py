@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from nestlearn.tasks import Figure, task_type
+from nestlearn.tasks.about import Figure, about
 from nestlearn.training import Results, Row
 from nestlearn.training.results import Difference, Equal, Reached
 
@@ -52,24 +52,24 @@ class Column:
 def columns(results: Results, task: str) -> list[Column]:
     """The columns of a task's table; a tuned setting has one if a row has it, and one that is empty is left out."""
     rows = results.tasks[task]
-    about = task_type(task)
+    told = about(task)
     settings = dict.fromkeys(name for row in rows for name in row.settings)
     possible = [
         Column("optimizer", "the contender", lambda row, _: Cell(row.name), number=False),
         *(_setting(name, rank=2 if name == "lr" else 4) for name in settings),
         Column(
             "validation",
-            f"validation loss ({about.unit}), mean over seeds: the settings were chosen on this split",
+            f"validation loss ({told.unit}), mean over seeds: the settings were chosen on this split",
             lambda row, _: Cell(_loss(row.validation["loss"].mean) if row.validation else DASH),
             rank=8,
         ),
         Column(
             "test",
-            f"test loss ({about.unit}), mean over seeds, and the sample standard deviation; below it the 95% interval "
+            f"test loss ({told.unit}), mean over seeds, and the sample standard deviation; below it the 95% interval "
             "of the mean",
             _test,
         ),
-        *([_figure(about.figure)] if about.figure else []),
+        *([_figure(told.figure)] if told.figure else []),
         *_comparisons(results),
         *_costs(),
     ]
