@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
+from os.path import exists
 from types import MappingProxyType
 from typing import ClassVar
 
 from nestlearn.errors import did_you_mean
+from nestlearn.foreign import shown
 from nestlearn.tasks.data_file import DIGITS, SPEECHES, DataFile
 from nestlearn.tasks.fashion_files import FILES
 
@@ -167,10 +168,10 @@ def about(name: str) -> type[About]:
     if ":" in name:
         return _own(name)
     if name not in ABOUT:
-        own = f" For a text of your own: --task text --set task.files={name}." if Path(name).exists() else ""
+        own = f" For a text of your own: --task text --set task.files={name}." if exists(name) else ""
         raise ValueError(
-            f"unknown task {name!r}: expected one of {', '.join(sorted(ABOUT))}, or module:function for one of your "
-            f"own.{own or did_you_mean(name, ABOUT)}"
+            f"unknown task {shown(name)}: expected one of {', '.join(sorted(ABOUT))}, or module:function for one of "
+            f"your own.{own or did_you_mean(name, ABOUT)}"
         )
     return ABOUT[name]
 
