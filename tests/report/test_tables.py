@@ -61,10 +61,11 @@ def test_numbers_are_those_of_the_row(results: Results, rows: list[Row]) -> None
 @pytest.mark.parametrize(
     ("values", "significant", "p", "expected"),
     [
-        ((-0.2, -0.3), True, 0.01234, Cell("-0.2500*", "p 0.012", True, True)),
-        ((0.2, 0.3), True, 0.0001, Cell("+0.2500*", "p < 0.001", False, True)),
-        ((-0.2, -0.3), False, 0.2, Cell("-0.2500", "p 0.200", True, False)),  # all seeds agree
-        ((-0.4, 0.1), False, 0.7, Cell("-0.1500", "p 0.700", None, False)),  # they do not
+        ((-0.2, -0.3) * 2, True, 0.01234, Cell("-0.2500*", "p 0.012", True, True)),
+        ((0.2, 0.3) * 2, True, 0.0001, Cell("+0.2500*", "p < 0.001", False, True)),
+        ((-0.2, -0.3) * 2, False, 0.2, Cell("-0.2500", "p 0.200", True, False)),  # all seeds agree
+        ((-0.4, 0.1) * 2, False, 0.7, Cell("-0.1500", "p 0.700", None, False)),  # they do not
+        ((-0.2, -0.3, -0.25), True, 0.001, Cell("-0.2500", "", True, False)),  # three seeds claim nothing
         ((-0.4,), None, None, Cell("-0.4000", "", True, False)),  # one seed
     ],
 )
@@ -85,6 +86,16 @@ def test_small_losses_keep_their_digits(results: Results) -> None:
     tiny = Sample(1.234e-9, 2e-12, (1.234e-9,))
     told = cells(changed(results, "Momentum", test={"loss": tiny}, interval=[1e-9, 2e-9]), "Momentum")["test"]
     assert (told.text, told.note) == ("1.23e-09 ± 2e-12", "1e-09 to 2e-09")
+
+
+@pytest.mark.parametrize(
+    ("task", "note"), [("digits", "0.0000 to 0.2154"), ("no_such_module:task", "-0.0702 to 0.2154")]
+)
+def test_an_interval_ends_where_the_task_says_that_its_loss_does(
+    results: Results, rows: list[Row], task: str, note: str
+) -> None:
+    told = changed(results, "Momentum", interval=(-0.0702, 0.2154))
+    assert cells(replace(told, tasks={task: told.tasks["digits"]}), "Momentum", task)["test"].note == note
 
 
 def test_a_target_that_some_seeds_miss_says_so(results: Results) -> None:

@@ -49,6 +49,7 @@ class About:
         name: what users type.
         title: what readers of a report see.
         unit: of the loss.
+        least: the lowest value that the loss can have, at which an interval of it ends; None if there is none.
         figure: the figure shown beside the loss; None if the loss says it all.
         data: the shipped or downloaded files that it reads.
     """
@@ -56,6 +57,7 @@ class About:
     name: ClassVar[str]
     title: ClassVar[str]
     unit: ClassVar[str] = "nats"
+    least: ClassVar[float | None] = None
     figure: ClassVar[Figure | None] = None
     data: ClassVar[tuple[DataFile, ...]] = ()
 
@@ -68,6 +70,7 @@ class AboutDigits(About):
 
     name: ClassVar[str] = "digits"
     title: ClassVar[str] = "Handwritten digits"
+    least: ClassVar[float | None] = 0.0
     figure: ClassVar[Figure | None] = ACCURACY
     data: ClassVar[tuple[DataFile, ...]] = (DIGITS,)
 
@@ -78,6 +81,7 @@ class AboutSpeeches(About):
     name: ClassVar[str] = "speeches"
     title: ClassVar[str] = "State of the Union speeches, byte by byte"
     unit: ClassVar[str] = "nats a byte"
+    least: ClassVar[float | None] = 0.0
     figure: ClassVar[Figure | None] = Figure("bits", "bits/byte", "test loss in bits", 3)
     data: ClassVar[tuple[DataFile, ...]] = (SPEECHES,)
 
@@ -103,6 +107,7 @@ class AboutFashionMnist(About):
 
     name: ClassVar[str] = "fashion-mnist"
     title: ClassVar[str] = "Fashion-MNIST"
+    least: ClassVar[float | None] = 0.0
     figure: ClassVar[Figure | None] = ACCURACY
     data: ClassVar[tuple[DataFile, ...]] = tuple(FILES.values())
 
@@ -113,6 +118,7 @@ class AboutRavine(About):
     name: ClassVar[str] = "ravine"
     title: ClassVar[str] = "A curved ravine in two dimensions"
     unit: ClassVar[str] = "psi"
+    least: ClassVar[float | None] = 0.0
     figure: ClassVar[Figure | None] = Figure("distance", "distance", "distance from the lowest point at the end", 4)
 
 
@@ -122,6 +128,7 @@ class AboutQuadratic(About):
     name: ClassVar[str] = "quadratic"
     title: ClassVar[str] = "A rotated quadratic"
     unit: ClassVar[str] = "of the quadratic"
+    least: ClassVar[float | None] = 0.0
 
 
 class AboutOrthogonalTasks(About):
@@ -130,6 +137,7 @@ class AboutOrthogonalTasks(About):
     name: ClassVar[str] = "orthogonal-tasks"
     title: ClassVar[str] = "Tasks on orthogonal inputs, taking turns"
     unit: ClassVar[str] = "unexplained variance"
+    least: ClassVar[float | None] = 0.0
     figure: ClassVar[Figure | None] = Figure("forgetting", "forgetting", "loss of the other tasks above the best's", 3)
 
 
