@@ -53,7 +53,8 @@ MAY_IMPORT = {
     "report": {"training"},
     "check": set(),
     "play": set(),
-    "cli": {"comparison", "report", "check", "play"},
+    "explore": set(),
+    "cli": {"comparison", "report", "check", "play", "explore"},
 }
 
 # The folders that find their names late, "" being the root: see nestlearn/lazy.py. In all others to import is to have.
@@ -64,7 +65,7 @@ MAX_ANY = 0.03
 SAY_WHAT_THINGS_ARE = {"optim", "rules"}
 
 # The folders whose modules may import optional packages when they are loaded.
-NEEDS_EXTRAS = {"training", "comparison", "report", "cli"}
+NEEDS_EXTRAS = {"training", "comparison", "report", "explore", "cli"}
 
 
 @dataclass(frozen=True)

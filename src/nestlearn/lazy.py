@@ -19,7 +19,12 @@ ROOT = "nestlearn"
 FOLDERS = ("errors", "layers", "memory", "models", "ops", "optim", "rules", "targets")
 """Folders, and one file, that ``import nestlearn as nl`` promises as ``nl.memory`` and so on."""
 
-HOMES = {"AssociativeMemory": "memory", "NestlearnError": "errors", "describe": "descriptions"}
+HOMES = {
+    "AssociativeMemory": "memory",
+    "NestlearnError": "errors",
+    "describe": "descriptions",
+    "record": "integrations.recording",
+}
 """The folders, and one file, where the other names of the root live; none is called like one of them."""
 
 

@@ -25,7 +25,12 @@ from nestlearn.training.train_settings import TrainSettings, changed_settings
 
 __all__ = ["KEPT_APART", "TakenUp", "settings_of", "take_up"]
 
-KEPT_APART = {"checkpoint_every", "log", "strategy"}  # settings that a checkpoint does not hold: they change no result
+KEPT_APART = {
+    "checkpoint_every",
+    "log",
+    "record",
+    "strategy",
+}  # settings that a checkpoint does not hold: they change no result
 PIECE = 1 << 20
 
 
