@@ -202,11 +202,10 @@ class Continuum:
     def _predicted(self, logits: Tensor, tokens: Tensor, counts: Tensor | None) -> None:
         """What a piece predicted, of tokens [batch, time + 1], or, at the end of a call, [batch, time]."""
         known = tokens.shape[1] - 1
+        both = None if counts is None else counts[:, 1:] & counts[:, :-1]
         with torch.enable_grad():
-            loss = self._loss(
-                logits[:, :known], tokens[:, 1:], None if counts is None else counts[:, 1:] & counts[:, :-1]
-            )
-        last = None if known == logits.shape[1] else (logits[:, -1:], None if counts is None else counts[:, -1:])
+            loss = self._loss(logits[:, :known], tokens[:, 1:], both)
+            last = None if known == logits.shape[1] else (logits[:, -1:], None if counts is None else counts[:, -1:])
         self._waiting = (loss, last)
 
     def _settle(self, token: Tensor | None = None, counts: Tensor | None = None) -> None:
