@@ -139,8 +139,9 @@ def test_costs_are_what_the_page_says(name, settings, said, size, flop):
 
 
 # The tour is run by tests/docs/test_tour.py, which draws its pictures from what the examples compute, the pages of
-# hosts and of logging by tests/hosts/test_page.py and tests/integrations/test_page.py, as they need other packages.
-OWN_TEST = {"tour.md", "hosts.md", "logging.md"}
+# hosts, of logging and of stacking by tests/hosts/test_page.py, tests/integrations/test_page.py and
+# tests/models/test_stacking.py, as they need other packages.
+OWN_TEST = {"tour.md", "hosts.md", "logging.md", "stacking.md"}
 EXAMPLES = [page for page in PAGES if "```python" in page.read_text(encoding="utf-8") and page.name not in OWN_TEST]
 
 

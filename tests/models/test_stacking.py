@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import torch
 from needed import needs
+from page_code import run_page
+from pages import text as page
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
@@ -304,3 +306,9 @@ def test_what_it_cannot_do_is_said(model: Any) -> None:
         model(text(9), output_attentions=True)
     with pytest.raises(RuntimeError, match=r"model\.eval"):
         model.train()(text(9))
+
+
+def test_the_page_runs(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    needs("transformers")
+    monkeypatch.chdir(tmp_path)
+    run_page(page("docs/stacking.md"), "stacking.md")

@@ -75,13 +75,13 @@ class Continuum:
             self.is_paused = before
 
     def state(self) -> State:
-        """What the text has written, as tensors [batch, ...] in nested dictionaries; {} before the first token.
+        """What the text has written, as tensors [batch, ...] in nested dictionaries; {} where nothing is.
 
         A state ends a call: from the prediction of the token after it nothing is learned, in the text that goes on
         and after a ``load`` alike.
         """
         self._settle()
-        if not self.time:
+        if not self.time or not self.inner_lr:
             return {}
         blocks: State = {}
         for path, matrix in self.matrices.items():
@@ -147,7 +147,7 @@ class Continuum:
         losses: list[Tensor] = []
         self._losses = losses
         try:
-            for piece in tokens.split(window, 1):
+            for piece in tokens.split(window, 1) if tokens.shape[1] else ():
                 self(piece, use_cache=False)
         finally:
             self._losses = None
