@@ -39,7 +39,7 @@ def test_the_top_of_a_model_reads_as_all_of_it_does(model: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("writer", "kind", "rate"), [(None, torch.optim.SGD, 0.5), (nl.rules.adam(), torch.optim.Adam, 0.01)]
+    ("writer", "kind", "rate"), [(nl.rules.gradient(), torch.optim.SGD, 0.5), (nl.rules.adam(), torch.optim.Adam, 0.01)]
 )
 def test_a_continuum_of_their_rule_is_dynamic_evaluation(model: Any, writer: Any, kind: Any, rate: float) -> None:
     """Written apart, with the optimizers of torch, over two windows and with keys of the cache that are not new."""

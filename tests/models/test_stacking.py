@@ -42,6 +42,11 @@ def text(time: int, batch: int = 1, seed: int = 1) -> Tensor:
     return torch.randint(40, (batch, time), generator=torch.Generator().manual_seed(seed))
 
 
+def plain(model: Any, **settings: Any) -> Continuum:
+    """With the slope itself as the update."""
+    return add_continuum(model, writer=nl.rules.gradient(), **settings)
+
+
 def written(continuum: Continuum, number: int = 2, name: str = "down") -> Tensor:
     found: Tensor = continuum.state()["blocks"][str(number)][name]["model"]["weight"]
     return found
@@ -49,7 +54,7 @@ def written(continuum: Continuum, number: int = 2, name: str = "down") -> Tensor
 
 def test_without_a_rate_it_is_the_model_that_it_was(model: Any) -> None:
     before = model(text(20, 2)).logits
-    add_continuum(model, periods=4, inner_lr=0, blocks=3, matrices=("gate", "up", "down"))
+    plain(model, periods=4, inner_lr=0, blocks=3, matrices=("gate", "up", "down"))
     assert torch.equal(model(text(20, 2)).logits, before)
     model.continuum.remove()
     assert torch.equal(model(text(20, 2)).logits, before) and not hasattr(model, "continuum")
@@ -58,7 +63,7 @@ def test_without_a_rate_it_is_the_model_that_it_was(model: Any) -> None:
 
 def test_pieces_with_a_cache_predict_what_one_call_does(model: Any) -> None:
     before = model(text(22, 2)).logits
-    add_continuum(model, periods=4, inner_lr=1e-30, blocks=2)
+    plain(model, periods=4, inner_lr=1e-30, blocks=2)
     torch.testing.assert_close(model(text(22, 2)).logits, before)
     assert model.continuum.time == 22
     model.continuum.reset()
@@ -83,7 +88,7 @@ def test_writes_are_those_of_plain_automatic_differentiation(model: Any, size: i
         if start + 4 < 11:
             loss = F.cross_entropy(out.logits[0, start:], tokens[0, start + 1 : start + 5], reduction="sum")
             held = 0.9 * held - lr * torch.autograd.grad(loss, leaf)[0]
-    continuum = add_continuum(model, periods=4, inner_lr=lr, blocks=1, retention=0.9)
+    continuum = plain(model, periods=4, inner_lr=lr, blocks=1, retention=0.9)
     cache, found = None, []
     for piece in tokens.split(size, 1):
         out = model(piece, cache=cache, use_cache=True)
@@ -95,7 +100,7 @@ def test_writes_are_those_of_plain_automatic_differentiation(model: Any, size: i
 
 
 def test_no_prediction_sees_the_tokens_after_it(model: Any) -> None:
-    add_continuum(model, periods=4, inner_lr=1.0, blocks=3)
+    plain(model, periods=4, inner_lr=1.0, blocks=3)
     one, other = text(16), text(16)
     other[0, 9] = (other[0, 9] + 1) % 40
     found = []
@@ -115,7 +120,7 @@ def test_every_text_of_a_batch_has_its_own_memory(model: Any) -> None:
 
 
 def test_padding_writes_nothing(model: Any) -> None:
-    continuum = add_continuum(model, periods=4, inner_lr=1.0, blocks=1)
+    continuum = plain(model, periods=4, inner_lr=1.0, blocks=1)
     alone = model(text(10)).logits
     continuum.reset()
     padded = torch.cat([torch.zeros(1, 4, dtype=torch.int64), text(10)], 1)
@@ -139,18 +144,18 @@ def test_the_direct_objective_hands_the_last_slope_to_every_block(model: Any) ->
     error = torch.autograd.grad(loss, kept[0])[0][0, :4]
     handle.remove()
     expected = {number: -0.3 * error.T @ key for number, key in keys.items()}
-    continuum = add_continuum(model, periods=4, inner_lr=0.3, blocks=3, objective="direct")
+    continuum = plain(model, periods=4, inner_lr=0.3, blocks=3, objective="direct")
     model(tokens)
     for number, held in expected.items():
         torch.testing.assert_close(written(continuum, number)[0], held)
 
 
 def test_directions_are_fixed_and_slopes_are_those_along_them(model: Any) -> None:
-    full = add_continuum(model, periods=4, inner_lr=0.3, blocks=1)
+    full = plain(model, periods=4, inner_lr=0.3, blocks=1)
     model(text(5))
     whole = written(full)
     full.remove()
-    low = add_continuum(model, periods=4, inner_lr=0.3, blocks=1, rank=3)
+    low = plain(model, periods=4, inner_lr=0.3, blocks=1, rank=3)
     model(text(5))
     basis = low.matrices["2.down"].basis
     assert basis is not None
@@ -160,13 +165,13 @@ def test_directions_are_fixed_and_slopes_are_those_along_them(model: Any) -> Non
 
 
 def test_what_was_expected_writes_nothing(model: Any) -> None:
-    continuum = add_continuum(model, periods=4, inner_lr=1.0, blocks=1, gate=100.0)
+    continuum = plain(model, periods=4, inner_lr=1.0, blocks=1, gate=100.0)
     model(text(9))
     assert not written(continuum).any()
 
 
 def test_a_slow_block_waits_for_its_own_period(model: Any) -> None:
-    continuum = add_continuum(model, periods=(4, 8), inner_lr=1.0, blocks=2)
+    continuum = plain(model, periods=(4, 8), inner_lr=1.0, blocks=2)
     model(text(7))
     assert written(continuum, 1).any() and not written(continuum, 2).any()
     continuum.reset()
@@ -174,7 +179,9 @@ def test_a_slow_block_waits_for_its_own_period(model: Any) -> None:
     assert written(continuum, 2).any()
 
 
-@pytest.mark.parametrize("writer", [None, nl.rules.adam(), nl.rules.chain(nl.rules.sum(0.5), nl.rules.whiten("root"))])
+@pytest.mark.parametrize(
+    "writer", [nl.memory.GradientDescent(), nl.rules.adam(), nl.rules.chain(nl.rules.sum(0.5), nl.rules.whiten("root"))]
+)
 def test_a_state_is_a_text_to_the_bit(model: Any, writer: Any, tmp_path: Any) -> None:
     path = tmp_path / "text.safetensors"
     continuum = add_continuum(model, periods=4, inner_lr=0.1, blocks=2, writer=writer)
@@ -192,7 +199,7 @@ def test_a_state_is_a_text_to_the_bit(model: Any, writer: Any, tmp_path: Any) ->
 
 def test_a_state_of_another_model_is_refused(model: Any, tmp_path: Any) -> None:
     path = tmp_path / "text.safetensors"
-    continuum = add_continuum(model, periods=4, inner_lr=0.1, blocks=2)
+    continuum = plain(model, periods=4, inner_lr=0.1, blocks=2)
     with pytest.raises(ValueError, match="no state to save"):
         continuum.save(path)
     model(text(10))
@@ -203,13 +210,13 @@ def test_a_state_of_another_model_is_refused(model: Any, tmp_path: Any) -> None:
         continuum.load(path)
     continuum.remove()
     with pytest.raises(StateFileError, match="other settings"):
-        add_continuum(model, periods=8, blocks=2).load(path)
+        plain(model, periods=8, blocks=2).load(path)
     with pytest.raises(ValueError, match=r"blocks \['1', '2'\]"):
         model.continuum.load({"time": torch.tensor(1), "blocks": {}})
 
 
 def test_generate_reads_every_token_once_and_learns_from_it(model: Any) -> None:
-    continuum = add_continuum(model, periods=4, inner_lr=30.0, blocks=2)
+    continuum = plain(model, periods=4, inner_lr=30.0, blocks=2)
     read = []
     model.model.register_forward_pre_hook(
         lambda module, given, named: read.append(named["input_ids"].shape[1]), with_kwargs=True
@@ -230,7 +237,7 @@ def test_generate_reads_every_token_once_and_learns_from_it(model: Any) -> None:
 
 def test_beams_take_their_memories_along(model: Any) -> None:
     """Two texts search at once as each does alone."""
-    continuum = add_continuum(model, periods=4, inner_lr=30.0, blocks=2)
+    continuum = plain(model, periods=4, inner_lr=30.0, blocks=2)
     how = {"max_new_tokens": 9, "do_sample": False, "num_beams": 3, "pad_token_id": 0}
     together = model.generate(text(10, 2), **how)
     for row in range(2):
@@ -239,7 +246,7 @@ def test_beams_take_their_memories_along(model: Any) -> None:
 
 
 def test_what_is_asked_meanwhile_changes_nothing(model: Any) -> None:
-    continuum = add_continuum(model, periods=4, inner_lr=1.0, blocks=2)
+    continuum = plain(model, periods=4, inner_lr=1.0, blocks=2)
     model(text(9))
     before = continuum.state()
     with continuum.paused():
@@ -255,7 +262,7 @@ def test_read_gives_the_loss_of_every_token(model: Any) -> None:
     tokens = text(21)
     logits = torch.cat([model(piece).logits for piece in tokens.split(8, 1)], 1)
     expected = F.cross_entropy(logits[0, :-1], tokens[0, 1:], reduction="none")
-    continuum = add_continuum(model, periods=4, inner_lr=1e-30, blocks=1)
+    continuum = plain(model, periods=4, inner_lr=1e-30, blocks=1)
     found = [continuum.read(piece, window=8) for piece in tokens.split(16, 1)]
     assert [each.shape[1] for each in found] == [15, 5]
     torch.testing.assert_close(torch.cat(found, 1)[0].double(), expected.detach(), rtol=1e-5, atol=1e-5)
@@ -267,7 +274,7 @@ def test_read_gives_the_loss_of_every_token(model: Any) -> None:
 
 def test_half_precision_keeps_its_type_and_memories_have_float32(fresh: Any) -> None:
     model = copy.deepcopy(fresh).bfloat16()
-    continuum = add_continuum(model, periods=4, inner_lr=0.1, blocks=2)
+    continuum = plain(model, periods=4, inner_lr=0.1, blocks=2)
     with torch.inference_mode():
         assert model(text(9)).logits.dtype == torch.bfloat16
     assert written(continuum).dtype == torch.float32 and written(continuum).any()
@@ -297,7 +304,7 @@ def test_settings_that_do_not_fit_are_refused_and_change_nothing(model: Any, set
 def test_what_it_cannot_do_is_said(model: Any) -> None:
     with pytest.raises(TypeError, match="down_proj, as Llama's have, got Sequential"):
         add_continuum(nn.Sequential(nn.Linear(2, 2)))
-    add_continuum(model, periods=4, blocks=2)
+    plain(model, periods=4, blocks=2)
     with pytest.raises(ValueError, match=r"continuum\.remove"):
         add_continuum(model)
     with pytest.raises(ValueError, match="no inputs_embeds"):

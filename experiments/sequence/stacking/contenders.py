@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from nestlearn.rules import adam, average, chain, muon, orthogonal, whiten
+from nestlearn.rules import adam, average, chain, gradient, muon, orthogonal, whiten
 
 __all__ = ["CONTENDERS", "VARIANTS", "Contender"]
 
@@ -21,7 +21,7 @@ class Contender:
 
 
 CONTENDERS = {
-    "gradient": Contender((3e-5, 1e-4, 3e-4)),
+    "gradient": Contender((3e-5, 1e-4, 3e-4), gradient()),
     "Adam": Contender((1.5e-4, 3e-4, 6e-4), adam()),
     "Adam, period 64": Contender((1.5e-4, 3e-4), adam(), settings={"periods": 64}),
     "Muon": Contender((3e-4, 1e-3), muon(0.9)),
@@ -36,7 +36,6 @@ VARIANTS = {
     "Adam, losses above 1": Contender((3e-4,), adam(), settings={"gate": 1.0}),
     "Adam, retention 0.9": Contender((3e-4,), adam(), settings={"retention": 0.9}),
     "Adam, direct": Contender((3e-4,), adam(), settings={"objective": "direct"}),
-    "orthogonal": Contender((1e-3,), orthogonal()),
     "whitened": Contender((1e-3,), chain(average(0.9), whiten("root"), orthogonal())),
 }
 """Tried on the other text alone."""

@@ -31,10 +31,10 @@ from collections.abc import Sequence
 from torch import nn
 
 from nestlearn.errors import choice
-from nestlearn.memory.rules import GradientDescent, Rule
+from nestlearn.memory.rules import Rule
 from nestlearn.models.stacking_matrix import WrittenMatrix, directions
 from nestlearn.models.stacking_memory import Continuum
-from nestlearn.rules import Link, as_rule
+from nestlearn.rules import Link, adam, as_rule
 
 __all__ = ["add_continuum"]
 
@@ -45,8 +45,8 @@ MATRICES = {"gate": "gate_proj", "up": "up_proj", "down": "down_proj"}
 def add_continuum(
     model: nn.Module,
     *,
-    periods: int | Sequence[int] = 256,
-    inner_lr: float = 1e-3,
+    periods: int | Sequence[int] = 64,
+    inner_lr: float = 3e-4,
     blocks: int | Sequence[int] = 4,
     matrices: Sequence[str] = ("down",),
     writer: Link | Rule | None = None,
@@ -65,7 +65,8 @@ def add_continuum(
         inner_lr: of a write; 0 never writes, and the model is the one it was.
         blocks: how many of the last blocks are written, or their numbers.
         matrices: which of their matrices: "gate", "up", "down".
-        writer: the rule that makes an update of slopes: one of ``nl.rules`` or of the core; None is the slope itself.
+        writer: the rule that makes an update of slopes: one of ``nl.rules`` or of the core; None is
+            ``nl.rules.adam()``, whose rates do not depend on the size of slopes; ``nl.rules.gradient()`` is the slope.
         retention: of what was learned, from one write to the next.
         rank: write along this many fixed directions of a matrix's input, the seed's; None writes all of it.
         gate: tokens that were predicted with a loss of at most this, in nats, write nothing.
@@ -80,7 +81,7 @@ def add_continuum(
         ValueError: settings that do not fit.
 
     Example:
-        >>> continuum = nl.models.add_continuum(model, periods=256, inner_lr=1e-3)  # doctest: +SKIP
+        >>> continuum = nl.models.add_continuum(model, periods=64, inner_lr=3e-4)  # doctest: +SKIP
         >>> losses = continuum.read(book, window=2048)  # doctest: +SKIP
         >>> answer = model.generate(question)  # doctest: +SKIP
         >>> continuum.reset()  # doctest: +SKIP
@@ -134,7 +135,7 @@ def _rule(writer: Link | Rule | None) -> Rule:
         reads = {name for link in writer.everything() for name in link.reads} - {"weights"}
         if reads:
             raise ValueError(f"writer: nobody here measures {', '.join(sorted(reads))}, which {writer} looks at")
-    return GradientDescent() if writer is None else as_rule(writer)
+    return as_rule(adam() if writer is None else writer)
 
 
 def _linear(block: nn.Module, number: int, name: str, rank: int | None) -> nn.Linear:

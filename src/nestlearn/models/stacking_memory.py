@@ -187,7 +187,8 @@ class Continuum:
             self._predicted(
                 out.logits, tokens[:, start : stop + 1], None if counts is None else counts[:, start : stop + 1]
             )
-            logits.append(out.logits.detach())
+            if self._losses is None or not logits:  # `read` has the losses, and a window's logits are large
+                logits.append(out.logits.detach())
             if stop < length:
                 self._settle()
             start = stop
