@@ -151,6 +151,9 @@ def run(size: str, folder: Path, workers: int) -> Outcome:
     )
     asked = recall(here, CONTENDERS[best], rates[best] * here.plan.times)
     rows, figures = _book(losses)
+    for name, control in (("gradient", "SGD"), ("Adam", "Adam")):
+        more = losses[f"continuum, {name}"].double() - losses[f"dynamic evaluation, {control}"].double()
+        figures[f"continuum, {name}/against dynamic evaluation"] = 100 * (float(more.mean().exp()) - 1)
     figures |= {f"{name}/rate": rate for name, rate in rates.items()} | asked.figures
     return Outcome((rows, _other(frozen["other"], tried, variants, (share, length)), *asked.tables), figures)
 
