@@ -57,10 +57,10 @@ class Run:
         self.plan, self.folder = plan, folder
         folder.mkdir(parents=True, exist_ok=True)
         self.source = plan.source()
-        self.tokens = {
-            "book": self.source.tokenize(self.source.book)[:, : plan.book],
-            "other": self.source.tokenize(self.source.other)[:, : plan.other],
-        }
+        book = self.source.tokenize(self.source.book)[:, : plan.book]
+        other = self.source.tokenize(self.source.other)[:, : plan.other]
+        self.tokens = {"book": book, "other": other, "book with the longest window": book}
+        self.windows = dict.fromkeys(self.tokens, plan.window) | {"book with the longest window": plan.longest}
 
     def kept(self, name: str, make: Callable[[], Any]) -> Any:
         """What ``make`` gives, from the folder if it is there."""
@@ -78,7 +78,7 @@ class Run:
         """What the last blocks are given for one of the texts."""
 
         def make() -> Tensor:
-            return below(self.source.model, self.tokens[text], self.plan.window, blocks)
+            return below(self.source.model, self.tokens[text], self.windows[text], blocks)
 
         return torch.as_tensor(self.kept(f"below {text} {blocks}", make))
 
@@ -91,7 +91,7 @@ class Run:
             rated = rate * self.plan.times
             continuum = add_continuum(self.top(text, blocks), blocks=blocks, inner_lr=rated, **settings)
             start = time.process_time()
-            losses = continuum.read(self.tokens[text], window=self.plan.window)[0]
+            losses = continuum.read(self.tokens[text], window=self.windows[text])[0]
             return {"losses": losses, "seconds": time.process_time() - start, "bytes": continuum.bytes}
 
         found: dict[str, Any] = self.kept(f"{text} {name} {rate:g}", make)
@@ -110,18 +110,6 @@ class Run:
 
         return torch.as_tensor(self.kept(f"dynamic {kind.__name__} {rate:g}", make))
 
-    def longest(self) -> Tensor:
-        """Losses of the book of the frozen model with the longest window it was trained with."""
-
-        def make() -> Tensor:
-            continuum = add_continuum(self.source.model, blocks=1, inner_lr=0)
-            try:
-                return continuum.read(self.tokens["book"], window=self.plan.longest)[0]
-            finally:
-                continuum.remove()
-
-        return torch.as_tensor(self.kept(f"frozen {self.plan.longest}", make))
-
 
 def run(size: str, folder: Path, workers: int) -> Outcome:
     """Choose rates on the other text, read the book, and ask for facts. All in one process."""
@@ -134,21 +122,25 @@ def run(size: str, folder: Path, workers: int) -> Outcome:
     frozen = {text: here.read("frozen", text, plain, 0.0) for text in here.tokens}
     share, length = _cache(frozen["other"]["losses"], here.tokens["other"][0])
     losses: dict[str, Tensor] = {f"frozen, window {here.plan.window}": frozen["book"]["losses"]}
-    losses[f"frozen, window {here.plan.longest}"] = here.longest()
+    longest = "book with the longest window"
+    losses[f"frozen, window {here.plan.longest}"] = frozen[longest]["losses"]
     losses["cache of words"] = cached(frozen["book"]["losses"], here.tokens["book"][0], share, length)
     losses["dynamic evaluation, SGD"] = here.dynamic(rates["gradient"], torch.optim.SGD)
     losses["dynamic evaluation, Adam"] = here.dynamic(rates["Adam"], torch.optim.Adam)
     for name, each in CONTENDERS.items():
         losses[f"continuum, {name}"] = here.read(name, "book", each, rates[name])["losses"]
+    best = min(CONTENDERS, key=lambda name: _loss_at(tried[name], rates[name]))
+    losses[f"continuum, {best}, window {here.plan.longest}"] = here.read(best, longest, CONTENDERS[best], rates[best])[
+        "losses"
+    ]
+    losses[f"continuum, {best}, and cache of words"] = cached(
+        losses[f"continuum, {best}"], here.tokens["book"][0], share, length
+    )
     variants = {
         name: here.read(name, "other", VARIANTS[name], rate)
         for name in here.plan.variants
         for rate in VARIANTS[name].rates
     }
-    best = min(CONTENDERS, key=lambda name: _loss_at(tried[name], rates[name]))
-    losses[f"continuum, {best}, and cache of words"] = cached(
-        losses[f"continuum, {best}"], here.tokens["book"][0], share, length
-    )
     asked = recall(here, CONTENDERS[best], rates[best] * here.plan.times)
     rows, figures = _book(losses)
     for name, control in (("gradient", "SGD"), ("Adam", "Adam")):

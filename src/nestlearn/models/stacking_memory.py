@@ -172,7 +172,8 @@ class Continuum:
         tokens, counts = call.tokens, call.counts
         self._begin(len(tokens))
         self._settle(tokens[:, 0], None if counts is None else counts[:, 0])
-        logits, out, start, length = [], None, 0, tokens.shape[1]
+        logits: list[Tensor] = []
+        out, start, length = None, 0, tokens.shape[1]
         while start < length:
             stop = min(start + self.period - self.time % self.period, length)
             self.learns = bool(self.inner_lr)
