@@ -43,7 +43,7 @@ MAY_IMPORT = {
     "layers": {"ops"},
     "rules": {"targets"},
     "optim": {"rules"},
-    "models": {"layers"},
+    "models": {"layers", "rules"},
     "tasks": {"models"},
     "descriptions": {"optim", "models"},
     "integrations": {"descriptions"},
