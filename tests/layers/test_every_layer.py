@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from every_layer import EVERY, LAYERS, MEMORIES, MIXERS, SWITCHES, make
+from every_layer import EVERY, LAYERS, MEMORIES, MIXERS, SWITCHES, every_switch, make
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sequences import leaves, shaped
@@ -11,7 +11,6 @@ from torch.func import functional_call
 
 from nestlearn.layers import SequenceLayer
 
-every_switch = pytest.mark.parametrize("name", EVERY)
 layers = pytest.mark.parametrize("name", LAYERS)
 memories = pytest.mark.parametrize("name", MEMORIES)
 
