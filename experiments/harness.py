@@ -29,8 +29,11 @@ SMALL_SPEECHES: Mapping[str, Any] = {
 }  # fmt: skip
 """The speeches where only the way from the command to the table is looked at."""
 
-QUICK: Mapping[str, Any] = {"base": "demo", "keep": 1, "grow": 0, "lr_points": 2, "refine": 1, "points": 2}
-"""What makes a comparison quick: small grids that do not grow, a fine one around one setting, one at full length."""
+QUICK: Mapping[str, Any] = {
+    "base": "demo", "seeds": (0, 1), "keep": 1, "grow": 0, "lr_points": 2, "refine": 1, "points": 2
+}  # fmt: skip
+"""What makes a comparison quick: two seeds, small grids that do not grow, a fine one around one setting, one at full
+length."""
 
 
 @dataclass(frozen=True)
