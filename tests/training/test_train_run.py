@@ -203,8 +203,16 @@ def broken(path: Path) -> None:
     path.write_bytes(b"\n".join([*lines[:2], b"\xff{", *lines[2:]]))
 
 
-@pytest.mark.parametrize("spoil", [gone, emptied, digit, broken])
-@pytest.mark.parametrize(("after", "name"), [(17, "metrics.jsonl"), (40, "events.jsonl")])
+@pytest.mark.parametrize(
+    ("spoil", "after", "name"),
+    [
+        (gone, 17, "metrics.jsonl"),
+        (digit, 17, "metrics.jsonl"),
+        (emptied, 40, "events.jsonl"),
+        (broken, 40, "events.jsonl"),
+        pytest.param(broken, 17, "metrics.jsonl", marks=pytest.mark.slow),
+    ],
+)
 def test_rows_are_written_again_from_the_checkpoints(whole, tmp_path, spoil, after, name) -> None:
     """In the first seed, and in the second, when the first is finished."""
     path = stopped(tmp_path / "run", after)
