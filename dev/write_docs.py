@@ -1,6 +1,7 @@
 """Writes the generated parts of the documentation, for ``dev/docs``.
 
-docs/cli.md and docs/settings.md come from the command line and its settings, the table of folders in
+README.md has its table and its picture from the recorded demo, what its blocks print from themselves. docs/cli.md and
+docs/settings.md come from the command line and its settings, the table of folders in
 docs/development.md from the import rule, docs/playground.html from the modules of nestlearn.play, the tables of
 docs/check.md from the checks and from what benchmarks/check found, that of docs/hosts.md from what benchmarks/hosts
 found, that of docs/from-adamw.md from the record of its experiment; what the blocks of docs/tour.md print, its pictures
@@ -14,6 +15,8 @@ from pathlib import Path
 
 from check_tables import SCORES, with_check_tables
 from cli_page import cli_page
+from demo_record import demo_picture, with_demo
+from demo_record import recorded as recorded_demo
 from folder_table import with_folder_table
 from from_adamw_table import recorded, with_rates
 from host_table import FOUND, with_host_table
@@ -45,6 +48,10 @@ def main() -> None:
     wanted[rates] = with_rates(rates.read_text(encoding="utf-8"), recorded())
     told = tour.read_text(encoding="utf-8")
     computed, printed = run_printing(told, tour.name)
+    front, demo = DOCS.parent / "README.md", recorded_demo()
+    page_with_table = with_demo(front.read_text(encoding="utf-8"), demo)
+    wanted[front] = with_output(page_with_table, run_printing(page_with_table, front.name)[1])
+    wanted[DOCS / "images" / "compare.svg"] = demo_picture(demo)
     wanted[tour] = with_output(told, printed)
     wanted[DOCS / "tour.ipynb"] = tour_notebook(wanted[tour])
     pictures = tour_pictures(computed)

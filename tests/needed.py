@@ -11,8 +11,8 @@ from benchmarks.hosts.timm import timm
 __all__ = ["needs"]
 
 
-def needs(*packages: str) -> list[ModuleType]:
-    """Packages; where nobody promised to install them, the test that asks is skipped."""
+def needs(*packages: str, remedy: str = "bash dev/test --hosts") -> list[ModuleType]:
+    """Packages; where nobody promised to install them, the test that asks is skipped and says what brings them."""
     found = []
     for package in packages:
         try:
@@ -20,5 +20,5 @@ def needs(*packages: str) -> list[ModuleType]:
         except ModuleNotFoundError:
             if os.environ.get("CI") or os.environ.get("NESTLEARN_HOSTS"):
                 raise
-            pytest.skip(f"{package} is not installed: bash dev/test --hosts", allow_module_level=True)
+            pytest.skip(f"{package} is not installed: {remedy}", allow_module_level=True)
     return found

@@ -2,18 +2,25 @@
 
 import ast
 import importlib
+import importlib.util
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from nestlearn.errors import MissingPackageError
+
 __all__ = [
+    "PAGES",
+    "REMEDY",
     "ROOT",
     "SOURCE",
+    "assert_same",
     "blocks",
     "code_line",
     "docstrings",
     "equation_headings",
     "ids",
+    "page_name",
     "resolve",
     "rows",
     "section",
@@ -23,13 +30,35 @@ __all__ = [
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "nestlearn"
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")),
+    *(path for folder in ("docs", "examples", "benchmarks") for path in sorted((ROOT / folder).glob("*.md"))),
+    *sorted(ROOT.glob("experiments/**/README.md")),
+]
+"""Every page that is read, as it lies in the checkout."""
+
+REMEDY = "out of date, write it again: bash dev/docs"
+NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 
 ID = re.compile(r"\b([MOSC])(\d+)(?:-\1(\d+))?\b")
+
+
+def page_name(page: Path) -> str:
+    """The path of a page in the checkout, for the names of tests."""
+    return page.relative_to(ROOT).as_posix()
 
 
 def text(name: str) -> str:
     """A page of the documentation, by its path in the checkout."""
     return (ROOT / name).read_text(encoding="utf-8")
+
+
+def assert_same(found: str, kept: str, least: float = 0.0) -> None:
+    """The same up to the last digit of every number, or so far apart: processors round sums differently."""
+    assert NUMBER.sub("#", found) == NUMBER.sub("#", kept), REMEDY
+    for one, two in zip(NUMBER.findall(found), NUMBER.findall(kept), strict=True):
+        last = 10.0 ** -len(two.partition(".")[2]) if "." in two else 0.0
+        assert abs(float(one) - float(two)) <= max(1.001 * last, least), f"{one} is not {two}: {REMEDY}"
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -87,12 +116,16 @@ def code_line(name: str) -> str:
 
 
 def resolve(dotted: str) -> object:
-    """The object with this name, nl being the package; None if a module of it is missing."""
+    """The object with this name, nl being the package; None if a module of it is missing. Of a module that needs a
+    package which is not installed that it is there.
+    """
     parts = dotted.split(".")
     parts[0] = "nestlearn"
     for length in range(len(parts), 0, -1):
         try:
             found: object = importlib.import_module(".".join(parts[:length]))
+        except MissingPackageError:
+            return importlib.util.find_spec(".".join(parts[:length]))
         except ModuleNotFoundError as error:
             if not (error.name or "").startswith("nestlearn"):
                 raise

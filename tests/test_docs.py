@@ -1,22 +1,20 @@
-"""The documentation says what the code does: names, defaults, costs, examples and links are checked against it.
+"""The documentation says what the code does: names, defaults, costs, examples and files are checked against it.
 
-The equations, the generated pages and the pages with programs of their own are checked in tests/docs.
+The equations, the generated pages, the pages with programs of their own, links and commands are checked in tests/docs.
 """
 
 import inspect
 import re
+from functools import cache
 
 import pytest
 import torch
 from page_code import run_page
-from pages import ROOT, SOURCE, blocks, ids, resolve, rows, section, text
+from pages import PAGES, ROOT, SOURCE, blocks, ids, page_name, resolve, rows, section, text
 from torch.utils.flop_counter import FlopCounterMode
 
 import nestlearn as nl
 from nestlearn.optim.settings import COMMON
-
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-PICTURES = ROOT / "docs" / "images"
 
 OPTIMIZERS = sorted(set(nl.optim.__all__) - {"Optimizer", "tables"})
 
@@ -24,7 +22,7 @@ OPTIMIZERS = sorted(set(nl.optim.__all__) - {"Optimizer", "tables"})
 # --------------------------------------------------------------------------------------------------------------- names
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_dotted_names_exist(page):
     for name in re.findall(r"`(n(?:l|estlearn)(?:\.\w+)+)(?:\([^`]*\))?`", page.read_text(encoding="utf-8")):
         assert resolve(name) is not None, name
@@ -135,45 +133,36 @@ def test_costs_are_what_the_page_says(name, settings, said, size, flop):
         assert counter.get_total_flops() / (IN * OUT) == pytest.approx(flop)
 
 
-# ------------------------------------------------------------------------------------------------- examples and links
+# ------------------------------------------------------------------------------------------------- examples and files
 
 
-# The tour is run by tests/docs/test_tour.py, which draws its pictures from what the examples compute, the pages of
-# hosts and of logging by tests/hosts/test_page.py and tests/integrations/test_page.py, as they need other packages.
-OWN_TEST = {"tour.md", "hosts.md", "logging.md"}
+# README.md and the tour are run by tests/docs/test_readme.py and test_tour.py, which compare what they print, the pages
+# of hosts, huggingface and logging by tests/hosts and tests/integrations, as they need other packages.
+OWN_TEST = {"README.md", "tour.md", "hosts.md", "huggingface.md", "logging.md"}
 EXAMPLES = [page for page in PAGES if "```python" in page.read_text(encoding="utf-8") and page.name not in OWN_TEST]
 
 
-@pytest.mark.parametrize("page", EXAMPLES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", EXAMPLES, ids=page_name)
 @pytest.mark.slow
 def test_python_examples_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run_page(page.read_text(encoding="utf-8"), page.name)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_relative_links_lead_somewhere(page):
-    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
-        if "://" in target:
-            continue
-        file, _, anchor = target.partition("#")
-        path = page.parent / file if file else page
-        if path.parent == PICTURES and not PICTURES.is_dir():
-            continue  # the pictures of a first comparison are not there yet
-        assert path.exists(), f"{page.name} links to {target}"
-        if anchor and path.suffix == ".md":
-            headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
-            # As GitHub makes them: punctuation goes, spaces become hyphens.
-            anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-            assert anchor in anchors, target
+@cache
+def known_tests() -> set[str]:
+    """The names of all test functions."""
+    files = (ROOT / "tests").rglob("test_*.py")
+    return {name for file in files for name in re.findall(r"^def (test_\w+)", file.read_text("utf-8"), re.MULTILINE)}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_files_that_a_page_names_exist(page):
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_files_and_tests_that_a_page_names_exist(page):
     prose = page.read_text(encoding="utf-8")
     named = re.findall(r"`((?:\.ci|benchmarks|dev|docs|src|tests)/[\w./-]*)`", prose)
     named += re.findall(r"\bbash (\S+/[\w-]+)", prose)
     missing = [name for name in named if not (ROOT / name).exists()]
+    missing += sorted(set(re.findall(r"`(test(?:_[a-z0-9]+){4,})", prose)) - known_tests())
     assert missing == []
 
 

@@ -22,7 +22,10 @@ def defined_here() -> set[type[BaseException]]:
     """Every exception class that some module of the package defines."""
     found = set()
     for entry in pkgutil.walk_packages(nl.__path__, "nestlearn."):
-        module = importlib.import_module(entry.name)
+        try:
+            module = importlib.import_module(entry.name)
+        except nl.errors.MissingPackageError:  # what is a part of transformers, where that is not installed
+            continue
         for _, kind in inspect.getmembers(module, inspect.isclass):
             if issubclass(kind, BaseException) and kind.__module__.startswith("nestlearn"):
                 found.add(kind)

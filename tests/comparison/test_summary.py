@@ -14,15 +14,19 @@ from nestlearn.contenders import CONTENDERS, find_contenders
 from nestlearn.training import Point, Results, Row, RunSpec, merge
 from nestlearn.training.results import Reached
 
-THREE = merge(SETTINGS, {"seeds": [0, 1, 2]})
+FOUR = merge(SETTINGS, {"seeds": [0, 1, 2, 3]})
 LEVEL = {"AdamW": 2.0, "Muon": 1.0, "Muon (control)": 1.5, "Adam": 2.0, "Adam (control)": 3.0}
-SCATTER = {"AdamW": (0.0, 0.1, 0.2), "Muon": (0.01, 0.1, 0.22), "Muon (control)": (0.0, 0.13, 0.2)}
+SCATTER = {
+    "AdamW": (0.0, 0.1, 0.2, 0.1),
+    "Muon": (0.01, 0.1, 0.22, 0.11),
+    "Muon (control)": (0.0, 0.13, 0.2, 0.11),
+}
 
 
-def table(settings=THREE, names=("AdamW", "Muon"), level=LEVEL) -> Results:
+def table(settings=FOUR, names=("AdamW", "Muon"), level=LEVEL) -> Results:
     searches = plan(find_contenders(names), settings)
     for one in searches:
-        scatter = SCATTER.get(one.variant.name, (0.0, 0.3, 0.1))
+        scatter = SCATTER.get(one.variant.name, (0.0, 0.3, 0.1, 0.2))
         run(one, bowl(), lambda s, scatter=scatter: level[s.variant.name] + scatter[s.seed])
     return summarise(searches, settings)
 
@@ -34,11 +38,11 @@ def rows(*arguments, **changes) -> dict[str, Row]:
 def test_a_row_is_paired_with_its_control_the_baseline_and_muon_seed_by_seed() -> None:
     found = rows()
     assert list(found) == ["Muon", "Muon (control)", "AdamW"]  # the loser is there, and last
-    assert found["Muon"].against_control.values == pytest.approx([-0.49, -0.53, -0.48])
-    assert found["Muon"].against_baseline.values == pytest.approx([-0.99, -1.0, -0.98])
+    assert found["Muon"].against_control.values == pytest.approx([-0.49, -0.53, -0.48, -0.5])
+    assert found["Muon"].against_baseline.values == pytest.approx([-0.99, -1.0, -0.98, -0.99])
     assert found["AdamW"].against_muon.mean == pytest.approx(0.99)
     assert found["AdamW"].against_baseline is None and found["Muon"].against_muon is None
-    assert found["Muon"].test["loss"].values == pytest.approx([1.01, 1.1, 1.22])
+    assert found["Muon"].test["loss"].values == pytest.approx([1.01, 1.1, 1.22, 1.11])
     low, high = found["Muon"].interval
     assert low < 1.11 < high and high - 1.11 == pytest.approx(1.11 - low, abs=0.01)
 
@@ -52,8 +56,16 @@ def test_p_values_are_corrected_over_the_contenders_and_controls_make_no_claim()
     assert found["Adam"].against_baseline.significant is False
 
 
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_fewer_than_four_seeds_claim_nothing_however_close_their_differences_lie(seeds) -> None:
+    found = rows(merge(FOUR, {"seeds": list(range(seeds))}))["Muon"]
+    for one in (found.against_control, found.against_baseline):
+        assert one.p < 0.05 and len(one.values) == seeds  # which would have been believed
+        assert one.significant is None
+
+
 def test_one_seed_has_no_interval_and_no_p() -> None:
-    found = rows(merge(THREE, {"seeds": [0]}))
+    found = rows(merge(FOUR, {"seeds": [0]}))
     assert found["Muon"].interval is None and found["Muon"].against_baseline.interval is None
     assert found["Muon"].against_baseline.p is None and found["Muon"].against_baseline.significant is None
 
@@ -76,6 +88,29 @@ def test_what_stays_at_an_edge_is_a_warning_in_the_row_and_of_the_whole() -> Non
     assert row.edges == ("lr at the high edge",) and row.settings["lr"] == max(row.grid["lr"])
     assert row.warnings == (f"the best lr ({row.settings['lr']:g}) is at the high edge of what was tried",)
     assert results.warnings == (f"digits, GradientDescent: {row.warnings[0]}",)
+
+
+@pytest.mark.parametrize(
+    ("trial", "full", "warned"),
+    [
+        (0.0357, (0.2465, 0.24), True),  # seven times
+        (0.0357, (0.08, 0.06), True),
+        (0.0357, (0.05, 0.05), False),  # not half as much again
+        (0.0357, (0.4, 0.02), False),  # the seeds are further apart than from the trial
+        (0.5, (0.1, 0.1), False),
+        (0.0, (0.1, 0.11), True),
+        (-1.0, (-0.1, -0.2), False),  # no loss of which there are multiples
+    ],
+)
+def test_a_full_run_that_ends_far_above_its_own_trial_is_a_warning(trial, full, warned) -> None:
+    one = search("GradientDescent")
+    run(one, lambda s: full[s.seed] if s.full else trial)
+    (row,) = summarise([one], SETTINGS).tasks["digits"]
+    found = [words for words in row.warnings if "far above" in words]
+    assert bool(found) == warned
+    if warned:
+        assert f"of {sum(full) / 2:.3g}, far above the {trial:.3g} of the trial that chose" in found[0]
+        assert "(10 of 40 steps)" in found[0]
 
 
 def test_all_diverged_is_still_a_row() -> None:

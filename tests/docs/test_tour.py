@@ -9,13 +9,11 @@ import re
 
 import pytest
 from page_code import BLOCK, run_printing, said, with_output
-from pages import ROOT, blocks, text
+from pages import REMEDY, ROOT, assert_same, blocks, text
 from tour_notebook import tour_notebook
 from tour_pictures import tour_pictures
 
 PAGE = text("docs/tour.md")
-REMEDY = "out of date, write it again: bash dev/docs"
-NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 
 
 @pytest.fixture(scope="module")
@@ -32,14 +30,6 @@ def pictures(ran) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def kept_pictures() -> dict[str, str]:
     return {path.name: path.read_text("utf-8") for path in (ROOT / "docs" / "images").glob("tour-*.svg")}
-
-
-def assert_same(found: str, kept: str, least: float = 0.0) -> None:
-    """The same up to the last digit of every number, or so far apart: processors round sums differently."""
-    assert NUMBER.sub("#", found) == NUMBER.sub("#", kept), REMEDY
-    for one, two in zip(NUMBER.findall(found), NUMBER.findall(kept), strict=True):
-        last = 10.0 ** -len(two.partition(".")[2]) if "." in two else 0.0
-        assert abs(float(one) - float(two)) <= max(1.001 * last, least), f"{one} is not {two}: {REMEDY}"
 
 
 @pytest.mark.slow

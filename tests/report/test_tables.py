@@ -61,10 +61,11 @@ def test_numbers_are_those_of_the_row(results: Results, rows: list[Row]) -> None
 @pytest.mark.parametrize(
     ("values", "significant", "p", "expected"),
     [
-        ((-0.2, -0.3), True, 0.01234, Cell("-0.2500*", "p 0.012", True, True)),
-        ((0.2, 0.3), True, 0.0001, Cell("+0.2500*", "p < 0.001", False, True)),
-        ((-0.2, -0.3), False, 0.2, Cell("-0.2500", "p 0.200", True, False)),  # all seeds agree
-        ((-0.4, 0.1), False, 0.7, Cell("-0.1500", "p 0.700", None, False)),  # they do not
+        ((-0.2, -0.3) * 2, True, 0.01234, Cell("-0.2500*", "p 0.012", True, True)),
+        ((0.2, 0.3) * 2, True, 0.0001, Cell("+0.2500*", "p < 0.001", False, True)),
+        ((-0.2, -0.3) * 2, False, 0.2, Cell("-0.2500", "p 0.200", True, False)),  # all seeds agree
+        ((-0.4, 0.1) * 2, False, 0.7, Cell("-0.1500", "p 0.700", None, False)),  # they do not
+        ((-0.2, -0.3, -0.25), True, 0.001, Cell("-0.2500", "", True, False)),  # three seeds claim nothing
         ((-0.4,), None, None, Cell("-0.4000", "", True, False)),  # one seed
     ],
 )

@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 
 from nestlearn.report import print_tables
+from nestlearn.report.findings import headline
 from nestlearn.training import Results
 
 
@@ -21,6 +22,14 @@ def test_the_table_fits_and_keeps_the_essentials(results: Results, width: int) -
     assert max(map(len, text.splitlines())) <= width
     assert all(name in text for name in ("Muon", "AdamW", "M3", "diverged", "test", "vs control"))
     assert "…" not in text and ("opt ms" in text) == (width == 300)
+
+
+def test_results_come_first_settings_last_and_a_sentence_below(results: Results) -> None:
+    lines = printed(results, 300, terminal=True).splitlines()
+    headings = lines[3].split()
+    assert headings[:4] == ["optimizer", "test", "vs", "control"] and headings[-2:] == ["inner", "lr"]
+    assert headings.index("ms/step") < headings.index("validation") < headings.index("retention")
+    assert headline(results.tasks["digits"], results.baseline) in lines
 
 
 def test_a_wider_terminal_shows_more(results: Results) -> None:

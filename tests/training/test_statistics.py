@@ -57,6 +57,12 @@ def test_correcting_leaves_out_what_has_no_p() -> None:
     assert rows[0].p == rows[0].p_alone and rows[2].p == 2 * rows[2].p_alone
 
 
+def test_few_seeds_are_significant_neither_way() -> None:
+    rows = correct([paired(MINE[:n], OTHERS[:n]) for n in (1, 2, 3, 4)])
+    assert [row.significant for row in rows] == [None, None, None, False]
+    assert [row.p is None for row in rows] == [True, False, False, False]
+
+
 def simulate(tables: int, contenders: int, seeds: int, corrected: bool) -> float:
     """The share of made-up tables, in which nothing differs, with at least one difference called significant."""
     generator, false = np.random.default_rng(0), 0
@@ -73,7 +79,7 @@ def simulate(tables: int, contenders: int, seeds: int, corrected: bool) -> float
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seeds", [2, 3, 5])
+@pytest.mark.parametrize("seeds", [4, 5])
 def test_one_comparison_is_called_significant_by_chance_in_one_of_twenty(seeds: int) -> None:
     assert simulate(4000, 1, seeds, corrected=True) == pytest.approx(LEVEL, abs=4 * math.sqrt(0.05 * 0.95 / 4000))
 

@@ -38,6 +38,7 @@ VERBS: Mapping[str, str] = MappingProxyType(
         "chat": "Talk to a trained language model, line by line; it remembers what was said, in a file.",
         "check": "Check that anybody's optimizer does what all of them should: a score, a command for each failure.",
         "compare": "Tune and train every optimizer on the same tasks, and write a report.",
+        "eval": "Ask language models the tasks of lm-eval, beside a model that knows nothing.",
         "generate": "Let a trained language model continue a text, and keep what it has read.",
         "inspect": "Show levels, memories, bytes and FLOPs of a training before it starts; nothing is allocated or "
         "trained.",

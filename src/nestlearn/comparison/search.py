@@ -60,7 +60,7 @@ class Search(Course):
         return self.spec(values, self.settings.seeds[0], full=False)
 
     def _score(self, values: Pairs) -> float:
-        return self.results[self._trial(values).key].score
+        return self.trial(values).score
 
     def _shortlist(self) -> list[list[RunSpec]]:
         """The settings that did best in the trials, each with its runs, one a seed; needs all trials."""
@@ -85,9 +85,13 @@ class Search(Course):
         """The runs of the chosen setting, one a seed; call it when the search is done."""
         return min(self._shortlist(), key=lambda specs: sum(self.results[spec.key].score for spec in specs))
 
+    def trial(self, values: Pairs) -> RunResult:
+        """The trial of these settings."""
+        return self.results[self._trial(values).key]
+
     def trials(self) -> list[RunResult]:
         """The trials, in the order in which they were handed out."""
-        return [self.results[self._trial(values).key] for values in self._tried]
+        return [self.trial(values) for values in self._tried]
 
     @property
     def axes(self) -> Axes:

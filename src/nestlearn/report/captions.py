@@ -19,7 +19,8 @@ CAPTIONS = {
     "table": (
         "The tuned table",
         "Best test loss first; losing and diverged contenders included. Coloured where all seeds agree on the sign; "
-        "bold with a star where a paired t-test is significant at 5% after correction for the number of contenders.",
+        "bold with a star where a paired t-test is significant at 5% after correction for the number of contenders. "
+        "Fewer than four seeds get no p and no star.",
     ),
     "figures": (
         "The figures",

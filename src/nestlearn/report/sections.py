@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +12,11 @@ from nestlearn.report import memories, pictures
 from nestlearn.report.captions import CAPTIONS
 from nestlearn.report.choices import rates
 from nestlearn.report.downloads import curves_csv, download, events_csv
+from nestlearn.report.findings import cards, headline
 from nestlearn.report.series import Measured, measure
-from nestlearn.report.tables import Cell, Column, columns, helps, table_rows, to_csv, trials_csv
+from nestlearn.report.tables import Cell, Column, columns, table_rows, to_csv, trials_csv
 from nestlearn.tasks import task_type
 from nestlearn.training import Results, Row, RunResult
-from nestlearn.training.results import Difference
 
 __all__ = ["Part", "section"]
 
@@ -55,7 +55,8 @@ def section(results: Results, task: str, runs: Runs, systems: Mapping[str, Any],
         "unit": about.unit,
         "parameters": rows[0].parameters,
         "steps": max((run.steps for found in measured.values() for run in found.runs), default=0),
-        "findings": _findings(rows, results.baseline) if len(rows) > 1 else None,
+        "headline": headline(rows, results.baseline),
+        "cards": cards(rows, results.baseline) if len(rows) > 1 else [],
         "warnings": [f"{row.name}: {warning}" for row in rows for warning in row.warnings],
         "contender": rows[0].name,
         "parts": parts,
@@ -109,28 +110,6 @@ def _nest(name: str, data: Mapping[str, Any]) -> dict[str, Any]:
     levels, held = len(system.levels), len(system.memories)
     summary = f"{held} {'memory' if held == 1 else 'memories'} on {levels} level{'s' if levels != 1 else ''}"
     return {"name": name, "summary": summary, "svg": system.svg(), "text": str(system)}
-
-
-def _findings(rows: Sequence[Row], baseline: str) -> dict[str, Any]:
-    """What the numbers say: the best, and who beat the baseline and its own control, and how surely."""
-    contenders = [row for row in rows if not row.control and row.test]
-
-    def who(of: Callable[[Row], Difference | None], good: bool) -> dict[str, list[str]]:
-        there = [(row, found) for row in contenders if (found := of(row))]
-        sure = [row.name for row, found in there if found.significant and (found.mean < 0) == good]
-        likely = [row.name for row, found in there if helps(row, found) is good and row.name not in sure]
-        return {"sure": sure, "likely": likely}
-
-    helped, hurt = (who(lambda row: row.against_control, good) for good in (True, False))
-    decided = {name for found in (helped, hurt) for names in found.values() for name in names}
-    return {
-        "best": contenders[0] if contenders else None,
-        "baseline": next((row for row in contenders if row.name == baseline), None),
-        "better": who(lambda row: row.against_baseline, True),
-        "helped": helped,
-        "hurt": hurt,
-        "open": [row.name for row in contenders if row.against_control and row.name not in decided],
-    }
 
 
 def _downloads(

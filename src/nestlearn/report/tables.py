@@ -14,9 +14,9 @@ from typing import Any
 
 from nestlearn.tasks import Figure, task_type
 from nestlearn.training import Results, Row
-from nestlearn.training.results import Difference, Equal, Reached
+from nestlearn.training.results import FEWEST, Difference, Equal, Reached
 
-__all__ = ["Cell", "Column", "columns", "helps", "table_rows", "to_csv", "trials_csv"]
+__all__ = ["Cell", "Column", "claim", "columns", "helps", "table_rows", "to_csv", "trials_csv"]
 
 DASH = "–"
 
@@ -50,28 +50,30 @@ class Column:
 
 
 def columns(results: Results, task: str) -> list[Column]:
-    """The columns of a task's table; a tuned setting has one if a row has it, and one that is empty is left out."""
+    """The columns of a task's table, results first and settings last; a tuned setting has one if a row has it, and one
+    that is empty is left out.
+    """
     rows = results.tasks[task]
     about = task_type(task)
     settings = dict.fromkeys(name for row in rows for name in row.settings)
     possible = [
         Column("optimizer", "the contender", lambda row, _: Cell(row.name), number=False),
-        *(_setting(name, rank=2 if name == "lr" else 4) for name in settings),
-        Column(
-            "validation",
-            f"validation loss ({about.unit}), mean over seeds: the settings were chosen on this split",
-            lambda row, _: Cell(_loss(row.validation["loss"].mean) if row.validation else DASH),
-            rank=8,
-        ),
         Column(
             "test",
             f"test loss ({about.unit}), mean over seeds, and the sample standard deviation; below it the 95% interval "
             "of the mean",
             _test,
         ),
-        *([_figure(about.figure)] if about.figure else []),
         *_comparisons(results),
+        *([_figure(about.figure)] if about.figure else []),
         *_costs(),
+        Column(
+            "validation",
+            f"validation loss ({about.unit}), mean over seeds: the settings were chosen on this split",
+            lambda row, _: Cell(_loss(row.validation["loss"].mean) if row.validation else DASH),
+            rank=8,
+        ),
+        *(_setting(name, rank=5 if name == "lr" else 6) for name in settings),
     ]
     return [column for column in possible if any(cell.text != DASH for cell in _cells_of(column, rows))]
 
@@ -82,12 +84,6 @@ def _cells_of(column: Column, rows: Sequence[Row]) -> list[Cell]:
 
 
 def _comparisons(results: Results) -> Iterator[Column]:
-    yield Column(
-        "control",
-        "test loss of its control: the same with that memory switched off, tuned as hard",
-        lambda row, control: _control(control),
-        rank=3,
-    )
     others: tuple[tuple[str, Callable[[Row], Difference | None], str, int], ...] = (
         ("vs control", lambda row: row.against_control, "its control; below zero the memory helps", 0),
         (f"vs {results.baseline}", lambda row: row.against_baseline, f"{results.baseline}; below zero is better", 1),
@@ -97,10 +93,16 @@ def _comparisons(results: Results) -> Iterator[Column]:
         yield Column(
             heading,
             f"test loss minus that of {whose}. Paired by seed; p is corrected for the number of contenders, and a star "
-            "marks p below 0.05",
+            "marks p below 0.05; fewer than four seeds get neither",
             lambda row, _, of=of: _difference(row, of(row)),  # type: ignore[misc]
             rank=rank,
         )
+    yield Column(
+        "control",
+        "test loss of its control: the same with that memory switched off, tuned as hard",
+        lambda row, control: _control(control),
+        rank=4,
+    )
 
 
 def _costs() -> list[Column]:
@@ -109,7 +111,7 @@ def _costs() -> list[Column]:
             "steps to target",
             "steps until the validation loss is what the baseline ends with, mean over the seeds that reach it",
             lambda row, _: _to_target(row.to_target, lambda found: found.steps, 0),
-            rank=4,
+            rank=3,
             part="cost",
         ),
         Column(
@@ -123,7 +125,7 @@ def _costs() -> list[Column]:
             "ms/step",
             "median milliseconds of a training step, forward and backward included; best over runs",
             lambda row, _: Cell(_number(row.step_ms, 2)),
-            rank=5,
+            rank=2,
             part="cost",
         ),
         Column(
@@ -137,7 +139,7 @@ def _costs() -> list[Column]:
             "state B/par",
             "bytes of optimizer state for each parameter of the network",
             lambda row, _: Cell(f"{row.state_bytes / row.parameters:.1f}", f"{row.state_bytes:,} B"),
-            rank=6,
+            rank=3,
             part="cost",
         ),
         Column(
@@ -223,10 +225,17 @@ def helps(row: Row, found: Difference | None) -> bool | None:
     return False if all(value >= shown for value in found.values) else None
 
 
+def claim(found: Difference) -> tuple[bool, float | None]:
+    """Whether a difference is significant, and its p: neither is said of fewer than ``FEWEST`` seeds, whatever the
+    folder of an older version has.
+    """
+    return (found.significant is True, found.p) if len(found.values) >= FEWEST else (False, None)
+
+
 def _difference(row: Row, found: Difference | None) -> Cell:
     if not found:
         return Cell(DASH)
-    sure, p = found.significant is True, found.p
+    sure, p = claim(found)
     good = found.mean < 0 if sure else helps(row, found)
     note = "" if p is None else "p < 0.001" if p < 0.001 else f"p {p:.3f}"
     return Cell(f"{'+' if found.mean >= 0 else ''}{_loss(found.mean)}" + ("*" if sure else ""), note, good, sure)

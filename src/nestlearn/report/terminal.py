@@ -1,4 +1,4 @@
-"""The tuned table in a terminal: as many columns as fit, the essential ones always."""
+"""The tuned table in a terminal: as many columns as fit, the essential ones always, and what it says in a sentence."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from nestlearn.report.findings import headline
 from nestlearn.report.tables import Cell, Column, columns, table_rows
 from nestlearn.tasks import task_type
 from nestlearn.training import Results
@@ -35,7 +36,7 @@ def _fitting(results: Results, task: str, limit: int | None) -> tuple[list[Colum
 
 
 def print_tables(results: Results, console: Console) -> None:
-    """Print one table a task; a narrow terminal gets fewer columns, a file or pipe all of them."""
+    """Print one table and one sentence a task; a narrow terminal gets fewer columns, a file or pipe all of them."""
     for task in results.tasks:
         shown, rows = _fitting(results, task, console.width if console.is_terminal else None)
         table = Table(title=Text(task_type(task).title), title_justify="left", title_style="bold", box=SIMPLE_HEAD)
@@ -47,12 +48,14 @@ def print_tables(results: Results, console: Console) -> None:
         if not console.is_terminal:  # a file has no width to keep to
             console.width = max(console.width, _width(shown, rows))
         console.print(table)
+        if said := headline(results.tasks[task], results.baseline):
+            console.print(Text(said))
     if all(len(rows) == 1 for rows in results.tasks.values()):
         return  # nothing to compare with
     console.print(
         "Losses on the test split; settings chosen on the validation split. vs control: below zero, the memory helps. "
-        "Coloured where all seeds agree; a star: significant at 5%. An arrow: the best value lies at that edge of its "
-        "grid. All columns, p values among them, are in report.html.",
+        "Coloured where all seeds agree; a star: significant at 5%, with four seeds or more. An arrow: the best value "
+        "lies at that edge of its grid. All columns, p values among them, are in report.html.",
         style="dim",
         highlight=False,
     )

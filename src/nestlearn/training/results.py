@@ -14,7 +14,15 @@ from pydantic import TypeAdapter
 
 from nestlearn.training.series import Point
 
-__all__ = ["Difference", "Equal", "Point", "Reached", "Results", "Row", "RunResult", "Sample", "Trial"]
+__all__ = ["FEWEST", "Difference", "Equal", "Point", "Reached", "Results", "Row", "RunResult", "Sample", "Trial"]
+
+
+FEWEST = 4
+"""The seeds below which nothing is called significant.
+
+With two or three the scatter is guessed from one or two numbers: where those lie close together by luck, a difference
+of a thousandth looks sure, and where they do not, none of any size does.
+"""
 
 
 @dataclass(frozen=True)
@@ -78,7 +86,7 @@ class Difference(Sample):
         interval: the 95% interval of the mean; None for one seed.
         p_alone: of a paired t-test; None where there is no scatter to judge by.
         p, significant: the same corrected for the number of contenders, and whether it is below 5%; None until
-            corrected, and for controls, which make no claim.
+            corrected, and for controls, which make no claim. Nothing is significant below ``FEWEST`` seeds.
     """
 
     interval: tuple[float, float] | None = None

@@ -16,7 +16,7 @@ from statistics import mean, stdev
 
 from scipy.special import stdtr, stdtrit
 
-from nestlearn.training.results import Difference, RunResult, Sample
+from nestlearn.training.results import FEWEST, Difference, RunResult, Sample
 
 __all__ = ["LEVEL", "correct", "figures", "holm", "interval", "paired", "spread"]
 
@@ -79,13 +79,16 @@ def holm(ps: Sequence[float]) -> list[float]:
 
 
 def correct(differences: Sequence[Difference]) -> list[Difference]:
-    """The differences of one column with ``p`` and ``significant``, those without a p of their own left as they are."""
+    """The differences of one column with ``p`` and, from ``FEWEST`` seeds on, ``significant``; those without a p of
+    their own left as they are.
+    """
     alone = [difference.p_alone for difference in differences if difference.p_alone is not None]
     corrected = iter(holm(alone))
     found = []
     for difference in differences:
         if difference.p_alone is not None:
             p = next(corrected)
-            difference = replace(difference, p=p, significant=p < LEVEL)
+            enough = len(difference.values) >= FEWEST
+            difference = replace(difference, p=p, significant=p < LEVEL if enough else None)
         found.append(difference)
     return found
