@@ -115,6 +115,7 @@ def test_periods_signs_and_decay_are_replayed(member, shape):
     assert_same(lambda module: member.build(module, period=3, maximize=True, weight_decay=0.1, lr=0.02), shape)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("member", SETTINGS, ids=str)
 def test_every_setting_is_replayed(member):
     assert_same(member.build, TALL)

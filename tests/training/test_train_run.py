@@ -235,7 +235,14 @@ def test_a_finished_run_whose_line_was_changed_is_judged_again_from_its_last_che
     assert differences(left_behind(whole), left_behind(path), ignore=TIMES) == []
 
 
-@pytest.mark.parametrize("text", [None, "", "kind: [", "kind: train\nrows: ten\n", "\xff"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        None,
+        "kind: train\nrows: ten\n",
+        *(pytest.param(text, marks=pytest.mark.slow) for text in ("", "kind: [", "\xff")),
+    ],
+)
 def test_settings_that_are_gone_or_broken_come_back_from_a_checkpoint(whole, tmp_path, text) -> None:
     path = stopped(tmp_path / "run")
     before = read_settings(path / "config.yaml")
