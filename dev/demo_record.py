@@ -60,8 +60,8 @@ def recorded(file: Path = RECORD) -> Record:
 
 def demo_picture(found: Record) -> str:
     """The test losses of the larger task as an SVG file."""
-    rows = found.results.tasks[SHOWN]
-    return stand_alone(pictures.ranking(rows, found.results.baseline, task_type(SHOWN).unit)).rstrip() + "\n"
+    rows, about = found.results.tasks[SHOWN], task_type(SHOWN)
+    return stand_alone(pictures.ranking(rows, found.results.baseline, about.unit, about.least)).rstrip() + "\n"
 
 
 def with_demo(page: str, found: Record) -> str:

@@ -66,7 +66,7 @@ prepare_environment() {
     # Packages from outside would hide the pinned ones.
     unset PYTHONPATH PYTHONHOME
     # The second line of a stamp has the extras: what was added once is renewed with the rest, whoever asks.
-    local wanted extras=cli,cluster,search,dev
+    local wanted extras=cli,cluster,explore,search,dev
     if [[ "${1:-}" == hosts ]] || sed -n 2p .venv/stamp 2>/dev/null | grep -q hosts; then
         extras+=,hosts,log,eval
     fi

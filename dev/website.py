@@ -32,6 +32,7 @@ MENU = {
         "docs/compare",
         "docs/report",
         "docs/logging",
+        "docs/explore",
         "docs/check",
         "docs/distributed",
         "docs/gpu",

@@ -39,7 +39,9 @@ def started_browser() -> Iterator[Browser]:
 class Opened:
     """A page, its requests, and its complaints: errors and warnings of the console, and of its scripts."""
 
-    def __init__(self, browser: Browser, path: Path, width: int = 1280, height: int = 900, **options: Any) -> None:
+    def __init__(
+        self, browser: Browser, path: Path | str, width: int = 1280, height: int = 900, **options: Any
+    ) -> None:
         fragment = options.pop("fragment", "")
         size: Any = {"width": width, "height": height}
         self.context = browser.new_context(viewport=size, accept_downloads=True, **options)
@@ -49,7 +51,7 @@ class Opened:
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.on("console", self._hear)
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.goto(path.as_uri() + fragment)
+        self.page.goto((path if isinstance(path, str) else path.as_uri()) + fragment)
 
     def _hear(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning"):

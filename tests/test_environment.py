@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-USUAL = "cli,cluster,search,dev"
+USUAL = "cli,cluster,explore,search,dev"
 
 # The real function, with the parts that take minutes replaced by a word about them.
 PROGRAM = """

@@ -104,7 +104,7 @@ def test_a_comparison_trains_on_shipped_data_and_its_report_is_made_again(enviro
     report = tmp_path / "run" / "report.html"
     first = report.read_text(encoding="utf-8")
     assert f'"nestlearn": "{__version__}"' in (tmp_path / "run" / "environment.json").read_text(encoding="utf-8")
-    for name in ("page.css", "pictures.css", "page.js"):
+    for name in ("page.css", "pictures.css", "downloads.js", "tables.js", "legend.js", "crosshair.js"):
         assert (SOURCE / "nestlearn" / "report" / name).read_text(encoding="utf-8").strip()[:60] in first, name
     report.unlink()
     assert nestlearn(environment, "report", "run", cwd=tmp_path).strip() == str(Path("run") / "report.html")

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from nestlearn import errors, layers, memory, models, ops, optim, rules, targets
     from nestlearn.descriptions import describe
     from nestlearn.errors import NestlearnError
+    from nestlearn.integrations.recording import record
     from nestlearn.memory import AssociativeMemory
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "models",
     "ops",
     "optim",
+    "record",
     "rules",
     "targets",
 ]

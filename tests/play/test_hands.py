@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import axe
 import pytest
 from chromium import Opened, marks, started_browser
 from playwright.sync_api import Browser, Page
@@ -88,6 +89,18 @@ def test_words_are_legible_in_the_light_and_in_the_dark(still: Page) -> None:
         assert [word for word in found["words"] if word[1] < 4.5] == []
         assert found["smallest"] > 10
     still.emulate_media(color_scheme="light", reduced_motion="reduce")
+
+
+@axe.marks
+def test_axe_finds_nothing(still: Page) -> None:
+    opened_at(still, "#rung=speeds&world=regression&step=40")
+    assert axe.violations(still) == []
+    still.emulate_media(color_scheme="dark", reduced_motion="reduce")
+    still.set_viewport_size({"width": 400, "height": 800})
+    opened_at(still, "#rung=brain&step=40&own=true")
+    assert axe.violations(still) == []
+    still.emulate_media(color_scheme="light", reduced_motion="reduce")
+    still.set_viewport_size({"width": 1280, "height": 800})
 
 
 def test_whatever_can_be_moved_has_a_name(still: Page) -> None:

@@ -12,7 +12,7 @@ from nestlearn.contenders import CONTENDERS
 from nestlearn.report.choices import rates
 from nestlearn.report.colours import PAPER, colour, stylesheet
 from nestlearn.report.memories import score, surprise_panels
-from nestlearn.report.pictures import curves, panels, ranking, short, training_panels
+from nestlearn.report.pictures import curves, panels, ranking, training_panels
 from nestlearn.report.series import Measured, measure
 from nestlearn.training import Point, Row, RunFolder, RunResult
 from nestlearn.training.results import Sample
@@ -75,6 +75,15 @@ def test_losers_and_diverged_contenders_are_in_every_picture(rows: list[Row], me
     assert len(rates(rows, 6)) == len(names)
 
 
+@pytest.mark.parametrize(("least", "cut"), [(0.0, True), (None, False)])
+def test_nothing_is_drawn_below_the_lowest_loss_that_there_can_be(least: float | None, cut: bool) -> None:
+    losses = Sample(0.05, 0.05, (0.0, 0.1))
+    picture = ranking([replace(bare("Muon"), test={"loss": losses}, interval=(-0.4, 0.5))], "AdamW", "nats", least)
+    (bar,) = re.findall(r'<rect x="([^"]+)"', picture)
+    (first,) = re.findall(r'<path class="l" d="M([\d.]+) [\d.]+v12"', picture)[:1]
+    assert (bar == first) == cut  # the seed that reached nought stands where the picture ends
+
+
 def test_curves_name_every_line(rows: list[Row], measured: dict[str, Measured]) -> None:
     for picture in curves(rows, measured, "AdamW", "nats"):
         drawn = {row.name for row in rows if not row.control and measured[row.name].by_steps}
@@ -97,11 +106,6 @@ def test_pictures_of_next_to_nothing(rows: list[Row], measured: dict[str, Measur
         for picture in (ranking(alone, "AdamW", "nats"), *curves(alone, lines, "AdamW", "nats")):
             ElementTree.fromstring(picture)
     assert training_panels(alone, empty) == [] and surprise_panels(alone, empty) == []
-
-
-def test_long_names_keep_their_end() -> None:
-    assert short("a.long.path.to.my_module:optimizer", 23) == "…to.my_module:optimizer"
-    assert short("Muon") == "Muon"
 
 
 SYSTEM = {
@@ -128,14 +132,25 @@ def boxes(picture: str) -> list[tuple[float, float, float, str]]:
     return found
 
 
+LOOKS = [[8, "slow", 1.0], [8, "fast", 1.0]]
+TRAIN = [Point(8, 0.1, 3.0)]
+
+
 def test_the_score_has_a_lane_a_memory_and_a_box_a_write_as_wide_as_its_period() -> None:
-    found = boxes(scored(8, [], []))
+    found = boxes(scored(8, LOOKS, TRAIN))
     lanes = sorted({y for _, y, _, _ in found})
     by_lane = [[box for box in found if box[1] == y] for y in lanes]
     assert [len(lane) for lane in by_lane] == [2, 8, 8]  # the slowest at the top
     slow, fast = by_lane[0][0][2], by_lane[2][0][2]
     assert slow + 1 == pytest.approx(4 * (fast + 1), abs=0.3)  # less the gap between boxes
-    assert all('class="u"' in look for *_, look in found)  # nothing was looked up
+    assert sum('class="u"' in look for *_, look in found) == 1 + 7  # nobody looked before step 8
+
+
+def test_a_memory_at_which_nobody_looked_is_named_and_has_no_lane() -> None:
+    picture = scored(8, [[8, "fast", 1.0]], TRAIN)
+    assert len({y for _, y, _, _ in boxes(picture)}) == 2
+    assert ">no surprise measured: slow /4<" in picture
+    assert "no surprise" not in scored(8, LOOKS, TRAIN) and boxes(scored(8, [], [])) == []
 
 
 def test_boxes_are_as_dark_as_their_surprise() -> None:
@@ -145,7 +160,7 @@ def test_boxes_are_as_dark_as_their_surprise() -> None:
     lanes = sorted({y for _, y, _, _ in found})
     shades = [
         [float(re.search(r'fill-opacity="([\d.]+)"', look)[1]) for _, y, _, look in sorted(found) if y == lane]
-        for lane in lanes[1:]
+        for lane in lanes
     ]
     weights, fast = shades
     assert fast == sorted(fast, reverse=True) and fast[0] == 1.0 and fast[-1] == 0.12
@@ -153,7 +168,7 @@ def test_boxes_are_as_dark_as_their_surprise() -> None:
 
 
 def test_a_surprise_is_that_of_the_latest_write() -> None:
-    found = boxes(scored(8, [[6, "slow", 1.0], [8, "slow", 2.0]], []))
+    found = boxes(scored(8, [[6, "slow", 1.0], [8, "slow", 2.0]], TRAIN))
     top = min(y for _, y, _, _ in found)
     looks = [look for _, y, _, look in sorted(found) if y == top]
     assert 'class="u"' not in looks[0] and 'class="u"' not in looks[1]  # written at 4 (seen at 6) and at 8
@@ -168,7 +183,8 @@ def test_a_long_run_is_shown_step_by_step_and_as_a_whole() -> None:
 
 def test_nothing_is_written_after_a_divergence() -> None:
     row = bare("M3", "a")
-    run = RunResult("a", "digits", "M3", {}, 0, 8, True, "diverged", train=[Point(1, 0.1, 3.0), Point(5, 0.2, 9.0)])
+    train = [Point(1, 0.1, 3.0), Point(5, 0.2, 9.0)]
+    run = RunResult("a", "digits", "M3", {}, 0, 8, True, "diverged", train=train, surprises=LOOKS)
     found = boxes(score(row, Measured(row, {"a": run}), SYSTEM))
     lanes = sorted({y for _, y, _, _ in found})
     assert [sum(1 for _, y, _, _ in found if y == lane) for lane in lanes] == [1, 5, 5]
@@ -177,8 +193,8 @@ def test_nothing_is_written_after_a_divergence() -> None:
 def test_a_run_with_every_step_logged_shows_its_first_steps_exactly() -> None:
     train = [Point(step, 0.1 * step, 8.0 if step == 3 else 1.0) for step in range(1, 2001)]
     found = boxes(scored(2000, [], train))
-    weights = sorted(y for y in {y for _, y, _, _ in found})[1]
-    first = [look for _, y, _, look in sorted(found) if y == weights][:24]
+    assert len({y for _, y, _, _ in found}) == 1
+    first = [look for *_, look in sorted(found)][:24]
     assert [i for i, look in enumerate(first) if 'fill-opacity="1.00"' in look] == [2]
 
 

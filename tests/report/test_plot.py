@@ -1,6 +1,9 @@
 """Axes, places and labels of the small plots."""
 
+import json
+import math
 from itertools import pairwise
+from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given
@@ -69,6 +72,18 @@ def test_a_panel_draws_lines_where_its_scales_say() -> None:
     drawn = panel.done("a line")
     assert 'd="M0.0 100.0L100.0 0.0"' in drawn and 'class="b"' in drawn and 'aria-label="a line"' in drawn
     assert path([], "red") == ""
+
+
+def test_a_named_line_says_its_points_to_four_digits() -> None:
+    panel = Panel.of((100, 100), (0, 10), (0.1, 1), margins=(0, 0, 0, 0), log_y=True)
+    panel.line(Line([0, 2.5], [0.123456, math.inf], [0, 0], [1, 1]), "red", name='<"mine">')
+    panel.line(Line([0, 2.5], [1.0, 0.5], [0, 0], [1, 1]), "blue", dash="6 3", name="other")
+    panel.line(Line([1, 9], [1.0, 0.5], [0, 0], [1, 1]), "grey")
+    root = ElementTree.fromstring(panel.done("lines", of="<me>"))
+    assert root.get("data-of") == "<me>" and json.loads(root.get("data-read", "")) == [
+        [0, 100, 0, 10, 0], [100, 0, 0.1, 1, 1],
+        [['<"mine">', "red", "", [0, 2.5], [0.1235, None]], ["other", "blue", "6 3", 0, [1, 0.5]]],
+    ]  # fmt: skip
 
 
 def test_limits_of_one_value_still_make_a_panel() -> None:

@@ -88,6 +88,16 @@ def test_small_losses_keep_their_digits(results: Results) -> None:
     assert (told.text, told.note) == ("1.23e-09 ± 2e-12", "1e-09 to 2e-09")
 
 
+@pytest.mark.parametrize(
+    ("task", "note"), [("digits", "0.0000 to 0.2154"), ("no_such_module:task", "-0.0702 to 0.2154")]
+)
+def test_an_interval_ends_where_the_task_says_that_its_loss_does(
+    results: Results, rows: list[Row], task: str, note: str
+) -> None:
+    told = changed(results, "Momentum", interval=(-0.0702, 0.2154))
+    assert cells(replace(told, tasks={task: told.tasks["digits"]}), "Momentum", task)["test"].note == note
+
+
 def test_a_target_that_some_seeds_miss_says_so(results: Results) -> None:
     found = Reached(target=1.0, steps=1234.5, seconds=2.0, reached=2, of=3)
     told = cells(changed(results, "Momentum", to_target=found), "Momentum")

@@ -1,12 +1,13 @@
 """A run whose rows are sent to a tracker as well, and one that is not: the same run, and nothing else in its folder."""
 
+import json
 from pathlib import Path
 
 import pytest
 from needed import needs
 from sameness import TIMES, differences, left_behind
 
-from nestlearn.errors import MissingPackageError
+from nestlearn.errors import MissingPackageError, SettingsError
 from nestlearn.integrations import logging
 from nestlearn.integrations.logging import Tracker
 from nestlearn.training import tracking
@@ -81,3 +82,22 @@ def test_a_missing_package_is_named_before_a_folder_is_made(tmp_path: Path, monk
     with pytest.raises(MissingPackageError, match=r"nestlearn\[log\]"):
         run(tmp_path / "mine", "wandb")
     assert not (tmp_path / "mine").exists()
+
+
+def test_a_recorded_run_is_the_same_run_and_its_record_goes_on_with_it(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        run(tmp_path / "recorded", "none", "record=1", stop=7)
+    run(tmp_path / "recorded", "none", "record=1", resume=True)
+    record = tmp_path / "recorded" / "record" / "seed0"
+    lines = [json.loads(line) for line in (record / "writes.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "step" in line] == [3, 6, 9, 12]
+    assert json.loads((record / "record.json").read_text())["kind"] == "record"
+    run(tmp_path / "alone", "none")
+    one, two = (left_behind(tmp_path / name, 1) for name in ("recorded", "alone"))
+    one = {name: content for name, content in one.items() if not name.startswith("record/")}
+    assert differences(one, two, ignore=(*TIMES, "record")) == []
+
+
+def test_many_ranks_do_not_record() -> None:
+    with pytest.raises(SettingsError, match="one process alone can record, expected strategy none, got ddp"):
+        resolve_training(TrainSettings(), *SETTINGS, "record=0.01", "strategy=ddp")

@@ -50,7 +50,7 @@ TRAIN_KEYS = (
         "seeds",
         "schedule",
     ),
-    *("warmup", "points", "rows", "checkpoint_every", "log", "device", "dtype", "strategy", "threads"),
+    *("warmup", "points", "rows", "checkpoint_every", "log", "record", "device", "dtype", "strategy", "threads"),
 )
 COMPARE_KEYS = (
     *("preset", "tasks", "optimizers", "seeds", "steps", "task_steps", "sizes", "fixed", "elementwise_lr", "schedule"),

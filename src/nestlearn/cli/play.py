@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["play"]
+__all__ = ["has_screen", "play"]
 
 
 def play(
@@ -28,10 +28,10 @@ def play(
 
     path = write_page(out or Path(mkdtemp(prefix="nestlearn-")) / "playground.html")
     typer.echo(str(path))
-    if out is None and _has_screen():
+    if out is None and has_screen():
         webbrowser.open(path.resolve().as_uri())
 
 
-def _has_screen() -> bool:
+def has_screen() -> bool:
     """Whether a browser would have a window; on a machine without one some read the page in the terminal."""
     return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

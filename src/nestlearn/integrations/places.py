@@ -44,6 +44,7 @@ class Place:
         kind: "weights"; "entries", one number for each of the weights, or "map" of what a memory holds; "surprise".
         parameter: which of the parameters.
         key: its name in ``optimizer.state[parameter]``; empty for the weights.
+        period: the memory is written every so many steps.
     """
 
     level: int
@@ -51,6 +52,7 @@ class Place:
     kind: Kind
     parameter: Tensor
     key: str = ""
+    period: int = 1
 
     @property
     def spot(self) -> tuple[int, str]:
@@ -106,13 +108,13 @@ def _of_ours(optimizer: Optimizer) -> Iterator[Place]:
         roles = {memory.name: memory for memory in system.memories}
         for parameter in parameters:
             of = MATRIX if optimizer.entry(parameter, groups[id(parameter)]).own_lr else ELEMENT
-            yield Place(roles[WEIGHTS].level, of, "weights", parameter)
+            yield Place(roles[WEIGHTS].level, of, "weights", parameter, period=roles[WEIGHTS].period)
             for key in optimizer.state.get(parameter, ()):
                 role, rest = locate(key, roles)
                 if role is not None and (rest[0] == "model" or rest == ["surprise"]):
                     holds: Kind = "map" if roles[role].holds == "map" else "entries"
                     kind = holds if rest[0] == "model" else "surprise"
-                    yield Place(roles[role].level, f"{of}.{role}", kind, parameter, key)
+                    yield Place(roles[role].level, f"{of}.{role}", kind, parameter, key, roles[role].period)
 
 
 def _of_any(optimizer: torch.optim.Optimizer) -> Iterator[Place]:

@@ -37,7 +37,7 @@ def write_page(path: Path) -> Path:
 def page() -> str:
     """The text of the playground."""
     script = "\n" + "\n".join(_EXPORT.sub("", _IMPORT.sub("", _own_file(name))) for name in _modules("page.js"))
-    style = "\n" + _own_file("page.css")
+    style = "\n" + "".join(map(_own_file, ("colours.css", "page.css", "nesting.css")))
     parts = {"style": style, "script": script, "style hash": _hash(style), "script hash": _hash(script)}
     return re.sub(r"\{\{ ([a-z ]+) \}\}", lambda found: parts[found[1]], _own_file("page.html"))
 

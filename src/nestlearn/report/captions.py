@@ -59,9 +59,10 @@ CAPTIONS = {
     "score": (
         "The level score",
         "Read it like sheet music: a lane a memory, the slowest at the top, and a box a write, as wide as its period. "
-        "Strong colour: a large surprise, within its lane; grey: a write whose surprise nobody looked up. The surprise "
-        "of the weights is the training loss. Left the first steps, one by one; right the whole run, where a box "
-        "stands for all writes in it.",
+        "Strong colour: a large surprise, within its lane; grey: a write at which nobody looked. The surprise of the "
+        "weights is the training loss. Left the first steps, one by one; right the whole run, where a box stands for "
+        "all writes in it. Memories whose surprise the optimizer does not measure have no lane: they are named below, "
+        "with the steps from write to write, as in /10.",
     ),
     "surprise": (
         "What surprised the memories",

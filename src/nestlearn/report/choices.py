@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nestlearn.report.colours import colour
-from nestlearn.report.pictures import SMALL, short
+from nestlearn.report.names import short
+from nestlearn.report.pictures import SMALL
 from nestlearn.report.plot import Panel, path, text
 from nestlearn.training import Row
 
@@ -35,7 +36,7 @@ def rates(rows: Sequence[Row], budget: int) -> list[str]:
         panel.title(short(row.name), paint)
         beyond = row.trials_count - budget
         panel.parts.append(text(panel.x.end, panel.y.start - 5, f"{budget} + {beyond}" if beyond > 0 else "", "t", "e"))
-        drawn.append(panel.done(f"Validation loss of the trials of {row.name} against the learning rate"))
+        drawn.append(panel.done(f"Validation loss of the trials of {row.name} against the learning rate", row.name))
     return drawn
 
 

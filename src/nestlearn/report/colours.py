@@ -22,6 +22,7 @@ PAPER = {
     "bad": ("#b3261e", "#ff8a80"),
     "link": ("#2c6fc0", "#7cc0f5"),
     "warn": ("#8a5a00", "#e6b450"),
+    "shade": ("#1d212924", "#000000a0"),  # of what lies above something else
 }
 _LIGHT_DARK = {
     "AdamW": PAPER["ink"],

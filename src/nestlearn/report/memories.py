@@ -1,4 +1,9 @@
-"""The pictures of memories: what surprised them, and the level score, which says when each one is written."""
+"""The pictures of memories: what surprised them, and the level score, which says when each one is written.
+
+A lane of the score needs the surprise of its memory. An optimizer measures that of the memories that learn an objective
+step by step (``Consulted.track``). Of a box it would be a value for each entry, as large as the box itself, so boxes
+have no lane and are named below.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +13,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
+from textwrap import wrap
 from typing import Any
 
+import numpy as np
+
 from nestlearn.report.colours import colour
-from nestlearn.report.pictures import SMALL, short
+from nestlearn.report.names import short, told_apart
+from nestlearn.report.pictures import SMALL
 from nestlearn.report.plot import Panel, picture, text
 from nestlearn.report.series import Measured, Points
 from nestlearn.report.thinning import Line
@@ -57,16 +66,16 @@ def _surprise_panel(row: Row, lines: Mapping[str, Line]) -> str:
     panel = Panel.of(size, (0, max(line.x[-1] for line in lines.values())), (low, high), log_y=True,
                      margins=(24, 12, 22 + legend, 38))  # fmt: skip
     panel.axes()
-    paint = colour(row.contender)
+    paint, names = colour(row.contender), told_apart(list(lines), 32)
     for i, (memory, line) in enumerate(lines.items()):
         dash = DASHES[i % len(DASHES)]
-        panel.line(line, paint, 1.8, dash)
+        panel.line(line, paint, 1.8, dash, name=f"{row.name}, {memory}")
         y = SMALL[1] + 15 * i + 11
         dashed = f' stroke-dasharray="{dash}"' if dash else ""
         panel.parts.append(f'<path class="l" d="M38 {y - 4:g}h26" stroke="{paint}" stroke-width="1.8"{dashed}/>')
-        panel.parts.append(text(70, y, short(memory, 30), "t"))
+        panel.parts.append(text(70, y, names[memory], "t"))
     panel.title(short(row.name), paint)
-    return panel.done(f"Surprise of the memories of {row.name} over the steps, relative to its first value")
+    return panel.done(f"Surprise of the memories of {row.name} over the steps, relative to its first value", row.name)
 
 
 @dataclass(frozen=True)
@@ -98,7 +107,7 @@ class _Lane:
 
 
 def _lanes(measured: Measured, system: Mapping[str, Any]) -> list[_Lane]:
-    """The memories of a contender by frequency, the slowest first, as in the description."""
+    """The memories of a contender by frequency, the slowest first, as in the description, whether looked at or not."""
     lanes = []
     for memory in sorted(system["memories"], key=lambda memory: (-memory["period"], memory["level"])):
         weights = memory["home"] == "weights"
@@ -108,15 +117,21 @@ def _lanes(measured: Measured, system: Mapping[str, Any]) -> list[_Lane]:
     return lanes
 
 
-LEFT, CELLS, LANE = 112.0, 236.0, 21.0  # user units: the names, the boxes beside them, the height of a lane
+WIDTH, LEFT, LANE = 362.0, 112.0, 21.0  # user units: all of it, the least for the names, the height of a lane
+LETTER, LETTERS = 6.0, 28  # user units of one, and how many a name may have
 EXACT, WHOLE = 24, 44  # steps shown one by one; boxes of the whole run
 
 
 def score(row: Row, measured: Measured, system: Mapping[str, Any]) -> str:
     """The level score of a contender: a lane a memory, a box a write, as wide as its period and as dark as its
-    surprise; first the beginning step by step, then the whole run, where a box stands for all writes in it.
+    surprise; first the beginning step by step, then the whole run, where a box stands for all writes in it. Memories
+    at which nobody looked are named below with their periods.
     """
-    lanes = _lanes(measured, system)
+    memories = _lanes(measured, system)
+    lanes = [lane for lane in memories if lane.steps]
+    names = told_apart([lane.name for lane in lanes], LETTERS)
+    left = max([LEFT, *(8 + LETTER * len(names[lane.name] + _every(lane)) for lane in lanes)])
+    cells = WIDTH - 14 - left
     steps = max((run.steps for run in measured.runs), default=EXACT)
     losses = measured.training
     reached = steps if measured.finished or not losses else int(losses.x[-1])  # nothing is written after a divergence
@@ -124,30 +139,44 @@ def score(row: Row, measured: Measured, system: Mapping[str, Any]) -> str:
     both = exact < steps
     looks = [steps / lane.steps[-1] * len(lane.steps) for lane in lanes if lane.steps and not lane.since]
     boxes = min(WHOLE, round(max(looks, default=WHOLE)))  # no narrower than the looks, or every other would be empty
-    height = 42 + LANE * len(lanes)
+    unseen = _unseen([lane for lane in memories if not lane.steps])
+    height = 42 + LANE * len(lanes) + 15 * len(unseen)
     paint = colour(row.contender)
     parts = [f'<rect x="0" y="5" width="12" height="4" rx="2" fill="{paint}"/>', text(17, 12, short(row.name), "n")]
-    width = CELLS * 0.42 if both else CELLS
+    width = cells * 0.42 if both else cells
     for i, lane in enumerate(lanes):
         y = 24 + LANE * i
-        period = f" /{lane.period}" if lane.period > 1 else ""
-        name = short(lane.name, 16 - len(period)) + period
         parts.append(f"<g><title>{escape(lane.name)}: written every {_steps(lane.period)}</title>")
-        parts.append(text(LEFT - 8, y + 13, name, "t", "e") + "</g>")
+        parts.append(text(left - 8, y + 13, names[lane.name] + _every(lane), "t", "e") + "</g>")
         shade = _shades(lane)
         writes = range(0, min(exact, reached) - lane.period + 1, lane.period)
         beginning = [(at, at + lane.period) for at in writes]
-        parts += _boxes(lane, beginning, (LEFT, width / exact), y, paint, shade)
+        parts += _boxes(lane, beginning, (left, width / exact), y, paint, shade)
         if both:
             count = min(boxes, steps // lane.period)
             edges = [round(k * steps / count) for k in range(count + 1)] if count else []
             whole = [span for span in pairwise(edges) if span[0] < reached]
-            parts += _boxes(lane, whole, (LEFT + width + 12, (CELLS - width) / steps), y, paint, shade)
+            parts += _boxes(lane, whole, (left + width + 12, (cells - width) / steps), y, paint, shade)
     bottom = 24 + LANE * len(lanes) + 12
-    parts += [text(LEFT, bottom, "0", "t"), text(LEFT + width, bottom, f"step {exact:,}", "t", "e")]
-    if both:
-        parts += [text(LEFT + width + 12, bottom, "0", "t"), text(LEFT + CELLS + 12, bottom, f"{steps:,}", "t", "e")]
-    return picture(LEFT + CELLS + 14, height, f"When each memory of {row.name} is written, and how surprised", parts)
+    if lanes:
+        parts += [text(left, bottom, "0", "t"), text(left + width, bottom, f"step {exact:,}", "t", "e")]
+        if both:
+            parts += [text(left + width + 12, bottom, "0", "t"), text(WIDTH - 2, bottom, f"{steps:,}", "t", "e")]
+    parts += [text(0, bottom + 4 + 15 * (i + 1), line, "t") for i, line in enumerate(unseen)]
+    return picture(WIDTH, height, f"When each memory of {row.name} is written, and how surprised", parts, row.name)
+
+
+def _every(lane: _Lane) -> str:
+    return f" /{lane.period}" if lane.period > 1 else ""
+
+
+def _unseen(lanes: Sequence[_Lane]) -> list[str]:
+    """The memories at which nobody looked, in lines of words."""
+    if not lanes:
+        return []
+    names = told_apart([lane.name for lane in lanes], LETTERS)
+    said = ", ".join(names[lane.name] + _every(lane) for lane in lanes)
+    return wrap(f"no surprise measured: {said}", int(WIDTH / LETTER), break_long_words=False)
 
 
 def _steps(period: int) -> str:
@@ -156,11 +185,13 @@ def _steps(period: int) -> str:
 
 def _shades(lane: _Lane) -> tuple[float, float]:
     """Logarithms of the surprises that are drawn lightest and darkest: of a lane's own middle nine tenths."""
-    values = sorted(math.log(value) for value in lane.values if value > 0)
-    if not values:
+    values = np.asarray(lane.values, dtype=float)
+    values = values[values > 0]
+    if not len(values):
         return 0.0, 1.0
     edge = len(values) // 20
-    low, high = values[edge], values[-1 - edge]
+    values = np.partition(values, (edge, len(values) - 1 - edge))
+    low, high = math.log(values[edge]), math.log(values[-1 - edge])
     return (low, high) if high > low else (low - 0.5, high + 0.5)
 
 

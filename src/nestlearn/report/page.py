@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
 
 from nestlearn.errors import RunFolderError
 from nestlearn.foreign import foreign
@@ -22,7 +23,8 @@ from nestlearn.report.downloads import download
 from nestlearn.report.folders import Contents, read_contents
 from nestlearn.report.sections import section
 from nestlearn.report.series import measure
-from nestlearn.tasks import sources, task_type
+from nestlearn.tasks import sources
+from nestlearn.tasks.about import about
 from nestlearn.training.run_folder import write_atomic
 
 __all__ = ["stand_alone", "write_pictures", "write_report"]
@@ -65,9 +67,13 @@ def _pictures(contents: Contents) -> Iterator[tuple[str, str]]:
     """Name and content of each picture."""
     results, baseline = contents.results, contents.results.baseline
     for task, rows in results.tasks.items():
-        unit, measured = task_type(task).unit, measure(rows, contents.runs)
-        steps, seconds = pictures.curves(rows, measured, baseline, unit)
-        drawn = {"ranking": pictures.ranking(rows, baseline, unit), "steps": steps, "seconds": seconds}
+        told, measured = about(task), measure(rows, contents.runs)
+        steps, seconds = pictures.curves(rows, measured, baseline, told.unit)
+        drawn = {
+            "ranking": pictures.ranking(rows, baseline, told.unit, told.least),
+            "steps": steps,
+            "seconds": seconds,
+        }
         systems = contents.systems.get(task, {})
         for row in rows:
             if row.name in systems and not row.control:
@@ -104,8 +110,14 @@ def stand_alone(svg: str) -> str:
         f"@media (prefers-color-scheme: dark) {{ svg.plot {{ {stylesheet(dark=True)} }} }}\n{_own_file('pictures.css')}"
     )
     opening = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
+    svg = re.sub(r' (?:data-of|data-read)="[^"]*"| style="--wide: [^"]*"', "", svg)  # of use to the page alone
     head, _, rest = svg.replace("<svg ", opening, 1).partition(">")
     return f"{head}><style>{style}</style>{rest}"
+
+
+def _parted(name: str) -> Markup:
+    """A name that may be broken before a capital, and behind a mark, where there is no room for it."""
+    return Markup("<wbr>").join(re.split(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[.:_])(?=.)", name))
 
 
 @cache
@@ -117,6 +129,7 @@ def _template() -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["parted"] = _parted
     return environment.get_template("page.html.j2")
 
 
@@ -143,7 +156,7 @@ def _page(contents: Contents) -> str:
         light=stylesheet(dark=False),
         dark=stylesheet(dark=True),
         styles=_own_file("page.css") + _own_file("pictures.css"),
-        script=_own_file("page.js"),
+        script="".join(map(_own_file, ("downloads.js", "tables.js", "legend.js", "crosshair.js"))),
     )
 
 

@@ -9,26 +9,25 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from nestlearn.report.colours import colour
-from nestlearn.report.plot import Panel, apart, number, text
+from nestlearn.report.names import short
+from nestlearn.report.plot import Panel, apart, number, of_one, text
 from nestlearn.report.series import Measured
+from nestlearn.report.tables import above
 from nestlearn.report.thinning import Line
 from nestlearn.training import Row
 
-__all__ = ["SMALL", "curves", "panels", "ranking", "short", "training_panels"]
+__all__ = ["SMALL", "curves", "panels", "ranking", "training_panels"]
 
 Lines = Mapping[str, Measured]
 SMALL = (268.0, 172.0)  # a small panel, in user units
-ROW = 25  # height of a row of the ranking
+ROW, LETTER = 25, 7.7  # height of a row of the ranking, and the most that a letter of a name is wide
 DECADES = 30.0  # losses that differ by more than this factor are drawn on a log scale
 
 
-def short(name: str, most: int = 24) -> str:
-    """A name that fits beside a picture; the end of a dotted path says more than its beginning."""
-    return name if len(name) <= most else f"…{name[1 - most :]}"
-
-
-def ranking(rows: Sequence[Row], baseline: str, unit: str) -> str:
-    """Test loss of every contender: a dot the mean, its bar the 95% interval, ticks the seeds, a ring the control."""
+def ranking(rows: Sequence[Row], baseline: str, unit: str, least: float | None = None) -> str:
+    """Test loss of every contender: a dot the mean, its bar the 95% interval, ticks the seeds, a ring the control.
+    Nothing is drawn below ``least``, the lowest loss that there can be.
+    """
     by_name = {row.name: row for row in rows}
     shown = [row for row in rows if not row.control]
     losses = [row.test["loss"] for row in rows if row.test]
@@ -36,12 +35,12 @@ def ranking(rows: Sequence[Row], baseline: str, unit: str) -> str:
     low, high = min(values, default=0.0), max(values, default=1.0)
     log = _many_decades(low, high)
     limit = high if log else _outlier_limit(values)
-    ends = (low / 1.3, limit * 1.3) if log else _widened(low, limit)
-    panel = Panel.of((600, 56 + ROW * len(shown)), ends, (0, 1), margins=(8, 14, 48, 190), log_x=log)
+    ends = (low / 1.3, limit * 1.3) if log else above(_widened(low, limit), least)
+    left = 22 + LETTER * max((len(short(row.name)) for row in shown), default=0)
+    panel = Panel.of((424, 56 + ROW * len(shown)), ends, (0, 1), margins=(8, 14, 48, left), log_x=log)
     middles = [8 + ROW * (i + 0.5) for i in range(len(shown))]
-    panel.parts += [text(178, y + 4, short(row.name), "", "e") for y, row in zip(middles, shown, strict=True)]
     bottom = panel.y.start
-    for tick in panel.x.ticks(6):
+    for tick in panel.x.ticks(5):
         panel.parts.append(f'<path class="g" d="M{panel.x(tick):.1f} {bottom}V8"/>')
         panel.parts.append(text(panel.x(tick), bottom + 16, number(tick), "t", "m"))
     panel.parts.append(text((panel.x.start + panel.x.end) / 2, bottom + 34, f"test loss ({unit})", "t", "m"))
@@ -52,7 +51,9 @@ def ranking(rows: Sequence[Row], baseline: str, unit: str) -> str:
             f'<path class="l" d="M{x:.1f} {bottom}V8" stroke="{colour(baseline)}" stroke-dasharray="1 5"/>'
         )
     for y, row in zip(middles, shown, strict=True):
-        panel.parts += _rank_row(panel, y, row, by_name.get(row.control_name or ""), limit)
+        label = text(left - 12, y + 4, short(row.name), "", "e")
+        parts = _rank_row(panel, y, row, by_name.get(row.control_name or ""), limit)
+        panel.parts.append(of_one(row.name, label, *parts))
     return panel.done("Test loss of every optimizer and of its control")
 
 
@@ -131,16 +132,17 @@ def curves(rows: Sequence[Row], measured: Lines, baseline: str, unit: str) -> tu
 def _curves(shown: Sequence[Row], lines: Mapping[str, Line], baseline: str, what: str, unit: str) -> str:
     (bottom, top), log = _limits(lines, baseline)
     last = max((line.x[-1] for line in lines.values()), default=1.0)
-    panel = Panel.of((560, 392), (0, last), (bottom, top), margins=(26, 186, 40, 44), log_y=log)
-    panel.axes(5, 7, what, f"validation loss ({unit})")
+    right = 28 + LETTER * max((len(short(name)) for name in lines), default=0)
+    panel = Panel.of((344 + right, 340), (0, last), (bottom, top), margins=(26, right, 40, 44), log_y=log)
+    panel.axes(4, 6, what, f"validation loss ({unit})")
     panel.inside.append('<g class="many">')
     ends = []
     for row in reversed(shown):
         line, paint = lines.get(row.name), colour(row.contender)
         if line is None:
             continue
-        panel.inside.append(f"<g><title>{escape(row.name)}: {line.mean[-1]:.4g}</title>")
-        panel.line(line, paint, 2.6 if row.name == baseline else 1.7)
+        panel.inside.append(f'<g data-of="{escape(row.name)}"><title>{escape(row.name)}: {line.mean[-1]:.4g}</title>')
+        panel.line(line, paint, 2.6 if row.name == baseline else 1.7, name=row.name)
         panel.inside.append("</g>")
         if bottom <= line.mean[-1] <= top:
             ends.append((row.name, paint, panel.x(line.x[-1]), panel.y(line.mean[-1])))
@@ -151,15 +153,20 @@ def _curves(shown: Sequence[Row], lines: Mapping[str, Line], baseline: str, what
 
 def _end_labels(panel: Panel, ends: Sequence[tuple[str, str, float, float]]) -> list[str]:
     """Each line's name to the right of the axes, joined to its end, moved apart so that no two overlap."""
-    ends, parts, left = sorted(ends, key=lambda end: end[3]), [], panel.x.end
+    ends, parts, left = sorted(ends, key=lambda end: end[3]), ['<g class="ends">'], panel.x.end
     for (name, paint, x, y), place in zip(
         ends, apart([end[3] for end in ends], 15.5, panel.y.end, panel.y.start), strict=True
     ):
-        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.6" fill="{paint}"/>')
-        parts.append(f'<path class="lead" d="M{x:.1f} {y:.1f}L{left + 12:.1f} {place:.1f}" stroke="{paint}"/>')
-        parts.append(f'<circle cx="{left + 14:.1f}" cy="{place:.1f}" r="3.4" fill="{paint}"/>')
-        parts.append(text(left + 21, place + 4, short(name)))
-    return parts
+        parts.append(
+            of_one(
+                name,
+                f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.6" fill="{paint}"/>',
+                f'<path class="lead" d="M{x:.1f} {y:.1f}L{left + 12:.1f} {place:.1f}" stroke="{paint}"/>',
+                f'<circle cx="{left + 14:.1f}" cy="{place:.1f}" r="3.4" fill="{paint}"/>',
+                text(left + 21, place + 4, short(name)),
+            )
+        )
+    return [*parts, "</g>"]
 
 
 def panels(rows: Sequence[Row], measured: Lines, baseline: str) -> list[str]:
@@ -178,13 +185,15 @@ def panels(rows: Sequence[Row], measured: Lines, baseline: str) -> list[str]:
             (row.control_name, paint, 1.5, "5 4"),
         ):
             if name in lines:
-                panel.line(lines[name], stroke, width, dash, ranged=False)
+                panel.line(lines[name], stroke, width, dash, ranged=False, name=name)
         if line:
-            panel.line(line, paint, 2.2)
+            panel.line(line, paint, 2.2, name=row.name)
             if line.mean[-1] > limits[1]:
                 panel.parts.append(text(panel.x.end, 36, f"above: ends at {line.mean[-1]:.3g}", "t", "e"))
         panel.title(short(row.name) + ("" if line else ": diverged"), paint)
-        drawn.append(panel.done(f"Validation loss of {row.name}, of its control and of {baseline} against steps"))
+        drawn.append(
+            panel.done(f"Validation loss of {row.name}, of its control and of {baseline} against steps", row.name)
+        )
     return drawn
 
 
@@ -204,7 +213,7 @@ def training_panels(rows: Sequence[Row], measured: Lines) -> list[str]:
         panel.axes()
         paint, line = colour(row.contender), lines.get(row.name)
         if line:
-            panel.line(line, paint, 1.4)
+            panel.line(line, paint, 1.4, name=row.name)
         panel.title(short(row.name) + (": diverged" if row.status == "diverged" else ""), paint)
-        drawn.append(panel.done(f"Training loss of {row.name} against steps"))
+        drawn.append(panel.done(f"Training loss of {row.name} against steps", row.name))
     return drawn

@@ -8,14 +8,16 @@ and on a telephone.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from html import escape
+from typing import Any
 
 from nestlearn.report.thinning import Line
 
-__all__ = ["Panel", "Scale", "apart", "band", "number", "path", "picture", "text"]
+__all__ = ["Panel", "Scale", "apart", "band", "number", "of_one", "path", "picture", "text"]
 
 
 @dataclass(frozen=True)
@@ -90,10 +92,12 @@ def band(upper: Sequence[tuple[float, float]], lower: Sequence[tuple[float, floa
     return f'<path class="b" d="M{"L".join(f"{x:.1f} {y:.1f}" for x, y in around)}Z" fill="{colour}"/>'
 
 
-def picture(width: float, height: float, name: str, parts: Sequence[str]) -> str:
-    """One ``<svg>`` that scales with the page and says what it shows."""
+def picture(width: float, height: float, name: str, parts: Sequence[str], of: str = "", read: str = "") -> str:
+    """One ``<svg>`` that scales with the page and says what it shows; ``of`` and ``read`` as in ``Panel``."""
+    more = (f' data-of="{escape(of)}"' if of else "") + (f' data-read="{escape(read)}"' if read else "")
     return (
-        f'<svg class="plot" role="img" aria-label="{escape(name)}" viewBox="0 0 {width:g} {height:g}">'
+        f'<svg class="plot" role="img" aria-label="{escape(name)}" viewBox="0 0 {width:g} {height:g}"{more}'
+        f' style="--wide: {width:g}">'
         f"{''.join(parts)}</svg>"
     )
 
@@ -124,6 +128,7 @@ class Panel:
     y: Scale
     parts: list[str] = field(default_factory=list)
     inside: list[str] = field(default_factory=list)  # cut off at the frame
+    read: list[Any] = field(default_factory=list)  # lines whose values a reader of the page may ask for
 
     @classmethod
     def of(
@@ -170,21 +175,49 @@ class Panel:
         """Numbers as places in user units."""
         return [(self.x(a), self.y(b)) for a, b in zip(x, y, strict=True)]
 
-    def line(self, line: Line, colour: str, width: float = 1.8, dash: str = "", ranged: bool = True) -> None:
-        """A line, over the band of its range."""
+    def line(
+        self, line: Line, colour: str, width: float = 1.8, dash: str = "", ranged: bool = True, name: str = ""
+    ) -> None:
+        """A line, over the band of its range; one with a ``name`` says its values when it is asked for them."""
+        if name:
+            self.read.append([name, colour, dash, [_digits(x) for x in line.x], [_digits(y) for y in line.mean]])
         if ranged and any(low < high for low, high in zip(line.low, line.high, strict=True)):
             self.inside.append(band(self.points(line.x, line.high), self.points(line.x, line.low), colour))
         self.inside.append(path(self.points(line.x, line.mean), colour, width, dash))
 
-    def done(self, name: str) -> str:
-        """The finished picture."""
+    def done(self, name: str, of: str = "") -> str:
+        """The finished picture; ``of``: whose it is, if it is that of one contender."""
         left, top = self.x.start, self.y.end
         width, height = self.x.end - left, self.y.start - top
         pad = 3  # a line along the edge keeps its width
         x, y, w, h = (f"{v:g}" for v in (left - pad, top - pad, width + 2 * pad, height + 2 * pad))
         frame = f'x="{x}" y="{y}" width="{w}" height="{h}" viewBox="{x} {y} {w} {h}"'
         inside = f'<svg role="presentation" {frame}>{"".join(self.inside)}</svg>'
-        return picture(self.width, self.height, name, [*self.parts, inside])
+        return picture(self.width, self.height, name, [*self.parts, inside], of, self._readable())
+
+    def _readable(self) -> str:
+        """What the script of the page needs to say values: both scales, and the points of the lines.
+
+        A line has [name, colour, dashes, x, y]; its x is 0 where it is that of the first.
+        """
+        scales = [[s.start, s.end, s.low, s.high, int(s.log)] for s in (self.x, self.y)]
+        if not self.read or not all(map(math.isfinite, scales[0] + scales[1])):
+            return ""
+        first = self.read[0][3]
+        lines = [[*line[:3], 0 if i and line[3] == first else line[3], line[4]] for i, line in enumerate(self.read)]
+        return json.dumps([*scales, lines], separators=(",", ":"), allow_nan=False)
+
+
+def _digits(value: float) -> float | int | None:
+    """A value as it is read off a picture: whole, or with four digits; None if it is beyond all numbers."""
+    if not math.isfinite(value):
+        return None
+    return int(value) if abs(value) < 1 << 53 and value == int(value) else float(f"{value:.4g}")
+
+
+def of_one(name: str, *parts: str) -> str:
+    """What belongs to one contender of several in a picture; the page can bring it out."""
+    return f'<g data-of="{escape(name)}">{"".join(parts)}</g>'
 
 
 def _open(limits: tuple[float, float]) -> tuple[float, float]:

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from nestlearn.tasks import Figure, task_type
+from nestlearn.tasks.about import Figure, about
 from nestlearn.training import Results, Row
 from nestlearn.training.results import FEWEST, Difference, Equal, Reached
 
-__all__ = ["Cell", "Column", "claim", "columns", "helps", "table_rows", "to_csv", "trials_csv"]
+__all__ = ["Cell", "Column", "above", "claim", "columns", "helps", "table_rows", "to_csv", "trials_csv"]
 
 DASH = "–"
 
@@ -54,22 +54,22 @@ def columns(results: Results, task: str) -> list[Column]:
     that is empty is left out.
     """
     rows = results.tasks[task]
-    about = task_type(task)
+    told = about(task)
     settings = dict.fromkeys(name for row in rows for name in row.settings)
     possible = [
         Column("optimizer", "the contender", lambda row, _: Cell(row.name), number=False),
         Column(
             "test",
-            f"test loss ({about.unit}), mean over seeds, and the sample standard deviation; below it the 95% interval "
+            f"test loss ({told.unit}), mean over seeds, and the sample standard deviation; below it the 95% interval "
             "of the mean",
-            _test,
+            lambda row, _: _test(row, told.least),
         ),
         *_comparisons(results),
-        *([_figure(about.figure)] if about.figure else []),
+        *([_figure(told.figure)] if told.figure else []),
         *_costs(),
         Column(
             "validation",
-            f"validation loss ({about.unit}), mean over seeds: the settings were chosen on this split",
+            f"validation loss ({told.unit}), mean over seeds: the settings were chosen on this split",
             lambda row, _: Cell(_loss(row.validation["loss"].mean) if row.validation else DASH),
             rank=8,
         ),
@@ -191,11 +191,11 @@ def _setting(name: str, rank: int) -> Column:
     return Column(name.replace("_", " "), f"{meaning} of its grid", cell, rank)
 
 
-def _test(row: Row, _: Row | None) -> Cell:
+def _test(row: Row, least: float | None) -> Cell:
     if row.status == "diverged":
         return Cell("diverged", good=False, sure=True)
     loss = row.test["loss"]
-    interval = " to ".join(map(_loss, row.interval)) if row.interval else ""
+    interval = " to ".join(map(_loss, above(row.interval, least))) if row.interval else ""
     return Cell(_loss(loss.mean) + (f" ± {_loss(loss.spread)}" if loss.spread is not None else ""), interval)
 
 
@@ -211,6 +211,12 @@ def _figure(figure: Figure) -> Column:
         return Cell(_number(row.test[figure.name].mean if figure.name in row.test else None, figure.digits))
 
     return Column(figure.heading, figure.meaning, cell, rank=5)
+
+
+def above(interval: tuple[float, float], least: float | None) -> tuple[float, float]:
+    """The part of an interval in which a loss can lie that is never below ``least``."""
+    low, high = interval
+    return (low, high) if least is None else (max(low, least), max(high, least))
 
 
 def helps(row: Row, found: Difference | None) -> bool | None:

@@ -1,4 +1,7 @@
-"""A run's losses, and what its optimizer did at each row, for TensorBoard, trackio or wandb: the setting ``log``."""
+"""A run's losses, and what its optimizer did at each row, for TensorBoard, trackio or wandb: the setting ``log``.
+
+And for ``nestlearn explore``: the setting ``record``.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from nestlearn.integrations.logging import Tracker, log, tensorboard, trackio, wandb
+from nestlearn.integrations.recording import record
 from nestlearn.training.loop import Training
 from nestlearn.training.train_settings import TrainSettings
 
-__all__ = ["tracked"]
+__all__ = ["recorded", "tracked"]
 
 PROJECT = "nestlearn"
 
@@ -48,6 +52,30 @@ def tracked(training: Training, settings: TrainSettings, folder: Path, *, first:
             yield send
         finally:
             handle.remove()
+
+
+@contextmanager
+def recorded(training: Training, settings: TrainSettings, folder: Path) -> Iterator[None]:
+    """A block in which the memories of a training's main optimizer are recorded, in ``record/seedN`` of the run folder,
+    if ``settings.record`` gives time to it.
+
+    Args:
+        training: where it goes on from.
+        folder: the run folder.
+    """
+    if not settings.record:
+        yield
+        return
+    spec = training.spec
+    with record(
+        training.optimizers[0],
+        folder / "record" / f"seed{spec.seed}",
+        every=max(1, spec.steps // settings.rows),
+        share=settings.record,
+        start=max(training.steps_taken, training.task.delay),
+        run=spec.key,
+    ):
+        yield
 
 
 def _opened(kind: str, folder: Path, name: str, taken: int) -> Tracker:

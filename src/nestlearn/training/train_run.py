@@ -36,7 +36,7 @@ from nestlearn.training.run_folder import RunFolder, write_atomic
 from nestlearn.training.settings import to_yaml
 from nestlearn.training.spec import RunSpec
 from nestlearn.training.statistics import figures, interval
-from nestlearn.training.tracking import tracked
+from nestlearn.training.tracking import recorded, tracked
 from nestlearn.training.train_settings import TrainSettings, changed_settings
 
 __all__ = ["TrainRun", "results_of", "threads_of"]
@@ -189,7 +189,8 @@ class TrainRun:
             files.follow(training)
         if content is None:
             save()  # so that from the first row on there is a length to cut the files back to
-        with training, tracked(training, self.settings, self.folder.path, first=self.ranks.first) as track:
+        tracker = tracked(training, self.settings, self.folder.path, first=self.ranks.first)
+        with training, recorded(training, self.settings, self.folder.path), tracker as track:
             while not training.done:
                 training.step()
                 if files is not None and files.write(training):

@@ -35,7 +35,13 @@ __all__ = [
 ]
 
 ELEMENTWISE_LR = 1e-2
-IRRELEVANT = {"checkpoint_every", "log", "seeds", "strategy"}  # settings that change no run's result, but for rounding
+IRRELEVANT = {
+    "checkpoint_every",
+    "log",
+    "record",
+    "seeds",
+    "strategy",
+}  # settings that change no run's result, but for rounding
 SHIPPED = Path(__file__).parent / "configs"
 
 
@@ -109,6 +115,13 @@ class TrainSettings(Settings):
         default="none",
         description="where losses, surprises, sizes and spectra go besides, at every row",
     )
+    record: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of the time that may go into recording the memories, see explore.md; 0 records "
+        "nothing, 1 every row",
+    )
     device: str = Field(default="cpu", description="`auto`, `cpu` or `cuda`")
     dtype: Literal["float32", "float64", "bfloat16"] = Field(
         default="float32", description="of the network and its inputs"
@@ -129,6 +142,12 @@ class TrainSettings(Settings):
     @classmethod
     def _spelt(cls, given: Any) -> Any:
         return parse_seeds(str(given)) if isinstance(given, int | str) else given
+
+    @model_validator(mode="after")
+    def _recorded_alone(self) -> TrainSettings:
+        if self.record and self.strategy != "none":
+            raise ValueError(f"record: one process alone can record, expected strategy none, got {self.strategy}")
+        return self
 
     @field_validator("seeds")
     @classmethod

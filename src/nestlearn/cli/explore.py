@@ -1,0 +1,76 @@
+"""``nestlearn explore [RUN ...]``: look into runs while they train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from nestlearn.explore import Shelf
+
+__all__ = ["explore"]
+
+
+def explore(
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Folders of `nestlearn train`, `nestlearn compare` or `nl.record`, or such that hold some.",
+            show_default="runs",
+        ),
+    ] = None,
+    data: Annotated[
+        bool, typer.Option("--json", help="Print what is known of the runs as JSON, and serve nothing.")
+    ] = False,
+    points: Annotated[int, typer.Option(min=2, max=20_000, help="Points of a line that --json prints, at most.")] = 500,
+    port: Annotated[
+        int,
+        typer.Option(
+            min=0, max=65535, help="Where to listen on 127.0.0.1. [default: any free one]", show_default=False
+        ),
+    ] = 0,
+    browser: Annotated[
+        bool, typer.Option("--browser/--no-browser", help="Open the page, where there is a screen.")
+    ] = True,
+) -> None:
+    """Look into runs while they train, on a page of this machine, or as JSON.
+
+    Files are read and nothing is written, so a run is neither slowed nor ended by it. The address that is printed has
+    a token in it, without which nothing is told.
+    """
+    from nestlearn.explore import Shelf
+
+    shelf = Shelf(runs or [Path("runs")])
+    if data:
+        import json
+
+        from nestlearn.explore.answers import everything
+
+        typer.echo(json.dumps(everything(shelf, points), allow_nan=False))
+        return
+    _serve(shelf, port, browser)
+
+
+def _serve(shelf: Shelf, port: int, browser: bool) -> None:
+    import webbrowser
+
+    from nestlearn.cli.play import has_screen
+    from nestlearn.errors import MissingPackageError
+
+    try:
+        from nestlearn.explore.serving import Serving
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(
+            f'the page needs {error.name}, which is not installed: pip install "nestlearn[explore]" (--json does not)',
+            name=error.name,
+        ) from error
+    serving = Serving(shelf, port)
+
+    def begun() -> None:
+        typer.echo(serving.url)
+        if browser and has_screen():
+            webbrowser.open(serving.url)
+
+    serving.run(begun)

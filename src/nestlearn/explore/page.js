@@ -1,0 +1,179 @@
+// The page: which run is looked at, and who draws what of it.
+
+import { createNesting } from "/play/nesting.js";
+import { html, short, watch } from "/play/svg.js";
+import { BESIDE, createLosses } from "./charts.js";
+import { ask, connect } from "./live.js";
+import { createScore } from "./score.js";
+import { showStep } from "./step.js";
+
+const POINTS = 600;
+const LISTED = 5000; // milliseconds from one look for new runs to the next
+const at = (id) => document.getElementById(id);
+
+let runs = [];
+let current = null;
+let store = null;
+let parameter = "";
+let systems = [];
+let beside = [];
+let drawn = "";
+
+const losses = createLosses(at("losses"));
+const nesting = createNesting(at("nesting"));
+const score = createScore(at("score"), at("lanes"), choose, zoom);
+const line = connect(POINTS, hear, say);
+
+function say(state) {
+  at("status").textContent = state === "lost" ? "the connection is lost, trying again" : "";
+  at("status").classList.toggle("lost", state === "lost");
+  if (state === "connected") refresh();
+}
+
+function hear(given) {
+  store = given;
+  losses.show(store);
+  score.show(store);
+  const loss = store.train.loss.at(-1);
+  at("now").textContent = `step ${store.latest}${loss === undefined ? "" : `, training loss ${short(loss)}`}, ${store.status}`;
+}
+
+async function refresh() {
+  let told;
+  try {
+    told = await ask("/api/runs");
+  } catch (error) {
+    at("notes").textContent = error.message;
+    return;
+  }
+  runs = told.runs;
+  at("notes").textContent = runs.length ? told.notes.join("; ") : "No run is there yet.";
+  listRuns();
+  if (!current && runs.length) select(runs.at(-1).id);
+  drawBeside();
+}
+
+/** The training losses of the runs that are marked, beside the one that is looked at. */
+async function drawBeside() {
+  beside = beside.filter((id) => runs.some((run) => run.id === id));
+  const asked = beside.map((id) => ask(`/api/runs/${id}/series?points=${POINTS}`).catch(() => null));
+  const told = await Promise.all(asked);
+  losses.beside(told.map((series, i) => series && { name: beside[i], train: series.train }).filter(Boolean));
+  at("beside").replaceChildren(
+    ...beside.map((id, i) => {
+      const swatch = html("i", { class: "swatch" });
+      swatch.style.setProperty("background", `var(${BESIDE[i % BESIDE.length]})`);
+      return html("span", {}, swatch, runs.find((run) => run.id === id)?.run ?? "");
+    }),
+  );
+}
+
+function listRuns() {
+  const now = JSON.stringify(runs.map(({ id, run, status }) => [id, run, status]));
+  if (now === drawn) return;
+  drawn = now;
+  const focused = document.activeElement?.name === "run";
+  const labels = runs.map((run) => {
+    const input = html("input", { type: "radio", name: "run", value: run.id, checked: run.id === current });
+    input.addEventListener("change", () => select(run.id));
+    const label = html("label", {}, input, run.run, html("small", {}, `${run.folder}, ${run.status}`));
+    const mark = html("input", { type: "checkbox", checked: beside.includes(run.id), title: "Draw its loss beside" });
+    mark.setAttribute("aria-label", `Draw the loss of ${run.run} beside`);
+    mark.addEventListener("change", () => {
+      beside = mark.checked ? [...beside, run.id] : beside.filter((id) => id !== run.id);
+      drawBeside();
+    });
+    return html("div", { class: "run" }, label, mark);
+  });
+  at("runs").replaceChildren(html("legend", {}, "Runs"), ...labels);
+  if (focused) at("runs").querySelector(":checked")?.focus();
+}
+
+async function select(id) {
+  current = id;
+  for (const input of at("runs").querySelectorAll("[type=radio]")) input.checked = input.value === id;
+  const run = runs.find((each) => each.id === id);
+  at("title").textContent = run.run;
+  at("row").textContent = rowOf(run.row);
+  at("stepsays").textContent = "No step is chosen";
+  at("step").replaceChildren();
+  at("seen").textContent = "";
+  line.watch(id);
+  systems = (await ask(`/api/runs/${id}/systems`).catch(() => ({ systems: [] }))).systems;
+  drawNesting(0);
+}
+
+/** What a finished run says of itself. */
+function rowOf(row) {
+  const numbers = (given) => Object.entries(given ?? {}).filter(([, x]) => typeof x === "number");
+  const said = ["validation", "test"].flatMap((split) => numbers(row[split]).map(([name, x]) => `${split} ${name} ${short(x, 4)}`));
+  const settings = Object.entries(row.settings ?? {}).map(([name, x]) => `${name}=${x}`);
+  return [row.variant, row.task && `on ${row.task}`, ...settings, ...said, row.reason].filter(Boolean).join(", ");
+}
+
+/** What fits on a card beside a number. */
+const few = (text) => (text.length > 9 ? `${text.slice(0, 7)}…` : text);
+
+/** The memories of the first system, as warm as they were at a look. */
+function drawNesting(look) {
+  const memories = systems[0]?.memories;
+  at("nesting").toggleAttribute("hidden", !Array.isArray(memories));
+  if (!Array.isArray(memories)) return;
+  const cards = memories
+    .filter((memory) => memory.home !== "weights")
+    .map((memory) => ({ path: String(memory.name), label: few(String(memory.symbol || memory.name)), says: String(memory.model), part: null }));
+  const rows = store ? score.rows().filter((row) => row.key !== null) : [];
+  const model = { model: { kind: "box" } };
+  const looks = rows[0]?.values.length ?? 0;
+  const trace = Array.from({ length: looks }, (_, j) => {
+    const entry = { surprise: NaN, log: new Map() };
+    for (const { lane, values } of rows) {
+      const [, ...path] = lane.memory.split(".");
+      const seen = { surprise: values[j], written: values[j] === values[j], memory: model, params: null };
+      if (lane.memory.startsWith("element") && rows.some((row) => row.lane.memory.startsWith("matrix"))) continue;
+      if (path.length) entry.log.set(path.join("."), seen);
+      else if (lane.memory === lane.memory.split(".")[0]) entry.surprise = values[j];
+    }
+    return entry;
+  });
+  nesting.draw({ face: { cards }, trace, off: [], path: [[[0]]] });
+  nesting.show(look, false);
+}
+
+/** Fewer steps, told anew and so in more detail, or all of them: what comes is seen there alone. */
+async function zoom(range) {
+  at("seen").textContent = range ? `steps ${range[0]} to ${range[1]}` : "";
+  if (!range) return score.see(null);
+  const [run, [from, to]] = [current, range];
+  const told = await ask(`/api/runs/${run}/score?from=${from}&to=${to}&points=${POINTS}`).catch(() => null);
+  if (!told || run !== current) return null;
+  const numbers = (side) => told.lanes.map((lane) => lane[side].map((x) => x ?? NaN));
+  return score.see({ from, to, score: { step: told.steps, low: numbers("low"), high: numbers("high") } });
+}
+
+/** A look was chosen: what is frozen nearest to it is shown. */
+async function choose(step, look) {
+  drawNesting(look + 1);
+  const nearest = store.frozen.reduce((a, b) => (Math.abs(b - step) < Math.abs(a - step) ? b : a), store.frozen[0]);
+  if (nearest === undefined) {
+    at("stepsays").textContent = `Step ${step}; none is frozen`;
+    at("step").replaceChildren();
+    return;
+  }
+  const run = current;
+  try {
+    const told = await ask(`/api/runs/${run}/steps/${nearest}`);
+    if (run !== current) return;
+    at("stepsays").textContent = nearest === step ? `Step ${step}` : `Step ${step}; step ${nearest} is frozen`;
+    showStep(at("step"), told, parameter, (name) => (parameter = name));
+  } catch (error) {
+    at("stepsays").textContent = `Step ${nearest}`;
+    at("step").replaceChildren(html("p", { class: "soft" }, error.message));
+  }
+}
+
+for (const [id, factor] of [["closer", 1 / 4], ["wider", 4], ["all", Infinity]])
+  at(id).addEventListener("click", () => store && score.closer(factor));
+watch([at("nesting")], () => systems.length && drawNesting(0));
+setInterval(() => document.hidden || refresh(), LISTED);
+window.explore = { drop: () => line.drop(), store: () => store, hear, losses, score };
