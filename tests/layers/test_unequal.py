@@ -2,14 +2,12 @@
 
 import pytest
 import torch
-from every_layer import EVERY, make
+from every_layer import every_switch, make
 from sequences import leaves
 from torch import Tensor
 
 from nestlearn.layers import Attention, ContinuumMemory, SequenceLayer
 from nestlearn.memory.state import flatten, select_state
-
-every_switch = pytest.mark.parametrize("name", EVERY)
 
 
 def batch(lengths: list[int], time: int, seed: int = 0) -> Tensor:
