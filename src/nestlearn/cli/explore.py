@@ -78,7 +78,7 @@ def _serve(shelf: Shelf, port: int, browser: bool, states: Path | None) -> None:
         ) from error
     if states is not None:
         states.mkdir(parents=True, exist_ok=True)
-    serving = Serving(shelf, port, Readings(shelf, [sys.executable, "-m", "nestlearn.cli.reading_job"], states))
+    serving = Serving(shelf, port, Readings(shelf, [sys.executable, "-P", "-m", "nestlearn.cli.reading_job"], states))
 
     def begun() -> None:
         typer.echo(serving.url)
