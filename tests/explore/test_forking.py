@@ -68,7 +68,7 @@ def test_what_is_asked_becomes_a_command_and_one_trains_at_a_time(
     forks.start(run, {"step": 10, "without": "slow", "settings": {"optimizer.lr": 0.5, "task.noisy": True}})
     folder = (tmp_path / "mine").resolve()
     assert started.commands[0] == [
-        *(sys.executable, "-m", "nestlearn", "train", "--fork", f"{folder}@10", "--seeds", "3", "--quiet"),
+        *(sys.executable, "-P", "-m", "nestlearn", "train", "--fork", f"{folder}@10", "--seeds", "3", "--quiet"),
         *("--set", "optimizer.lr=0.5", "--set", "task.noisy=true", "--without", "slow"),
         *("--out", f"{folder}-fork1"),
     ]

@@ -19,7 +19,7 @@ from nestlearn.cli.generate_job import FINISHED, INTERRUPTED, Choices, Source, S
 from nestlearn.cli.memory import Memory
 from nestlearn.cli.shown import visible
 from nestlearn.descriptions.table import readable_bytes
-from nestlearn.models import Tokenizer, state_bytes
+from nestlearn.models import Tokenizer, observe, state_bytes
 
 __all__ = ["chat_job"]
 
@@ -41,6 +41,7 @@ def chat_job(source: Source, choices: Choices, path: Path) -> int:
     chat = _Chat(memory, words, choices, ends)
     begun = f"it goes on from {path}" if memory.state is not None else f"its memory will be in {path}"
     say(f"talking to {source.run}; {begun}. {', '.join(COMMANDS[:-1])} and {COMMANDS[-1]} are no lines to answer")
+    how = f"go on with: {source.command('chat', '--state', str(path))}"
     try:
         with saved(memory):
             for line in _lines():
@@ -48,9 +49,9 @@ def chat_job(source: Source, choices: Choices, path: Path) -> int:
                     break
     except KeyboardInterrupt:
         kept = f"; what was said is in {path}" if path.exists() else ""
-        say(f"interrupted{kept}; go on with: {source.command('chat', '--state', str(path))}")
+        say(f"interrupted{kept}; {how}")
         return INTERRUPTED
-    chat.output.check(f"; what was said is in {path}")
+    chat.output.check(f"; what was said is in {path}; {how}")
     return FINISHED
 
 
@@ -114,14 +115,12 @@ class _Chat:
         size = readable_bytes(state_bytes(state))
         return f"{self._memory.seen:,} tokens were read; the memory has {size}, in {self._memory.path}"
 
-    @torch.no_grad()
     def _surprise(self, tokens: Tensor) -> list[tuple[str, float]]:
         """-log p of each token of a line but a conversation's first, in nats, at what is remembered now."""
-        logits, _ = self._memory.model(tokens.to(self._memory.device), state=self._memory.state, return_state=True)
-        told = logits[0, :-1].double().log_softmax(-1).cpu().gather(-1, tokens[0, 1:, None])[:, 0]
+        tokens, memory = tokens.to(self._memory.device), self._memory
+        losses = [loss for each in observe(memory.model, tokens, memory.state) for loss in each.losses[0].tolist()]
         return [
-            (self._words.decode([token]), -float(loss))
-            for token, loss in zip(tokens[0, 1:].tolist(), told, strict=True)
+            (self._words.decode([token]), loss) for token, loss in zip(tokens[0, 1:].tolist(), losses[1:], strict=True)
         ]
 
     def _told(self) -> str:

@@ -55,7 +55,7 @@ class Forks:
         self.folder = _beside(run.folder.resolve())
         self._said = tempfile.TemporaryFile()  # noqa: SIM115  # read when the process has ended
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "nestlearn", *command, "--out", str(self.folder)],
+            [sys.executable, "-P", "-m", "nestlearn", *command, "--out", str(self.folder)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=self._said,
