@@ -4,6 +4,7 @@ import { createNesting } from "/play/nesting.js";
 import { html, short, watch } from "/play/svg.js";
 import { BESIDE, createLosses } from "./charts.js";
 import { ask, connect } from "./live.js";
+import { lossPicture, lossTable, offerFiles, scorePicture, scoreTable } from "./saving.js";
 import { createScore } from "./score.js";
 import { showStep } from "./step.js";
 
@@ -172,6 +173,17 @@ async function choose(step, look) {
   }
 }
 
+const title = () => at("title").textContent;
+offerFiles(at("savelosses"), "losses", () => store && {
+  name: title(),
+  picture: () => lossPicture(title(), losses.curves()),
+  table: () => lossTable(losses.curves()),
+});
+offerFiles(at("savescore"), "level score", () => store && {
+  name: title(),
+  picture: () => scorePicture(title(), score.rows(), score.seen()),
+  table: () => scoreTable(store.lanes, score.seen()),
+});
 for (const [id, factor] of [["closer", 1 / 4], ["wider", 4], ["all", Infinity]])
   at(id).addEventListener("click", () => store && score.closer(factor));
 watch([at("nesting")], () => systems.length && drawNesting(0));

@@ -42,14 +42,23 @@ export function createScore(canvas, list, chosen, zoom) {
     canvas.style.height = `${rows.length * ROW + FOOT}px`;
   }
 
-  function nameOf({ key, members, lane }) {
+  function wordsOf({ key, members, lane }) {
+    if (key === null) return `   ${lane.role}`;
+    return memoryOf(lane) + (members.length === 1 ? ` ${lane.role}` : `, ${members.length} roles`);
+  }
+
+  function memoryOf(lane) {
     const level = lane.level ? `L${lane.level} ` : "";
-    const every = lane.period > 1 ? `, every ${lane.period}` : "";
-    if (key === null) return html("li", { title: `${lane.role}, ${lane.parameters} parameters` }, `   ${lane.role}`);
-    const words = `${level}${lane.memory}${every}`;
+    return `${level}${lane.memory}${lane.period > 1 ? `, every ${lane.period}` : ""}`;
+  }
+
+  function nameOf(row) {
+    const { key, members, lane } = row;
+    if (key === null) return html("li", { title: `${lane.role}, ${lane.parameters} parameters` }, wordsOf(row));
+    const words = memoryOf(lane);
     if (members.length === 1)
-      return html("li", { title: `${words}, ${lane.measure}` }, `${words} ${lane.role}`);
-    const button = html("button", { type: "button", "aria-expanded": String(open.has(key)) }, `${words}, ${members.length} roles`);
+      return html("li", { title: `${words}, ${lane.measure}` }, wordsOf(row));
+    const button = html("button", { type: "button", "aria-expanded": String(open.has(key)) }, wordsOf(row));
     button.addEventListener("click", () => {
       if (!open.delete(key)) open.add(key);
       draw();
@@ -111,16 +120,11 @@ export function createScore(canvas, list, chosen, zoom) {
     const [begin, scale] = [first(), wide / (last() - first())];
     seenRows.forEach((row, at) => {
       const numbers = values(row);
-      let [low, high] = [Infinity, 0];
-      for (const x of numbers) {
-        if (x > 0 && x < low) low = x;
-        if (x > high) high = x;
-      }
-      const spread = Math.log(high / low) || 1;
+      const shareAt = shareOf(numbers);
       for (let j = 0; j < steps.length; j++) {
         const x = numbers[j];
         if (!(x >= 0)) continue;
-        const share = x > 0 ? (high > low ? Math.log(x / low) / spread : 0.5) : 0;
+        const share = shareAt(x);
         const to = Math.min(wide, Math.max(1, Math.round((steps[j] - begin) * scale)));
         const from = Math.max(0, Math.min(to - 1, Math.round((steps[j] - begin - row.lane.period) * scale)));
         pixels.fill(shades[Math.round(share * (SHADES - 1))], at * wide + from, at * wide + to);
@@ -215,14 +219,27 @@ export function createScore(canvas, list, chosen, zoom) {
     },
     closer,
     draw,
-    rows: () => rows.map((row) => ({ ...row, values: values(row) })),
+    rows: () => rows.map((row) => ({ ...row, name: wordsOf(row), values: values(row) })),
+    /** The steps that are seen, and what every lane has there. */
+    seen: () => ({ ...seen(), from: first(), to: last() }),
   };
 }
 
 const ink = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
+/** How dark a number is among those of its lane, 0 to 1. */
+export function shareOf(numbers) {
+  let [low, high] = [Infinity, 0];
+  for (const x of numbers) {
+    if (x > 0 && x < low) low = x;
+    if (x > high) high = x;
+  }
+  const spread = Math.log(high / low) || 1;
+  return (x) => (x > 0 ? (high > low ? Math.log(x / low) / spread : 0.5) : 0);
+}
+
 /** From paper to the colour of surprise, as the four bytes of a pixel. */
-function blends() {
+export function blends() {
   const [from, to] = [ink("--wash"), ink("--hot")].map((text) => [1, 3, 5].map((i) => parseInt(text.slice(i, i + 2), 16)));
   return Uint32Array.from({ length: SHADES }, (_, i) => {
     const share = 0.12 + (0.88 * i) / (SHADES - 1);

@@ -42,6 +42,7 @@ KINDS = {"js": "text/javascript", "css": "text/css", "html": "text/html"}
 STATIC = {
     "": ("explore", "page.html"),
     **{name: ("explore", name) for name in ("page.js", "live.js", "score.js", "step.js", "charts.js", "page.css")},
+    "saving.js": ("explore", "saving.js"),
     **{f"vendor/{name}": ("explore/vendor", name) for name in ("uPlot.esm.js", "uPlot.min.css")},
     **{f"play/{name}": ("play", name) for name in ("nesting.js", "svg.js", "colours.css", "nesting.css")},
 }
