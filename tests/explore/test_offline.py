@@ -138,7 +138,7 @@ class TestFile:
         name, data = opened.save(page.get_by_role("button", name="Save losses as SVG"))
         line = ElementTree.fromstring(data).find("{*}path[{*}title='train']")
         assert name == "mine-losses.svg" and line is not None
-        points = [tuple(map(float, point.split(","))) for point in re.split("[ML]", line.attrib["d"])[1:]]
+        points = [(float(x), float(y)) for x, y in re.findall(r"[ML]([\d.]+),([\d.]+)", line.attrib["d"])]
         (x1, y1), (x2, y2), (x4, y4) = (points[step - 1] for step in (1, 2, 4))
         assert x4 - x2 == pytest.approx(2 * (x2 - x1), abs=0.2)  # steps are even, and a half is two thirds of the way
         assert y2 - y1 == pytest.approx(2 * (y4 - y2), abs=0.3) and y2 > y1

@@ -37,7 +37,7 @@ export function lossPicture(title, curves) {
   const drawn = curves.map(({ name, colour, width, dash, step, loss }) => {
     const points = step.map((each, j) => [x.at(each), y.at(loss[j])]);
     const d = broken(points);
-    return svg("path", { d, fill: "none", stroke: colour, "stroke-width": width, "stroke-dasharray": dash?.join(" ") ?? null }, svg("title", {}, name));
+    return svg("path", { d, fill: "none", stroke: colour, "stroke-width": width, "stroke-linecap": "round", "stroke-dasharray": dash?.join(" ") ?? null }, svg("title", {}, name));
   });
   let at = LEFT;
   const legend = curves.flatMap(({ name, colour }) => {
@@ -117,11 +117,11 @@ function axis([low, high], begin, end, wide = true) {
   return { ticks, at: (x) => begin + ((x - low) / (high - low)) * (end - begin) };
 }
 
-/** A line that is broken off where there is no number, and goes on behind it. */
+/** A line that is broken off where there is no number, and goes on behind it; a point alone is a dot. */
 function broken(points) {
   let down = false;
   const words = points.map(([x, y]) => {
-    const word = Number.isFinite(y) ? `${down ? "L" : "M"}${x.toFixed(1)},${y.toFixed(1)}` : "";
+    const word = Number.isFinite(y) ? `${down ? "L" : "M"}${x.toFixed(1)},${y.toFixed(1)}${down ? "" : "h0"}` : "";
     down = word !== "";
     return word;
   });
