@@ -74,6 +74,7 @@ def test_nothing_is_written_where_there_is_no_run(tmp_path: Path) -> None:
 
 def test_the_file_names_no_other_and_only_its_own_script_may_run() -> None:
     text = page_text(None)
+    assert not re.search(r'(?:src|href)="(?!data:)', text)
     assert not re.search(r"^(import|export) ", text, re.MULTILINE) and text.count("</script>") == 2
     (policy,) = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]*)"', text)
     assert re.match(
@@ -171,6 +172,12 @@ class TestFile:
         name, data = opened.save(page.get_by_role("button", name="Save level score as CSV"))
         assert re.fullmatch(r"[\w.-]+\.csv", name) and not name.startswith(".")
         assert {row["memory"] for row in csv.DictReader(io.StringIO(data.decode()))} == {"'" + EVIL}
+        page.get_by_role("checkbox", name="Draw the loss of mine beside").check()
+        expect(page.locator("#beside")).to_have_text("mine")
+        _, data = opened.save(page.get_by_role("button", name="Save losses as CSV"))
+        curves = [row["curve"] for row in csv.DictReader(io.StringIO(data.decode()))]
+        assert curves == ["train"] + ["mine"] * 40
+        page.get_by_role("checkbox", name="Draw the loss of mine beside").uncheck()
         _, data = opened.save(page.get_by_role("button", name="Save level score as SVG"))
         assert ElementTree.fromstring(data).findtext("{*}title") == EVIL
         assert page.evaluate("window.hurt") is None and page.locator("img").count() == 0

@@ -25,6 +25,7 @@ _IMPORT = re.compile(r'^import (?:(?P<default>\w+)|(?P<names>\{[^}]*\})) from "(
 _EXPORT = re.compile(r"^export (?=(?:const|let|class|function|async function) (\w+))", re.MULTILINE)
 _DEFAULT = re.compile(r"^export \{ (\w+) as default \};$", re.MULTILINE)
 _LINK = re.compile(r'<link rel="stylesheet" href="[^"]*">\n')
+_ELSEWHERE = re.compile(r'<a href="/[^"]*">[^<]*</a>\n')
 _SCRIPT = re.compile(r'<script type="module" src="[^"]*"></script>')
 
 
@@ -44,7 +45,7 @@ def page(data: Mapping[str, Any] | None) -> str:
     # No text of a run can end the element that it lies in; JSON says the sign in another way.
     told = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     body = f'<script type="application/json" id="held">{told}</script>\n<script type="module">{script}</script>'
-    text = _LINK.sub("", _text("page.html")).replace("<title>", head + "<title>", 1)
+    text = _ELSEWHERE.sub("", _LINK.sub("", _text("page.html"))).replace("<title>", head + "<title>", 1)
     return _SCRIPT.sub(lambda _: body, text)
 
 

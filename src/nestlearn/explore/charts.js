@@ -7,8 +7,6 @@ const colour = (name) => getComputedStyle(document.documentElement).getPropertyV
 /** Colours of the runs that are drawn beside. */
 export const BESIDE = ["--ghost", "--row1", "--negative", "--ink"];
 
-const LINES = ["--row0", "--hot"];
-
 /** A chart of losses in an element; `show` draws those of a store. */
 export function createLosses(root) {
   let plot = null;
@@ -39,8 +37,8 @@ export function createLosses(root) {
         scales: { x: { time: false } },
         series: [
           {},
-          line("train", LINES[0], 1.5),
-          line("validation", LINES[1], 2, [5, 4]),
+          line("train", "--row0", 1.5),
+          line("validation", "--hot", 2, [5, 4]),
           ...others.map(({ name }, i) => line(name, BESIDE[i % BESIDE.length], 1.2)),
         ],
         axes: [axis({}), axis({ size: 60 })],
@@ -56,17 +54,17 @@ export function createLosses(root) {
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => latest && plot.redraw());
   return {
     show,
-    /** What is drawn, and how. */
-    curves: () =>
-      [latest?.train, latest?.validation, ...others.map((other) => other.train)].map((curve, i) => {
-        const { label: name, width, dash } = plot?.series[i + 1] ?? {};
-        return { name, width, dash, colour: colour(LINES[i] ?? BESIDE[(i - 2) % BESIDE.length]), step: curve?.step ?? [], loss: curve?.loss ?? [] };
-      }),
     lines: () => plot.series.length - 1,
     /** Runs that are drawn beside: `{name, train}` each. */
     beside(given) {
       others = given;
       if (latest) show(latest);
     },
+    /** The curves that are drawn: `{name, step, loss}` each. */
+    told: () => [
+      { name: "train", ...latest.train },
+      { name: "validation", ...latest.validation },
+      ...others.map(({ name, train }) => ({ name, ...train })),
+    ],
   };
 }

@@ -174,12 +174,13 @@ async function choose(step, look) {
 }
 
 const title = () => at("title").textContent;
+const curves = () => losses.told().map((curve) => ({ ...curve, name: runs.find(({ id }) => id === curve.name)?.run ?? curve.name }));
 offerFiles(at("savelosses"), "losses", () => store && {
   name: title(),
-  picture: () => lossPicture(title(), losses.curves()),
-  table: () => lossTable(losses.curves()),
+  picture: () => lossPicture(title(), curves()),
+  table: () => lossTable(curves()),
 });
-offerFiles(at("savescore"), "level score", () => store && {
+offerFiles(at("all").parentElement, "level score", () => store && {
   name: title(),
   picture: () => scorePicture(title(), score.rows(), score.seen()),
   table: () => scoreTable(store.lanes, score.seen()),

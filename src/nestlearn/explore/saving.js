@@ -1,9 +1,11 @@
 // The charts as files: SVG and PNG as they are seen, CSV with the numbers that they are drawn from.
 
 import { html, svg } from "/play/svg.js";
+import { BESIDE } from "./charts.js";
 import { blends, shareOf } from "./score.js";
 
 const [WIDE, LEFT, TOP, ROW] = [960, 64, 34, 18];
+const LINE = { fill: "none", "stroke-width": 1.7, "stroke-linecap": "round" };
 const ink = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 /** Three buttons in an element. `chart` gives `{name, picture, table}`, two functions among them, or null for nothing. */
@@ -27,24 +29,25 @@ export function offerFiles(root, what, chart) {
   }
 }
 
-/** Losses as a picture: `curves` are `{name, colour, width, dash, step, loss}`. */
+/** Losses as a picture: `curves` are `{name, step, loss}`, training, validation, and those that are drawn beside. */
 export function lossPicture(title, curves) {
   const high = 360;
   const [right, low] = [WIDE - 16, high - 34];
   const losses = curves.flatMap(({ loss }) => loss).filter(Number.isFinite);
   const y = axis(losses.length ? [least(losses), most(losses)] : [0, 1], low, TOP);
   const x = axis([0, Math.max(1, ...curves.map(({ step }) => step.at(-1) ?? 0))], LEFT, right, false);
-  const drawn = curves.map(({ name, colour, width, dash, step, loss }) => {
+  const colours = curves.map((_, i) => ink(["--row0", "--hot"][i] ?? BESIDE[(i - 2) % BESIDE.length]));
+  const drawn = curves.map(({ name, step, loss }, i) => {
     const points = step.map((each, j) => [x.at(each), y.at(loss[j])]);
     const d = broken(points);
-    return svg("path", { d, fill: "none", stroke: colour, "stroke-width": width, "stroke-linecap": "round", "stroke-dasharray": dash?.join(" ") ?? null }, svg("title", {}, name));
+    return svg("path", { ...LINE, d, stroke: colours[i], "stroke-dasharray": i === 1 ? "5 4" : null }, svg("title", {}, name));
   });
   let at = LEFT;
-  const legend = curves.flatMap(({ name, colour }) => {
+  const legend = curves.flatMap(({ name }, i) => {
     const from = at;
     at += 34 + 7 * name.length;
     return [
-      svg("rect", { x: from, y: TOP - 13, width: 16, height: 3, fill: colour }),
+      svg("rect", { x: from, y: TOP - 13, width: 16, height: 3, fill: colours[i] }),
       text(name, from + 20, TOP - 8),
     ];
   });

@@ -42,23 +42,14 @@ export function createScore(canvas, list, chosen, zoom) {
     canvas.style.height = `${rows.length * ROW + FOOT}px`;
   }
 
-  function wordsOf({ key, members, lane }) {
-    if (key === null) return `   ${lane.role}`;
-    return memoryOf(lane) + (members.length === 1 ? ` ${lane.role}` : `, ${members.length} roles`);
-  }
-
-  function memoryOf(lane) {
+  function nameOf({ key, members, lane }) {
     const level = lane.level ? `L${lane.level} ` : "";
-    return `${level}${lane.memory}${lane.period > 1 ? `, every ${lane.period}` : ""}`;
-  }
-
-  function nameOf(row) {
-    const { key, members, lane } = row;
-    if (key === null) return html("li", { title: `${lane.role}, ${lane.parameters} parameters` }, wordsOf(row));
-    const words = memoryOf(lane);
+    const every = lane.period > 1 ? `, every ${lane.period}` : "";
+    if (key === null) return html("li", { title: `${lane.role}, ${lane.parameters} parameters` }, `   ${lane.role}`);
+    const words = `${level}${lane.memory}${every}`;
     if (members.length === 1)
-      return html("li", { title: `${words}, ${lane.measure}` }, wordsOf(row));
-    const button = html("button", { type: "button", "aria-expanded": String(open.has(key)) }, wordsOf(row));
+      return html("li", { title: `${words}, ${lane.measure}` }, `${words} ${lane.role}`);
+    const button = html("button", { type: "button", "aria-expanded": String(open.has(key)) }, `${words}, ${members.length} roles`);
     button.addEventListener("click", () => {
       if (!open.delete(key)) open.add(key);
       draw();
@@ -219,7 +210,7 @@ export function createScore(canvas, list, chosen, zoom) {
     },
     closer,
     draw,
-    rows: () => rows.map((row) => ({ ...row, name: wordsOf(row), values: values(row) })),
+    rows: () => rows.map((row, i) => ({ ...row, name: list.children[i].firstChild.textContent, values: values(row) })),
     /** The steps that are seen, and what every lane has there. */
     seen: () => ({ ...seen(), from: first(), to: last() }),
   };

@@ -42,9 +42,9 @@ KINDS = {"js": "text/javascript", "css": "text/css", "html": "text/html"}
 STATIC = {
     "": ("explore", "page.html"),
     **{name: ("explore", name) for name in ("page.js", "live.js", "score.js", "step.js", "charts.js", "page.css")},
-    "saving.js": ("explore", "saving.js"),
     **{f"vendor/{name}": ("explore/vendor", name) for name in ("uPlot.esm.js", "uPlot.min.css")},
     **{f"play/{name}": ("play", name) for name in ("nesting.js", "svg.js", "colours.css", "nesting.css")},
+    "saving.js": ("explore", "saving.js"),
 }
 """Addresses of files, and in which folder of the package they lie."""
 
