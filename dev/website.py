@@ -38,6 +38,7 @@ MENU = {
         "docs/gpu",
         "docs/own-text",
         "docs/huggingface",
+        "docs/stacking",
         "examples/README",
     ],
     "Reproduce the paper": [

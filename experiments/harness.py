@@ -8,18 +8,34 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean
 from typing import Any
+
+import torch
 
 from nestlearn.comparison import CompareSettings, compare, preset, resolve
 from nestlearn.training import Results, Row, environment, merge
 from nestlearn.training.results import Difference
 from nestlearn.training.run_folder import write_atomic
 
-__all__ = ["QUICK", "SIZES", "SMALL_SPEECHES", "Outcome", "compared", "complaints", "expected", "main", "markdown"]
+__all__ = [
+    "QUICK",
+    "SIZES",
+    "SMALL_SPEECHES",
+    "Outcome",
+    "compared",
+    "complaints",
+    "expected",
+    "main",
+    "markdown",
+    "workers_of_one_thread",
+]
 
 SIZES = ("quick", "full")
 """Minutes, for every change; and the size of which the committed tables speak."""
@@ -29,8 +45,11 @@ SMALL_SPEECHES: Mapping[str, Any] = {
 }  # fmt: skip
 """The speeches where only the way from the command to the table is looked at."""
 
-QUICK: Mapping[str, Any] = {"base": "demo", "keep": 1, "grow": 0, "lr_points": 2, "refine": 1, "points": 2}
-"""What makes a comparison quick: small grids that do not grow, a fine one around one setting, one at full length."""
+QUICK: Mapping[str, Any] = {
+    "base": "demo", "seeds": (0, 1), "keep": 1, "grow": 0, "lr_points": 2, "refine": 1, "points": 2
+}  # fmt: skip
+"""What makes a comparison quick: two seeds, small grids that do not grow, a fine one around one setting, one at full
+length."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +106,28 @@ def complaints(figures: Mapping[str, float], expectations: Iterable[Mapping[str,
                     what = f"{one['figure']} is {value:.4g}, not {bound.replace('_', ' ')} {limit:.4g}"
                     wrong.append(f"NOT AS EXPECTED: {one['says']}: {what}")
     return wrong
+
+
+class _Here(Executor):
+    """Does each thing when its result is asked for."""
+
+    def map(self, fn: Callable[..., Any], *iterables: Iterable[Any], **_: Any) -> Iterator[Any]:
+        return map(fn, *iterables)
+
+
+@contextmanager
+def workers_of_one_thread(count: int) -> Iterator[Executor]:
+    """So many worker processes; a single one is this process, which has its threads back in the end."""
+    if count > 1:
+        with ProcessPoolExecutor(count, get_context("spawn"), torch.set_num_threads, (1,)) as executor:
+            yield executor
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield _Here()
+    finally:
+        torch.set_num_threads(threads)
 
 
 def markdown(headings: Iterable[str], rows: Iterable[Iterable[object]]) -> str:

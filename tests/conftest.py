@@ -6,10 +6,16 @@ from collections.abc import Iterator
 import pytest
 import torch
 from hypothesis import settings
+from hypothesis.internal.conjecture import providers
 
 # Shared machines are too uneven for a deadline per example, and a failure in CI has to be repeatable.
 settings.register_profile("local", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+# Hypothesis reads the source of every module of ours for numbers to try. That takes ten seconds, and what it draws then
+# depends on which modules a process has loaded. It has no setting against it.
+if hasattr(providers, "is_local_module_file"):
+    providers.is_local_module_file = lambda path: False
+
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 # What the terminal is like that the tests were started from must not matter, to child processes neither. It is

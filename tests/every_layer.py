@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 import torch
 
 from nestlearn.layers import Attention, ContinuumMemory, MemoryLayer, SelfModifyingTitans, SequenceLayer
 from nestlearn.layers.memory_layer import RULES
 
-__all__ = ["EVERY", "LAYERS", "MEMORIES", "MIXERS", "SWITCHES", "make"]
+__all__ = ["EVERY", "LAYERS", "MEMORIES", "MIXERS", "SWITCHES", "every_switch", "make"]
 
 
 def made_by(kind: type[SequenceLayer], **settings: object) -> Callable[..., SequenceLayer]:
@@ -50,6 +51,11 @@ SWITCHES: dict[str, Callable[..., SequenceLayer]] = {
 MIXERS = {**MEMORIES, "attention": lambda dim, **options: Attention(dim, heads=2)}
 LAYERS = {**MIXERS, **{f"continuum, {variant}": continuum(variant) for variant in ("sequential", "nested", "headwise")}}
 EVERY = {**LAYERS, **SWITCHES}
+
+every_switch = pytest.mark.parametrize(
+    "name", [*LAYERS, *(pytest.param(name, marks=pytest.mark.slow) for name in SWITCHES)]
+)
+"""Decorates a test of every layer; what only sets other switches of them is slow."""
 
 
 def make(name: str, dim: int = 8, dtype: torch.dtype = torch.float64, **options: object) -> SequenceLayer:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor
 
 from nestlearn.models import MODELS, LanguageModel
 
-__all__ = ["CASES", "MEMORIES", "model", "named", "text"]
+__all__ = ["CASES", "MEMORIES", "every_model", "model", "named", "text"]
 
 CONTINUUM = {"periods": (4, 8), "feed_forward": {"hidden": 12}}
 LEARNS = {"hidden": 12, "objective": "next_token"}
@@ -26,6 +27,13 @@ CASES = {
     "hope_attention, next token": {"variant": "nested", **CONTINUUM, "feed_forward": LEARNS},
     "hope_attention, headwise, next token": {"variant": "headwise", **CONTINUUM, "feed_forward": LEARNS},
 }
+QUICK = ("transformer", "gated_delta_net", "titans", "hope", "hope_attention", "hope, next token")
+
+every_model = pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=() if case in QUICK else pytest.mark.slow) for case in CASES]
+)
+"""Decorates a test of every model; what only sets other switches of them is slow."""
+
 MEMORIES = [name for name in CASES if "attention" not in name and name != "transformer"]
 
 

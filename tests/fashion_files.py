@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from nestlearn.tasks import fashion_mnist as module
+from nestlearn.tasks.about import AboutFashionMnist
+from nestlearn.tasks.found_files import FoundFile
 
 __all__ = ["COUNTS", "idx", "install", "pixels_and_labels"]
 
@@ -32,7 +34,7 @@ def pixels_and_labels(part: str) -> tuple[Tensor, Tensor]:
     return images, labels
 
 
-def install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, module.FoundFile]:
+def install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, FoundFile]:
     """Write the tiny files to ``folder / "fashion-mnist"``, make them the expected ones, and look for them there."""
     place = folder / "fashion-mnist"
     place.mkdir(parents=True)
@@ -45,7 +47,7 @@ def install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, module.F
             )
             (place / files[key].name).write_bytes(gzip.compress(content))
     monkeypatch.setattr(module, "FILES", files)
-    monkeypatch.setattr(module.FashionMnistTask, "data", tuple(files.values()))
+    monkeypatch.setattr(AboutFashionMnist, "data", tuple(files.values()))
     monkeypatch.setenv("NESTLEARN_DATA", str(folder))
     module.fashion_mnist.cache_clear()
     return files

@@ -202,8 +202,11 @@ __all__ = ["Adam"]
 """
 
 
-def test_only_the_root_may_find_its_names_late(tmp_path):
+def test_few_folders_may_find_their_names_late(tmp_path):
     modules = build(tmp_path / "root", {"__init__.py": f'"""Root."""\n{LATE}'})
+    assert check_exports(modules) == check_init_files(modules) == []
+    said = LATE.replace("optim.named", "training.named") + 'late(__name__, named="Adam")\n'
+    modules = build(tmp_path / "training", {"training/__init__.py": f'"""Training."""\n{said}'})
     assert check_exports(modules) == check_init_files(modules) == []
     modules = build(tmp_path / "folder", {"optim/__init__.py": f'"""Optim."""\n{LATE}'})
     assert check_exports(modules) == ["optim (__init__.py): __all__ names 'Adam', which does not exist"]

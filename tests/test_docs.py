@@ -137,8 +137,9 @@ def test_costs_are_what_the_page_says(name, settings, said, size, flop):
 
 
 # README.md and the tour are run by tests/docs/test_readme.py and test_tour.py, which compare what they print, the pages
-# of hosts, huggingface and logging by tests/hosts and tests/integrations, as they need other packages.
-OWN_TEST = {"README.md", "tour.md", "hosts.md", "huggingface.md", "logging.md"}
+# of hosts, huggingface, logging and stacking by tests/hosts, tests/integrations and tests/models, as they need other
+# packages.
+OWN_TEST = {"README.md", "tour.md", "hosts.md", "huggingface.md", "logging.md", "stacking.md"}
 EXAMPLES = [page for page in PAGES if "```python" in page.read_text(encoding="utf-8") and page.name not in OWN_TEST]
 
 

@@ -1,5 +1,6 @@
 """The package as a user installs it: what it needs, what it ships, how long its import takes."""
 
+import importlib
 import importlib.metadata
 import importlib.resources
 import os
@@ -104,6 +105,25 @@ def test_names_of_the_root_are_those_that_lazy_finds():
     assert set(nl.__all__) <= set(dir(nl))
     with pytest.raises(AttributeError, match="module 'nestlearn' has no attribute 'nothing'"):
         _ = nl.nothing
+
+
+@pytest.mark.parametrize("folder", ["descriptions", "memory", "tasks", "training"])
+def test_names_that_are_found_late_are_those_that_the_folder_promises(folder):
+    module = importlib.import_module(f"nestlearn.{folder}")
+    assert set(module.__all__) <= set(dir(module))
+    files = [getattr(module, name) for name in module.__all__ if isinstance(getattr(module, name), type(module))]
+    assert files == []  # `memory.levels` is what memory/levels.py holds
+    with pytest.raises(AttributeError, match=f"module 'nestlearn.{folder}' has no attribute 'nothing'"):
+        _ = module.nothing
+
+
+def test_a_file_that_is_loaded_does_not_take_the_name_of_what_it_holds():
+    done = run_python("""
+import nestlearn.memory.levels, nestlearn.memory
+from nestlearn.memory import levels
+assert callable(levels) and callable(nestlearn.memory.levels) and "torch" not in __import__("sys").modules
+""")
+    assert done.returncode == 0, done.stderr
 
 
 def test_no_folder_has_the_name_of_something_else_in_the_root():

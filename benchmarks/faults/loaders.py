@@ -12,12 +12,14 @@ from typing import Any
 
 import torch
 import yaml
+from safetensors import safe_open
 from safetensors.torch import load, save
 
 from benchmarks.faults.mutate import ODD, spoilt_bytes, spoilt_json, spoilt_value
 from nestlearn.errors import CheckpointError, NestlearnError, RunFolderError, SettingsError, StateFileError
 from nestlearn.models import load_state, load_tokenizer, save_state
 from nestlearn.models.named import MODELS
+from nestlearn.models.state_files import state_sum
 from nestlearn.report import write_report
 from nestlearn.report.systems import write_systems
 from nestlearn.training import RunFolder, TrainRun, TrainSettings, load_trained, merge, read_settings, resolve_training
@@ -25,6 +27,7 @@ from nestlearn.training import RunFolder, TrainRun, TrainSettings, load_trained,
 __all__ = ["LOADERS", "Loader"]
 
 TENSORS = (torch.zeros(0), torch.full((2, 2), float("nan")), torch.zeros(3, dtype=torch.int8), torch.tensor(1 << 40))
+NUMBERS = (-1, 7, 1 << 40, 1e30, 3e38, -3e38, 1e-40)
 SETTINGS = (
     *("task=quadratic", "optimizer=DeepMomentum", "optimizer.hidden=4"),
     *("steps=20", "rows=10", "points=5", "checkpoint_every=10"),
@@ -153,7 +156,8 @@ def _state(place: Path) -> Callable[[random.Random], None]:
     data = path.read_bytes()
     size = int.from_bytes(data[:8], "little")
     header: dict[str, Any] = json.loads(data[8 : 8 + size])
-    answer = model(torch.arange(5)[None], state=load_state(path, model))
+    question = torch.arange(5)[None]
+    answer = model(question, state=load_state(path, model))
 
     def once(draw: random.Random) -> None:
         if draw.random() < 0.5:
@@ -163,11 +167,35 @@ def _state(place: Path) -> Callable[[random.Random], None]:
             path.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + size :])
         else:
             tensors = {name: draw.choice((tensor, *TENSORS)).clone() for name, tensor in load(data).items()}
+            if draw.random() < 0.5:  # as many numbers of the same kind
+                tensors = load(data)
+                numbers = tensors[draw.choice([name for name, tensor in tensors.items() if tensor.numel()])].view(-1)
+                kind = NUMBERS[:3] if numbers.dtype == torch.int64 else NUMBERS
+                numbers[draw.randrange(len(numbers)) :: draw.choice((1, 1 << 20))] = draw.choice(kind)
             path.write_bytes(save(tensors, header["__metadata__"]))
-        if not torch.equal(model(torch.arange(5)[None], state=load_state(path, model)), answer):
+        anew = draw.random() < 0.5 and _with_sum(path)
+        found = model(question, state=load_state(path, model))
+        if not found.isfinite().all():
+            raise AssertionError("a memory that gives no numbers was taken")
+        if not (anew or torch.equal(found, answer)):
             raise AssertionError("another memory was taken for this one")
 
     return once
+
+
+def _with_sum(path: Path) -> bool:
+    """Put the right checksum into a spoilt file, so that only what it holds can be wrong; whether it can be read so
+    far.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            metadata, names = file.metadata() or {}, list(file.keys())
+            tensors = {name: file.get_tensor(name) for name in names}
+        metadata.pop("sha256", None)
+        path.write_bytes(save(tensors, metadata | {"sha256": state_sum(tensors, metadata)}))
+    except Exception:  # noqa: BLE001 - it may hold anything
+        return False
+    return True
 
 
 def _tokenizer(place: Path) -> Callable[[random.Random], None]:

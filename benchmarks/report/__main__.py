@@ -50,7 +50,7 @@ def main() -> int:
 def _long(output: Path | None) -> int:
     """Two runs of 200,000 rows."""
     result = measure_long()
-    for name, unit, factor in (("seconds", "s", 1), ("bytes", "MB more than before", 1e6)):
+    for name, unit, factor in (("seconds", "s", 1), ("bytes", "MB at most", 1e6)):
         verdict = "pass" if result[name] < result[f"{name}_bar"] else "FAIL"
         bar = result[f"{name}_bar"] / factor
         print(

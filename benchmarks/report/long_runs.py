@@ -1,15 +1,15 @@
-"""The report of two runs of 200,000 rows: seconds and bytes, in a process of its own."""
+"""The report of two runs of 200,000 rows: seconds and bytes of the whole command, from its start to its end."""
 
 import json
-import multiprocessing
 import random
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from statistics import median
-from time import process_time
 from typing import Any
 
-from nestlearn.report import write_report, write_systems
+from nestlearn.report import write_systems
 from nestlearn.training import Point, RunFolder, RunResult, TrainSettings, resolve_training, to_yaml
 from nestlearn.training.run_folder import write_atomic
 from nestlearn.training.train_run import results_of
@@ -43,42 +43,38 @@ def _make(path: Path) -> None:
     write_systems(path)
 
 
-def _report(path: Path, answers: Any) -> None:
-    before, times = _peak(), []
-    for _ in range(3):
-        start = process_time()
-        write_report(path)
-        times.append(process_time() - start)
-    answers.put((times, _peak() - before, before))
+def _command(path: Path) -> tuple[float, int]:
+    """CPU seconds of ``nestlearn report``, and the most bytes that it had, as it says itself: what the system says of a
+    child counts those of the one that started it.
+    """
+    script = (
+        "import os, sys; from nestlearn.cli.main import main; sys.argv[0] = 'nestlearn'\n"
+        "try: main()\nexcept SystemExit as end: assert not end.code, end\n"
+        "print(sum(os.times()[:2]), *[l.split()[1] for l in open('/proc/self/status') if l.startswith('VmHWM')])"
+    )
+    command = [sys.executable, "-c", script, "report", str(path)]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1]
+    seconds, kilobytes = told.split()
+    return float(seconds), 1024 * int(kilobytes)
 
 
-def _peak() -> int:
-    """The most bytes that this process has had; Linux alone says so without those of the one that started it."""
-    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
-    return 1024 * int(line.split()[1])
-
-
-def measure_long() -> dict[str, Any]:
-    """CPU seconds of a report, and the bytes by which it makes the process grow; ``imported`` is what it had before."""
-    context = multiprocessing.get_context("spawn")
+def measure_long(rounds: int = 3) -> dict[str, Any]:
+    """CPU seconds and bytes of the command, with all that it imports; ``rounds`` in turn, after one to warm up."""
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / "run"
         _make(path)
         size = sum(file.stat().st_size for file in (path / "metrics.jsonl", path / "events.jsonl"))
-        answers = context.Queue()
-        child = context.Process(target=_report, args=(path, answers))
-        child.start()
-        times, grown, imported = answers.get()
-        child.join()
-    seconds = median(times)
+        _command(path)
+        found = [_command(path) for _ in range(rounds)]
+    seconds, most = median(each for each, _ in found), max(each for _, each in found)
     return {
         "runs": 2,
         "rows": ROWS,
         "bytes_read": size,
         "seconds": seconds,
+        "seconds_all": [each for each, _ in found],
         "seconds_bar": BAR_SECONDS,
-        "bytes": grown,
+        "bytes": most,
         "bytes_bar": BAR_BYTES,
-        "imported": imported,
-        "passed": seconds < BAR_SECONDS and grown < BAR_BYTES,
+        "passed": seconds < BAR_SECONDS and most < BAR_BYTES,
     }

@@ -17,12 +17,12 @@ from benchmarks.optim.timing import settle_allocator
 from benchmarks.peers.libraries import installed
 from benchmarks.sequence.compiling import compiling
 from benchmarks.sequence.gate import gate
-from benchmarks.sequence.measure import against, decode, growth
-from benchmarks.sequence.rows import DECODING, GROWTH, PEERS, TRANSFORMER
+from benchmarks.sequence.measure import against, decode, growth, unequal
+from benchmarks.sequence.rows import DECODING, GROWTH, PEERS, TRANSFORMER, UNEQUAL
 from benchmarks.sequence.theirs import LIBRARIES, THEIRS, checks
 
 RESULTS = Path(__file__).parent / "results"
-TABLES = ("transformer", "decoding", "compiling", "peers", "growth")
+TABLES = ("transformer", "decoding", "compiling", "peers", "growth", "unequal")
 
 
 def main() -> int:
@@ -73,6 +73,9 @@ def _rows(table: str, usable: Iterable[str], options: argparse.Namespace) -> Ite
         ),
         "growth": lambda: (made for row in GROWTH if chosen(row.ours) for made in growth(row, quick, rounds)),
         "decoding": lambda: (decode(name, bar, quick, rounds) for name, bar in DECODING if chosen(name)),
+        "unequal": lambda: (
+            made for name, bar in UNEQUAL if chosen(name) for made in unequal(name, bar, quick, rounds)
+        ),
         "compiling": lambda: compiling(quick, rounds) if chosen("Hope, compiled") else (),
         "peers": lambda: (
             against(row, quick, rounds)

@@ -8,11 +8,11 @@ from typing import Any
 
 from benchmarks.ops.peak import peak_bytes
 from benchmarks.optim.timing import Measurement, Unit, interleave
-from benchmarks.sequence.models import DECODED, count, decoding, named_training, network, training
+from benchmarks.sequence.models import DECODED, count, decoding, named_training, network, reading, training
 from benchmarks.sequence.rows import BATCH, Growth, Row
 from benchmarks.sequence.theirs import THEIRS
 
-__all__ = ["against", "decode", "growth"]
+__all__ = ["against", "decode", "growth", "unequal"]
 
 
 def against(row: Row, quick: bool, rounds: int) -> dict[str, Any]:
@@ -83,6 +83,22 @@ def decode(name: str, bar: float | None, quick: bool, rounds: int) -> dict[str, 
         **_figures(measured, bar, 1 / DECODED),
         "ours_parameters": count(model),
     }
+
+
+def unequal(name: str, bar: float | None, quick: bool, rounds: int) -> Iterator[dict[str, Any]]:
+    """Texts of unequal lengths against texts of the longest of them, from their beginning and after one another."""
+    model, time = network(name), 64 if quick else 512
+    lengths = [time, time - 55, time - 27, time // 4 + 3]
+    for further in (False, True):
+        mixed, equal = reading(model, lengths, further), reading(model, [time] * len(lengths), further)
+        yield {
+            "ours": name,
+            "reference": "itself, equal lengths",
+            "what": "further text" if further else "first text",
+            "shape": f"B={len(lengths)} T={time}",
+            **_figures(_timed(mixed, equal, rounds, False), None if quick else bar, 1.0),
+            "ours_parameters": count(model),
+        }
 
 
 def _timed(ours: Unit, reference: Unit, rounds: int, long: bool) -> Measurement:

@@ -3,7 +3,7 @@
 Width 128, two blocks, four heads, 256 tokens: bytes. Weights are fresh; what is in them does not change the time.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from benchmarks.optim.timing import Unit
 from nestlearn.models import MODELS, LanguageModel, match_parameters, read
 
-__all__ = ["DECODED", "OURS", "count", "decoding", "named_training", "network", "text", "training", "unit"]
+__all__ = ["DECODED", "OURS", "count", "decoding", "named_training", "network", "reading", "text", "training", "unit"]
 
 VOCABULARY, WIDTH, DEPTH, HEADS = 256, 128, 2, 4
 DECODED = 128
@@ -22,6 +22,7 @@ DECODED = 128
 OURS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "Hope": ("hope", {}),
     "Hope, MLP memories": ("hope", {"memory": "mlp"}),
+    "Hope, chunks of 4": ("hope", {"chunk": 4}),
     "Hope, inner_lr=0": ("hope", {"inner_lr": 0.0}),
     "Hope, next_token": ("hope", {"objective": "next_token"}),
     "Hope-Attention": ("hope_attention", {}),
@@ -54,6 +55,22 @@ def text(batch: int, time: int) -> Tensor:
 def unit(model: nn.Module, run: Callable[[], object]) -> Unit:
     """``run`` with the gradients of the model forgotten before, outside the clock."""
     return Unit(run, lambda: model.zero_grad(set_to_none=True))
+
+
+def reading(model: LanguageModel, lengths: Sequence[int], further: bool) -> Unit:
+    """A forward pass over texts of these lengths, without gradients; with ``further`` over more text after it, which
+    is as long for all, but begins where each stands.
+    """
+    tokens, longest = text(len(lengths), max(lengths)), max(lengths)
+    mask = torch.arange(longest) < torch.tensor(lengths).unsqueeze(1)
+    with torch.no_grad():
+        state = model(tokens, return_state=True, mask=mask)[1] if further else None
+
+    @torch.no_grad()
+    def run() -> None:
+        model(tokens, state, return_state=True, mask=None if further else mask)
+
+    return unit(model, run)
 
 
 def training(model: nn.Module, batch: int, time: int) -> Unit:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["BATCH", "DECODING", "GROWTH", "LENGTHS", "PEERS", "TRANSFORMER", "Growth", "Row"]
+__all__ = ["BATCH", "DECODING", "GROWTH", "LENGTHS", "PEERS", "TRANSFORMER", "UNEQUAL", "Growth", "Row"]
 
 BATCH = 4
 
@@ -71,6 +71,9 @@ GROWTH = (
 
 DECODING = (("Hope", 1.1), ("Hope, MLP memories", 1.1), ("transformer", None))
 """Names and bars of a token after 8,192 / after 1,024 tokens."""
+
+UNEQUAL = (("Hope, chunks of 4", 2.0), ("Hope", 2.0))
+"""Names and bars of reading texts of unequal lengths / of reading as many that are as long as the longest."""
 
 _MAC, _SELF_MODIFYING = "titans-pytorch MAC", "nested-learning hope_selfmod"
 PEERS = (

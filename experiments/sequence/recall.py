@@ -9,11 +9,10 @@ to the parameters of ``REFERENCE``. A seed fixes the texts for all contenders. A
 from __future__ import annotations
 
 import json
-import multiprocessing
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -24,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from experiments.harness import workers_of_one_thread
 from experiments.sequence.equal_size import count, units
 from nestlearn.models import MODELS, LanguageModel
 
@@ -155,7 +155,7 @@ def tuned(task: Task, names: Sequence[str], plan: Plan, folder: Path, workers: i
     folder.mkdir(parents=True, exist_ok=True)
     short = max(2, round(plan.steps * plan.trial))
     tried = {name: {rate: _Job(task, name, rate, plan.seeds[0], short, False) for rate in plan.rates} for name in names}
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _one_thread) as pool:
+    with workers_of_one_thread(workers) as pool:
         known = _finished([job for jobs in tried.values() for job in jobs.values()], folder / "runs.jsonl", pool)
         losses = {name: {rate: known[job.key]["loss"] for rate, job in jobs.items()} for name, jobs in tried.items()}
         best = {name: min(found, key=found.__getitem__) for name, found in losses.items()}
@@ -166,7 +166,7 @@ def tuned(task: Task, names: Sequence[str], plan: Plan, folder: Path, workers: i
     return [_row(name, losses[name], best[name], runs[name]) for name in names]
 
 
-def _finished(jobs: Sequence[_Job], file: Path, pool: ProcessPoolExecutor) -> dict[str, dict[str, Any]]:
+def _finished(jobs: Sequence[_Job], file: Path, pool: Executor) -> dict[str, dict[str, Any]]:
     """What all jobs found, by their keys; the file has those that were run before, and gets the others."""
     known: dict[str, dict[str, Any]] = {}
     if file.is_file():
@@ -184,10 +184,6 @@ def _finished(jobs: Sequence[_Job], file: Path, pool: ProcessPoolExecutor) -> di
 def _row(name: str, trials: Mapping[float, float], rate: float, runs: Sequence[Mapping[str, Any]]) -> Row:
     step_ms = min(run["step_ms"] for run in runs)
     return Row(name, runs[0]["parameters"], step_ms, trials, rate, [run["figures"] for run in runs])
-
-
-def _one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def _run(job: _Job) -> dict[str, Any]:

@@ -32,8 +32,11 @@ BY = {
 # All that run in this process; a compiler takes too long to be asked for every fault.
 HERE = [name for name, each in CHECKS.items() if each.where == "one process" and name != "compiled-model"]
 
+FAST = {broken.Sound, broken.StateLostInCopies, broken.OrderCounts}
+CASES = [pytest.param(kind, marks=() if kind in FAST else pytest.mark.slow) for kind in BY]
 
-@pytest.mark.parametrize("kind", BY, ids=lambda kind: kind.__name__)
+
+@pytest.mark.parametrize("kind", CASES, ids=lambda kind: kind.__name__)
 def test_a_fault_is_found_by_its_checks_alone(kind):
     report = check(kind, only=HERE)
     assert {outcome.name for outcome in report.of("failed")} == BY[kind], str(report)

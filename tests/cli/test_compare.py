@@ -73,7 +73,7 @@ class References(HTMLParser):
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         self.found += [value or "" for name, value in attributes if name in ("src", "href", "xlink:href", "data")]
-        if tag not in ("meta", "link", "br", "img", "input", "hr"):
+        if tag not in ("meta", "link", "br", "img", "input", "hr", "wbr"):
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:

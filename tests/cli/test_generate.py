@@ -3,8 +3,11 @@
 import io
 import os
 import re
+import shlex
 import shutil
+import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,9 +15,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from trained_hope import SMALL, nestlearn
 
 from nestlearn.cli.ending import Output
+from nestlearn.cli.going_on import Prompt
 from nestlearn.cli.shown import visible
 from nestlearn.memory.state import mapped
-from nestlearn.models import MODELS, load_state, read, save_state
+from nestlearn.models import MODELS, ByteTokenizer, load_state, read, save_state
 from nestlearn.training.train_settings import find_settings, shipped_settings
 from nestlearn.training.trained import load_trained
 
@@ -51,9 +55,9 @@ def test_a_memory_goes_on_after_a_restart_and_takes_in_what_the_user_pipes_in(ru
 
 
 def test_a_long_standard_input_is_read_in_pieces(run, monkeypatch, tmp_path):
-    from nestlearn.cli import generate_job
+    from nestlearn.cli import going_on
 
-    monkeypatch.setattr(generate_job, "PIECE", 7)
+    monkeypatch.setattr(going_on, "PIECE", 7)
     memory = tmp_path / "memory.safetensors"
     text = b"It is a great honor to report to you."
     done = nestlearn("generate", "--run", run, "--prompt", "-", "--tokens", 0, "--state", memory, input=text)
@@ -82,34 +86,88 @@ def test_an_interrupted_text_leaves_its_memory(run, tmp_path, monkeypatch):
     assert done.exit_code == 130 and memory.is_file()
 
 
-def test_reading_that_was_interrupted_goes_on_where_it_was(run, tmp_path, monkeypatch):
-    """A signal in the middle of the text: what was read is kept, and the command that reads the rest is named."""
+TEXT = bytes(range(33, 127)) * 2 + bytes(range(1, 13))
+
+
+def stopped_at(monkeypatch: pytest.MonkeyPatch, call: int, ending: str) -> None:
+    """Let reading be ended at its so manieth piece of 16 tokens: by a signal, or because the memory has no room."""
     from nestlearn.cli import memory as module
 
-    text, file = bytes(range(1, 201)), tmp_path / "m.st"
     reads = []
 
-    def read_and_be_stopped(*given, **named):
+    def read_until(*given: Any, **named: Any) -> Any:
         reads.append(given)
-        if len(reads) == 4:
-            raise KeyboardInterrupt
+        if len(reads) == call:
+            signal.raise_signal(getattr(signal, ending if ending != "full" else "SIGINT"))
         return read(*given, **named)
 
+    def full(*given: object) -> None:
+        raise OSError(28, "No space left on device")
+
     monkeypatch.setattr(module, "PIECE", 16)
-    monkeypatch.setattr(module, "read", read_and_be_stopped)
-    common = ("generate", "--run", run, "--state", file, "--prompt", "-", "--tokens", 0)
-    done = nestlearn(*common, input=text)
-    assert done.exit_code == 130, done.output
-    said = re.search(
-        r"read 48 bytes of the prompt; .* is in .*; go on with: tail -c \+(\d+) FILE \| (.*)\n", done.output
-    )
-    assert said and said[2] == f"nestlearn generate --run {run} --state {file} --prompt - --tokens 0"
+    monkeypatch.setattr(module, "read", read_until)
+    if ending == "full":
+        monkeypatch.setattr(module, "save_state", full)
+
+
+@pytest.mark.parametrize(("ending", "piped"), [("SIGINT", True), ("SIGTERM", False), ("SIGHUP", True), ("full", False)])
+def test_reading_that_was_ended_goes_on_with_the_command_that_is_named(run, tmp_path, monkeypatch, ending, piped):
+    """Whatever ends it: what was read is kept or said to be lost, and the named command leads to the same memory."""
+    text, file = TEXT if piped else TEXT[:150], tmp_path / "m.st"
+    given = {"input": text} if piped else {}
+    common = ("generate", "--run", run, "--state", file, "--prompt", "-" if piped else text.decode(), "--tokens", 0)
+    stopped_at(monkeypatch, 4, ending)
+    done = nestlearn(*common, "--seed", 3, **given)
     monkeypatch.undo()
-    done = nestlearn(*said[2].split()[1:], input=text[int(said[1]) - 1 :])
-    assert done.exit_code == 0, done.output
+    kept = ending != "full"
+    assert done.exit_code == (130 if kept else 2), done.output
+    assert "read 48 bytes of the prompt" in done.output and file.exists() == kept
+    before, _, how = done.output.partition("go on with: ")[2].strip().rpartition(" | ")
+    words = shlex.split(how)
+    begun = 48 if kept else 0
+    if piped:
+        assert before == f"tail -c +{begun + 1} FILE" and words[words.index("--prompt") + 1] == "-"
+    else:
+        assert before == "" and words[words.index("--prompt") + 1] == text[begun:].decode()
+    assert words[:7] == ["nestlearn", "generate", "--run", str(run), "--state", str(file), "--prompt"]
+    assert words[8:] == ["--tokens", "0", "--seed", "3"]
+    assert nestlearn(*words[1:], **({"input": text[begun:]} if piped else {})).exit_code == 0
     trained = load_trained(run).model
     _, expected = read(trained, torch.tensor([list(text)]))
     torch.testing.assert_close(load_state(file, trained), expected)
+
+
+def test_the_rest_of_a_prompt_is_named_where_the_system_knows_it(tmp_path, monkeypatch):
+    """A file behind the standard input by its name, a tokenizer's text by its bytes; else FILE and REST."""
+
+    class Pairs:
+        vocab_size = 10
+
+        def encode(self, text: str) -> list[int]:
+            return list(range(len(text) // 2))
+
+        def decode(self, tokens: list[int]) -> str:
+            return whole[: 2 * len(tokens)]
+
+    file, whole = tmp_path / "my letters.txt", "Grüße aus Rom"
+    file.write_text(f"Dear {whole}", encoding="utf-8")
+    with file.open() as source:
+        source.buffer.raw.seek(5)
+        monkeypatch.setattr("sys.stdin", source)
+        prompt = Prompt("-", ByteTokenizer())
+        assert b"".join(map(bytes, prompt.pieces())).decode() == whole
+        assert prompt.rest(4) == (f"tail -c +10 '{file}' | ", "-")
+        source.buffer.seek(5)
+        prompt = Prompt("-", Pairs())
+        assert prompt.rest(0) == (f"tail -c +6 '{file}' | ", "-") and list(prompt.pieces()) == [list(range(6))]
+        assert prompt.rest(2) == (f"tail -c +{6 + len('Grüß'.encode())} '{file}' | ", "-")
+        whole = "another text"
+        assert prompt.rest(2) == ("", "REST") and prompt.how_far(2) == "read 2 tokens of the prompt"
+    prompt = Prompt("Grüße\n" + "x" * 2000, ByteTokenizer())
+    assert prompt.rest(2) == ("tail -c +3 FILE | ", "-")  # no line
+    prompt = Prompt("Grüße", ByteTokenizer())
+    assert prompt.rest(3) == ("tail -c +4 FILE | ", "-")  # in the middle of a letter
+    assert prompt.rest(4) == ("", "ße")
 
 
 def test_a_memory_is_kept_whatever_happens_and_never_a_worse_one(run, tmp_path, monkeypatch):
@@ -130,6 +188,13 @@ def test_a_memory_is_kept_whatever_happens_and_never_a_worse_one(run, tmp_path, 
     done = nestlearn(*common, "--prompt", "We")
     assert (done.exit_code, done.output) == (0, "") and file.read_bytes() != good
     monkeypatch.undo()
+    # What is said has no room: an error, with the command that goes on.
+    with open("/dev/full", "w") as full_disk:
+        monkeypatch.setattr(generate_job, "Output", lambda file: Output(full_disk))
+        done = nestlearn(*common, "--prompt", "We")
+    monkeypatch.undo()
+    assert done.exit_code == 2 and "No space left" in done.output and f"what was read is in {file}; " in done.output
+    assert f"go on with: nestlearn generate --run {run} --state {file} --prompt TEXT --tokens 5" in done.output
     # A mistake while it generates.
     monkeypatch.setattr(generate_job.TextStream, "push", lambda self, token: 1 // 0)
     kept = file.read_bytes()
@@ -145,6 +210,7 @@ def test_a_memory_is_kept_whatever_happens_and_never_a_worse_one(run, tmp_path, 
     monkeypatch.setattr(module, "save_state", full)
     done = nestlearn(*common, "--prompt", "We")
     assert done.exit_code == 2 and "No space left on device; what was there before is left" in done.output
+    assert f"go on with: nestlearn generate --run {run} --state {file} --prompt We --tokens 5" in done.output
     monkeypatch.undo()
 
     def spoil(*given, **named):

@@ -209,12 +209,13 @@ def test_mistakes_are_one_clear_line(own: str, arguments: list[str], message: st
 def test_a_network_that_writes_while_it_reads_is_inspected_with_its_memories() -> None:
     arguments = ["--task", "speeches", "--optimizer", "M3", "--set", "task.network=hope", "--set", "task.dim=16"]
     arguments += ["--set", "task.context=64", "--set", "task.batch=2"]  # a walk through every chunk takes seconds
+    arguments += ["--set", "optimizer.slow_period=2"]
     found = as_json(*arguments)
     task = make_task("speeches", {"network": "hope", "dim": 16}, "cpu", "float32")
     state = task.build(0).initial_state(1)
     system = NestedSystem.from_dict(found["system"])
     assert system.sequence_bytes == nl.models.state_bytes(state)
-    assert found["steps"] == 10  # M3's slow memory, not the tokens of a block
+    assert found["steps"] == 2  # M3's slow memory, not the tokens of a block
     output = call(*arguments).output
     assert "every 256 tokens" in output and "of each sequence" in output and found["backward_flops"] > 0
 

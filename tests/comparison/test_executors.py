@@ -25,7 +25,7 @@ SETTINGS = merge(
 
 def sweep(path, kind: str):
     searches = plan(find_contenders(["AdamW", "Momentum"]), SETTINGS)
-    with open_pool(kind, 2) as pool:
+    with open_pool(kind, 1 if kind == "dask" else 2) as pool:  # each worker of a cluster loads torch and the cluster
         run_courses(searches, RunFolder.create(path), pool)
     return searches
 

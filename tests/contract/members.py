@@ -129,9 +129,15 @@ MEMBERS: tuple[Member, ...] = (
 )
 
 
+ALIKE = frozenset({"GradientDescent", "PreconditionedMomentum", "DeltaMomentum", "DeepAdam", "SOAP", "SOAPMuon"})
+"""Classes whose state and steps are those of others, as Adam's are element-wise and Nested's in bases."""
+
+
 def over(members: Iterable[Member]) -> dict[str, Any]:
-    """Keywords of `pytest.mark.parametrize` for these members; the extra ones are slow."""
-    marked = [pytest.param(each, marks=pytest.mark.slow if each.extra else ()) for each in members]
+    """Keywords of `pytest.mark.parametrize` for these members; the extra ones are slow, and classes like others."""
+    marked = [
+        pytest.param(each, marks=pytest.mark.slow if each.extra or each.name in ALIKE else ()) for each in members
+    ]
     return {"argnames": "member", "argvalues": marked, "ids": str}
 
 

@@ -1,4 +1,4 @@
-"""What every rank of two does in ``test_many_ranks.py``: python -m contract.ranks RANK MEETING RESULTS, in tests/."""
+"""What every rank of two does in ``test_many_ranks.py``: python -m contract.ranks FOLDER, in tests/."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import pickle
 import sys
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from forked import forked
 from torch.distributed.fsdp import FullyShardedDataParallel, ShardingStrategy
 from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.nn.parallel import DistributedDataParallel
@@ -99,12 +101,13 @@ def tried(scenario: Callable[[], Any]) -> Any:
         return f"{type(error).__name__}: {error}"
 
 
-def run(rank: int, meeting: str) -> dict[Any, Any]:
+def everyone() -> dict[str, Member]:
+    return CLASSES | TARGETS | {str(member): member for member in CONTROLS}
+
+
+def run(rank: int, meeting: Path, alone: dict[str, torch.Tensor]) -> dict[Any, Any]:
     """All scenarios, once."""
-    warnings.simplefilter("ignore")  # torch has reasons to warn of its own old wrapper
-    torch.set_num_threads(1)
-    members = CLASSES | TARGETS | {str(member): member for member in CONTROLS}
-    alone = {name: trained(member, None) for name, member in members.items()}
+    members = everyone()
     dist.init_process_group(
         "gloo", init_method=f"file://{meeting}", rank=rank, world_size=2, timeout=datetime.timedelta(seconds=60)
     )
@@ -124,5 +127,16 @@ def run(rank: int, meeting: str) -> dict[Any, Any]:
     return results
 
 
+def main(folder: Path) -> None:
+    warnings.simplefilter("ignore")  # torch has reasons to warn of its own old wrapper
+    torch.set_num_threads(1)
+    alone = {name: trained(member, None) for name, member in everyone().items()}
+
+    def work(rank: int) -> None:
+        (folder / f"{rank}").write_bytes(pickle.dumps(run(rank, folder / "meeting", alone)))
+
+    forked([partial(work, rank) for rank in (0, 1)])
+
+
 if __name__ == "__main__":
-    Path(sys.argv[3]).write_bytes(pickle.dumps(run(int(sys.argv[1]), sys.argv[2])))
+    main(Path(sys.argv[1]))

@@ -1,4 +1,4 @@
-"""What every rank does in ``test_sharded.py``: python -m contract.shards RANK RANKS FOLDER, in tests/."""
+"""What every rank does in ``test_sharded.py``: python -m contract.shards FOLDER, in tests/."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pickle
 import sys
 import warnings
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
+from forked import forked
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -310,15 +312,18 @@ def measured(member: Member) -> str:
     return "no error"
 
 
-def run(rank: int, ranks: int, folder: Path) -> dict[Any, Any]:
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
+def by_itself() -> dict[tuple[str, bool], Tensor]:
+    """The weights of one process on the whole batch, by member and by whether gradients are clipped."""
     alone = {}
     for name, member in members().items():
         for clip in (True, False):
             model = frozen(network())
             train(model, build(member, model), range(STEPS), clip=clip)
             alone[name, clip] = gathered(model)
+    return alone
+
+
+def run(rank: int, ranks: int, folder: Path, alone: dict[tuple[str, bool], Tensor]) -> dict[Any, Any]:
     dist.init_process_group(
         "gloo",
         init_method=f"file://{folder / f'meeting{ranks}'}",
@@ -352,6 +357,18 @@ def run(rank: int, ranks: int, folder: Path) -> dict[Any, Any]:
     return results
 
 
+def main(folder: Path) -> None:
+    """Two ranks, which write the checkpoints that one, three and four read after them."""
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    alone = by_itself()
+
+    def work(rank: int, ranks: int) -> None:
+        (folder / f"{ranks}ranks{rank}").write_bytes(pickle.dumps(run(rank, ranks, folder, alone)))
+
+    for numbers in ((2,), (1, 3, 4)):
+        forked([partial(work, rank, ranks) for ranks in numbers for rank in range(ranks)])
+
+
 if __name__ == "__main__":
-    rank, ranks, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
-    (folder / f"{ranks}ranks{rank}").write_bytes(pickle.dumps(run(rank, ranks, folder)))
+    main(Path(sys.argv[1]))

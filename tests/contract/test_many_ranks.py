@@ -1,17 +1,15 @@
 """More than one rank: replicas stay equal, whatever a rule looks at, and what cannot be served is refused in words.
 
-Two processes run all scenarios once (starting them is what costs) and report what became of each.
+Two processes run all scenarios once, forked from one that has loaded torch, and report what became of each.
 """
 
 from __future__ import annotations
 
 import pickle
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
+from forked import run_alone
 
 from .ranks import CLASSES, CONTROLS, ELEMENTWISE, TARGETS
 
@@ -22,18 +20,8 @@ pytestmark = pytest.mark.slow
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[Any, Any]:
     """What the two ranks report of each scenario."""
     folder = tmp_path_factory.mktemp("ranks")
-    meeting, results = folder / "meeting", [folder / f"{rank}" for rank in (0, 1)]
-    tests = Path(__file__).parents[1]
-    ranks = [
-        subprocess.Popen([sys.executable, "-m", "contract.ranks", str(rank), str(meeting), str(result)], cwd=tests)
-        for rank, result in enumerate(results)
-    ]
-    try:
-        assert [rank.wait(timeout=240) for rank in ranks] == [0, 0]
-    finally:
-        for rank in ranks:
-            rank.kill()
-    first, second = (pickle.loads(result.read_bytes()) for result in results)
+    run_alone("contract.ranks", folder, limit=240)
+    first, second = (pickle.loads((folder / f"{rank}").read_bytes()) for rank in (0, 1))
     return {name: (first[name], second[name]) for name in first}
 
 

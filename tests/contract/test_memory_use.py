@@ -204,7 +204,7 @@ def lines_run(work: Callable[[], None]) -> int:
 def test_the_work_of_loading_grows_with_the_number_of_parameters(member: Member, named: bool) -> None:
     """Ten times the parameters, ten times the work; looking for each among all would make it a hundred."""
     work = []
-    for count in (40, 400):
+    for count in (20, 200):
         shapes = [(2, 3) if place % 2 else (2,) for place in range(count)]
         module = Bag([torch.ones(shape, dtype=torch.float64) for shape in shapes])
         optimizer = member.build(module, module.named_parameters() if named else None)
@@ -212,5 +212,5 @@ def test_the_work_of_loading_grows_with_the_number_of_parameters(member: Member,
         optimizer.step()
         saved = copy.deepcopy(optimizer.state_dict())
         work.append(lines_run(lambda optimizer=optimizer, saved=saved: optimizer.load_state_dict(saved)))
-    assert work[0] > 40, "nothing was counted"
+    assert work[0] > 20, "nothing was counted"
     assert work[1] <= 12 * work[0]

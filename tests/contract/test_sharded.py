@@ -1,19 +1,18 @@
 """Sharded parameters: every optimizer under FSDP2, HSDP, tensor parallelism and FSDP2 with it equals one process, and
 checkpoints go from any number of ranks to any other.
 
-One, two, three and four processes run all scenarios once (starting them is what costs) and report what became of each.
+One, two, three and four processes run all scenarios once, forked from one that has loaded torch, and report what became
+of each.
 """
 
 from __future__ import annotations
 
 import pickle
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from forked import run_alone
 
 import nestlearn as nl
 from nestlearn.training.inspect_ranks import loads, works
@@ -27,27 +26,11 @@ pytestmark = pytest.mark.slow
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[Any, Any]]]:
     """What every rank reports, by the number of ranks; two write the checkpoints that all others read."""
     folder = tmp_path_factory.mktemp("shards")
-    tests = Path(__file__).parents[1]
-    found = {}
-    for numbers in ((2,), (1, 3, 4)):
-        ranks = [
-            subprocess.Popen(
-                [sys.executable, "-m", "contract.shards", str(rank), str(number), str(folder)],
-                cwd=tests,
-                stderr=subprocess.DEVNULL,  # torch's compiler tells of what it cannot fuse
-            )
-            for number in numbers
-            for rank in range(number)
-        ]
-        try:
-            assert {rank.wait(timeout=300) for rank in ranks} == {0}
-        finally:
-            for rank in ranks:
-                rank.kill()
-        for number in numbers:
-            files = [folder / f"{number}ranks{rank}" for rank in range(number)]
-            found[number] = [pickle.loads(file.read_bytes()) for file in files]
-    return found
+    run_alone("contract.shards", folder, limit=500)
+    return {
+        number: [pickle.loads((folder / f"{number}ranks{rank}").read_bytes()) for rank in range(number)]
+        for number in (1, 2, 3, 4)
+    }
 
 
 @pytest.mark.parametrize("name", members())

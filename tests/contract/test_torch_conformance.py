@@ -20,7 +20,7 @@ from torch.testing._internal.common_device_type import instantiate_device_type_t
 from torch.testing._internal.common_optimizers import OptimizerErrorEnum, optims
 from torch.testing._internal.common_utils import TestCase, run_tests
 
-from .torch_database import OURS, RESTING, MemberInfo, build, free_of, problem, sign_of
+from .torch_database import MemberInfo, build, free_of, ours, problem, sign_of
 
 
 class TestOptimizers(TestCase):
@@ -44,7 +44,7 @@ class TestOptimizers(TestCase):
         ours, theirs = (list(module.parameters()) for module, _, _ in pairs)
         self.assertEqual(ours, theirs, rtol=0, atol=0)
 
-    @optims(OURS, dtypes=[torch.float32])
+    @optims(ours(), dtypes=[torch.float32])
     def test_construction_errors(self, device: str, dtype: torch.dtype, optim_info: MemberInfo) -> None:
         for case in optim_info.optim_error_inputs_func(device=device, dtype=dtype):
             self.assertIs(case.error_on, OptimizerErrorEnum.CONSTRUCTION_ERROR)
@@ -58,14 +58,14 @@ class TestOptimizers(TestCase):
                 with self.assertRaisesRegex(case.error_type, case.error_regex):
                     optim_info.optim_cls(params, **kwargs)
 
-    @optims(OURS, dtypes=[torch.float32])
+    @optims(ours(), dtypes=[torch.float32])
     def test_the_loss_goes_the_right_way(self, device: str, dtype: torch.dtype, optim_info: MemberInfo) -> None:
         for kwargs, _, loss, optimizer in self.cases(optim_info, device, dtype):
             first = loss()
             self.train(optimizer, loss, 15)
             self.assertGreater(sign_of(kwargs) * (first - loss()), 0)
 
-    @optims(OURS, dtypes=[torch.float32])
+    @optims(ours(), dtypes=[torch.float32])
     def test_the_loss_goes_the_right_way_under_schedulers(
         self, device: str, dtype: torch.dtype, optim_info: MemberInfo
     ) -> None:
@@ -82,7 +82,7 @@ class TestOptimizers(TestCase):
                     scheduler.step(*([value] if isinstance(scheduler, ReduceLROnPlateau) else []))
             self.assertLess(loss(), first)
 
-    @optims(OURS, dtypes=[torch.float32])
+    @optims(ours(), dtypes=[torch.float32])
     def test_groups_under_a_scheduler_go_the_right_way(
         self, device: str, dtype: torch.dtype, optim_info: MemberInfo
     ) -> None:
@@ -98,7 +98,7 @@ class TestOptimizers(TestCase):
             scheduler.step()
         self.assertLess(loss(), first)
 
-    @optims(OURS, dtypes=[torch.float32])
+    @optims(ours(), dtypes=[torch.float32])
     def test_tensor_lr_of_any_dimension(self, device: str, dtype: torch.dtype, optim_info: MemberInfo) -> None:
         ends = []
         for lr in (0.0078125, torch.tensor(0.0078125), torch.tensor([0.0078125]), torch.tensor([[0.0078125]])):
@@ -111,7 +111,7 @@ class TestOptimizers(TestCase):
         for end in ends[1:]:
             self.assertEqual(end, ends[0])
 
-    @optims(OURS, dtypes=[torch.float32])
+    @optims(ours(), dtypes=[torch.float32])
     def test_a_tensor_lr_follows_a_scheduler(self, device: str, dtype: torch.dtype, optim_info: MemberInfo) -> None:
         ends = []
         for lr in (0.0078125, torch.tensor(0.0078125)):
@@ -126,7 +126,7 @@ class TestOptimizers(TestCase):
             ends.append([parameter.detach() for parameter in module.parameters()])
         self.assertEqual(*ends)
 
-    @optims(RESTING, dtypes=[torch.float32])
+    @optims(ours(resting=True), dtypes=[torch.float32])
     def test_zero_gradients_are_a_no_op(self, device: str, dtype: torch.dtype, optim_info: MemberInfo) -> None:
         for kwargs, module, loss, optimizer in self.cases(optim_info, device, dtype):
             old = [parameter.detach().clone() for parameter in module.parameters()]
@@ -135,14 +135,14 @@ class TestOptimizers(TestCase):
             factor = 1 - float(optimizer.param_groups[0]["lr"]) * kwargs.get("weight_decay", 0.0)
             self.assertEqual(list(module.parameters()), [factor * value for value in old], rtol=1e-7, atol=0)
 
-    @optims(OURS, dtypes=[torch.float32])
+    @optims(ours(), dtypes=[torch.float32])
     def test_no_gradients_are_a_no_op(self, device: str, dtype: torch.dtype, optim_info: MemberInfo) -> None:
         for _, module, _, optimizer in self.cases(optim_info, device, dtype):
             old = [parameter.detach().clone() for parameter in module.parameters()]
             optimizer.step()
             self.assertEqual(list(module.parameters()), old, rtol=0, atol=0)
 
-    @optims(OURS, dtypes=[torch.float32])
+    @optims(ours(), dtypes=[torch.float32])
     def test_groups_have_their_own_weight_decay(self, device: str, dtype: torch.dtype, optim_info: MemberInfo) -> None:
         ends = []
         for decay in (0.0, 0.5):
@@ -155,7 +155,7 @@ class TestOptimizers(TestCase):
         start, _ = problem(device, dtype)
         self.assertEqual(ends[0].weight - ends[1].weight, 0.01 * 0.5 * start.weight, rtol=1e-4, atol=1e-6)
 
-    @optims(OURS, dtypes=[torch.float32])
+    @optims(ours(), dtypes=[torch.float32])
     def test_groups_have_their_own_lr(self, device: str, dtype: torch.dtype, optim_info: MemberInfo) -> None:
         for kwargs, module, loss, _ in self.cases(optim_info, device, dtype):
             old = [parameter.detach().clone() for parameter in module.parameters()]
@@ -164,14 +164,14 @@ class TestOptimizers(TestCase):
             self.assertEqual(module.weight, old[0], rtol=0, atol=0)
             self.assertNotEqual(module.bias, old[1])
 
-    @optims(OURS, dtypes=[torch.float32])
+    @optims(ours(), dtypes=[torch.float32])
     def test_the_optimizer_prints(self, device: str, dtype: torch.dtype, optim_info: MemberInfo) -> None:
         for _, _, loss, optimizer in self.cases(optim_info, device, dtype):
             self.assertIn(optim_info.optim_cls.__name__, repr(optimizer))
             self.train(optimizer, loss, 1)
             self.assertIn("Parameter Group 0", repr(optimizer))
 
-    @optims(OURS, dtypes=[torch.float32])
+    @optims(ours(), dtypes=[torch.float32])
     def test_state_dict_round_trip(self, device: str, dtype: torch.dtype, optim_info: MemberInfo) -> None:
         for kwargs, module, loss, optimizer in self.cases(optim_info, device, dtype):
             self.train(optimizer, loss, 3)
@@ -187,7 +187,7 @@ class TestOptimizers(TestCase):
             self.assertEqual(other.state_dict(), optimizer.state_dict(), rtol=0, atol=0)
             self.continues_alike([(module, loss, optimizer), (twin, its_loss, other)])
 
-    @optims(OURS, dtypes=[torch.float32])
+    @optims(ours(), dtypes=[torch.float32])
     def test_checkpoints_load_with_and_without_names(
         self, device: str, dtype: torch.dtype, optim_info: MemberInfo
     ) -> None:
@@ -201,14 +201,14 @@ class TestOptimizers(TestCase):
             optimizer.load_state_dict(named.state_dict())
             self.continues_alike([(module, loss, optimizer), (twin, its_loss, named)])
 
-    @optims(OURS, dtypes=[torch.float32])
+    @optims(ours(), dtypes=[torch.float32])
     def test_state_is_not_empty_after_a_step(self, device: str, dtype: torch.dtype, optim_info: MemberInfo) -> None:
         for _, module, loss, optimizer in self.cases(optim_info, device, dtype):
             self.train(optimizer, loss, 1)
             self.assertEqual(set(optimizer.state), set(module.parameters()))
             self.assertTrue(all(len(state) > 0 for state in optimizer.state.values()))
 
-    @optims(OURS, dtypes=[torch.float32])
+    @optims(ours(), dtypes=[torch.float32])
     def test_step_hooks(self, device: str, dtype: torch.dtype, optim_info: MemberInfo) -> None:
         for _, _, loss, optimizer in self.cases(optim_info, device, dtype):
             calls: list[int] = []
@@ -224,7 +224,7 @@ class TestOptimizers(TestCase):
             self.train(optimizer, loss, 1)
             self.assertEqual(calls, [0, 1, 2, 3] * 2)
 
-    @optims(OURS, dtypes=[torch.float32])
+    @optims(ours(), dtypes=[torch.float32])
     def test_state_dict_hooks(self, device: str, dtype: torch.dtype, optim_info: MemberInfo) -> None:
         for _, _, loss, optimizer in self.cases(optim_info, device, dtype):
             self.train(optimizer, loss, 1)
@@ -238,7 +238,7 @@ class TestOptimizers(TestCase):
             optimizer.load_state_dict(tree)
             self.assertEqual(calls, ["before saving", "after loading"])
 
-    @optims(OURS, dtypes=[torch.float32])
+    @optims(ours(), dtypes=[torch.float32])
     def test_deepcopy_copies_every_public_attribute(
         self, device: str, dtype: torch.dtype, optim_info: MemberInfo
     ) -> None:
@@ -249,7 +249,7 @@ class TestOptimizers(TestCase):
             self.assertEqual([name for name in public if not hasattr(twin, name)], [])
             self.assertEqual(twin.state_dict(), optimizer.state_dict(), rtol=0, atol=0)
 
-    @optims(OURS, dtypes=[torch.float32])
+    @optims(ours(), dtypes=[torch.float32])
     def test_a_step_warns_of_nothing(self, device: str, dtype: torch.dtype, optim_info: MemberInfo) -> None:
         for _, _, loss, optimizer in self.cases(optim_info, device, dtype):
             with warnings.catch_warnings():

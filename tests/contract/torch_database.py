@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from torch.testing._internal.common_optimizers import (
 from .members import MEMBERS, Member
 from .selections import CLASSES, MANY_KINDS
 
-__all__ = ["OURS", "RESTING", "MemberInfo", "build", "free_of", "problem", "sign_of"]
+__all__ = ["MemberInfo", "build", "free_of", "ours", "problem", "sign_of"]
 
 COMMON: list[dict[str, Any]] = [
     {},
@@ -69,8 +70,20 @@ class MemberInfo(OptimizerInfo):
 
 
 common_optimizers.optim_db[:] = [MemberInfo(member) for member in MEMBERS if not member.closure]
-OURS = list(common_optimizers.optim_db)
-RESTING = [info for info in OURS if info.member.rests]
+_asked = count()
+
+
+def ours(resting: bool = False) -> list[OptimizerInfo]:
+    """Every class, and a third of its further settings: for each test, which asks for them here, another third.
+
+    Args:
+        resting: those alone whose weights stay where they are at a zero gradient.
+    """
+    turn = next(_asked)
+    further = [info for info in common_optimizers.optim_db if info.member.extra]
+    left = {info.name for place, info in enumerate(further) if (place + turn) % 3}
+    every = [info for info in common_optimizers.optim_db if info.name not in left]
+    return [info for info in every if info.member.rests] if resting else every
 
 
 def problem(device: str, dtype: torch.dtype) -> tuple[nn.Linear, Callable[..., Tensor]]:

@@ -11,7 +11,7 @@ from torch import nn
 
 import nestlearn as nl
 from nestlearn.descriptions import NestedSystem
-from nestlearn.descriptions.words import MEASURED
+from nestlearn.descriptions.table import MEASURED
 
 
 def network() -> nn.Sequential:

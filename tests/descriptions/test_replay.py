@@ -103,18 +103,19 @@ def assert_same(make: Make, shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize(**EVERY)
-@pytest.mark.parametrize("shape", [TALL, VECTOR], ids=str)
+@pytest.mark.parametrize("shape", [TALL, pytest.param(VECTOR, marks=pytest.mark.slow)], ids=str)
 def test_the_description_alone_replays_20_steps(member, shape):
     if str(member) not in UNSAID:
         assert_same(member.build, shape)
 
 
 @pytest.mark.parametrize(**COLLECTING)
-@pytest.mark.parametrize("shape", [WIDE, VECTOR], ids=str)
+@pytest.mark.parametrize("shape", [WIDE, pytest.param(VECTOR, marks=pytest.mark.slow)], ids=str)
 def test_periods_signs_and_decay_are_replayed(member, shape):
     assert_same(lambda module: member.build(module, period=3, maximize=True, weight_decay=0.1, lr=0.02), shape)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("member", SETTINGS, ids=str)
 def test_every_setting_is_replayed(member):
     assert_same(member.build, TALL)
@@ -138,7 +139,7 @@ def test_the_rate_of_vectors_is_their_own():
 
 
 @pytest.mark.parametrize("name", RULES)
-@pytest.mark.parametrize("shape", [TALL, WIDE], ids=str)
+@pytest.mark.parametrize("shape", [TALL, pytest.param(WIDE, marks=pytest.mark.slow)], ids=str)
 def test_composed_rules_are_replayed(name, shape):
     assert_same(of_a_rule(RULES[name]), shape)
 

@@ -106,6 +106,16 @@ class Read(Exception):
     """A parser has read its command, and the program goes no further."""
 
 
+def run_module(name: str) -> None:
+    """As ``python -m`` does it, also where another test has imported what is run: runpy warns of that."""
+    known = sys.modules.pop(f"{name}.__main__", None)
+    try:
+        runpy.run_module(name, run_name="__main__", alter_sys=True)
+    finally:
+        if known is not None:
+            sys.modules[f"{name}.__main__"] = known
+
+
 def check(words: tuple[str, ...]) -> None:
     """What is wrong with a command, as an exception."""
     program, *given = words[: words.index("<") if "<" in words else None]
@@ -119,7 +129,7 @@ def check(words: tuple[str, ...]) -> None:
         assert chosen.module and chosen.training_script == "nestlearn"
         check(("nestlearn", *chosen.training_script_args))
     elif given[:1] == ["-m"] and given[1] != "venv":
-        run(lambda: runpy.run_module(given[1], run_name="__main__", alter_sys=True), given[2:])
+        run(lambda: run_module(given[1]), given[2:])
     elif program == "python" and given[0].startswith("examples/"):
         run(lambda: runpy.run_path(str(ROOT / given[0]), run_name="__main__"), given[1:])
     elif program == "bash":

@@ -16,7 +16,7 @@ IMPLEMENTED = {
     *(f"M{n}" for n in range(1, 6)),
     *(f"O{n}" for n in range(1, 25)),
     *(f"S{n}" for n in range(1, 11)),
-    *(f"C{n}" for n in (1, 2, 3, 4, 6)),
+    *(f"C{n}" for n in range(1, 7)),
 }
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FOLDERS = ("memory", "ops", "targets", "rules", "optim", "layers", "models")

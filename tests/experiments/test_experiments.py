@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from needed import needs
 
 from experiments.harness import SIZES, complaints, expected, markdown
 
@@ -49,6 +50,8 @@ def test_the_readme_shows_the_recorded_table(name: str) -> None:
 def test_the_quick_size_is_as_expected(name: str, tmp_path: Path) -> None:
     if name == "optimizers/m3_vit" and not FASHION_MNIST.is_dir():
         pytest.skip("needs Debian's dataset-fashion-mnist; a test downloads nothing")
+    if name == "sequence/stacking":
+        needs("transformers")
     run = import_module(f"experiments.{name.replace('/', '.')}").run
     outcome = run("quick", tmp_path / "run", 1)
     assert complaints(outcome.figures, expected(HOME / name, "quick")) == []

@@ -110,6 +110,7 @@ def test_a_program_takes_any_batch_and_every_length_of_as_many_chunks(name):
         torch.testing.assert_close(program(x), layer(x), rtol=1e-11, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["gated_delta", "oja"])
 def test_matrix_memories_take_any_length_through_a_loop_of_torch(rule):
     """Of one block, of whole ones and a ragged one, and of more than the traced call had."""
@@ -126,7 +127,7 @@ def test_what_torch_needs_for_that_is_said(least, deferred):
         exported_between(MemoryLayer(8, heads=2).double(), least, 4096, deferred)
 
 
-@pytest.mark.parametrize("name", LOOPS)
+@pytest.mark.parametrize("name", [LOOPS[0], *(pytest.param(name, marks=pytest.mark.slow) for name in LOOPS[1:])])
 def test_other_chunks_are_exported_in_one_number_and_say_so(name):
     with pytest.raises(ValueError, match=r"time dimension was marked as dynamic.*export once for each length"):
         exported_between(make(name, chunk=4), 7, 200)

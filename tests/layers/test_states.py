@@ -2,12 +2,10 @@
 
 import pytest
 import torch
-from every_layer import EVERY, make
+from every_layer import every_switch, make
 from sequences import leaves, shaped
 
 from nestlearn.memory.state import cut_state, flatten, mapped, repeat_state, select_state, unflatten
-
-every_switch = pytest.mark.parametrize("name", EVERY)
 
 
 def read(name: str, batch: int = 3, dtype: torch.dtype = torch.float64):

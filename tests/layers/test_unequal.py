@@ -2,14 +2,12 @@
 
 import pytest
 import torch
-from every_layer import EVERY, make
+from every_layer import every_switch, make
 from sequences import leaves
 from torch import Tensor
 
 from nestlearn.layers import Attention, ContinuumMemory, SequenceLayer
 from nestlearn.memory.state import flatten, select_state
-
-every_switch = pytest.mark.parametrize("name", EVERY)
 
 
 def batch(lengths: list[int], time: int, seed: int = 0) -> Tensor:
@@ -43,6 +41,25 @@ def test_each_sequence_has_the_answers_and_the_state_that_it_has_alone(name):
                 assert_same(y[place, :count], alone[0])
                 assert not y[place, count:].any()
             assert_same(flatten(layer.fitted(select_state(state, [place]), 1)), flatten(own))
+
+
+def test_short_periods_cost_no_calls(monkeypatch):
+    """A call of a layer for each length, however often its periods end; a few more to bring others into step; and for
+    one more token at most those that begin a period apart from those that do not.
+    """
+    layer, calls = make("titans", chunk=4), []
+    advance = layer.advance
+    monkeypatch.setattr(layer, "advance", lambda x, state: calls.append(x.shape[1]) or advance(x, state))
+    lengths = [64, 50, 33, 17]
+    with torch.no_grad():
+        _, state = layer(batch(lengths, 64), return_state=True, lengths=lengths)
+        assert calls == [17, 16, 17, 14]
+        calls.clear()
+        layer(batch([64] * 4, 64), state)  # one is at the end of a period, one is 2 tokens before it, two are 3 tokens
+        assert sorted(calls) == [1, 2, 2, 3, 61]
+        calls.clear()
+        layer(batch([1] * 4, 1), state)
+        assert len(calls) == 2
 
 
 @pytest.mark.parametrize("name", ["memory, mlp", "titans", "attention", "continuum, nested"])

@@ -34,6 +34,7 @@ def test_all_chunks_of_all_blocks_share_a_graph_and_change_no_number(name):
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1 + first
 
 
+@pytest.mark.slow
 def test_it_goes_on_from_the_middle_of_a_chunk():
     network = model("hope", depth=1)
     with torch.no_grad():
@@ -44,6 +45,7 @@ def test_it_goes_on_from_the_middle_of_a_chunk():
         torch.testing.assert_close(network(text(7), state, return_state=True), expected, rtol=1e-11, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_model_is_copied_and_pickled_with_the_setting():
     network = model("hope", depth=1)
     compile_chunks(network, backend="eager")

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from every_model import CASES, MEMORIES, model, named, text
+from every_model import CASES, MEMORIES, every_model, model, named, text
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sequences import leaves, shaped
@@ -13,14 +13,8 @@ from torch.nn import functional as F
 import nestlearn as nl
 from nestlearn.models import MODELS, PARTS, LanguageModel, match_parameters
 
-every_model = pytest.mark.parametrize("case", CASES)
-QUICK = ("transformer", "gated_delta_net", "titans", "hope", "hope_attention")
-mostly_slow = pytest.mark.parametrize(
-    "case", [pytest.param(case, marks=() if case in QUICK else pytest.mark.slow) for case in CASES]
-)
 
-
-@mostly_slow
+@every_model
 @given(cuts=st.lists(st.integers(0, 19), max_size=4).map(sorted))
 @example(cuts=list(range(1, 19)))
 @example(cuts=[0, 5, 5, 16])
@@ -54,7 +48,7 @@ def test_the_future_is_not_seen_and_every_later_position_is_reached(case):
     assert difference[3:].min() > 1e-9
 
 
-@mostly_slow
+@every_model
 def test_sequences_of_a_batch_share_nothing(case):
     made, tokens = model(case), text(19, batch=3)
     y, state = made(tokens, return_state=True)
@@ -188,7 +182,7 @@ def test_the_configuration_is_data_from_which_the_same_model_is_made(case):
     assert again.fingerprint == made.fingerprint != model("transformer", depth=1).fingerprint
 
 
-@mostly_slow
+@every_model
 def test_a_training_step_can_be_counted_on_the_meta_device(case):
     """What `nestlearn inspect` does: shapes without numbers, forward and backward."""
     with torch.device("meta"):

@@ -47,7 +47,7 @@ def pair(case: str, mesh, by_block: bool) -> tuple[LanguageModel, LanguageModel]
     return plain, fully_shard(sharded, mesh=mesh)
 
 
-@pytest.mark.parametrize("by_block", [False, True])
+@pytest.mark.parametrize("by_block", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("case", CASES)
 def test_a_sharded_model_has_the_logits_and_slopes_of_the_plain_one(case, by_block, mesh):
     plain, sharded = pair(case, mesh, by_block)

@@ -2,14 +2,12 @@
 
 import pytest
 import torch
-from every_model import CASES, model, text
+from every_model import CASES, every_model, model, text
 from sequences import leaves, shaped
 
 import nestlearn as nl
 from nestlearn.memory.state import flatten, mapped, unflatten
 from nestlearn.models import cut_state, repeat_state, select_state
-
-every_model = pytest.mark.parametrize("case", CASES)
 
 
 def read(case: str, batch: int = 3, time: int = 6, dtype: torch.dtype = torch.float64):

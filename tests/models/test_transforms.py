@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from every_model import CASES, model, text
+from every_model import CASES, every_model, model, text
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.func import functional_call, grad, jvp, stack_module_state, vmap
@@ -17,7 +17,6 @@ from transforms import close, draw, other
 import nestlearn as nl
 
 LEARNS = [case for case in CASES if "next token" in case]
-every_model = pytest.mark.parametrize("case", CASES)
 TIME = 11
 
 

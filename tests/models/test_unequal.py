@@ -2,14 +2,12 @@
 
 import pytest
 import torch
-from every_model import CASES, model, text
+from every_model import every_model, model, text
 from torch import Tensor
 
 import nestlearn as nl
 from nestlearn.memory.state import flatten, select_state
 from nestlearn.models import MODELS, generate, pad, read
-
-every_model = pytest.mark.parametrize("case", CASES)
 
 
 def prompts(lengths: list[int], seed: int = 0) -> list[Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from itertools import cycle
 from typing import Any
 
 import pytest
@@ -29,7 +30,7 @@ from nestlearn.rules import (
     sum_of_squares,
 )
 
-STEPS = 50
+STEPS = 24
 SHAPES = [(4, 3), (7,), (), (0,), (2, 3, 2), (SMALL + 5,)]
 RULES: dict[str, nl.rules.Link] = {
     "descent": gradient(),
@@ -69,7 +70,7 @@ def walk(rule: nl.rules.Link, dtype: torch.dtype, steps: int = STEPS, **common: 
     for step in range(steps):
         for place, weight in enumerate(weights):
             draw = torch.randn(weight.shape, generator=generator, dtype=torch.float64).to(dtype)
-            weight.grad = None if (step + place) % 5 == 2 and step < 20 else draw
+            weight.grad = None if (step + place) % 5 == 2 and step < 10 else draw
         optimizer.step()
         if step == steps // 2:
             saved = copy.deepcopy(optimizer.state_dict())
@@ -84,9 +85,14 @@ def fused(optimizer: nl.optim.Optimizer) -> list[Tensor]:
     return [parameter for lane in lanes for parameter in lane.parameters]
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 5e-6)], ids=str)
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("name", RULES)
+# In float32 each rule has one of the forms: what a form does is not a matter of the precision.
+IN_BOTH = [
+    *((name, form, torch.float64, 1e-12) for name in RULES for form in FORMS),
+    *((name, form, torch.float32, 5e-6) for name, form in zip(RULES, cycle(FORMS), strict=False)),
+]
+
+
+@pytest.mark.parametrize(("name", "form", "dtype", "tolerance"), IN_BOTH, ids=str)
 def test_kernels_write_what_the_composed_path_writes(
     name: str, form: str, dtype: torch.dtype, tolerance: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,7 +37,10 @@ WATCHERS: dict[str, Make] = {
     "regress": composed(rules.chain(rules.average(0.7), rules.regress())),
 }
 
-every_watcher = pytest.mark.parametrize("watcher", WATCHERS)
+QUICK = ("LayerMomentum", "regress")
+every_watcher = pytest.mark.parametrize(
+    "watcher", [pytest.param(each, marks=() if each in QUICK else pytest.mark.slow) for each in WATCHERS]
+)
 
 
 @pytest.fixture(autouse=True)

@@ -37,7 +37,7 @@ def run(path: Path, verb: str, options: str) -> RunFolder:
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """What `nestlearn compare` leaves behind."""
-    few = "--steps 12 --workers 1 --set lr_points=1 --set grow=0 --set refine=0"
+    few = "--steps 12 --seeds 0..1 --workers 1 --set lr_points=1 --set grow=0 --set refine=0"
     return run(
         tmp_path_factory.mktemp("compared") / "run", "compare", f"--tasks digits --optimizers DeepMomentum {few}"
     )

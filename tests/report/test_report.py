@@ -4,6 +4,8 @@ import base64
 import gzip
 import json
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -182,3 +184,16 @@ def test_an_unfinished_folder_says_how_to_go_on(folder: RunFolder) -> None:
     folder.results.unlink()
     with pytest.raises(RunFolderError, match=r"not finished.*--resume"):
         write_report(folder.path)
+
+
+def test_the_command_makes_the_same_page_and_never_loads_torch(made_up: RunFolder, folder: RunFolder) -> None:
+    """Torch alone takes longer than most reports, and more bytes than any."""
+    script = (
+        "import sys; from nestlearn.cli.main import main; sys.argv[1:] = ['report', sys.argv[1]]\n"
+        "try: main()\nexcept SystemExit as end: assert not end.code, end\n"
+        "assert not {'torch', 'scipy'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, folder.path], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    expected, _ = write_report(made_up.path)
+    assert folder.report.read_bytes() == expected.read_bytes()

@@ -3,13 +3,13 @@ import hashlib
 import pytest
 import torch
 
-from nestlearn.tasks import data
-from nestlearn.tasks.data import DIGITS, SPEECHES, DataFile, DataFileError, read_data_file
+from nestlearn.tasks import data, data_file
+from nestlearn.tasks.data_file import DIGITS, SPEECHES, DataFile, DataFileError, read_data_file
 
 
 @pytest.mark.parametrize("file", [DIGITS, SPEECHES], ids=lambda file: file.name)
 def test_the_shipped_files_have_their_hash_and_stay_small(file: DataFile) -> None:
-    packed = (data.FILES / file.name).read_bytes()
+    packed = (data_file.FILES / file.name).read_bytes()
     assert hashlib.sha256(packed).hexdigest() == file.sha256
     assert len(packed) < 4_000_000
     assert file.source and file.licence

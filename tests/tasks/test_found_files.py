@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nestlearn.tasks.data import DataFileError
+from nestlearn.tasks.data_file import DataFileError
 from nestlearn.tasks.found_files import FoundFile
 
 CONTENT = b"\x00\x00\x08\x01 numbers"

@@ -6,7 +6,7 @@ import pytest
 from pages import blocks, rows, section, text
 
 from nestlearn.tasks import TASKS, OwnTask, Task, make_task, sources
-from nestlearn.tasks.data import FILES
+from nestlearn.tasks.data_file import FILES
 from nestlearn.tasks.found_files import FoundFile
 
 PAGE = text("docs/tasks.md")

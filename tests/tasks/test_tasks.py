@@ -15,7 +15,7 @@ from torch import Tensor
 
 import nestlearn as nl
 from nestlearn.tasks import TASKS, Task, make_task, sources, task_type
-from nestlearn.tasks.data import DIGITS, SPEECHES
+from nestlearn.tasks.data_file import DIGITS, SPEECHES
 
 LANGUAGE = {"dim": 16, "heads": 2, "context": 16, "batch": 4, "validation_windows": 8, "test_windows": 8}
 SMALL = {

@@ -203,8 +203,16 @@ def broken(path: Path) -> None:
     path.write_bytes(b"\n".join([*lines[:2], b"\xff{", *lines[2:]]))
 
 
-@pytest.mark.parametrize("spoil", [gone, emptied, digit, broken])
-@pytest.mark.parametrize(("after", "name"), [(17, "metrics.jsonl"), (40, "events.jsonl")])
+@pytest.mark.parametrize(
+    ("spoil", "after", "name"),
+    [
+        (gone, 17, "metrics.jsonl"),
+        (digit, 17, "metrics.jsonl"),
+        (emptied, 40, "events.jsonl"),
+        (broken, 40, "events.jsonl"),
+        pytest.param(broken, 17, "metrics.jsonl", marks=pytest.mark.slow),
+    ],
+)
 def test_rows_are_written_again_from_the_checkpoints(whole, tmp_path, spoil, after, name) -> None:
     """In the first seed, and in the second, when the first is finished."""
     path = stopped(tmp_path / "run", after)
@@ -227,7 +235,14 @@ def test_a_finished_run_whose_line_was_changed_is_judged_again_from_its_last_che
     assert differences(left_behind(whole), left_behind(path), ignore=TIMES) == []
 
 
-@pytest.mark.parametrize("text", [None, "", "kind: [", "kind: train\nrows: ten\n", "\xff"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        None,
+        "kind: train\nrows: ten\n",
+        *(pytest.param(text, marks=pytest.mark.slow) for text in ("", "kind: [", "\xff")),
+    ],
+)
 def test_settings_that_are_gone_or_broken_come_back_from_a_checkpoint(whole, tmp_path, text) -> None:
     path = stopped(tmp_path / "run")
     before = read_settings(path / "config.yaml")

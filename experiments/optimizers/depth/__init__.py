@@ -6,7 +6,7 @@ from experiments.harness import QUICK, SMALL_SPEECHES, Outcome, compared
 
 __all__ = ["run"]
 
-DEPTHS = tuple(f"experiments.optimizers.depth.contenders:depth_{depth}" for depth in (1, 2, 3))
+DEPTHS = {"quick": (1, 3), "full": (1, 2, 3)}
 SPEECHES = {"dim": 48, "heads": 4, "context": 64, "validation_windows": 128, "test_windows": 512}
 
 SIZES = {
@@ -22,6 +22,7 @@ SIZES = {
 
 
 def run(size: str, folder: Path, workers: int) -> Outcome:
-    """All depths on the speeches, tuned alike; ``depth_1 (control)`` is depth 0."""
-    outcome, _ = compared(folder, workers, tasks=("speeches",), optimizers=DEPTHS, **SIZES[size])
+    """Depths on the speeches, tuned alike; ``depth_1 (control)`` is depth 0."""
+    names = tuple(f"experiments.optimizers.depth.contenders:depth_{depth}" for depth in DEPTHS[size])
+    outcome, _ = compared(folder, workers, tasks=("speeches",), optimizers=names, **SIZES[size])
     return outcome

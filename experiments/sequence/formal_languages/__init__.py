@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from experiments.harness import Outcome
+from experiments.harness import Outcome, workers_of_one_thread
 from experiments.sequence.formal_languages.contenders import CONTENDERS
 from experiments.sequence.formal_languages.languages import LANGUAGES
 from experiments.sequence.formal_languages.tables import details, figures, overview, tuning_loss, tuning_table
@@ -64,7 +61,7 @@ def run(size: str, folder: Path, workers: int) -> Outcome:
     """Tune, train and judge; ``folder/runs.jsonl`` has a line for each run, in the order in which they were planned."""
     chosen = SIZES[size]
     folder.mkdir(parents=True, exist_ok=True)
-    with ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+    with workers_of_one_thread(workers) as pool:
         tried = _kept(pool, _tuning(chosen), folder / "tuning.jsonl")
         results = _kept(pool, _jobs(chosen, _best(chosen, tried)), folder / "runs.jsonl")
     return Outcome((overview(results), tuning_table(tried), details(results)), figures(results))

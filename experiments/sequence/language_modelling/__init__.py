@@ -31,7 +31,7 @@ DIM = {"quick": 32, "full": 64}
 PLANS = {
     "quick": Plan(
         rates=(0.01,),
-        seeds=(0, 1),
+        seeds=(0,),
         steps=30,
         trial=0.1,
         size={

@@ -12,7 +12,7 @@ __all__ = ["SIZES", "run"]
 SIZES = {
     "quick": (
         AssociativeRecall(cells=((4, 64), (16, 64), (4, 256), (16, 256))),
-        ("gated delta", "linear"),
+        ("gated delta",),
         Plan(rates=(0.02,), seeds=(0,), steps=300, trial=0.05),
     ),
     "full": (

@@ -13,7 +13,7 @@ __all__ = ["SIZES", "run"]
 SIZES = {
     "quick": (
         Haystack(lengths=(128, 512)),
-        ("gated delta", "linear"),
+        ("linear",),
         Plan(rates=(0.02,), seeds=(0,), steps=250, trial=0.05),
     ),
     "full": (

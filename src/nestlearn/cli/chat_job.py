@@ -41,6 +41,7 @@ def chat_job(source: Source, choices: Choices, path: Path) -> int:
     chat = _Chat(memory, words, choices, ends)
     begun = f"it goes on from {path}" if memory.state is not None else f"its memory will be in {path}"
     say(f"talking to {source.run}; {begun}. {', '.join(COMMANDS[:-1])} and {COMMANDS[-1]} are no lines to answer")
+    how = f"go on with: {source.command('chat', '--state', str(path))}"
     try:
         with saved(memory):
             for line in _lines():
@@ -48,9 +49,9 @@ def chat_job(source: Source, choices: Choices, path: Path) -> int:
                     break
     except KeyboardInterrupt:
         kept = f"; what was said is in {path}" if path.exists() else ""
-        say(f"interrupted{kept}; go on with: {source.command('chat', '--state', str(path))}")
+        say(f"interrupted{kept}; {how}")
         return INTERRUPTED
-    chat.output.check(f"; what was said is in {path}")
+    chat.output.check(f"; what was said is in {path}; {how}")
     return FINISHED
 
 

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import math
-import os
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from nestlearn.cli.ending import Output, say
+from nestlearn.cli.going_on import STDIN, Prompt, encoded
 from nestlearn.cli.memory import Memory
 from nestlearn.cli.shown import Until, visible
 from nestlearn.errors import NestlearnError, SettingsError, as_settings_error
 from nestlearn.imported import only
-from nestlearn.models import ByteTokenizer, LanguageModel, TextStream, Tokenizer, load_tokenizer, pad
+from nestlearn.models import LanguageModel, TextStream, Tokenizer, load_tokenizer, pad
 from nestlearn.models.choosing import Drawn
 from nestlearn.training import RunFolder, load_trained, read_settings
 from nestlearn.training.kept import Generator
@@ -29,8 +29,6 @@ from nestlearn.training.settings import find_device
 __all__ = ["Choices", "Source", "Speaker", "generate_job", "load_speaker", "saved", "writable"]
 
 FINISHED, INTERRUPTED = 0, 130
-PIECE = 1 << 16  # bytes of the standard input that are read at once
-STDIN = "-"
 
 
 @dataclass(frozen=True)
@@ -55,6 +53,14 @@ class Choices:
     @property
     def drawn(self) -> Drawn:
         return {"temperature": self.temperature, "top_k": self.top_k, "top_p": self.top_p, "seed": self.seed}
+
+    @property
+    def options(self) -> list[str]:
+        """As options of the command line, those that are not what they are by themselves."""
+        given = {"--temperature": self.temperature, "--top-k": self.top_k, "--top-p": self.top_p, "--seed": self.seed}
+        plain = {"--temperature": 0.8, "--top-k": None, "--top-p": None, "--seed": 0}
+        told = [word for name, value in given.items() if value != plain[name] for word in (name, str(value))]
+        return ["--tokens", str(self.tokens), *told, *(word for text in self.stop for word in ("--stop", text))]
 
     @property
     def ends(self) -> list[str]:
@@ -85,6 +91,7 @@ class Source:
         own = ["nestlearn", verb, "--run", str(self.run), *options]
         own += [] if self.tokenizer is None else ["--tokenizer", str(self.tokenizer)]
         own += [] if self.run_seed is None else ["--run-seed", str(self.run_seed)]
+        own += [] if self.device is None else ["--device", self.device]
         own += [word for module in self.imports for word in ("--import", module)]
         return shlex.join(own)
 
@@ -104,13 +111,17 @@ def generate_job(source: Source, prompts: Sequence[str], choices: Choices, state
     model, words = load_speaker(source)
     memory = Memory(model, state, batch=len(prompts))
     speaker = Speaker(words, ends, len(prompts), Output(sys.stdout))
-    reading = True
+    prompt, reading = Prompt(prompts[0], words), True
+
+    def ended() -> str:
+        return _how_far(source, choices, memory, prompts, prompt, reading)
+
     try:
         with saved(memory):
             if len(prompts) == 1:
-                last, mask = memory.take(_pieces(prompts[0], words)), None
+                last, mask = memory.take(prompt.pieces()), None
             else:
-                last, mask = _together(model, [words.encode(_encoded(prompt)) for prompt in prompts])
+                last, mask = _together(model, [words.encode(encoded(each)) for each in prompts])
             if last is None:
                 raise SettingsError(
                     "expected a prompt of at least one token: --prompt TEXT, or --prompt - for standard input"
@@ -123,9 +134,13 @@ def generate_job(source: Source, prompts: Sequence[str], choices: Choices, state
                 speaker.finish()
     except KeyboardInterrupt:
         speaker.finish()
-        _say_how_far(source, prompts, choices, memory, words, reading)
+        say(f"interrupted; {ended()}")
         return INTERRUPTED
-    speaker.output.check(_where(memory))
+    except Exception as error:
+        if memory.read:
+            error.add_note(ended())
+        raise
+    speaker.output.check(f"; {ended()}")
     return FINISHED
 
 
@@ -245,23 +260,6 @@ def writable(text: str) -> str:
     return text.encode(coding, errors="backslashreplace").decode(coding)
 
 
-def _pieces(prompt: str, words: Tokenizer) -> Iterator[list[int]]:
-    """The tokens of the prompt; bytes from the standard input are read bit by bit, however many there are."""
-    if prompt == STDIN and isinstance(words, ByteTokenizer):
-        source: Any = sys.stdin.buffer
-        while piece := source.read1(PIECE):
-            yield list(piece)
-    elif prompt == STDIN:
-        yield words.encode(sys.stdin.buffer.read().decode("utf-8", errors="replace"))
-    else:
-        yield words.encode(_encoded(prompt))
-
-
-def _encoded(prompt: str) -> str:
-    """A text of the command line as the UTF-8 that it is, whatever the locale; other bytes are as Python keeps them."""
-    return os.fsencode(prompt).decode("utf-8", errors="surrogateescape")
-
-
 def _together(model: LanguageModel, prompts: list[list[int]]) -> tuple[Tensor | None, Tensor]:
     if not all(prompts):
         return None, torch.empty(0)
@@ -270,24 +268,20 @@ def _together(model: LanguageModel, prompts: list[list[int]]) -> tuple[Tensor | 
     return tokens.to(device), mask.to(device)
 
 
-def _say_how_far(
-    source: Source, prompts: Sequence[str], choices: Choices, memory: Memory, words: Tokenizer, reading: bool
-) -> None:
+def _how_far(
+    source: Source, choices: Choices, memory: Memory, prompts: Sequence[str], prompt: Prompt, reading: bool
+) -> str:
     """How much was read, where it is, and the command that goes on."""
-    unit = "bytes" if isinstance(words, ByteTokenizer) else "tokens"
-    keep = [] if memory.path is None else ["--state", str(memory.path)]
-    if not reading:
-        how = source.command("generate", *keep, "--prompt", "TEXT") if keep else ""
-        say(f"interrupted{_where(memory)}{how and f'; go on with: {how}'}")
-        return
-    told = f"interrupted; read {memory.read:,} {unit} of the prompt{_where(memory)}"
-    if keep and prompts == [STDIN] and unit == "bytes":
-        how = source.command("generate", *keep, "--prompt", STDIN, "--tokens", str(choices.tokens))
-        told += f"; go on with: tail -c +{memory.read + 1} FILE | {how}"
-    say(told)
-
-
-def _where(memory: Memory) -> str:
+    told = [prompt.how_far(memory.read)] if reading and len(prompts) == 1 else []
     if memory.path is None:
-        return "; nothing is kept without --state"
-    return f"; what was read is in {memory.path}" if memory.path.exists() else ""
+        return "; ".join([*told, "nothing is kept without --state"])
+    told += [f"what was read is in {memory.path}"] if memory.kept else []
+    before, left = "", list(prompts)  # of several prompts either all are read or none
+    if memory.kept and not reading:
+        left = ["TEXT"]
+    elif len(prompts) == 1:
+        before, rest = prompt.rest(memory.read if memory.kept else 0)
+        left = [rest]
+    texts = [word for text in left for word in ("--prompt", text)]
+    how = source.command("generate", "--state", str(memory.path), *texts, *choices.options)
+    return "; ".join([*told, f"go on with: {before}{how}"])

@@ -56,6 +56,11 @@ class Memory:
         return self._now[1]
 
     @property
+    def kept(self) -> bool:
+        """Whether the file holds all that was read."""
+        return self.path is not None and self.state is not None and self.state is self._saved
+
+    @property
     def device(self) -> torch.device:
         """Where the model is."""
         return next(self.model.parameters()).device

@@ -13,7 +13,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import update_wrapper
+from functools import cache, update_wrapper
 from typing import Any
 
 import torch
@@ -95,12 +95,15 @@ class Contender:
         if not ours and any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
             return None
         plain = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-        known: dict[str, Any] = {**dict.fromkeys(self.tuned), **(_COMMON if ours else {})}
+        known: dict[str, Any] = {**dict.fromkeys(self.tuned), **(_common() if ours else {})}
         known |= {key: parameter.default for key, parameter in parameters.items() if parameter.kind in plain}
         return {key: value for key, value in known.items() if key not in SET_BY_TRAINING}
 
 
-_COMMON = optim.GradientDescent([torch.zeros(1)]).defaults
+@cache
+def _common() -> dict[str, Any]:
+    """What every optimizer of ours takes. To make one loads torch's compiler, a second that few verbs need."""
+    return optim.GradientDescent([torch.zeros(1)]).defaults
 
 
 def hidden_and_rest(model: nn.Module, tables: Iterable[Tensor]) -> tuple[Named, Named]:

@@ -16,12 +16,13 @@ from torch import Tensor
 from nestlearn.descriptions.data import KEPT, WEIGHTS, inner_name, sort_into_levels
 from nestlearn.descriptions.parameters import covered, outermost, written_parameters
 from nestlearn.descriptions.system import NestedSystem
-from nestlearn.memory.described import Described, model_words, number_words, objective_words, rule_words
+from nestlearn.memory.described import Described
 from nestlearn.memory.models import Constant
 from nestlearn.memory.nesting import Consult, Consulted, Said
 from nestlearn.memory.rules import GradientDescent, Rule
 from nestlearn.memory.state import state_bytes
 from nestlearn.memory.times import Scalar
+from nestlearn.memory.words import model_words, number_words, objective_words, rule_words
 from nestlearn.optim.lanes import matrix_shape
 from nestlearn.optim.optimizer import Optimizer
 from nestlearn.rules.blocks import WHOLE, Cut

@@ -8,10 +8,10 @@ from types import MappingProxyType
 from typing import Any
 
 from nestlearn.descriptions.data import Data
-from nestlearn.descriptions.words import MEASURED
 from nestlearn.memory.described import Described
 
 __all__ = [
+    "MEASURED",
     "answer",
     "apart",
     "as_text",
@@ -33,6 +33,15 @@ WIDTH = 120
 GAP = "  "
 NARROW = 24
 UNSAID = "unknown"
+
+MEASURED: Mapping[str, str] = {
+    "seen_inputs": "the covariance of what the layer is given",
+    "seen_errors": "the covariance of the layer's error signals",
+    "seen_hessian_diagonal": "z * (H z) with random signs z",
+    "seen_gauss_newton_diagonal": "the squared gradient at labels drawn from the model",
+    "seen_curvature_product": "H M(u), before M is written",
+}
+"""What is measured outside, by the names that expressions have for it."""
 
 
 def as_text(system: Data, width: int = WIDTH) -> str:

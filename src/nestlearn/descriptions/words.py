@@ -5,29 +5,18 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
-from nestlearn.memory.described import kind_words
 from nestlearn.memory.models import ACTIVATIONS, MLP, Constant, Matrix, Model
 from nestlearn.memory.objectives import Objective, dot_product, hypergradient, l2, oja, orthogonality, quadratic
 from nestlearn.memory.rules import DeltaGradientDescent, GradientDescent, LeastSquares, Rule
+from nestlearn.memory.words import kind_words
 from nestlearn.rules.newton import MeasuredQuadratic
 
 __all__ = [
-    "MEASURED",
     "check_model",
     "made_model",
     "made_objective",
     "made_rule",
 ]
-
-
-MEASURED: Mapping[str, str] = {
-    "seen_inputs": "the covariance of what the layer is given",
-    "seen_errors": "the covariance of the layer's error signals",
-    "seen_hessian_diagonal": "z * (H z) with random signs z",
-    "seen_gauss_newton_diagonal": "the squared gradient at labels drawn from the model",
-    "seen_curvature_product": "H M(u), before M is written",
-}
-"""What is measured outside, by the names that expressions have for it."""
 
 
 _MODEL = re.compile(r"(?P<box>box(?: \d+(?: x \d+)*)?)|(?:(?:(\w+) )?MLP \d+-(\d+)-\d+|matrix \d+ -> \d+)( \+ key)?")

@@ -20,11 +20,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nestlearn.memory.associative import AssociativeMemory
-from nestlearn.memory.described import model_words, objective_words
 from nestlearn.memory.models import Constant, Parameters
 from nestlearn.memory.nesting import Consult, Consulted, Scene
 from nestlearn.memory.rules import Context, Kept, Rule, Updates
 from nestlearn.memory.state import State, flatten, unflatten
+from nestlearn.memory.words import model_words, objective_words
 from nestlearn.optim.adapter import Observations
 from nestlearn.optim.due import Terms
 from nestlearn.optim.lanes import as_real, matrix_shape, memory_dtype

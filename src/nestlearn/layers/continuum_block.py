@@ -12,10 +12,11 @@ from torch.nn import functional as F
 from nestlearn.layers.facts import by_tokens
 from nestlearn.layers.sequence import full
 from nestlearn.memory import MLP, AssociativeMemory, GradientDescent, l2
-from nestlearn.memory.described import Described, Piece, model_words
+from nestlearn.memory.described import Described, Piece
 from nestlearn.memory.models import Parameters
 from nestlearn.memory.rules import apply_update, spread
 from nestlearn.memory.state import State, state_bytes
+from nestlearn.memory.words import model_words
 from nestlearn.ops.local_period import local_period
 from nestlearn.ops.scan import runs
 from nestlearn.precision import no_autocast

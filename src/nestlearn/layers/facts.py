@@ -18,9 +18,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from nestlearn.memory.associative import AssociativeMemory
-from nestlearn.memory.described import Described, Piece, model_words, number_words, rule_words
+from nestlearn.memory.described import Described, Piece
 from nestlearn.memory.inner_momentum import InnerMomentum
 from nestlearn.memory.state import State, count_entries, state_bytes
+from nestlearn.memory.words import model_words, number_words, rule_words
 
 __all__ = ["PLAIN", "by_tokens", "listed", "momentum_box", "named"]
 

@@ -29,12 +29,13 @@ from nestlearn.layers.projections import CausalConvolution, Readout, retention_b
 from nestlearn.layers.rates import averaged, bounded_eta, check_max_eta, erasures
 from nestlearn.layers.sequence import SequenceLayer, check_heads, full, split_heads
 from nestlearn.memory.associative import AssociativeMemory
-from nestlearn.memory.described import Facts, Piece, model_words
+from nestlearn.memory.described import Facts, Piece
 from nestlearn.memory.inner_momentum import InnerMomentum
 from nestlearn.memory.models import MLP, Matrix, Model
 from nestlearn.memory.objectives import Objective, Oja, dot_product, l2, oja
 from nestlearn.memory.rules import DeltaGradientDescent, GradientDescent, Rule
 from nestlearn.memory.state import State, state_bytes
+from nestlearn.memory.words import model_words
 from nestlearn.ops import has_parallel_form, parallel_scan
 from nestlearn.ops.fused import is_fused
 from nestlearn.precision import no_autocast

@@ -2,10 +2,15 @@
 
     y, state = layer(x, lengths=[5, 2], return_state=True)         two sequences, of which the second has two tokens
 
-A call is cut wherever a sequence ends, and wherever a period of any sequence does. Within such a piece sequences
-differ at most in whether it begins or ends a period of theirs, so those that do not are read together, by the same
-`SequenceLayer.advance` that reads all others, and those that have ended are left out. A sequence is therefore read as
-it would be alone, whatever stands beside it and behind it.
+Sequences whose periods end at the same tokens are read together, by the same `SequenceLayer.advance` that reads all
+others: the call is cut where one of them ends, and those that have ended are left out. All that begin together are
+such, and are read about as fast as if they were equal. Others are first brought to the end of a period, each kind
+alone.
+
+Where there are many such groups and few tokens, as when a text is continued token by token, the call is cut wherever a
+period of any sequence ends. Within such a piece sequences differ at most in whether it begins or ends a period of
+theirs, and those that do not are read together. Either way a sequence is read as it would be alone, whatever stands
+beside it and behind it.
 
 The time in a state is then one number for each sequence [batch]. When all are equal again it is one for all.
 """
@@ -13,6 +18,7 @@ The time in a state is then one number for each sequence [batch]. When all are e
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import lcm
 
 import torch
 from torch import Tensor
@@ -97,37 +103,87 @@ def read_apart(
         lengths: how many tokens of each sequence count.
         periods: after how many tokens the layer does something.
     """
+    (batch, total), device = x.shape[:2], x.device
+    begun, at, y = seen(state, batch), [0] * batch, None
+    state, together = timed(state, torch.tensor(0)), lcm(*periods)
+    while reading := [place for place in range(batch) if at[place] < lengths[place]]:
+        now = [before + more for before, more in zip(begun, at, strict=True)]
+        left = [length - more for length, more in zip(lengths, at, strict=True)]
+        groups = apart(reading, _phase(now, periods))
+        cut: Sequence[int] = ()
+        if len(groups) > _pieces([now[p] for p in reading], [left[p] for p in reading], periods):
+            groups, cut = [reading], periods
+        for places in groups:
+            far = total if len(groups) == 1 else -now[places[0]] % together
+            if not far:  # where the others will be
+                continue
+            counts = [min(left[place], far) for place in places]
+            index, step = torch.tensor(places, device=device), torch.arange(max(counts), device=device)
+            columns = torch.tensor([at[place] for place in places], device=device).unsqueeze(1) + step
+            given = x[index.unsqueeze(1), columns.clamp(max=total - 1)]
+            own = state if len(places) == batch else select_state(state, index)
+            answers, after = _read(advance, given, own, counts, [now[place] for place in places], cut)
+            state = after if len(places) == batch else put(state, after, index)
+            # One column more than is needed, for what nobody has read.
+            columns = torch.where(step < torch.tensor(counts, device=device).unsqueeze(1), columns, total)
+            y = answers.new_zeros(batch, total + 1, *answers.shape[2:]) if y is None else y
+            y = y.index_put((index.unsqueeze(1), columns), answers)
+            for place, count in zip(places, counts, strict=True):
+                at[place] += count
+    y = torch.zeros_like(x) if y is None else y[:, :total]
+    return y, timed(state, one_time([before + count for before, count in zip(begun, lengths, strict=True)]))
+
+
+def _phase(time: Sequence[int], periods: Sequence[int]) -> Callable[[int], tuple[int, ...]]:
+    return lambda place: tuple(time[place] % size for size in periods)
+
+
+def _pieces(time: Sequence[int], lengths: Sequence[int], periods: Sequence[int]) -> int:
+    """How many there are if the call is cut wherever a sequence or a period of one ends."""
+    ends = {
+        end
+        for begun, length in set(zip(time, lengths, strict=True))
+        for end in (length, *(end for size in periods for end in range(size - begun % size, length, size)))
+    }
+    return len(ends - {0})
+
+
+def _read(
+    advance: Advance, x: Tensor, state: State, lengths: Sequence[int], time: Sequence[int], cut: Sequence[int]
+) -> tuple[Tensor, State]:
+    """`read_apart` of sequences that all have tokens; a call is cut where a sequence ends, and at the periods ``cut``,
+    without which all of them must be in phase.
+    """
     batch, total = x.shape[:2]
-    left, time, answers, at = list(lengths), seen(state, batch), [], 0
-    state = timed(state, torch.tensor(0))
+    left, now, answers, at = list(lengths), list(time), [], 0
     while any(left):
         reading = [place for place, count in enumerate(left) if count]
-        piece = min(min(left[place], *(size - time[place] % size for size in (*periods, total))) for place in reading)
+        piece = min(min([left[place], *(size - now[place] % size for size in cut)]) for place in reading)
         tokens, parts = x[:, at : at + piece], []
 
         def edges(place: int, piece: int = piece) -> tuple[bool, ...]:
-            return tuple((time[place] + end) % size == 0 for size in periods for end in (0, piece))
+            return tuple((now[place] + end) % size == 0 for size in cut for end in (0, piece))
 
         for places in apart(reading, edges):
             index = None if len(places) == batch else torch.tensor(places, device=x.device)
             own = state if index is None else select_state(state, index)
             given = tokens if index is None else tokens[index]
-            y, after = advance(given, timed(own, torch.tensor(time[places[0]])))
+            y, after = advance(given, timed(own, torch.tensor(now[places[0]])))
             parts.append((index, y))
             state = after if index is None else put(state, after, index)
         answers.append(_scattered(parts, batch))
         for place in reading:
-            time[place] += piece
+            now[place] += piece
             left[place] -= piece
         at += piece
     if at < total:
-        answers.append((answers[-1] if answers else x).new_zeros(batch, total - at, x.shape[2]))
-    return torch.cat(answers, 1), timed(state, one_time(time))
+        answers.append(answers[-1].new_zeros(batch, total - at, x.shape[2]))
+    return torch.cat(answers, 1), state
 
 
-def apart(places: Sequence[int], kind: Callable[[int], tuple[bool, ...]]) -> list[list[int]]:
+def apart(places: Sequence[int], kind: Callable[[int], tuple[int, ...]]) -> list[list[int]]:
     """The sequences in groups of one kind."""
-    groups: dict[tuple[bool, ...], list[int]] = {}
+    groups: dict[tuple[int, ...], list[int]] = {}
     for place in places:
         groups.setdefault(kind(place), []).append(place)
     return list(groups.values())

@@ -7,6 +7,8 @@ from nestlearn.models.generation import generate, read, stream
 from nestlearn.models.language_model import LanguageModel
 from nestlearn.models.masks import pad
 from nestlearn.models.named import MODELS, gated_delta_net, hope, hope_attention, match_parameters, titans, transformer
+from nestlearn.models.stacking import add_continuum
+from nestlearn.models.stacking_memory import Continuum
 from nestlearn.models.state_files import StateFileError, load_state, save_state
 from nestlearn.models.tokenizer import ByteTokenizer, FileTokenizer, TextStream, Tokenizer, load_tokenizer
 
@@ -15,6 +17,7 @@ __all__ = [
     "PARTS",
     "Block",
     "ByteTokenizer",
+    "Continuum",
     "FileTokenizer",
     "LanguageModel",
     "Part",
@@ -23,6 +26,7 @@ __all__ = [
     "SwiGLU",
     "TextStream",
     "Tokenizer",
+    "add_continuum",
     "cut_state",
     "gated_delta_net",
     "generate",

@@ -25,11 +25,12 @@ from nestlearn.foreign import foreign, parse_json, printable, regular, shown
 from nestlearn.memory.state import State, flatten, unflatten
 from nestlearn.models.language_model import LanguageModel
 
-__all__ = ["StateFileError", "load_state", "save_state"]
+__all__ = ["StateFileError", "load_state", "save_state", "state_sum"]
 
 FORMAT = "nestlearn state 2"
 WITHOUT_SUM = "nestlearn state 1"  # as it was written before there was a checksum
 LATEST = 1 << 53  # tokens that nobody has read
+LARGEST = 1e12  # what no memory comes to; the products of such numbers are still finite
 
 
 def save_state(state: State, path: str | os.PathLike[str], model: LanguageModel) -> None:
@@ -47,7 +48,7 @@ def save_state(state: State, path: str | os.PathLike[str], model: LanguageModel)
         _check(tensors, model)
     metadata = {"format": FORMAT, "architecture": json.dumps(model.config), "weights": _digest(model)}
     path = Path(path)
-    write_atomic(path, save(tensors, metadata | {"sha256": _sum(tensors, metadata)}))
+    write_atomic(path, save(tensors, metadata | {"sha256": state_sum(tensors, metadata)}))
 
 
 def load_state(
@@ -73,7 +74,7 @@ def load_state(
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
     if metadata.get("format") not in (FORMAT, WITHOUT_SUM):
         raise StateFileError(f"{path} is not a state: expected the format {FORMAT!r}, got {metadata.get('format')!r}")
-    if metadata.pop("sha256", None) != _sum(tensors, metadata) and metadata["format"] == FORMAT:
+    if metadata.pop("sha256", None) != state_sum(tensors, metadata) and metadata["format"] == FORMAT:
         raise StateFileError(f"the state {path} is broken: it was changed after it was written")
     with foreign(StateFileError, f"{path} is not a state"):
         other, weights = parse_json(metadata["architecture"]), metadata["weights"]
@@ -123,19 +124,27 @@ def _check(tensors: dict[str, torch.Tensor], model: LanguageModel) -> None:
                 grown[name if like.dtype == torch.int64 else part].add(size)
             elif size != (batch if place == 0 and not name.endswith(".") else usual):
                 raise ValueError(f"{name}: expected {list(like.shape)} for each sequence, got {list(tensor.shape)}")
-        if not torch.isfinite(tensor).all():
-            raise ValueError(f"{name}: a number in it is not finite")
+        _check_numbers(name, tensor, model.vocab_size if name.split(".")[-1] == "tokens" else LATEST)
         if name.split(".")[-1] == "time":
             times[part].append(tensor.expand(batch))
-        if not like.is_floating_point() and tensor.numel():
-            low, high = tensor.min().item(), tensor.max().item()
-            most = model.vocab_size if name.split(".")[-1] == "tokens" else LATEST
-            if low < 0 or high >= most:
-                raise ValueError(f"{name}: expected 0 to {most - 1}, got {low} to {high}")
     if any(len(sizes) > 1 for sizes in grown.values()) or any(
         not torch.equal(each, found[0]) for found in times.values() for each in found
     ):
         raise ValueError("its parts are not of one time")
+
+
+def _check_numbers(name: str, tensor: torch.Tensor, above: int) -> None:
+    """Raise ValueError unless real numbers are finite and not too large, and whole ones from 0 to below ``above``."""
+    if not tensor.numel():
+        return
+    low, high = tensor.min().item(), tensor.max().item()
+    if not tensor.is_floating_point():
+        if low < 0 or high >= above:
+            raise ValueError(f"{name}: expected 0 to {above - 1}, got {low} to {high}")
+    elif not torch.isfinite(tensor).all():
+        raise ValueError(f"{name}: a number in it is not finite")
+    elif max(-low, high) > LARGEST:
+        raise ValueError(f"{name}: expected numbers up to {LARGEST:g}, got {low:g} to {high:g}")
 
 
 def _expected(tensors: dict[str, torch.Tensor], model: LanguageModel) -> dict[str, torch.Tensor]:
@@ -148,7 +157,7 @@ def _expected(tensors: dict[str, torch.Tensor], model: LanguageModel) -> dict[st
     return expected
 
 
-def _sum(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> str:
+def state_sum(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> str:
     """The sha256 of names, types, shapes and numbers, and of what the metadata say."""
     digest = hashlib.sha256(json.dumps(sorted(metadata.items())).encode())
     for name in sorted(tensors):

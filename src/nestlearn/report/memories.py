@@ -16,6 +16,8 @@ from itertools import pairwise
 from textwrap import wrap
 from typing import Any
 
+import numpy as np
+
 from nestlearn.report.colours import colour
 from nestlearn.report.names import short, told_apart
 from nestlearn.report.pictures import SMALL
@@ -183,11 +185,13 @@ def _steps(period: int) -> str:
 
 def _shades(lane: _Lane) -> tuple[float, float]:
     """Logarithms of the surprises that are drawn lightest and darkest: of a lane's own middle nine tenths."""
-    values = sorted(math.log(value) for value in lane.values if value > 0)
-    if not values:
+    values = np.asarray(lane.values, dtype=float)
+    values = values[values > 0]
+    if not len(values):
         return 0.0, 1.0
     edge = len(values) // 20
-    low, high = values[edge], values[-1 - edge]
+    values = np.partition(values, (edge, len(values) - 1 - edge))
+    low, high = math.log(values[edge]), math.log(values[-1 - edge])
     return (low, high) if high > low else (low - 0.5, high + 0.5)
 
 

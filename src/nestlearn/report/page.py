@@ -23,7 +23,8 @@ from nestlearn.report.downloads import download
 from nestlearn.report.folders import Contents, read_contents
 from nestlearn.report.sections import section
 from nestlearn.report.series import measure
-from nestlearn.tasks import sources, task_type
+from nestlearn.tasks import sources
+from nestlearn.tasks.about import about
 from nestlearn.training.run_folder import write_atomic
 
 __all__ = ["stand_alone", "write_pictures", "write_report"]
@@ -66,10 +67,10 @@ def _pictures(contents: Contents) -> Iterator[tuple[str, str]]:
     """Name and content of each picture."""
     results, baseline = contents.results, contents.results.baseline
     for task, rows in results.tasks.items():
-        about, measured = task_type(task), measure(rows, contents.runs)
-        steps, seconds = pictures.curves(rows, measured, baseline, about.unit)
+        told, measured = about(task), measure(rows, contents.runs)
+        steps, seconds = pictures.curves(rows, measured, baseline, told.unit)
         drawn = {
-            "ranking": pictures.ranking(rows, baseline, about.unit, about.least),
+            "ranking": pictures.ranking(rows, baseline, told.unit, told.least),
             "steps": steps,
             "seconds": seconds,
         }

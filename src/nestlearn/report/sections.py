@@ -16,7 +16,7 @@ from nestlearn.report.downloads import curves_csv, download, events_csv
 from nestlearn.report.findings import cards, headline
 from nestlearn.report.series import Measured, measure
 from nestlearn.report.tables import Cell, Column, columns, table_rows, to_csv, trials_csv
-from nestlearn.tasks import task_type
+from nestlearn.tasks.about import about
 from nestlearn.training import Results, Row, RunResult
 
 __all__ = ["Part", "section"]
@@ -47,13 +47,13 @@ class Part:
 
 def section(results: Results, task: str, runs: Runs, systems: Mapping[str, Any], number: int) -> dict[str, Any]:
     """All that the page says about one task, the ``number``-th on it."""
-    rows, about = results.tasks[task], task_type(task)
+    rows, told = results.tasks[task], about(task)
     measured = measure(rows, runs)
     parts = [*_result_parts(results, task, measured), *_memory_parts(rows, measured, systems)]
     return {
         "id": f"task{number}",
-        "title": about.title,
-        "unit": about.unit,
+        "title": told.title,
+        "unit": told.unit,
         "parameters": rows[0].parameters,
         "steps": max((run.steps for found in measured.values() for run in found.runs), default=0),
         "headline": headline(rows, results.baseline),
@@ -69,15 +69,15 @@ def section(results: Results, task: str, runs: Runs, systems: Mapping[str, Any],
 
 
 def _result_parts(results: Results, task: str, measured: Mapping[str, Measured]) -> Iterator[Part]:
-    rows, baseline, unit = results.tasks[task], results.baseline, task_type(task).unit
+    rows, baseline, told = results.tasks[task], results.baseline, about(task)
     several = len(rows) > 1
     if several:
-        yield Part("ranking", "ranking", [pictures.ranking(rows, baseline, unit, task_type(task).least)])
+        yield Part("ranking", "ranking", [pictures.ranking(rows, baseline, told.unit, told.least)])
         yield from _table_parts(results, task)
     else:
         shown = columns(results, task)
         yield Part("figures", columns=shown, rows=table_rows(results, task, shown))
-    yield Part("curves", "pair", pictures.curves(rows, measured, baseline, unit))
+    yield Part("curves", "pair", pictures.curves(rows, measured, baseline, told.unit))
     if several:
         yield Part("panels", pictures=pictures.panels(rows, measured, baseline))
     if drawn := pictures.training_panels(rows, measured):

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
 
+import numpy as np
+
 from nestlearn.report.thinning import Line, thin
 from nestlearn.training import Point, Row, RunResult
 from nestlearn.training.series import Curve, Looks
@@ -30,9 +32,10 @@ class Points:
     @cached_property
     def mean(self) -> Sequence[float]:
         """The mean over the seeds at each x."""
-        if len(self.series) == 1:
-            return self.series[0]
-        return [sum(values) / len(values) for values in zip(*self.series, strict=True)]
+        if len(self.series) < 2:
+            return self.series[0] if self.series else ()
+        averages: list[float] = np.mean([np.asarray(values) for values in self.series], axis=0).tolist()
+        return averages
 
 
 class Measured:

@@ -1,4 +1,7 @@
-"""``systems.json``: how each contender of a run folder is nested, described from the optimizer itself."""
+"""``systems.json``: how each contender of a run folder is nested, described from the optimizer itself.
+
+That takes torch, which the rest of a report does without: so it is imported when the work begins.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,10 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from nestlearn.descriptions import NestedSystem, describe
+from nestlearn.descriptions import NestedSystem
 from nestlearn.foreign import foreign, printable, reason
-from nestlearn.optim import tables
 from nestlearn.report.folders import read_results
-from nestlearn.training import Row, RunFolder, RunFolderError, RunSpec
-from nestlearn.training.room import check_room
+from nestlearn.training import Row, RunFolder, RunFolderError
 from nestlearn.training.run_folder import write_atomic
 
 __all__ = ["write_systems"]
@@ -36,6 +37,11 @@ def write_systems(path: Path) -> Path:
 
 
 def _describe(folder: RunFolder, row: Row) -> NestedSystem:
+    from nestlearn.descriptions import describe
+    from nestlearn.optim import tables
+    from nestlearn.training import RunSpec
+    from nestlearn.training.room import check_room
+
     try:
         spec = replace(RunSpec.from_plain(row.spec), device="cpu")
     except Exception as error:  # it may hold anything

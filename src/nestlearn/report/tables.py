@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from nestlearn.tasks import Figure, task_type
+from nestlearn.tasks.about import Figure, about
 from nestlearn.training import Results, Row
 from nestlearn.training.results import FEWEST, Difference, Equal, Reached
 
@@ -54,22 +54,22 @@ def columns(results: Results, task: str) -> list[Column]:
     that is empty is left out.
     """
     rows = results.tasks[task]
-    about = task_type(task)
+    told = about(task)
     settings = dict.fromkeys(name for row in rows for name in row.settings)
     possible = [
         Column("optimizer", "the contender", lambda row, _: Cell(row.name), number=False),
         Column(
             "test",
-            f"test loss ({about.unit}), mean over seeds, and the sample standard deviation; below it the 95% interval "
+            f"test loss ({told.unit}), mean over seeds, and the sample standard deviation; below it the 95% interval "
             "of the mean",
-            lambda row, _: _test(row, about.least),
+            lambda row, _: _test(row, told.least),
         ),
         *_comparisons(results),
-        *([_figure(about.figure)] if about.figure else []),
+        *([_figure(told.figure)] if told.figure else []),
         *_costs(),
         Column(
             "validation",
-            f"validation loss ({about.unit}), mean over seeds: the settings were chosen on this split",
+            f"validation loss ({told.unit}), mean over seeds: the settings were chosen on this split",
             lambda row, _: Cell(_loss(row.validation["loss"].mean) if row.validation else DASH),
             rank=8,
         ),

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from nestlearn.report.findings import headline
 from nestlearn.report.tables import Cell, Column, columns, table_rows
-from nestlearn.tasks import task_type
+from nestlearn.tasks.about import about
 from nestlearn.training import Results
 
 __all__ = ["print_tables"]
@@ -39,7 +39,7 @@ def print_tables(results: Results, console: Console) -> None:
     """Print one table and one sentence a task; a narrow terminal gets fewer columns, a file or pipe all of them."""
     for task in results.tasks:
         shown, rows = _fitting(results, task, console.width if console.is_terminal else None)
-        table = Table(title=Text(task_type(task).title), title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+        table = Table(title=Text(about(task).title), title_justify="left", title_style="bold", box=SIMPLE_HEAD)
         for column in shown:
             table.add_column(Text(column.heading), justify="right" if column.number else "left", no_wrap=True)
         for cells in rows:

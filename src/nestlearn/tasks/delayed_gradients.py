@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
+from nestlearn.tasks.about import AboutDelayedGradients
 from nestlearn.tasks.speeches import SpeechesTask
 from nestlearn.tasks.task import size
 
@@ -12,15 +12,12 @@ __all__ = ["DelayedGradientsTask"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class DelayedGradientsTask(SpeechesTask):
+class DelayedGradientsTask(AboutDelayedGradients, SpeechesTask):
     """The speeches with gradients that arrive ``delay`` steps late. Figures: as for the speeches.
 
     The training loop carries the delay out: step t applies the gradient that was measured at step t - ``delay``, at
     the weights of that time, and the first ``delay`` steps change nothing. What an optimizer has to make up for is the
     way that the weights have gone in between (O19 carries gradients along it).
     """
-
-    name: ClassVar[str] = "delayed-gradients"
-    title: ClassVar[str] = "State of the Union speeches, gradients some steps late"
 
     delay: int = size(4)

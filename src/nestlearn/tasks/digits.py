@@ -11,25 +11,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nestlearn.layers.sequence import full
-from nestlearn.tasks.data import DIGITS, DataFile, digits
+from nestlearn.tasks.about import AboutDigits
+from nestlearn.tasks.data import digits
 from nestlearn.tasks.networks import digit_classifier
-from nestlearn.tasks.task import Figure, Task, seeded, shuffled, size
+from nestlearn.tasks.task import Task, seeded, shuffled, size
 
-__all__ = ["ACCURACY", "DigitsTask"]
-
-ACCURACY = Figure("accuracy", "accuracy %", "test accuracy, mean over seeds")
+__all__ = ["DigitsTask"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class DigitsTask(Task):
+class DigitsTask(AboutDigits, Task):
     """Handwritten digits, an MLP 64-hidden-10. Figures: ``loss`` (nats) and ``accuracy`` (percent)."""
 
-    name: ClassVar[str] = "digits"
-    title: ClassVar[str] = "Handwritten digits"
-    least: ClassVar[float | None] = 0.0
-    figure: ClassVar[Figure | None] = ACCURACY
     width: ClassVar[str | None] = "hidden"
-    data: ClassVar[tuple[DataFile, ...]] = (DIGITS,)
 
     hidden: int = 128
     batch: int = size(64, least=1, most=1080)

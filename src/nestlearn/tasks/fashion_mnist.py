@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -18,40 +17,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nestlearn.layers.sequence import full
-from nestlearn.tasks.data import DataFile
-from nestlearn.tasks.digits import ACCURACY
-from nestlearn.tasks.found_files import FoundFile
+from nestlearn.tasks.about import AboutFashionMnist
+from nestlearn.tasks.data_file import DataFile
+from nestlearn.tasks.fashion_files import FILES
 from nestlearn.tasks.networks import VisionTransformer, check_heads, image_classifier
-from nestlearn.tasks.task import Figure, Task, seeded, shuffled, size
+from nestlearn.tasks.task import Task, seeded, shuffled, size
 
 __all__ = ["FashionMnistTask", "fashion_mnist"]
 
 SIDE = 28
 MEAN, SPREAD = 0.2860, 0.3530  # of all training pixels, scaled to 0..1
-
-
-def _file(name: str, sha256: str) -> FoundFile:
-    return FoundFile(
-        name=f"{name}-ubyte.gz",
-        sha256=sha256,
-        source="Fashion-MNIST, Zalando Research (github.com/zalandoresearch/fashion-mnist)",
-        licence="MIT (Expat)",
-        collection="fashion-mnist",
-        folder=Path("/usr/share/datasets/fashion-mnist"),
-        package="dataset-fashion-mnist",
-        mirrors=(
-            "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion",
-            "https://storage.googleapis.com/tensorflow/tf-keras-datasets",
-        ),
-    )
-
-
-FILES = {
-    "train images": _file("train-images-idx3", "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888"),
-    "train labels": _file("train-labels-idx1", "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9"),
-    "test images": _file("t10k-images-idx3", "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b"),
-    "test labels": _file("t10k-labels-idx1", "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34"),
-}
 
 
 def _numbers(file: DataFile) -> Tensor:
@@ -81,7 +56,7 @@ def fashion_mnist() -> dict[str, tuple[Tensor, Tensor]]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FashionMnistTask(Task):
+class FashionMnistTask(AboutFashionMnist, Task):
     """Fashion-MNIST. Figures: ``loss`` (nats) and ``accuracy`` (percent).
 
     ``network`` is an MLP 784-(4 dim)-...-10 with ``depth`` hidden layers, or a vision transformer of ``depth`` blocks
@@ -89,12 +64,7 @@ class FashionMnistTask(Task):
     ``validation_images`` and ``test_images`` of their splits are judged.
     """
 
-    name: ClassVar[str] = "fashion-mnist"
-    title: ClassVar[str] = "Fashion-MNIST"
-    least: ClassVar[float | None] = 0.0
-    figure: ClassVar[Figure | None] = ACCURACY
     width: ClassVar[str | None] = "dim"
-    data: ClassVar[tuple[DataFile, ...]] = tuple(FILES.values())
 
     network: str = size("mlp", choices=("mlp", "vit"))
     dim: int = 64

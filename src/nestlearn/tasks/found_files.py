@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from nestlearn.tasks.data import DataFile, DataFileError
+from nestlearn.tasks.data_file import DataFile, DataFileError
 
 __all__ = ["VARIABLE", "FoundFile", "cache_folder"]
 

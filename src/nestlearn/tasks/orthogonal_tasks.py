@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nestlearn.layers.sequence import full
-from nestlearn.tasks.task import Figure, Task, cpu_generator, seeded, size
+from nestlearn.tasks.about import AboutOrthogonalTasks
+from nestlearn.tasks.task import Task, cpu_generator, seeded, size
 
 __all__ = ["OrthogonalTasks"]
 
@@ -64,7 +65,7 @@ def _problem(tasks: int, subspace: int, overlap: float) -> _Problem:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OrthogonalTasks(Task):
+class OrthogonalTasks(AboutOrthogonalTasks, Task):
     """``tasks`` regressions on orthogonal inputs share an MLP and take turns of ``phase`` steps. Figures: ``loss`` (the
     mean over all tasks) and ``forgetting``.
 
@@ -75,11 +76,6 @@ class OrthogonalTasks(Task):
     tasks that are never trained on.
     """
 
-    name: ClassVar[str] = "orthogonal-tasks"
-    title: ClassVar[str] = "Tasks on orthogonal inputs, taking turns"
-    unit: ClassVar[str] = "unexplained variance"
-    least: ClassVar[float | None] = 0.0
-    figure: ClassVar[Figure | None] = Figure("forgetting", "forgetting", "loss of the other tasks above the best's", 3)
     width: ClassVar[str | None] = "hidden"
 
     tasks: int = size(4, least=2)

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from nestlearn.errors import did_you_mean
 from nestlearn.imported import imported
+from nestlearn.tasks.about import AboutOwnTask
 from nestlearn.tasks.task import Batch, Task
 
 __all__ = ["OwnTask", "own_task"]
@@ -49,15 +50,11 @@ class _Made(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OwnTask(Task):
+class OwnTask(AboutOwnTask, Task):
     """The task that ``function(**arguments)`` returns. Figure: ``loss``, the mean over the batches of a split.
 
     Batches are moved to the device, tensors of real numbers to the dtype too, inside tuples, lists and dictionaries.
     """
-
-    name: ClassVar[str] = "your task"
-    title: ClassVar[str] = "A task of your own"
-    unit: ClassVar[str] = "of your own"
 
     function: Callable[..., Any]
     arguments: Mapping[str, Any] = field(default_factory=dict)

@@ -13,12 +13,13 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
+from nestlearn.tasks.about import AboutQuadratic
 from nestlearn.tasks.task import Task, cpu_generator, size
 
 __all__ = ["QuadraticTask"]
@@ -44,18 +45,13 @@ class _Bowl(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class QuadraticTask(Task):
+class QuadraticTask(AboutQuadratic, Task):
     """``rows`` points of one rotated quadratic in ``n`` dimensions, the rows of a matrix. Figure: ``loss``.
 
     The eigenvalues of the Hessian fall evenly on a logarithmic scale from 1 to 1 / ``condition``. The seed decides the
     rotation and the lowest point, standard normal. There are no data: batches are empty, and both splits are the
     function itself. In float32 the loss ends around 1e-12 of its start; take float64 to look further.
     """
-
-    name: ClassVar[str] = "quadratic"
-    title: ClassVar[str] = "A rotated quadratic"
-    unit: ClassVar[str] = "of the quadratic"
-    least: ClassVar[float | None] = 0.0
 
     n: int = 64
     rows: int = 64

@@ -11,13 +11,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
-from nestlearn.tasks.task import Figure, Task, cpu_generator
+from nestlearn.tasks.about import AboutRavine
+from nestlearn.tasks.task import Task, cpu_generator
 
 __all__ = ["RavineTask"]
 
@@ -55,7 +56,7 @@ class _Ravine(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RavineTask(Task):
+class RavineTask(AboutRavine, Task):
     """The ravine of [NL] Figure 4. Figures: ``loss`` (psi) and ``distance`` (from the lowest point).
 
     The parameter has one row (r, t) [1, 2], to a rule for matrices what the vector is in the paper.
@@ -63,12 +64,6 @@ class RavineTask(Task):
     There are no data: batches are empty, and both splits are the function itself at the present point. Seed 0 starts
     where the paper does; another seed moves that point by ``jitter`` times a standard normal number in each direction.
     """
-
-    name: ClassVar[str] = "ravine"
-    title: ClassVar[str] = "A curved ravine in two dimensions"
-    unit: ClassVar[str] = "psi"
-    least: ClassVar[float | None] = 0.0
-    figure: ClassVar[Figure | None] = Figure("distance", "distance", "distance from the lowest point at the end", 4)
 
     steepness: float = 10.0
     amplitude: float = 0.5

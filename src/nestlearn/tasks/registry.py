@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import torch
 
-from nestlearn.errors import did_you_mean
-from nestlearn.tasks.data import DataFile
+from nestlearn.tasks.about import about, sources
 from nestlearn.tasks.delayed_gradients import DelayedGradientsTask
 from nestlearn.tasks.digits import DigitsTask
 from nestlearn.tasks.fashion_mnist import FashionMnistTask
@@ -22,7 +20,7 @@ from nestlearn.tasks.speeches import SpeechesTask
 from nestlearn.tasks.task import Task
 from nestlearn.tasks.text import TextTask
 
-__all__ = ["TASKS", "check_data", "make_task", "sources", "task_type"]
+__all__ = ["TASKS", "check_data", "make_task", "task_type"]
 
 TASKS: Mapping[str, type[Task]] = MappingProxyType(
     {
@@ -43,25 +41,15 @@ TASKS: Mapping[str, type[Task]] = MappingProxyType(
 
 
 def task_type(name: str) -> type[Task]:
-    """The class of a task by its name, for its title, unit and figure; nothing of the user's is imported for it.
+    """The class of a task by its name; nothing of the user's is imported for it.
 
     Raises:
         ValueError: there is no such task; the message lists the names and the nearest one.
     """
     if ":" in name:
         return own_task(name)
-    if name not in TASKS:
-        own = f" For a text of your own: --task text --set task.files={name}." if Path(name).exists() else ""
-        raise ValueError(
-            f"unknown task {name!r}: expected one of {', '.join(sorted(TASKS))}, or module:function for one of your "
-            f"own.{own or did_you_mean(name, TASKS)}"
-        )
+    about(name)
     return TASKS[name]
-
-
-def sources(tasks: Iterable[str]) -> list[DataFile]:
-    """The data files behind these tasks, each once."""
-    return list(dict.fromkeys(file for name in tasks for file in task_type(name).data))
 
 
 def check_data(tasks: Iterable[str]) -> None:

@@ -13,9 +13,10 @@ from torch.nn import functional as F
 
 from nestlearn.layers.sequence import full
 from nestlearn.models import MODELS
-from nestlearn.tasks.data import SPEECHES, DataFile, speeches
+from nestlearn.tasks.about import AboutSpeeches
+from nestlearn.tasks.data import speeches
 from nestlearn.tasks.networks import ByteTransformer, check_heads
-from nestlearn.tasks.task import Figure, Task, cpu_generator, seeded, size
+from nestlearn.tasks.task import Task, cpu_generator, seeded, size
 
 __all__ = ["SpeechesTask"]
 
@@ -28,7 +29,7 @@ OWN_TEXT = ("file", "files", "text", "path", "data")  # what people call a text 
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpeechesTask(Task):
+class SpeechesTask(AboutSpeeches, Task):
     """Bytes of the State of the Union speeches, a small language model. Figures: ``loss`` (nats a byte), ``bits`` (a
     byte).
 
@@ -37,13 +38,7 @@ class SpeechesTask(Task):
     ``start`` is how the transformer's first weights are drawn; the other networks draw theirs themselves.
     """
 
-    name: ClassVar[str] = "speeches"
-    title: ClassVar[str] = "State of the Union speeches, byte by byte"
-    unit: ClassVar[str] = "nats a byte"
-    least: ClassVar[float | None] = 0.0
-    figure: ClassVar[Figure | None] = Figure("bits", "bits/byte", "test loss in bits", 3)
     width: ClassVar[str | None] = "dim"
-    data: ClassVar[tuple[DataFile, ...]] = (SPEECHES,)
 
     network: str = size(TRANSFORMER, choices=(TRANSFORMER, ROTARY, *(name for name in MODELS if name != TRANSFORMER)))
     objective: str = size(OBJECTIVES[0], choices=OBJECTIVES)

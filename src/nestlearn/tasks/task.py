@@ -18,24 +18,14 @@ from torch import Tensor, nn
 
 from nestlearn.errors import choice
 from nestlearn.foreign import shown
-from nestlearn.tasks.data import DataFile
+from nestlearn.tasks.about import About
 
-__all__ = ["Batch", "Figure", "Task", "cpu_generator", "seeded", "shuffled", "size"]
+__all__ = ["Batch", "Task", "cpu_generator", "seeded", "shuffled", "size"]
 
 MOST = 1e15  # of any number of a task: more of anything does not fit anywhere
 
 Batch = Any
 """Whatever ``Task.loss`` understands; for most tasks a pair (inputs, targets) on the task's device."""
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A figure that a task reports besides the loss: its key in ``evaluate``, its heading, meaning and digits."""
-
-    name: str
-    heading: str
-    meaning: str
-    digits: int = 2
 
 
 def size(default: Any, *, least: float = 0.0, most: float = math.inf, choices: Iterable[str] = ()) -> Any:
@@ -47,28 +37,17 @@ def size(default: Any, *, least: float = 0.0, most: float = math.inf, choices: I
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task(ABC):
+class Task(About, ABC):
     """What the training loop asks of a task. Its fields say how large network, batches and held-out splits are.
 
     Attributes:
-        name: what users type.
-        title: what readers of a report see.
-        unit: of the loss.
-        least: the lowest value that the loss can have, at which an interval of it ends; None if there is none.
-        figure: the figure shown beside the loss; None if the loss says it all.
+        name, title, unit, figure, data: see ``nestlearn.tasks.about``.
         width: the field that scales the network, for comparisons at equal bytes; None if it has one size.
-        data: the shipped or downloaded files that it reads.
         delay: how many steps late gradients arrive; 0 for ordinary training.
         device, dtype: of the network and of its inputs.
     """
 
-    name: ClassVar[str]
-    title: ClassVar[str]
-    unit: ClassVar[str] = "nats"
-    least: ClassVar[float | None] = None
-    figure: ClassVar[Figure | None] = None
     width: ClassVar[str | None] = None
-    data: ClassVar[tuple[DataFile, ...]] = ()
 
     delay: int = size(0)
     device: str = "cpu"

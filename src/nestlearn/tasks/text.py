@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from nestlearn.models import FileTokenizer
-from nestlearn.tasks.data import SPLITS, DataFile
+from nestlearn.tasks.about import AboutText
+from nestlearn.tasks.data import SPLITS
 from nestlearn.tasks.speeches import SpeechesTask
 from nestlearn.tasks.task import Task, size
 from nestlearn.tasks.text_files import FORMS, find_texts
@@ -25,7 +26,7 @@ ROOM = 4  # windows that a block holds at least, or there are fewer blocks
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextTask(SpeechesTask):
+class TextTask(AboutText, SpeechesTask):
     """The text in ``files``: a file, a folder, a pattern, or a list of these, as `nestlearn.tasks.text_files` finds
     them. Figures: ``loss`` (nats a token), ``bits`` (a byte).
 
@@ -39,11 +40,6 @@ class TextTask(SpeechesTask):
         DataFileError: a file is not there, cannot be read or unpacked, or is not the one that ``sha256`` says.
         MissingPackageError: a ``.zst`` file or a tokenizer needs a package that is not installed.
     """
-
-    name: ClassVar[str] = "text"
-    title: ClassVar[str] = "A text of one's own"
-    unit: ClassVar[str] = "nats a token"
-    data: ClassVar[tuple[DataFile, ...]] = ()
 
     files: str | Sequence[str] = ""
     form: str = size(FORMS[0], choices=FORMS)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from nestlearn.files import AppendedFile
+from nestlearn.foreign import shown
 from nestlearn.training.loop import Training
 from nestlearn.training.results import RunResult
 from nestlearn.training.run_folder import RunFolder
@@ -75,8 +76,15 @@ class LiveFiles:
 
 
 def length_of(kept: Any) -> int:
-    """The length in what a checkpoint keeps of a file; before there were digests it was all."""
-    return int(kept["length"] if isinstance(kept, dict) else kept)
+    """The length in what a checkpoint keeps of a file; before there were digests it was all.
+
+    Raises:
+        ValueError: no file has this length.
+    """
+    length = kept["length"] if isinstance(kept, dict) else kept
+    if not isinstance(length, int) or not 0 <= length < 1 << 63:
+        raise ValueError(f"expected the length of a file, got {shown(length)}")
+    return length
 
 
 def _lengths(training: Training) -> tuple[int, int, int]:

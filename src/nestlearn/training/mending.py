@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from nestlearn.errors import CheckpointError, SettingsError
-from nestlearn.foreign import foreign, reason, regular
+from nestlearn.foreign import foreign, reason, regular, shown
 from nestlearn.training.checkpoint import Checkpoints
 from nestlearn.training.live_files import length_of
 from nestlearn.training.results import RunResult
@@ -203,6 +203,8 @@ def _unlike(folder: RunFolder, content: dict[str, Any]) -> str:
         with foreign(CheckpointError, f"a checkpoint in {folder.checkpoints} does not fit its run"):
             kept = content["files"][path.name]
             length, digest = length_of(kept), kept["sha256"] if isinstance(kept, dict) else ""
+            if not isinstance(digest, str):
+                raise TypeError(f"expected a sha256, got {shown(digest)}")
         try:
             size = regular(path)
             if size < length:

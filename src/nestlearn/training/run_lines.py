@@ -188,7 +188,7 @@ def _take_piece(piece: bytes, number: int, runs: dict[str, _Run]) -> list[tuple[
     """Take the lines that are as we write them, by column; returns the others with their numbers."""
     head, step, _ = piece.partition(STEP)
     if step and b"\n" not in head:  # perhaps they are all of one run
-        text = (b"\n" + piece).replace(b"\n" + head + STEP, b"\n")[1:]
+        text = b"\n".join((b"\n" + piece).split(b"\n" + head + STEP))[1:]  # replace would look for each of them twice
         if b"{" not in text and _take(head, text, runs, piece):
             return []
     groups: dict[bytes, list[bytes]] = defaultdict(list)
@@ -264,15 +264,15 @@ def _columns(text: bytes, words: tuple[bytes, bytes]) -> Numbers:
     and the first is a whole one of at least 0.
     """
     count = text.count(b"\n") + 1
-    for word in words:
-        text = text.replace(word, b",")
-    text = text.replace(b"}\n", b",").removesuffix(b"}")
-    if text.replace(b"null", b"").translate(None, NUMBERS):
+    for word in (*words, b"}\n"):
+        text = b",".join(text.split(word))
+    text = text.removesuffix(b"}")
+    if (text.replace(b"null", b"") if b"n" in text else text).translate(None, NUMBERS):
         raise ValueError
     with warnings.catch_warnings():
         warnings.simplefilter("error", DeprecationWarning)  # how numpy says that there is no number
         try:
-            found = np.fromstring(text.replace(b"null", b"nan").decode("ascii"), sep=",")
+            found = np.fromstring(text.replace(b"null", b"nan"), sep=",")
         except DeprecationWarning as error:
             raise ValueError from error
     if len(found) != 3 * count or np.isinf(found).any():

@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Iterator, Sequence
-from itertools import compress
 from typing import Any, NamedTuple, overload
+
+import numpy as np
 
 __all__ = ["Curve", "Looks", "Point"]
 
@@ -47,7 +48,8 @@ class Curve(Sequence[Point]):
     @property
     def reached(self) -> int:
         """How many points there are before the first without a loss."""
-        return next((at for at, loss in enumerate(self.losses) if loss != loss), len(self))
+        missing = np.flatnonzero(np.isnan(np.asarray(self.losses)))
+        return int(missing[0]) if len(missing) else len(self)
 
     @overload
     def __getitem__(self, index: int) -> Point: ...
@@ -95,8 +97,9 @@ class Looks(Sequence[list[Any]]):
     def of(self, name: str) -> tuple[array[int], array[float]]:
         """Steps and surprises of one memory, those that are numbers."""
         wanted = self.names.index(name)
-        kept = [place == wanted and value == value for place, value in zip(self.places, self.values, strict=True)]
-        return array("q", compress(self.steps, kept)), array("d", compress(self.values, kept))
+        steps, values = np.asarray(self.steps), np.asarray(self.values)
+        kept = (np.asarray(self.places) == wanted) & ~np.isnan(values)
+        return array("q", steps[kept].tobytes()), array("d", values[kept].tobytes())
 
     def __len__(self) -> int:
         return len(self.steps)

@@ -17,7 +17,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar, get_args
 
-import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -191,6 +190,8 @@ def _assigned(assignment: str) -> dict[str, Any]:
 
 def check_range(value: Mapping[str, Any], dtype: str, name: str = "") -> None:
     """Raise SettingsError for a number that the dtype of a training cannot hold."""
+    import torch  # to read settings takes none
+
     most = torch.finfo(getattr(torch, dtype)).max
     for key, item in value.items():
         where = f"{name}.{key}" if name else str(key)
@@ -277,6 +278,8 @@ def check_seeds(seeds: tuple[int, ...]) -> tuple[int, ...]:
 
 def find_device(name: str) -> str:
     """The device called ``name``, "auto" being the best there is; SettingsError if torch cannot use it."""
+    import torch
+
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:

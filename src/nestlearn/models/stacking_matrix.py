@@ -1,0 +1,134 @@
+"""A matrix of a pretrained model that a text writes: its weight is where the memory starts (C5)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+from nestlearn.memory.rules import Context, Rule, apply_update
+from nestlearn.memory.state import State, mapped
+
+__all__ = ["WrittenMatrix", "directions"]
+
+
+class Pass(Protocol):
+    """What the matrices are told about the pass that the model is in."""
+
+    @property
+    def learns(self) -> bool:
+        """Whether slopes will be asked for."""
+
+
+@dataclass(eq=False)
+class WrittenMatrix:
+    """y = (W + D B) x for a linear layer with the weight W [out, in], whose own forward pass stays what it is.
+
+    D [batch, out, rank] is what a text has written, for each text of a batch its own; B [rank, in] has the directions
+    that it is written in, orthonormal and fixed, and is left out where D has the full width. D starts at zero, so that
+    W is where the memory starts, and W itself is never changed.
+
+    Args:
+        linear: the layer; what D answers is added to its answer by a hook.
+        period: tokens from one write to the next.
+        rule, lr, retention: D <- retention D - lr update, the update being the rule's for the slopes of the period.
+        basis: B, or None.
+        current: the pass that the model is in.
+        collected: given what D answers [batch, time, out], in the place of the sum, where that is to find its way to
+            the end of the model alone (objective "direct").
+    """
+
+    linear: nn.Linear
+    period: int
+    rule: Rule
+    lr: float
+    retention: float
+    basis: Tensor | None
+    current: Pass
+    collected: Callable[[Tensor], None] | None = None
+
+    def __post_init__(self) -> None:
+        self.state: State | None = None
+        self.handle = self.linear.register_forward_hook(self._add)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of D without its batch."""
+        return self.linear.out_features, self.linear.in_features if self.basis is None else len(self.basis)
+
+    def fresh(self, batch: int) -> State:
+        """The state of so many texts that have not begun."""
+        weight = self.linear.weight
+        # As everywhere, memories have at least float32: a write is far smaller than what it is added to.
+        dtype = torch.promote_types(weight.dtype, torch.float32)
+        nothing = torch.zeros(batch, *self.shape, dtype=dtype, device=weight.device)
+        held = {"weight": nothing}
+        return {"model": held, "rule": self.rule.init(self._parameters(nothing)), "pending": dict(held)}
+
+    def leaf(self) -> Tensor:
+        """D as what slopes are taken for."""
+        model = cast(State, self.state)["model"]
+        if not model["weight"].requires_grad:
+            model["weight"] = model["weight"].detach().requires_grad_()
+        return cast(Tensor, model["weight"])
+
+    def collect(self, slope: Tensor) -> None:
+        """Add slopes to those that wait for the next write."""
+        state = cast(State, self.state)
+        state["pending"] = {"weight": state["pending"]["weight"] + slope}
+
+    def write(self, time: int) -> None:
+        """One write, if this many tokens make one due."""
+        if time % self.period:
+            return
+        state = cast(State, self.state)
+        held = state["model"]["weight"].detach()
+        context = Context(
+            parameters=self._parameters(held), time=time // self.period - 1, lr=self.lr, retention=self.retention
+        )
+        updates, rule = self.rule.update(state["rule"], state["pending"], context)
+        lr = 1.0 if self.rule.includes_lr else self.lr
+        after = apply_update(held, updates["weight"], lr, self.retention)
+        self.state = {"model": {"weight": after}, "rule": rule, "pending": {"weight": torch.zeros_like(after)}}
+
+    def held(self) -> State:
+        """The state as tensors that nothing later changes."""
+        return mapped(lambda tensor: tensor.detach().clone(), cast(State, self.state))
+
+    def _parameters(self, held: Tensor) -> dict[str, Tensor]:
+        """What a rule sees as W: the matrix as it answers, in the directions that are written."""
+        weight = self.linear.weight.detach().to(held.dtype)
+        start = weight if self.basis is None else weight @ self.basis.to(held.dtype).mT
+        return {"weight": start + held}
+
+    def _add(self, module: nn.Module, given: tuple[Tensor, ...], answer: Tensor) -> Tensor | None:
+        if self.state is None:
+            return None
+        learns = self.current.learns
+        if learns and self.collected is None:  # what lies below the first written matrix needs no graph
+            torch.set_grad_enabled(True)
+        held, x = self.leaf() if learns else self.state["model"]["weight"].detach(), given[0]
+        shared = len(held) == 1 and not learns  # one text may be asked many questions at once
+        if x.ndim != 3 or (len(x) != len(held) and not shared):
+            raise ValueError(
+                f"expected the {len(held)} texts that are being read, [{len(held)}, time, {x.shape[-1]}], got "
+                f"{list(x.shape)}: model.continuum.reset() begins with others"
+            )
+        x = x if self.basis is None else x @ self.basis.to(x.dtype).mT
+        if self.collected is None or not learns:
+            return torch.baddbmm(answer, x, held.to(x.dtype).mT.expand(len(x), -1, -1))
+        with torch.enable_grad():
+            own = x @ held.to(x.dtype).mT
+        self.collected(own)
+        return answer + own.detach()
+
+
+def directions(rank: int, linear: nn.Linear, seed: int) -> Tensor:
+    """Orthonormal rows [rank, in] that the seed alone decides."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randn(linear.in_features, rank, dtype=torch.float64, generator=generator)
+    rows: Tensor = torch.linalg.qr(drawn).Q.mT.to(linear.weight).contiguous()
+    return rows

@@ -1,0 +1,263 @@
+"""The memory of a pretrained model that goes on learning: its text, the calls that read it, and its state (C5)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nestlearn.memory.state import State, mapped, select_state, state_bytes
+from nestlearn.models.stacking_calls import Call, detach_cache
+from nestlearn.models.stacking_files import read_file, write_file
+from nestlearn.models.stacking_matrix import WrittenMatrix
+
+__all__ = ["Continuum"]
+
+
+@dataclass(eq=False)
+class Continuum:
+    """What a pretrained model has learned from the text that it reads; ``add_continuum`` makes one.
+
+    Attributes:
+        time: tokens of the text that were read.
+        matrices: what is written, by block and matrix: "27.down".
+    """
+
+    model: nn.Module
+    inner_lr: float
+    period: int
+    gate: float
+    matrices: dict[str, WrittenMatrix] = field(default_factory=dict)
+    handles: list[Any] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.original: Callable[..., Any] = self.model.forward
+        self.learns = self.is_paused = False
+        self._losses: list[Tensor] | None = None
+        self._answers: list[Tensor] = []
+        self.reset()
+
+    def install(self) -> None:
+        """Take the place of the model's forward pass."""
+        self.__wrapped__ = self.original  # so that generate finds the arguments that it looks for
+        self.model.forward = self
+        self.model._reorder_cache = self._reorder  # type: ignore[assignment]
+        self.model.continuum = self  # type: ignore[assignment]
+
+    def remove(self) -> None:
+        """Give the model back as it was."""
+        for handle in [*self.handles, *(matrix.handle for matrix in self.matrices.values())]:
+            handle.remove()
+        for name in ("forward", "_reorder_cache", "continuum"):
+            self.model.__dict__.pop(name, None)
+
+    def reset(self) -> None:
+        """Forget the text: what is read next begins another, in any batch size."""
+        self.time = 0
+        self._due = False
+        self._waiting: tuple[Tensor, tuple[Tensor, Tensor | None] | None] | None = None
+        for matrix in self.matrices.values():
+            matrix.state = None
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Within the block the model answers from what it has learned and learns nothing; the text does not go on."""
+        before, self.is_paused = self.is_paused, True
+        try:
+            yield
+        finally:
+            self.is_paused = before
+
+    def state(self) -> State:
+        """What the text has written, as tensors [batch, ...] in nested dictionaries; {} where nothing is.
+
+        A state ends a call: from the prediction of the token after it nothing is learned, in the text that goes on
+        and after a ``load`` alike.
+        """
+        self._settle()
+        if not self.time or not self.inner_lr:
+            return {}
+        blocks: State = {}
+        for path, matrix in self.matrices.items():
+            number, name = path.split(".")
+            blocks.setdefault(number, {})[name] = matrix.held()
+        return {"time": torch.tensor(self.time), "blocks": blocks}
+
+    def load(self, state: State | str | os.PathLike[str]) -> None:
+        """Go on with a text where ``state`` or ``save`` left it. The cache of keys and values is the caller's.
+
+        Raises:
+            StateFileError: a file that is no such state, or one of other settings or weights.
+            ValueError: a state of other matrices.
+        """
+        if not isinstance(state, dict):
+            state = read_file(state, self.matrices)
+        expected = {path.split(".")[0] for path in self.matrices} if state else set()
+        if (names := set(state.get("blocks", {}))) != expected:
+            raise ValueError(f"state: expected one of the blocks {sorted(expected)}, got {sorted(names)}")
+        self.reset()
+        if not state:
+            return
+        self.time = int(state["time"])
+        for path, matrix in self.matrices.items():
+            number, name = path.split(".")
+            matrix.state = mapped(
+                lambda held, to=matrix.linear.weight.device: held.clone().to(to), state["blocks"][number][name]
+            )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the state to a safetensors file, in the place of what was there.
+
+        Raises:
+            ValueError: no text has begun.
+            MissingPackageError: safetensors is not installed.
+        """
+        if not (state := self.state()):
+            raise ValueError("there is no state to save: nothing was read since the last reset")
+        write_file(path, state, self.matrices)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the state at the moment."""
+        return sum(state_bytes(matrix.state) for matrix in self.matrices.values() if matrix.state)
+
+    def read(self, tokens: Tensor, *, window: int = 2048) -> Tensor:
+        """Read on in the text; the losses of all its tokens but the very first, each predicted before it was read.
+
+        Args:
+            tokens: [batch, time].
+            window: attention begins anew after so many tokens; what was written stays.
+
+        Returns:
+            [batch, time] in nats, [batch, time - 1] where the text begins.
+
+        Raises:
+            ValueError: tokens of another shape; a window below 1.
+        """
+        if tokens.ndim != 2 or window < 1:
+            raise ValueError(
+                f"expected tokens [batch, time] and a window of 1 or more, got {list(tokens.shape)}, {window}"
+            )
+        losses: list[Tensor] = []
+        self._losses = losses
+        try:
+            for piece in tokens.split(window, 1) if tokens.shape[1] else ():
+                self(piece, use_cache=False)
+        finally:
+            self._losses = None
+        return torch.cat(losses, 1) if losses else tokens.new_zeros(len(tokens), 0, dtype=torch.float32)
+
+    def __call__(self, *args: Any, **given: Any) -> Any:
+        """The model's forward pass, which is read and learned from.
+
+        Raises:
+            RuntimeError: the model is in training mode.
+            ValueError: what is given has no tokens, or asks for what pieces of a call do not have.
+        """
+        if self.is_paused or (not self.inner_lr and self._losses is None):
+            return self.original(*args, **given)
+        if self.model.training:
+            raise RuntimeError("a model with a continuum learns while it reads: call model.eval() first")
+        call = Call.of(self.original, args, given)
+        with torch.inference_mode(False), torch.no_grad():
+            return self._read(call)
+
+    def _read(self, call: Call) -> Any:
+        tokens, counts = call.tokens, call.counts
+        self._begin(len(tokens))
+        self._settle(tokens[:, 0], None if counts is None else counts[:, 0])
+        logits: list[Tensor] = []
+        out, start, length = None, 0, tokens.shape[1]
+        while start < length:
+            stop = min(start + self.period - self.time % self.period, length)
+            self.learns = bool(self.inner_lr)
+            try:
+                with torch.no_grad():  # a hook switches slopes on, the end of the block switches them off again
+                    out = call.piece(start, stop)
+            finally:
+                self.learns = False
+                self._answers.clear()
+            detach_cache(call.cache)
+            self.time, self._due = self.time + stop - start, True
+            self._predicted(
+                out.logits, tokens[:, start : stop + 1], None if counts is None else counts[:, start : stop + 1]
+            )
+            if self._losses is None or not logits:  # `read` has the losses, and a window's logits are large
+                logits.append(out.logits.detach())
+            if stop < length:
+                self._settle()
+            start = stop
+        return call.answer(out, torch.cat(logits, 1) if len(logits) > 1 else logits[0])
+
+    def _begin(self, batch: int) -> None:
+        """The first call of a text decides how many texts there are."""
+        if not self.time and self.inner_lr:
+            for matrix in self.matrices.values():
+                matrix.state = matrix.fresh(batch)
+
+    def _predicted(self, logits: Tensor, tokens: Tensor, counts: Tensor | None) -> None:
+        """What a piece predicted, of tokens [batch, time + 1], or, at the end of a call, [batch, time]."""
+        known = tokens.shape[1] - 1
+        both = None if counts is None else counts[:, 1:] & counts[:, :-1]
+        with torch.enable_grad():
+            loss = self._loss(logits[:, :known], tokens[:, 1:], both)
+            last = None if known == logits.shape[1] else (logits[:, -1:], None if counts is None else counts[:, -1:])
+        self._waiting = (loss, last)
+
+    def _settle(self, token: Tensor | None = None, counts: Tensor | None = None) -> None:
+        """Learn from what was predicted, with the token [batch] that came after it, and write what is due."""
+        if self._waiting is not None:
+            loss, last = self._waiting
+            if token is not None and last is not None:
+                logits, before = last
+                both = None if before is None or counts is None else before & counts[:, None]
+                with torch.enable_grad():
+                    loss = loss + self._loss(logits, token[:, None], both)
+            self._waiting = None
+            if loss.requires_grad:
+                matrices = list(self.matrices.values())
+                slopes = torch.autograd.grad(loss, [matrix.leaf() for matrix in matrices])
+                for matrix, slope in zip(matrices, slopes, strict=True):
+                    matrix.collect(slope)
+        if self._due and self.inner_lr:
+            for matrix in self.matrices.values():
+                matrix.write(self.time)
+        self._due = False
+
+    def _loss(self, logits: Tensor, tokens: Tensor, counts: Tensor | None) -> Tensor:
+        """Cross-entropy, summed over what counts, so that texts do not share anything."""
+        tokens = tokens.clone()  # those of an inference mode cannot be kept for slopes
+        each = F.cross_entropy(logits.float().flatten(0, 1), tokens.flatten(), reduction="none").view(tokens.shape)
+        seen = each.detach()
+        if self._losses is not None:
+            self._losses.append(seen)
+        counted = seen > self.gate if counts is None else counts & (seen > self.gate)
+        return (each * counted).sum()
+
+    def collect(self, answer: Tensor) -> None:
+        """Objective "direct": what a matrix has added to the residual stream."""
+        self._answers.append(answer)
+
+    def join(self, norm: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        """Objective "direct": before the last norm, as if all that was added had been added here."""
+        if not self.learns:
+            return None
+        torch.set_grad_enabled(True)
+        added = torch.stack(self._answers).sum(0)
+        return (given[0].detach() + (added - added.detach()), *given[1:])
+
+    def _reorder(self, cache: Any, index: Tensor) -> Any:
+        """A beam search goes on with the texts ``index``: the cache and what they have written."""
+        cache.reorder_cache(index)
+        if self.is_paused or not self.inner_lr:
+            return cache
+        self._settle()  # without the token that comes next: of one prediction the beams may have made several
+        for matrix in self.matrices.values():
+            matrix.state = select_state(matrix.held(), index)
+        return cache
