@@ -110,6 +110,7 @@ def stopped_at(monkeypatch: pytest.MonkeyPatch, call: int, ending: str) -> None:
         monkeypatch.setattr(module, "save_state", full)
 
 
+@pytest.mark.usefixtures("in_front")
 @pytest.mark.parametrize(("ending", "piped"), [("SIGINT", True), ("SIGTERM", False), ("SIGHUP", True), ("full", False)])
 def test_reading_that_was_ended_goes_on_with_the_command_that_is_named(run, tmp_path, monkeypatch, ending, piped):
     """Whatever ends it: what was read is kept or said to be lost, and the named command leads to the same memory."""

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pytest
 import torch
 import yaml
 from sameness import TIMES, differences, left_behind
+from signals import SIGNALS, handled
 from typer.testing import CliRunner, Result
 
 from nestlearn.cli import train_job
@@ -30,7 +30,6 @@ TINY = [
 ]
 RESUME = ("--import", "tiny_task", "--resume")  # the folder names the task, and a folder is not trusted
 STEPS = 120
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def call(*arguments: object) -> Result:
@@ -138,23 +137,6 @@ def after(rows: int, act) -> object:
         yield progress
 
     return show
-
-
-@contextmanager
-def handled(*handlers: object) -> Iterator[None]:
-    """A block with these handlers of SIGINT, SIGTERM and SIGHUP, whatever the tests were started with."""
-    before = [signal.signal(number, handler) for number, handler in zip(SIGNALS, handlers, strict=True)]
-    try:
-        yield
-    finally:
-        for number, handler in zip(SIGNALS, before, strict=True):
-            signal.signal(number, handler)
-
-
-@pytest.fixture
-def in_front() -> Iterator[None]:
-    with handled(signal.default_int_handler, signal.SIG_DFL, signal.SIG_DFL):
-        yield
 
 
 @pytest.mark.usefixtures("in_front")
