@@ -41,10 +41,10 @@ def explore(
         bool, typer.Option("--browser/--no-browser", help="Open the page, where there is a screen.")
     ] = True,
 ) -> None:
-    """Look into runs while they train, on a page of this machine, as one HTML file, or as JSON.
+    """Look into runs while they train, on a page of this machine, in one HTML file, or as JSON.
 
-    Files of runs are read and never written, so a run is neither slowed nor ended by it. The address that is printed
-    has a token in it, without which nothing is told.
+    Files are read and nothing is written, so a run is neither slowed nor ended by it. The address that is printed has
+    a token in it, without which nothing is told.
     """
     from nestlearn.explore import Shelf
 
