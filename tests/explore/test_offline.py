@@ -19,7 +19,7 @@ from served_runs import FROZEN, LANES, made, point
 from typer.testing import CliRunner
 
 from nestlearn.cli.main import build_app
-from nestlearn.errors import RunFolderError
+from nestlearn.errors import RunFolderError, SettingsError
 from nestlearn.explore import Shelf
 from nestlearn.explore.bundle import page as page_text
 from nestlearn.explore.export import held, write_page
@@ -69,6 +69,13 @@ def test_lines_have_fewer_points_until_they_fit(folders: Path) -> None:
 def test_nothing_is_written_where_there_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match="there is nothing to write"):
         write_page(Shelf([tmp_path]), tmp_path / "page.html")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_json_and_a_file_are_not_asked_for_at_once(folders: Path, tmp_path: Path) -> None:
+    words = ["explore", str(folders), "--json", "--export", str(tmp_path / "page.html")]
+    call = CliRunner().invoke(build_app(), words)
+    assert isinstance(call.exception, SettingsError) and "got both" in str(call.exception)
     assert list(tmp_path.iterdir()) == []
 
 

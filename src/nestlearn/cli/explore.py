@@ -48,6 +48,10 @@ def explore(
     """
     from nestlearn.explore import Shelf
 
+    if data and export is not None:
+        from nestlearn.errors import SettingsError
+
+        raise SettingsError("expected either --json or --export, got both: one prints what the other puts into a page")
     shelf = Shelf(runs or [Path("runs")])
     if data:
         import json
