@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,10 +115,13 @@ def unpacked(data: bytes | None) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 @contextmanager
-def serving(*paths: Path) -> Iterator[Serving]:
+def serving(*paths: Path, command: Sequence[str] = (), states: Path | None = None) -> Iterator[Serving]:
+    """A server; ``command`` begins what reads texts."""
+    from nestlearn.explore.reading import Readings
     from nestlearn.explore.serving import Serving
 
-    server = Serving(Shelf(paths))
+    shelf = Shelf(paths)
+    server = Serving(shelf, readings=Readings(shelf, command, states) if command else None)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,12 +24,24 @@ pytestmark = marks
 LEGIBILITY = Path(__file__).parents[1] / "report" / "legibility.js"
 EVIL = "<img src=https://evil.example/x onerror=window.hurt=1><script>window.hurt=1</script>"
 
+# The process of a model that was never trained, at whatever folder it is asked for.
+READER = """
+import sys, torch
+from pathlib import Path
+from nestlearn import models
+from nestlearn.cli import reading_job
+torch.manual_seed(0)
+model = models.hope(256, 16, 1, 2, periods=(4, 8))
+reading_job.load_speaker = lambda source: (model, models.ByteTokenizer())
+reading_job.reading_job(Path(sys.argv[1]), Path(sys.argv[2]), sys.stdin.buffer, sys.stdout.buffer)
+"""
+
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One run that grows under the tests, and one whose every word is an attack."""
     root = tmp_path_factory.mktemp("runs")
-    made(root / "b-mine", 40)
+    (made(root / "b-mine", 40) / "model.json").write_text("{}")
     evil = made(
         root / "a-evil", 6, [{**lane, "memory": EVIL, "role": EVIL + str(i)} for i, lane in enumerate(LANES)], ()
     )
@@ -47,9 +60,20 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(folders: Path) -> Iterator[Serving]:
-    with serving(folders) as server:
+def states(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("states")
+
+
+@pytest.fixture(scope="module")
+def server(folders: Path, states: Path) -> Iterator[Serving]:
+    with serving(folders, command=[sys.executable, "-c", READER], states=states) as server:
         yield server
+
+
+def kept_to_itself(opened: Opened, server: Serving) -> None:
+    own = re.compile(rf"(http|ws)://127\.0\.0\.1:{server.port}/|data:")
+    assert [url for url in opened.requests if not own.match(url)] == []
+    assert opened.complaints == []
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +86,7 @@ def browser() -> Iterator[Browser]:
 def opened(browser: Browser, server: Serving) -> Iterator[Opened]:
     with Opened(browser, server.url) as opened:
         yield opened
-        own = re.compile(rf"(http|ws)://127\.0\.0\.1:{server.port}/|data:")
-        assert [url for url in opened.requests if not own.match(url)] == []
-        assert opened.complaints == []
+        kept_to_itself(opened, server)
 
 
 def until(page: Page, true: str) -> None:
@@ -222,6 +244,88 @@ def test_a_hostile_folder_shows_text_and_runs_nothing(opened: Opened) -> None:
     page.wait_for_timeout(100)
     assert page.evaluate("window.hurt") is None
     assert page.locator("img, iframe, main script").count() == 0 and page.locator("body").inner_text().count("<img") > 4
+
+
+TEXT = f"{EVIL} — four score"
+SIZE = len(TEXT.encode())
+
+
+def press(page: Page, button: str) -> None:
+    found = page.get_by_role("button", name=button, exact=True)
+    expect(found).to_be_enabled(timeout=30_000)
+    found.focus()
+    page.keyboard.press("Enter")
+
+
+def read(page: Page, seen: int) -> None:
+    """Let the model read the text; afterwards its state has seen so many tokens."""
+    page.get_by_label("A text to read").fill(TEXT)
+    press(page, "Read")
+    expect(page.locator("#state")).to_contain_text(f"{seen} tokens were read, {SIZE} of them here", timeout=10_000)
+
+
+@pytest.fixture(scope="module")
+def reading(browser: Browser, server: Serving) -> Iterator[Page]:
+    """The page of a model that has read a text."""
+    with Opened(browser, server.url) as opened:
+        page = opened.page
+        page.get_by_role("link", name="Read a text").click()
+        expect(page.get_by_label("Model")).to_contain_text("b-mine")
+        press(page, "Open")
+        read(page, SIZE)
+        yield page
+        kept_to_itself(opened, server)
+
+
+def test_what_a_text_does_to_memories_is_seen_token_by_token(reading: Page) -> None:
+    page = reading
+    expect(page.locator("#words")).to_have_text(TEXT)
+    assert page.locator("main img, main script").count() == 0 and page.evaluate("window.hurt") is None
+    page.locator("#words").focus()
+    page.keyboard.press("End")
+    said = rf'token {SIZE}, "e": \d.*; its piece moved \S+ most, by'
+    expect(page.locator("#chosen")).to_have_text(re.compile(said))
+    rows = page.locator("#memories tr")
+    expect(rows).to_have_count(3)
+    expect(rows.nth(1)).to_contain_text(re.compile(r"1\.blocks\.0.*every 4 tokens.*0\.0"))
+    expect(rows.nth(1).locator("canvas")).to_have_attribute("aria-label", re.compile(r"moved by 0\.\d+ at most"))
+
+
+def test_a_state_is_saved_cut_restored_and_asked(reading: Page, states: Path) -> None:
+    page, state = reading, reading.locator("#state")
+    page.get_by_label("Name").fill("before")
+    press(page, "Save")
+    expect(page.get_by_label("Saved")).to_contain_text("before")
+    assert [path.name for path in states.iterdir()] == ["before.safetensors"]
+    page.get_by_label("Take away the last").fill("11")
+    press(page, "Take away")
+    expect(page.locator("#words")).to_have_text(f"{EVIL} —")
+    press(page, "Restore")
+    expect(state).to_contain_text(f"{SIZE} tokens were read, 0 of them here")
+    page.get_by_label("What it reads first").fill("And?")
+    page.locator("#tokens").fill("8")
+    press(page, "Ask")
+    expect(page.locator("#answer")).not_to_be_empty()
+    expect(page.get_by_role("button", name="Ask")).to_be_enabled()
+    expect(state).to_contain_text(f"{SIZE} tokens were read, 0 of them here")
+    read(page, 2 * SIZE)
+    press(page, "Forget all")
+    expect(state).to_contain_text("0 tokens were read")
+    read(page, SIZE)
+
+
+@axe.marks
+def test_the_reading_page_is_read_by_everybody(reading: Page) -> None:
+    page = reading
+    for width in (400, 1280):
+        page.set_viewport_size({"width": width, "height": 900})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+    for scheme in ("dark", "light"):
+        page.emulate_media(color_scheme=scheme)
+        found = page.evaluate(LEGIBILITY.read_text(encoding="utf-8"))
+        assert (found["paper"] < 0.1) == (scheme == "dark") and len(found["words"]) > 20
+        assert [word for word in found["words"] if word[1] < 4.5] == []
+    assert axe.violations(page) == []
 
 
 def test_the_page_of_a_foreign_origin_gets_nothing(browser: Browser, server: Serving) -> None:

@@ -3,7 +3,8 @@
 () => {
   const read = (colour) => {
     const parts = colour.match(/[\d.]+/g).map(Number);
-    return { rgb: parts.slice(0, 3), alpha: parts.length > 3 ? parts[3] : 1 };
+    const whole = colour.startsWith("color(srgb") ? 255 : 1; // what is mixed is told in shares
+    return { rgb: parts.slice(0, 3).map((part) => part * whole), alpha: parts.length > 3 ? parts[3] : 1 };
   };
   const over = (top, below) => top.rgb.map((value, i) => top.alpha * value + (1 - top.alpha) * below[i]);
   const luminance = (rgb) => {

@@ -19,7 +19,7 @@ from nestlearn.cli.generate_job import FINISHED, INTERRUPTED, Choices, Source, S
 from nestlearn.cli.memory import Memory
 from nestlearn.cli.shown import visible
 from nestlearn.descriptions.table import readable_bytes
-from nestlearn.models import Tokenizer, state_bytes
+from nestlearn.models import Tokenizer, observe, state_bytes
 
 __all__ = ["chat_job"]
 
@@ -115,14 +115,12 @@ class _Chat:
         size = readable_bytes(state_bytes(state))
         return f"{self._memory.seen:,} tokens were read; the memory has {size}, in {self._memory.path}"
 
-    @torch.no_grad()
     def _surprise(self, tokens: Tensor) -> list[tuple[str, float]]:
         """-log p of each token of a line but a conversation's first, in nats, at what is remembered now."""
-        logits, _ = self._memory.model(tokens.to(self._memory.device), state=self._memory.state, return_state=True)
-        told = logits[0, :-1].double().log_softmax(-1).cpu().gather(-1, tokens[0, 1:, None])[:, 0]
+        tokens, memory = tokens.to(self._memory.device), self._memory
+        losses = [loss for each in observe(memory.model, tokens, memory.state) for loss in each.losses[0].tolist()]
         return [
-            (self._words.decode([token]), -float(loss))
-            for token, loss in zip(tokens[0, 1:].tolist(), told, strict=True)
+            (self._words.decode([token]), loss) for token, loss in zip(tokens[0, 1:].tolist(), losses[1:], strict=True)
         ]
 
     def _told(self) -> str:

@@ -37,6 +37,13 @@ def explore(
             min=0, max=65535, help="Where to listen on 127.0.0.1. [default: any free one]", show_default=False
         ),
     ] = 0,
+    states: Annotated[
+        Path | None,
+        typer.Option(
+            help="The folder in which the reading page keeps states; made if it is not there. [default: none]",
+            show_default=False,
+        ),
+    ] = None,
     browser: Annotated[
         bool, typer.Option("--browser/--no-browser", help="Open the page, where there is a screen.")
     ] = True,
@@ -44,7 +51,8 @@ def explore(
     """Look into runs while they train, on a page of this machine, in one HTML file, or as JSON.
 
     Files are read and nothing is written, so a run is neither slowed nor ended by it. The address that is printed has
-    a token in it, without which nothing is told.
+    a token in it, without which nothing is told. At /read behind it a trained language model reads a text, and shows
+    what that does to its memories; what it remembers is saved in --states alone.
     """
     from nestlearn.explore import Shelf
 
@@ -65,23 +73,27 @@ def explore(
 
         typer.echo(write_page(shelf, export, points))
         return
-    _serve(shelf, port, browser)
+    _serve(shelf, port, browser, states)
 
 
-def _serve(shelf: Shelf, port: int, browser: bool) -> None:
+def _serve(shelf: Shelf, port: int, browser: bool, states: Path | None) -> None:
+    import sys
     import webbrowser
 
     from nestlearn.cli.play import has_screen
     from nestlearn.errors import MissingPackageError
 
     try:
+        from nestlearn.explore.reading import Readings
         from nestlearn.explore.serving import Serving
     except ModuleNotFoundError as error:
         raise MissingPackageError(
             f'the page needs {error.name}, which is not installed: pip install "nestlearn[explore]" (--json does not)',
             name=error.name,
         ) from error
-    serving = Serving(shelf, port)
+    if states is not None:
+        states.mkdir(parents=True, exist_ok=True)
+    serving = Serving(shelf, port, Readings(shelf, [sys.executable, "-P", "-m", "nestlearn.cli.reading_job"], states))
 
     def begun() -> None:
         typer.echo(serving.url)

@@ -13,11 +13,11 @@ from torch import Tensor
 from nestlearn.cli.ending import interrupts
 from nestlearn.errors import StateFileError
 from nestlearn.foreign import reason
-from nestlearn.memory.state import flatten
+from nestlearn.memory.state import State, flatten
 from nestlearn.models import LanguageModel, load_state, read, save_state, stream
 from nestlearn.models.choosing import Drawn
 
-__all__ = ["Memory"]
+__all__ = ["Memory", "seen"]
 
 PIECE = 256  # tokens that are read at once: so much is read twice at most when a command is ended
 
@@ -68,9 +68,7 @@ class Memory:
     @property
     def seen(self) -> int:
         """How many tokens the state has seen, in all conversations that it had."""
-        flat = {} if self.state is None else flatten(self.state)
-        times = [int(held.max()) for name, held in flat.items() if name.split(".")[-1] == "time"]
-        return max(times, default=max((held.shape[-2] for held in flat.values() if held.ndim == 4), default=0))
+        return seen(self.state)
 
     def take(self, pieces: Iterable[Sequence[int]]) -> Tensor | None:
         """Read the tokens of a text but for the last one, which is returned [1, 1]: an answer begins with it.
@@ -140,6 +138,13 @@ class Memory:
 
     def _tokens(self, rows: Sequence[Sequence[int]]) -> Tensor:
         return torch.tensor(rows, device=self.device)
+
+
+def seen(state: State | None) -> int:
+    """How many tokens a state has seen; of several sequences, the one that saw most."""
+    flat = {} if state is None else flatten(state)
+    times = [int(held.max()) for name, held in flat.items() if name.split(".")[-1] == "time"]
+    return max(times, default=max((held.shape[-2] for held in flat.values() if held.ndim == 4), default=0))
 
 
 def _check_place(path: Path) -> None:

@@ -1,6 +1,6 @@
 // The line to the server: asks with the token, hears frames while a run trains, and comes back when it was dropped.
 
-const TOKEN = location.hash.slice(1) || sessionStorage.getItem("token") || "";
+export const TOKEN = location.hash.slice(1) || sessionStorage.getItem("token") || "";
 if (TOKEN) sessionStorage.setItem("token", TOKEN);
 const WAITS = [250, 500, 1000, 2000];
 const CURVES = ["train", "validation"];

@@ -19,6 +19,7 @@ let parameter = "";
 let systems = [];
 let beside = [];
 let drawn = "";
+let choices = 0;
 
 const losses = createLosses(at("losses"));
 const nesting = createNesting(at("nesting"));
@@ -161,10 +162,10 @@ async function choose(step, look) {
     at("step").replaceChildren();
     return;
   }
-  const run = current;
+  const [run, chosen] = [current, ++choices];
   try {
     const told = await ask(`/api/runs/${run}/steps/${nearest}`);
-    if (run !== current) return;
+    if (run !== current || chosen !== choices) return; // another was chosen while this one was fetched
     at("stepsays").textContent = nearest === step ? `Step ${step}` : `Step ${step}; step ${nearest} is frozen`;
     showStep(at("step"), told, parameter, (name) => (parameter = name));
   } catch (error) {

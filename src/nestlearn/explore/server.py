@@ -29,6 +29,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from nestlearn.errors import NestlearnError
 from nestlearn.explore.answers import MOST_POINTS, POINTS, notes, score, series
 from nestlearn.explore.frames import Cursor, frame
+from nestlearn.explore.reading import Readings
 from nestlearn.explore.runs import Folder, Run, Shelf
 
 __all__ = ["TICK", "make_app"]
@@ -42,6 +43,8 @@ KINDS = {"js": "text/javascript", "css": "text/css", "html": "text/html"}
 STATIC = {
     "": ("explore", "page.html"),
     **{name: ("explore", name) for name in ("page.js", "live.js", "score.js", "step.js", "charts.js", "page.css")},
+    "read": ("explore", "read.html"),
+    **{name: ("explore", name) for name in ("read.js", "readings.js", "read.css")},
     **{f"vendor/{name}": ("explore/vendor", name) for name in ("uPlot.esm.js", "uPlot.min.css")},
     **{f"play/{name}": ("play", name) for name in ("nesting.js", "svg.js", "colours.css", "nesting.css")},
     "saving.js": ("explore", "saving.js"),
@@ -93,15 +96,16 @@ def _headers(host: str) -> list[tuple[bytes, bytes]]:
     return [(name.encode(), value.encode()) for name, value in said.items()]
 
 
-def make_app(shelf: Shelf, token: str, port: Callable[[], int]) -> ASGIApp:
+def make_app(shelf: Shelf, token: str, port: Callable[[], int], readings: Readings | None = None) -> ASGIApp:
     """The server as an ASGI application.
 
     Args:
         shelf: the runs.
         token: what a request for data has to carry, as ``Authorization: Bearer TOKEN``.
         port: says where it listens, when it does.
+        readings: what reads texts; None reads none.
     """
-    return Guard(_Server(shelf, token).app(), port)
+    return Guard(_Server(shelf, token, readings).app(), port)
 
 
 def _told(content: Any, status: int = 200) -> Response:
@@ -110,8 +114,8 @@ def _told(content: Any, status: int = 200) -> Response:
 
 
 class _Server:
-    def __init__(self, shelf: Shelf, token: str) -> None:
-        self._shelf, self._token = shelf, token
+    def __init__(self, shelf: Shelf, token: str, readings: Readings | None) -> None:
+        self._shelf, self._token, self._readings = shelf, token, readings
         self._reader = ThreadPoolExecutor(1, "explore")
         self._read_at: dict[int, float] = {}
 
@@ -121,11 +125,14 @@ class _Server:
             Route("/api/runs", self._runs),
             *(Route(f"/api/runs/{{run}}{path}", self._of_run(answer)) for path, answer in ANSWERS.items()),
             WebSocketRoute("/api/live", self._live),
+            *(self._readings.routes(self._allowed, _told, REFUSED) if self._readings else ()),
         ]
 
         @asynccontextmanager
         async def lifespan(app: Starlette) -> AsyncIterator[None]:
             yield
+            if self._readings:
+                await self._readings.close()
             self._reader.shutdown(wait=False, cancel_futures=True)
 
         return Starlette(routes=routes, lifespan=lifespan)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import uvicorn
 
+from nestlearn.explore.reading import Readings
 from nestlearn.explore.runs import Shelf
 from nestlearn.explore.server import HOST, make_app
 
@@ -20,6 +21,7 @@ class Serving:
     Args:
         shelf: the runs.
         port: 0 takes any that is free.
+        readings: what reads texts; None reads none.
 
     Attributes:
         url: what a browser opens, the token in it.
@@ -28,7 +30,7 @@ class Serving:
         OSError: the port is taken.
     """
 
-    def __init__(self, shelf: Shelf, port: int = 0) -> None:
+    def __init__(self, shelf: Shelf, port: int = 0, readings: Readings | None = None) -> None:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -39,7 +41,7 @@ class Serving:
             raise
         self.port: int = self._socket.getsockname()[1]
         self.token = secrets.token_urlsafe(24)
-        app = make_app(shelf, self.token, lambda: self.port)
+        app = make_app(shelf, self.token, lambda: self.port, readings)
         settings = uvicorn.Config(
             app,
             access_log=False,

@@ -7,6 +7,7 @@ from nestlearn.models.generation import generate, read, stream
 from nestlearn.models.language_model import LanguageModel
 from nestlearn.models.masks import pad
 from nestlearn.models.named import MODELS, gated_delta_net, hope, hope_attention, match_parameters, titans, transformer
+from nestlearn.models.reading import Reading, memories, movement, observe
 from nestlearn.models.stacking import add_continuum
 from nestlearn.models.stacking_memory import Continuum
 from nestlearn.models.state_files import StateFileError, load_state, save_state
@@ -21,6 +22,7 @@ __all__ = [
     "FileTokenizer",
     "LanguageModel",
     "Part",
+    "Reading",
     "Stage",
     "StateFileError",
     "SwiGLU",
@@ -35,6 +37,9 @@ __all__ = [
     "load_state",
     "load_tokenizer",
     "match_parameters",
+    "memories",
+    "movement",
+    "observe",
     "pad",
     "read",
     "repeat_state",
