@@ -38,8 +38,12 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_file_holds_lines_systems_and_frozen_steps(folders: Path) -> None:
-    _, mine = held(Shelf([folders]))["runs"]
-    assert mine["series"]["train"]["loss"] == pytest.approx([1 / step for step in range(1, 41)], rel=1e-5)
+    told = held(Shelf([folders]))
+    assert str(folders) not in json.dumps(told)  # who gets the file need not learn where it lies
+    _, mine = told["runs"]
+    assert mine["folder"] == "b-mine" and mine["series"]["train"]["loss"] == pytest.approx(
+        [1 / step for step in range(1, 41)], rel=1e-5
+    )
     assert mine["frozen"] == [10, 30] and mine["steps"] == {str(at): {**FROZEN, "step": at} for at in (10, 30)}
     assert mine["score"]["steps"] == list(range(1, 41)) and mine["systems"][0]["name"] == "Muon"
 

@@ -84,17 +84,17 @@ def held(shelf: Shelf, points: int = POINTS, most: int = MOST) -> dict[str, Any]
 
 
 def _lines(runs: list[Run], points: int) -> list[dict[str, Any]]:
-    # Whoever gets the page need not learn where folders lie: their names do.
     return [
-        {
-            **run.to_dict(),
-            "folder": printable(run.folder.name, MOST_NAME),
-            "series": series(run, points),
-            "score": score(run, points),
-            "systems": run.systems(),
-        }
+        {**_about(run), "series": series(run, points), "score": score(run, points), "systems": run.systems()}
         for run in runs
     ]
+
+
+def _about(run: Run) -> dict[str, Any]:
+    """What a list of runs says, less what only this machine can use: where folders lie, and what a server would do."""
+    told = run.to_dict()
+    said = {name: told[name] for name in ("id", "run", "latest", "status", "loss", "lanes", "row")}
+    return {**said, "folder": printable(run.folder.name, MOST_NAME), "checkpoints": []}
 
 
 def _steps(run: Run, most: int) -> dict[str, Any]:
