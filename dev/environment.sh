@@ -2,7 +2,7 @@
 # .venv there: made from a Python >= 3.11, with the versions of dev/constraints.txt and nestlearn itself as an editable
 # install. It costs nothing when neither pyproject.toml nor the constraints nor the version, which is among what is
 # installed, changed since the last time.
-# `prepare_environment hosts` adds the extras hosts, log and eval, and timm, which the environment then keeps.
+# `prepare_environment hosts` adds the extras hosts, log, eval and notebook, and timm, which the environment then keeps.
 
 say() { printf '%s\n' "$*" >&2; }
 
@@ -68,7 +68,7 @@ prepare_environment() {
     # The second line of a stamp has the extras: what was added once is renewed with the rest, whoever asks.
     local wanted extras=cli,cluster,explore,search,dev
     if [[ "${1:-}" == hosts ]] || sed -n 2p .venv/stamp 2>/dev/null | grep -q hosts; then
-        extras+=,hosts,log,eval
+        extras+=,hosts,log,eval,notebook
     fi
     # Where the checkout lies is part of the stamp, since an environment can not be moved.
     wanted="$(printf '%s\n' "$PWD" "$extras"; cat pyproject.toml dev/constraints.txt src/nestlearn/version.py)"

@@ -40,6 +40,7 @@ FOLDERS = (
     "integrations.timm",
     "integrations.logging",
     "integrations.evaluation",
+    "explore.notebook",
 )
 
 LISTS = ("Args", "Attributes", "Raises")

@@ -46,14 +46,14 @@ def test_an_environment_is_filled_once(checkout: Path) -> None:
 
 def test_an_extra_is_added_and_kept(checkout: Path) -> None:
     prepare(checkout)
-    assert prepare(checkout, "hosts") == [f"installed {USUAL},hosts,log,eval"]
+    assert prepare(checkout, "hosts") == [f"installed {USUAL},hosts,log,eval,notebook"]
     assert prepare(checkout) == prepare(checkout, "hosts") == []
 
 
 def test_a_changed_version_is_installed_with_the_extras_that_are_there(checkout: Path) -> None:
     prepare(checkout, "hosts")
     (checkout / "dev" / "constraints.txt").write_text("torch==0.0.1\n", encoding="utf-8")
-    assert prepare(checkout) == [f"installed {USUAL},hosts,log,eval"]
+    assert prepare(checkout) == [f"installed {USUAL},hosts,log,eval,notebook"]
     assert prepare(checkout) == []
 
 
@@ -67,4 +67,4 @@ def test_an_installation_that_fails_is_done_again(checkout: Path) -> None:
     broken = PROGRAM.replace('echo "installed $1"', "false")
     done = subprocess.run(["bash", "-c", broken, "bash", str(checkout), "hosts"], check=False)
     assert done.returncode != 0
-    assert prepare(checkout, "hosts") == [f"installed {USUAL},hosts,log,eval"]
+    assert prepare(checkout, "hosts") == [f"installed {USUAL},hosts,log,eval,notebook"]

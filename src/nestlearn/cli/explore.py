@@ -24,7 +24,13 @@ def explore(
     data: Annotated[
         bool, typer.Option("--json", help="Print what is known of the runs as JSON, and serve nothing.")
     ] = False,
-    points: Annotated[int, typer.Option(min=2, max=20_000, help="Points of a line that --json prints, at most.")] = 500,
+    export: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", dir_okay=False, help="Write the page with its data to one HTML file."),
+    ] = None,
+    points: Annotated[
+        int, typer.Option(min=2, max=20_000, help="Points of a line that --json or --export tells, at most.")
+    ] = 500,
     port: Annotated[
         int,
         typer.Option(
@@ -42,7 +48,7 @@ def explore(
         bool, typer.Option("--browser/--no-browser", help="Open the page, where there is a screen.")
     ] = True,
 ) -> None:
-    """Look into runs while they train, on a page of this machine, or as JSON.
+    """Look into runs while they train, on a page of this machine, in one HTML file, or as JSON.
 
     Files are read and nothing is written, so a run is neither slowed nor ended by it; a fork that the page is asked for
     is a process of its own. The address that is printed has a token in it, without which nothing is told. At /read
@@ -51,6 +57,10 @@ def explore(
     """
     from nestlearn.explore import Shelf
 
+    if data and export is not None:
+        from nestlearn.errors import SettingsError
+
+        raise SettingsError("expected either --json or --export, got both: one prints what the other puts into a page")
     shelf = Shelf(runs or [Path("runs")])
     if data:
         import json
@@ -58,6 +68,11 @@ def explore(
         from nestlearn.explore.answers import everything
 
         typer.echo(json.dumps(everything(shelf, points), allow_nan=False))
+        return
+    if export is not None:
+        from nestlearn.explore.export import write_page
+
+        typer.echo(write_page(shelf, export, points))
         return
     _serve(shelf, port, browser, states)
 

@@ -70,6 +70,12 @@ export function createLosses(root) {
       others = given;
       if (latest) show(latest);
     },
+    /** The curves that are drawn: `{name, step, loss}` each. */
+    told: () => [
+      { name: "train", ...latest.train },
+      { name: "validation", ...latest.validation },
+      ...others.map(({ name, train }) => ({ name, ...train })),
+    ],
   };
 }
 

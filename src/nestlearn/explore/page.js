@@ -5,6 +5,7 @@ import { html, short, watch } from "/play/svg.js";
 import { BESIDE, createDifference, createLosses } from "./charts.js";
 import { createFork } from "./fork.js";
 import { ask, connect } from "./live.js";
+import { lossPicture, lossTable, offerFiles, scorePicture, scoreTable } from "./saving.js";
 import { createScore } from "./score.js";
 import { showStep } from "./step.js";
 
@@ -204,6 +205,18 @@ async function choose(step, look) {
   }
 }
 
+const title = () => at("title").textContent;
+const curves = () => losses.told().map((curve) => ({ ...curve, name: runs.find(({ id }) => id === curve.name)?.run ?? curve.name }));
+offerFiles(at("savelosses"), "losses", () => store && {
+  name: title(),
+  picture: () => lossPicture(title(), curves()),
+  table: () => lossTable(curves()),
+});
+offerFiles(at("all").parentElement, "level score", () => store && {
+  name: title(),
+  picture: () => scorePicture(title(), score.rows(), score.seen()),
+  table: () => scoreTable(store.lanes, score.seen()),
+});
 for (const [id, factor] of [["closer", 1 / 4], ["wider", 4], ["all", Infinity]])
   at(id).addEventListener("click", () => store && score.closer(factor));
 at("score").addEventListener("keydown", (event) => {

@@ -119,16 +119,11 @@ export function createScore(canvas, list, chosen, zoom, off) {
     const [begin, scale] = [first(), wide / (last() - first())];
     seenRows.forEach((row, at) => {
       const numbers = values(row);
-      let [low, high] = [Infinity, 0];
-      for (const x of numbers) {
-        if (x > 0 && x < low) low = x;
-        if (x > high) high = x;
-      }
-      const spread = Math.log(high / low) || 1;
+      const shareAt = shareOf(numbers);
       for (let j = 0; j < steps.length; j++) {
         const x = numbers[j];
         if (!(x >= 0)) continue;
-        const share = x > 0 ? (high > low ? Math.log(x / low) / spread : 0.5) : 0;
+        const share = shareAt(x);
         const to = Math.min(wide, Math.max(1, Math.round((steps[j] - begin) * scale)));
         const from = Math.max(0, Math.min(to - 1, Math.round((steps[j] - begin - row.lane.period) * scale)));
         pixels.fill(shades[Math.round(share * (SHADES - 1))], at * wide + from, at * wide + to);
@@ -223,14 +218,27 @@ export function createScore(canvas, list, chosen, zoom, off) {
     },
     closer,
     draw,
-    rows: () => rows.map((row) => ({ ...row, values: values(row) })),
+    rows: () => rows.map((row, i) => ({ ...row, name: list.children[i].firstChild.textContent, values: values(row) })),
+    /** The steps that are seen, and what every lane has there. */
+    seen: () => ({ ...seen(), from: first(), to: last() }),
   };
 }
 
 const ink = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
+/** How dark a number is among those of its lane, 0 to 1. */
+export function shareOf(numbers) {
+  let [low, high] = [Infinity, 0];
+  for (const x of numbers) {
+    if (x > 0 && x < low) low = x;
+    if (x > high) high = x;
+  }
+  const spread = Math.log(high / low) || 1;
+  return (x) => (x > 0 ? (high > low ? Math.log(x / low) / spread : 0.5) : 0);
+}
+
 /** From paper to the colour of surprise, as the four bytes of a pixel. */
-function blends() {
+export function blends() {
   const [from, to] = [ink("--wash"), ink("--hot")].map((text) => [1, 3, 5].map((i) => parseInt(text.slice(i, i + 2), 16)));
   return Uint32Array.from({ length: SHADES }, (_, i) => {
     const share = 0.12 + (0.88 * i) / (SHADES - 1);

@@ -56,6 +56,7 @@ STATIC = {
     **{name: ("explore", name) for name in ("read.js", "readings.js", "read.css")},
     **{f"vendor/{name}": ("explore/vendor", name) for name in ("uPlot.esm.js", "uPlot.min.css")},
     **{f"play/{name}": ("play", name) for name in ("nesting.js", "svg.js", "colours.css", "nesting.css")},
+    "saving.js": ("explore", "saving.js"),
 }
 """Addresses of files, and in which folder of the package they lie."""
 
