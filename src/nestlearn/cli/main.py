@@ -39,7 +39,7 @@ VERBS: Mapping[str, str] = MappingProxyType(
         "check": "Check that anybody's optimizer does what all of them should: a score, a command for each failure.",
         "compare": "Tune and train every optimizer on the same tasks, and write a report.",
         "eval": "Ask language models the tasks of lm-eval, beside a model that knows nothing.",
-        "explore": "Look into runs while they train, on a page of this machine, or as JSON.",
+        "explore": "Look into runs while they train, on a page of this machine, in one HTML file, or as JSON.",
         "generate": "Let a trained language model continue a text, and keep what it has read.",
         "inspect": "Show levels, memories, bytes and FLOPs of a training before it starts; nothing is allocated or "
         "trained.",
