@@ -16,6 +16,7 @@ from pathlib import Path
 
 import click
 import pytest
+import torch
 import typer
 from pages import PAGES, ROOT, blocks, page_name
 from tokenizers import Tokenizer
@@ -26,6 +27,7 @@ from typer.testing import CliRunner
 from nestlearn.cli import compare_job, ending, inspect_job, train_job
 from nestlearn.cli.main import build_app
 from nestlearn.comparison import preset, resolve
+from nestlearn.precision import products
 from nestlearn.training import TrainSettings, merge, read_settings, resolve_training
 from nestlearn.training.train_settings import find_settings
 
@@ -231,5 +233,6 @@ SESSIONS = [found for page in PAGES for found in SESSION.findall(page.read_text(
 
 @pytest.mark.parametrize(("line", "said"), SESSIONS, ids=lambda text: text[:40])
 def test_what_a_page_shows_of_an_answer_is_in_it(line, said):
-    done = CliRunner().invoke(build_app(), shlex.split(line))
+    with products(torch.bfloat16):  # pages are written where they are native
+        done = CliRunner().invoke(build_app(), shlex.split(line))
     assert done.exit_code == 0 and set(said.splitlines()) <= set(done.output.splitlines())
