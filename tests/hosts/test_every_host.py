@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from needed import needs
@@ -15,13 +16,17 @@ COVER = 3
 """Of the ways that are not cheap, beyond the first of a host, each takes every third optimizer, another third each."""
 
 
-def chosen() -> list[tuple[Mode, Choice]]:
-    """Every optimizer in every cheap way and in the first of every host, and the others such that each way occurs."""
+def chosen() -> list[Any]:
+    """Every optimizer in every cheap way and in the first of every host, and the others such that each way occurs; one
+    in each way is fast, another one each.
+    """
     pairs = []
     for number, mode in enumerate(MODES):
         first = all(mode.host != before.host for before in MODES[:number])
         step = COVER if mode.costly and not first else 1
-        pairs += [(mode, choice) for choice in CHOICES[number % step :: step]]
+        choices = CHOICES[number % step :: step]
+        fast = choices[number % len(choices)]
+        pairs += [pytest.param(mode, one, marks=() if one is fast else pytest.mark.slow) for one in choices]
     return pairs
 
 
