@@ -1,5 +1,7 @@
 """Memories on disk: whole, of the right model, and exactly what was saved."""
 
+import json
+
 import pytest
 import torch
 from safetensors import safe_open
@@ -100,6 +102,25 @@ def test_a_saved_state_goes_on_as_if_nothing_had_happened(name, time, tmp_path):
     assert all(torch.equal(tensor, dict(leaves(again))[name]) for name, tensor in leaves(state))
     torch.testing.assert_close(made(text(7), again, True), made(text(7), state, True), rtol=1e-4, atol=1e-5)
     assert [file.name for file in tmp_path.iterdir()] == ["memory.safetensors"]
+
+
+def test_whatever_a_file_says_of_itself_the_error_is_short(tmp_path):
+    made, path = model(), tmp_path / "memory.safetensors"
+    save_state(made(text(5), return_state=True)[1], path, made)
+    with safe_open(path, "pt") as file:
+        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    long = {f"{number}{'x' * 300}": number for number in range(50)}
+    for edit in (
+        {"format": "x" * 9000},
+        {"architecture": json.dumps({**made.config, **long})},
+        {"weights": "x" * 9000},
+    ):
+        changed = {**metadata, **edit}
+        del changed["sha256"]
+        save_file(tensors, path, {**changed, "sha256": state_files.state_sum(tensors, changed)})
+        with pytest.raises(StateFileError) as caught:
+            load_state(path, made)
+        assert len(str(caught.value)) < 2000
 
 
 def test_a_state_of_another_model_batch_or_kind_is_an_error(tmp_path):

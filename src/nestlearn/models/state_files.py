@@ -31,6 +31,7 @@ FORMAT = "nestlearn state 2"
 WITHOUT_SUM = "nestlearn state 1"  # as it was written before there was a checksum
 LATEST = 1 << 53  # tokens that nobody has read
 LARGEST = 1e12  # what no memory comes to; the products of such numbers are still finite
+MOST_DIFFERING = 1000  # characters of what differs between two architectures
 
 
 def save_state(state: State, path: str | os.PathLike[str], model: LanguageModel) -> None:
@@ -73,15 +74,16 @@ def load_state(
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
     if metadata.get("format") not in (FORMAT, WITHOUT_SUM):
-        raise StateFileError(f"{path} is not a state: expected the format {FORMAT!r}, got {metadata.get('format')!r}")
+        raise StateFileError(
+            f"{path} is not a state: expected the format {FORMAT!r}, got {shown(metadata.get('format'))}"
+        )
     if metadata.pop("sha256", None) != state_sum(tensors, metadata) and metadata["format"] == FORMAT:
         raise StateFileError(f"the state {path} is broken: it was changed after it was written")
     with foreign(StateFileError, f"{path} is not a state"):
         other, weights = parse_json(metadata["architecture"]), metadata["weights"]
     if other != model.config:
-        raise StateFileError(
-            f"the state {path} belongs to a model of another architecture: {'; '.join(_differing(model.config, other))}"
-        )
+        differing = printable("; ".join(_differing(model.config, other)), MOST_DIFFERING)
+        raise StateFileError(f"the state {path} belongs to a model of another architecture: {differing}")
     if weights != (here := _digest(model)) and not other_weights:
         raise StateFileError(
             f"the state {path} was made with other weights: expected {here}, got {shown(weights)}. What a memory "
