@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from nestlearn.errors import Interrupted
+from nestlearn.foreign import printable
 from nestlearn.memory.state import leaves
 from nestlearn.optim import tables
 from nestlearn.training.clock import StepClock
@@ -68,7 +69,8 @@ class Training:
                 found = tables(self.model, output=self.task.ends(self.model))
                 self.optimizers = spec.contender.make(self.model, tables=found, **spec.arguments)
             except TypeError as error:  # an argument that the class does not have, or not of this type
-                raise ValueError(f"{spec.variant.name} on {spec.task}: {error}") from error
+                said = printable(str(error), 1000)  # it may name what a file calls an argument
+                raise ValueError(f"{spec.variant.name} on {spec.task}: {said}") from error
         ranks.check(self.optimizers)
         self.steps_taken, self._steps_read, self.reason = 0, 0, ""
         self.train: list[Point] = []
