@@ -4,6 +4,7 @@ import importlib
 import importlib.metadata
 import importlib.resources
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -113,6 +114,7 @@ def test_names_that_are_found_late_are_those_that_the_folder_promises(folder):
     assert set(module.__all__) <= set(dir(module))
     files = [getattr(module, name) for name in module.__all__ if isinstance(getattr(module, name), type(module))]
     assert files == []  # `memory.levels` is what memory/levels.py holds
+    assert pickle.loads(pickle.dumps(module)) is module
     with pytest.raises(AttributeError, match=f"module 'nestlearn.{folder}' has no attribute 'nothing'"):
         _ = module.nothing
 

@@ -72,3 +72,7 @@ class _Late(ModuleType):
 
     def __dir__(self) -> list[str]:
         return sorted({*vars(self), *self._homes} - {"_homes"})
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """By its name: what sends functions to workers pickles the modules that they use, and knows only plain ones."""
+        return import_module, (self.__name__,)
