@@ -308,7 +308,23 @@ def check_init_files(modules: list[Module]) -> list[str]:
             late = module.name in LATE and (for_type_checkers(node) or ast.unparse(node).startswith("late(__name__, "))
             if not (is_text or late or assigns_all(node) or isinstance(node, ast.Import | ast.ImportFrom)):
                 complaints.append(f"{module.where}, line {node.lineno}: holds code")
+        if module.name in LATE - {""} and found_late(module) != told_type_checkers(module):
+            complaints.append(f"{module.where}: late finds other names, or elsewhere, than type checkers are told")
     return complaints
+
+
+def found_late(module: Module) -> set[tuple[str, str]]:
+    """The names that `late` finds, each with its file."""
+    lines = [node.value for node in module.tree.body if isinstance(node, ast.Expr)]
+    files = [file for line in lines if isinstance(line, ast.Call) for file in line.keywords]
+    return {(name, str(file.arg)) for file in files for name in ast.literal_eval(file.value).split()}
+
+
+def told_type_checkers(module: Module) -> set[tuple[str, str]]:
+    """The names that type checkers are told of, each with its file."""
+    nodes = [inner for node in module.tree.body if for_type_checkers(node) for inner in ast.walk(node)]
+    start = f"{PACKAGE}.{module.name}."
+    return {(name, found.target.removeprefix(start)) for found in imports_in(module, nodes) for name in found.names}
 
 
 def check_size(modules: list[Module]) -> list[str]:

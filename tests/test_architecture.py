@@ -208,6 +208,12 @@ def test_few_folders_may_find_their_names_late(tmp_path):
     said = LATE.replace("optim.named", "training.named") + 'late(__name__, named="Adam")\n'
     modules = build(tmp_path / "training", {"training/__init__.py": f'"""Training."""\n{said}'})
     assert check_exports(modules) == check_init_files(modules) == []
+    for wrong in ('named=""', 'named="Adam Muon"', 'other="Adam"'):
+        text = LATE.replace("optim.named", "memory.named") + f"late(__name__, {wrong})\n"
+        modules = build(tmp_path / f"wrong{len(wrong)}", {"memory/__init__.py": f'"""Memory."""\n{text}'})
+        assert check_init_files(modules) == [
+            "memory (__init__.py): late finds other names, or elsewhere, than type checkers are told"
+        ]
     modules = build(tmp_path / "folder", {"optim/__init__.py": f'"""Optim."""\n{LATE}'})
     assert check_exports(modules) == ["optim (__init__.py): __all__ names 'Adam', which does not exist"]
     assert check_init_files(modules) == ["optim (__init__.py), line 3: holds code"]
