@@ -85,8 +85,7 @@ def _agreement(row: Row, found: Difference) -> str:
     agree = f"{every} seeds agree" if helps(row, found) is not None else f"the {seeds} seeds do not agree"
     if seeds < FEWEST:
         return f"{agree}, and a p needs {FEWEST} or more"
-    _, p = claim(found)
-    return agree + ("" if p is None else ", p < 0.001" if p < 0.001 else f", p {p:.3f}")
+    return ", ".join(filter(None, (agree, claim(found)[1])))
 
 
 def cards(rows: Sequence[Row], baseline: str) -> list[Card]:

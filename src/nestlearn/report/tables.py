@@ -231,11 +231,14 @@ def helps(row: Row, found: Difference | None) -> bool | None:
     return False if all(value >= shown for value in found.values) else None
 
 
-def claim(found: Difference) -> tuple[bool, float | None]:
-    """Whether a difference is significant, and its p: neither is said of fewer than ``FEWEST`` seeds, whatever the
-    folder of an older version has.
+def claim(found: Difference) -> tuple[bool, str]:
+    """Whether a difference is significant, and its p in words: neither is said of fewer than ``FEWEST`` seeds, whatever
+    the folder of an older version has.
     """
-    return (found.significant is True, found.p) if len(found.values) >= FEWEST else (False, None)
+    if len(found.values) < FEWEST:
+        return False, ""
+    p = "" if found.p is None else "p < 0.001" if found.p < 0.001 else f"p {found.p:.3f}"
+    return found.significant is True, p
 
 
 def _difference(row: Row, found: Difference | None) -> Cell:
@@ -243,8 +246,7 @@ def _difference(row: Row, found: Difference | None) -> Cell:
         return Cell(DASH)
     sure, p = claim(found)
     good = found.mean < 0 if sure else helps(row, found)
-    note = "" if p is None else "p < 0.001" if p < 0.001 else f"p {p:.3f}"
-    return Cell(f"{'+' if found.mean >= 0 else ''}{_loss(found.mean)}" + ("*" if sure else ""), note, good, sure)
+    return Cell(f"{'+' if found.mean >= 0 else ''}{_loss(found.mean)}" + ("*" if sure else ""), p, good, sure)
 
 
 def _to_target(found: Reached | None, number: Callable[[Reached], float | None], digits: int) -> Cell:
