@@ -21,17 +21,11 @@ from nestlearn.training.live_files import length_of
 from nestlearn.training.results import RunResult
 from nestlearn.training.run_folder import RunFolder
 from nestlearn.training.settings import merge, read_settings
-from nestlearn.training.train_settings import TrainSettings, changed_settings
+from nestlearn.training.train_settings import IRRELEVANT, TrainSettings, changed_settings
 
 __all__ = ["KEPT_APART", "TakenUp", "settings_of", "take_up"]
 
-KEPT_APART = {
-    "checkpoint_every",
-    "checkpoints",
-    "log",
-    "record",
-    "strategy",
-}  # settings that a checkpoint does not hold: they change no result
+KEPT_APART = IRRELEVANT - {"seeds"}  # settings that a checkpoint does not hold
 PIECE = 1 << 20
 
 
@@ -174,7 +168,7 @@ def _fits(content: dict[str, Any], seed: int, begun: set[str], found: TakenUp, f
         key, settings = content["training"]["run"], found.settings
         if "settings" in content:
             kept = _settings_in(content)
-            update = {name: getattr(settings, name) for name in (*KEPT_APART, "seeds")}
+            update = {name: getattr(settings, name) for name in IRRELEVANT}
             settings = kept.model_copy(update=update)
         if key != settings.model_copy(update={"seeds": (seed,)}).specs()[0].key:
             return False

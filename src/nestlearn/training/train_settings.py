@@ -25,6 +25,7 @@ from nestlearn.training.settings import Settings, check_range, check_seeds, find
 from nestlearn.training.spec import RunSpec
 
 __all__ = [
+    "IRRELEVANT",
     "OptimizerSettings",
     "TaskSettings",
     "TrainSettings",
