@@ -7,6 +7,7 @@ is tuned.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from functools import update_wrapper
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from nestlearn import optim
-from nestlearn.contenders.contender import Contender, switched_off
+from nestlearn.contenders.contender import Contender, as_told
 
 __all__ = ["TORCH", "class_contender", "optimizer_classes"]
 
@@ -53,11 +54,8 @@ def _of_class(name: str, kind: type[torch.optim.Optimizer]) -> Contender:
             settings.setdefault("model", model)
         if ours:
             settings |= {"elementwise": tables, "elementwise_lr": elementwise_lr}
-        named = list(model.named_parameters()) if ours else model.parameters()
-        part = settings.pop("without", "") if ours else ""
-        if part:
-            return [switched_off(kind, part)(named, lr, **settings)]
-        return [kind(named, lr=lr, **settings)]  # type: ignore[call-arg]
+        build: Callable[..., torch.optim.Optimizer] = as_told(kind, settings) if ours else kind
+        return [build(model.named_parameters() if ours else model.parameters(), lr=lr, **settings)]
 
     about = (inspect.getdoc(kind) or name).split("\n", 1)[0]
     return Contender(name, update_wrapper(make, kind, assigned=()), float(lr), about, "own", tuned=(), control_tuned=())

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from nestlearn import optim
-from nestlearn.contenders.contender import Contender, whole
+from nestlearn.contenders.contender import Contender, whole, without_parts
 from nestlearn.rules import Link, from_data, parse, to_data
 from nestlearn.rules.data import schedule_from_data
 
@@ -97,9 +97,7 @@ def rule_contender(name: str) -> Contender:
         **settings: Any,
     ) -> torch.optim.Optimizer:
         common = {key: settings.pop(key) for key in tuple(settings) if key in _COMMON}
-        made = rule
-        for name in filter(None, (each.strip() for each in without.split(","))):
-            made = made.without(name)
+        made = without_parts(rule, without)
         changes = {plain.get(path, path): value for path, value in _flat(settings).items()}
         left = made.settings()
         # What is tuned of a part that the control lacks has nothing to act on there.

@@ -21,8 +21,19 @@ from torch import Tensor, nn
 
 from nestlearn import optim
 from nestlearn.optim.settings import Common
+from nestlearn.rules.link import Link
 
-__all__ = ["Contender", "Factory", "Variant", "beside_adam", "hidden_and_rest", "label_of", "switched_off", "whole"]
+__all__ = [
+    "Contender",
+    "Factory",
+    "Variant",
+    "as_told",
+    "beside_adam",
+    "hidden_and_rest",
+    "label_of",
+    "whole",
+    "without_parts",
+]
 
 Factory = Callable[..., list[torch.optim.Optimizer]]
 Build = Callable[..., torch.optim.Optimizer]
@@ -107,7 +118,14 @@ def _common() -> dict[str, Any]:
     return {**optim.GradientDescent([torch.zeros(1)]).defaults, "without": ""}
 
 
-def switched_off(cls: Build, part: str) -> Build:
+def without_parts(rule: Link, parts: str) -> Link:
+    """The rule without a part, or several with commas between them."""
+    for name in filter(None, map(str.strip, parts.split(","))):
+        rule = rule.without(name)
+    return rule
+
+
+def _switched_off(cls: Build, part: str) -> Build:
     """What makes an optimizer as ``cls`` does, by the same rules without a part, or several with commas between them:
     the memories that are left have the names and shapes that they had.
 
@@ -120,11 +138,10 @@ def switched_off(cls: Build, part: str) -> Build:
         made: Any = cls(groups, lr, **given)
         group = made.param_groups[0]
         matrix, element = made.matrix_rule(group), made.element_rule(group)
-        for name in filter(None, (each.strip() for each in part.split(","))):
-            if matrix is None:
-                element = element.without(name)
-            else:
-                matrix = matrix.without(name)
+        if matrix is None:
+            element = without_parts(element, part)
+        else:
+            matrix = without_parts(matrix, part)
         common = {key: value for key, value in given.items() if key in Common.__annotations__}
         off = optim.Optimizer(groups, lr, matrix=matrix, element=element, model=given.get("model"), **common)
         off.smallest_side = made.smallest_side
@@ -146,10 +163,10 @@ def hidden_and_rest(model: nn.Module, tables: Iterable[Tensor]) -> tuple[Named, 
     return hidden, [(n, p) for n, p in model.named_parameters() if n not in chosen]
 
 
-def _as_told(cls: Build, settings: dict[str, Any]) -> Build:
+def as_told(cls: Build, settings: dict[str, Any]) -> Build:
     """What makes an optimizer of a class, by a rule without the part that settings take away; a rule does it alone."""
     part = settings.pop("without", "") if inspect.isclass(cls) else ""
-    return switched_off(cls, part) if part else cls
+    return _switched_off(cls, part) if part else cls
 
 
 def whole(cls: Build, *, needs_model: bool = False, retention: str = "retention") -> Factory:
@@ -165,7 +182,7 @@ def whole(cls: Build, *, needs_model: bool = False, retention: str = "retention"
             settings["model"] = model
         if "retention" in settings:
             settings[retention] = settings.pop("retention")
-        build = _as_told(cls, settings)
+        build = as_told(cls, settings)
         hidden, rest = hidden_and_rest(model, tables)
         groups: list[dict[str, Any]] = [{"params": hidden, "weight_decay": settings.pop("weight_decay", 0.0)}]
         if rest:
@@ -183,7 +200,7 @@ def beside_adam(cls: Build, *, needs_model: bool = False) -> Factory:
     ) -> list[torch.optim.Optimizer]:
         if needs_model:
             settings["model"] = model
-        build = _as_told(cls, settings)
+        build = as_told(cls, settings)
         hidden, rest = hidden_and_rest(model, tables)
         return [build(hidden, lr, **settings), *([optim.Adam(rest, elementwise_lr)] if rest else [])]
 
