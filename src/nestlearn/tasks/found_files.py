@@ -18,7 +18,6 @@ import hashlib
 import logging
 import os
 import tempfile
-import urllib.request
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -91,6 +90,8 @@ class FoundFile(DataFile):
         return content
 
     def _download(self) -> bytes:
+        import urllib.request  # with http and ssl; a report names these files too, and reads none
+
         failures = []
         for mirror in self.mirrors:
             address = f"{mirror}/{self.name}"
