@@ -15,6 +15,7 @@ from torch import Tensor
 
 import nestlearn as nl
 from nestlearn.tasks import TASKS, Task, make_task, sources, task_type
+from nestlearn.tasks.about import ABOUT
 from nestlearn.tasks.data_file import DIGITS, SPEECHES
 
 LANGUAGE = {"dim": 16, "heads": 2, "context": 16, "batch": 4, "validation_windows": 8, "test_windows": 8}
@@ -184,6 +185,11 @@ def test_the_field_for_equal_bytes_scales_the_network(name, tiny_fashion_mnist):
 def test_titles_are_known_without_importing_what_is_the_users():
     assert task_type("digits").title == "Handwritten digits"
     assert task_type("no_such_module:task").title == "no_such_module:task"
+
+
+def test_every_task_with_a_name_is_told_of_in_the_same_order():
+    assert list(TASKS) == list(ABOUT)
+    assert [name for name in TASKS if not issubclass(TASKS[name], ABOUT[name])] == []
 
 
 def test_sources_are_each_data_file_once():
