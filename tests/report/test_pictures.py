@@ -153,6 +153,21 @@ def test_a_memory_at_which_nobody_looked_is_named_and_has_no_lane() -> None:
     assert "no surprise" not in scored(8, LOOKS, TRAIN) and boxes(scored(8, [], [])) == []
 
 
+def test_names_that_nothing_may_be_cut_of_have_room() -> None:
+    names = [f"parallel.fast_average.{which}_of_them.momentum.inner.second_moment" for which in ("first", "other")]
+    row, wide = bare("M3", "a"), 6 * len(names[0])
+    run = RunResult("a", "digits", "M3", {}, 0, 8, True, "finished", surprises=[[8, name, 1.0] for name in names])
+    system = {"memories": [{"name": name, "period": 1, "level": 2, "home": "memory"} for name in names]}
+    lanes = score(row, Measured(row, {"a": run}), system)
+    (lines,) = surprise_panels([row], {"M3": Measured(row, {"a": run})})
+    ends = [float(re.search(r'viewBox="0 0 ([\d.]+)', picture)[1]) for picture in (lanes, lines)]
+    assert all(f">{name}<" in picture for name in names for picture in (lanes, lines))
+    first, *_, last = sorted(x for x, *_ in boxes(lanes))
+    assert wide < first < last < ends[0] and 70 + wide < ends[1]
+    unseen = score(row, Measured(row, {"a": replace(run, surprises=[])}), system)
+    assert all(6 * len(line) <= 362 for line in re.findall(r">([^<]+)</text>", unseen))
+
+
 def test_boxes_are_as_dark_as_their_surprise() -> None:
     surprises = [[step, "fast", 2.0**-step] for step in range(1, 9)]
     train = [Point(4, 0.1, 3.0), Point(8, 0.2, 1.0)]

@@ -62,11 +62,12 @@ def _surprise_panel(row: Row, lines: Mapping[str, Line]) -> str:
     values = sorted(value for line in lines.values() for value in line.mean)
     low, high = min(values[0], 0.8), max(values[-1], 1.25)
     legend = 5 + 15 * len(lines)
-    size = (SMALL[0], SMALL[1] + legend)
+    names = told_apart(list(lines), 32)
+    size = (max(SMALL[0], 74 + LETTER * max(map(len, names.values()))), SMALL[1] + legend)
     panel = Panel.of(size, (0, max(line.x[-1] for line in lines.values())), (low, high), log_y=True,
                      margins=(24, 12, 22 + legend, 38))  # fmt: skip
     panel.axes()
-    paint, names = colour(row.contender), told_apart(list(lines), 32)
+    paint = colour(row.contender)
     for i, (memory, line) in enumerate(lines.items()):
         dash = DASHES[i % len(DASHES)]
         panel.line(line, paint, 1.8, dash, name=f"{row.name}, {memory}")
@@ -118,6 +119,7 @@ def _lanes(measured: Measured, system: Mapping[str, Any]) -> list[_Lane]:
 
 
 WIDTH, LEFT, LANE = 362.0, 112.0, 21.0  # user units: all of it, the least for the names, the height of a lane
+CELLS = 120.0  # user units: the least for the boxes, where names that nothing may be cut of need more than the rest
 LETTER, LETTERS = 6.0, 28  # user units of one, and how many a name may have
 EXACT, WHOLE = 24, 44  # steps shown one by one; boxes of the whole run
 
@@ -131,7 +133,8 @@ def score(row: Row, measured: Measured, system: Mapping[str, Any]) -> str:
     lanes = [lane for lane in memories if lane.steps]
     names = told_apart([lane.name for lane in lanes], LETTERS)
     left = max([LEFT, *(8 + LETTER * len(names[lane.name] + _every(lane)) for lane in lanes)])
-    cells = WIDTH - 14 - left
+    cells = max(WIDTH - 14 - left, CELLS)
+    wide = left + cells + 14
     steps = max((run.steps for run in measured.runs), default=EXACT)
     losses = measured.training
     reached = steps if measured.finished or not losses else int(losses.x[-1])  # nothing is written after a divergence
@@ -161,9 +164,9 @@ def score(row: Row, measured: Measured, system: Mapping[str, Any]) -> str:
     if lanes:
         parts += [text(left, bottom, "0", "t"), text(left + width, bottom, f"step {exact:,}", "t", "e")]
         if both:
-            parts += [text(left + width + 12, bottom, "0", "t"), text(WIDTH - 2, bottom, f"{steps:,}", "t", "e")]
+            parts += [text(left + width + 12, bottom, "0", "t"), text(wide - 2, bottom, f"{steps:,}", "t", "e")]
     parts += [text(0, bottom + 4 + 15 * (i + 1), line, "t") for i, line in enumerate(unseen)]
-    return picture(WIDTH, height, f"When each memory of {row.name} is written, and how surprised", parts, row.name)
+    return picture(wide, height, f"When each memory of {row.name} is written, and how surprised", parts, row.name)
 
 
 def _every(lane: _Lane) -> str:
@@ -176,7 +179,7 @@ def _unseen(lanes: Sequence[_Lane]) -> list[str]:
         return []
     names = told_apart([lane.name for lane in lanes], LETTERS)
     said = ", ".join(names[lane.name] + _every(lane) for lane in lanes)
-    return wrap(f"no surprise measured: {said}", int(WIDTH / LETTER), break_long_words=False)
+    return wrap(f"no surprise measured: {said}", int(WIDTH / LETTER))
 
 
 def _steps(period: int) -> str:
