@@ -201,6 +201,22 @@ def test_a_long_record_becomes_coarser_and_not_longer(tmp_path: Path, monkeypatc
     assert len(kept) <= 4 and kept[0] == 100 and kept[-1] == 2000
 
 
+def test_a_record_that_goes_on_becomes_coarser_from_its_start_on(tmp_path: Path) -> None:
+    lane = {"name": "matrix/w", "level": 1, "memory": "matrix", "role": "w", "period": 1, "parameters": 1}
+    for start, lanes in (0, [lane]), (40, [lane]), (80, [lane, lane]):
+        with record_folder.RecordFolder(tmp_path, "mine", {}, start=start, most=8192) as folder:
+            for step in range(start + 1, start + 41):
+                folder.row(step, 0.0, lanes, [None] * len(lanes), [float(step)] * len(lanes))
+    assert folder.thinned == 2
+    counts, wide = [], 0  # of lanes, by row
+    for each in lines(tmp_path / "writes.jsonl"):
+        wide = len(each["lanes"]) if "lanes" in each else wide
+        counts += [] if "lanes" in each else [wide]
+    found = rows(tmp_path)
+    assert found[0]["step"] <= 2 and found[-1]["step"] == 120 and len(found) < 100
+    assert [len(row["update"]) for row in found] == counts == [1 + (row["step"] > 80) for row in found]
+
+
 def test_a_record_goes_on_from_a_step_and_takes_back_what_came_later(tmp_path: Path) -> None:
     model = network()
     optimizer = nl.optim.Muon(model.named_parameters())

@@ -29,6 +29,9 @@ FORMAT = 1
 FROZEN_MOST = 64
 """Frozen steps that are kept."""
 
+HEAD = '{"lanes"'
+"""How the lines begin that say which lanes there are."""
+
 LEAST = 1 << 12
 """Bytes that a record needs at least, to be one."""
 
@@ -134,12 +137,21 @@ class RecordFolder:
         file.check()
         file.close()
         lines = file.path.read_text(encoding="utf-8").splitlines(keepends=True)
-        heads = [line for line in lines if line.startswith('{"lanes"')][-1:]
-        rows = [line for line in lines if not line.startswith('{"lanes"')]
-        if len(heads) == 1 and len(lines) - len(rows) > 1:  # rows of other lanes cannot be told apart any more
-            rows = lines[len(lines) - 1 - lines[::-1].index(heads[0]) + 1 :]
-        write_atomic(file.path, "".join(heads + rows[::-2][::-1]))
+        write_atomic(file.path, "".join(_every_second(lines)))
         return AppendedFile(file.path)
+
+
+def _every_second(lines: list[str]) -> list[str]:
+    """Every second row, the last one among them, and which lanes there were of those that stay."""
+    kept: list[str] = []
+    stays = True
+    for line in reversed(lines):
+        if line.startswith(HEAD):
+            kept += [line] if kept and not kept[-1].startswith(HEAD) else []
+        else:
+            kept += [line] if stays else []
+            stays = not stays
+    return kept[::-1]
 
 
 def _cut(path: Path, start: int) -> AppendedFile:
