@@ -125,7 +125,9 @@ def test_a_fork_says_where_it_comes_from_and_what_it_says_is_not_trusted(tmp_pat
     told = run.forked()
     assert told is not None and told["id"] == parent.id and told["step"] == 10
     assert len(told["changed"]) == 1 and "\x1b" not in told["changed"][0]
-    for wrong in ({**facts, "step": "1"}, {**facts, "folder": "a\0b"}, {"run": [KEY]}):
+    (tmp_path / "loop").symlink_to("loop")
+    names = ("a\0b", "\ud800", str(tmp_path / "loop"))
+    for wrong in ({**facts, "step": "1"}, {"run": [KEY]}, *({**facts, "folder": name} for name in names)):
         (tmp_path / "off" / "fork.json").write_text(json.dumps(wrong))
         assert run.forked() is None
 

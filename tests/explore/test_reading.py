@@ -228,6 +228,15 @@ def test_folders_may_hold_anything(tmp_path: Path) -> None:
     assert only(Shelf([tmp_path])).latest == 5
 
 
+def test_a_folder_that_is_reached_in_two_ways_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = made(tmp_path / "runs" / "mine", 2)
+    monkeypatch.chdir(tmp_path)
+    shelf = Shelf([Path("runs"), folder])
+    assert [run.folder for run in shelf.refresh()] == [Path("runs/mine")]
+    shelf.add(made(tmp_path / "runs" / "mine-fork1", 2))  # as the server does, by the whole path
+    assert [run.folder.name for run in shelf.refresh()] == ["mine", "mine-fork1"]
+
+
 def test_there_are_only_so_many_lanes(tmp_path: Path) -> None:
     folder = made(tmp_path / "mine", 2, [{**LANES[0], "name": f"lane {i}"} for i in range(MOST_LANES + 5)])
     assert len(only(Shelf([folder])).lanes.facts) == MOST_LANES

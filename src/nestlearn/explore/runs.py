@@ -45,7 +45,7 @@ class Run:
 
     def __init__(self, folder: Path, key: str) -> None:
         self.folder, self.key = folder, key
-        self.id = hashlib.sha256(f"{folder.resolve()}\n{key}".encode("utf-8", "replace")).hexdigest()[:16]
+        self.id = _id(folder, key)
         self.summary: dict[str, Any] = {}
         self.record: Path | None = None
         self._frozen: tuple[int, list[int]] = (0, [])
@@ -126,11 +126,15 @@ class Run:
         except RunFolderError:
             return None
         folder, run, step, changed = (found.get(name) for name in ("folder", "run", "step", "changed"))
-        if not isinstance(folder, str) or not isinstance(run, str) or type(step) is not int or "\0" in folder:
+        if not isinstance(folder, str) or not isinstance(run, str) or type(step) is not int:
+            return None
+        try:
+            parent = _id(Path(folder), run)
+        except (OSError, ValueError, RuntimeError):  # no folder has such a name, or it is a link to itself
             return None
         words = [printable(each, MOST_NAME) for each in _list(changed)[:MOST_LANES] if isinstance(each, str)]
         told = {"folder": printable(folder, MOST_NAME), "step": min(max(step, 0), 1 << 53), "changed": words}
-        return {"id": Run(Path(folder), run).id, **told}
+        return {"id": parent, **told}
 
     def _told(self) -> dict[str, Any]:
         """The losses at the end of each curve."""
@@ -151,6 +155,10 @@ class Run:
             "forked": self.forked(),
             "row": self.summary,
         }
+
+
+def _id(folder: Path, key: str) -> str:
+    return hashlib.sha256(f"{folder.resolve()}\n{key}".encode("utf-8", "replace")).hexdigest()[:16]
 
 
 def finite(value: Any) -> Any:
@@ -311,8 +319,10 @@ class Shelf:
 
     def folders(self) -> list[Folder]:
         """The folders that are there now, the newest last, not read anew."""
-        found = [each for path in self.paths for each in _below(path, DEPTH)][:MOST_FOLDERS]
-        self._folders = {path: self._folders.get(path) or Folder(path) for path in found}
+        found: dict[Path, Path] = {}  # a folder that is reached in two ways is one
+        for each in islice((each for path in self.paths for each in _below(path, DEPTH)), MOST_FOLDERS):
+            found.setdefault(each.resolve(), each)
+        self._folders = {real: self._folders.get(real) or Folder(path) for real, path in found.items()}
         return list(self._folders.values())
 
     def refresh(self) -> list[Run]:
