@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from nestlearn.errors import MissingPackageError
-from nestlearn.integrations.places import Copies, Place, copies, places, unwrapped
+from nestlearn.integrations.places import Copies, Place, Standing, copies, places, standing, unwrapped
 from nestlearn.integrations.scalars import measured
 
 __all__ = ["Log", "Send", "Tracker", "check_tracker", "log", "tensorboard", "trackio", "wandb"]
@@ -90,7 +90,7 @@ class Log:
         self._to, self._every, self._spectrum, self._memories = to, every, spectrum, memories
         self._before: Copies | None = None
         self._places: list[Place] = []
-        self._known: list[tuple[int, bool, int]] = []
+        self._known: Standing = []
         self._hooks = [
             optimizer.register_step_pre_hook(self._look),
             optimizer.register_step_post_hook(self._send),
@@ -116,11 +116,7 @@ class Log:
 
     def _now(self, optimizer: torch.optim.Optimizer) -> list[Place]:
         """The places; they are looked up again where parameters or what is kept for them are others."""
-        known = [
-            (id(parameter), parameter.requires_grad, len(optimizer.state.get(parameter, ())))
-            for group in optimizer.param_groups
-            for parameter in group["params"]
-        ]
+        known = standing(optimizer)
         if known != self._known:
             self._places, self._known = places(optimizer), known
         return self._places

@@ -14,7 +14,7 @@ from nestlearn.optim.lanes import as_real
 from nestlearn.optim.optimizer import Optimizer
 from nestlearn.optim.sharded import local
 
-__all__ = ["ELEMENT", "MATRIX", "Copies", "Found", "Place", "copies", "places", "unwrapped"]
+__all__ = ["ELEMENT", "MATRIX", "Copies", "Found", "Place", "Standing", "copies", "places", "standing", "unwrapped"]
 
 MATRIX, ELEMENT = "matrix", "element"
 """What weights are called, after the two rules of an optimizer; with torch's, those with two dimensions or more."""
@@ -100,6 +100,19 @@ def places(optimizer: torch.optim.Optimizer) -> list[Place]:
     """All that can be measured as the optimizer stands now, slowest level first, matrices before the rest."""
     found = _of_ours(optimizer) if isinstance(optimizer, Optimizer) else _of_any(optimizer)
     return sorted(found, key=lambda place: (place.level, place.memory.partition(".")[0] != MATRIX))
+
+
+Standing = list[tuple[int, bool, int]]
+"""What ``places`` depends on; as long as it is alike, they are."""
+
+
+def standing(optimizer: torch.optim.Optimizer) -> Standing:
+    """Of each parameter which it is, whether it learns, and how much is kept for it."""
+    return [
+        (id(parameter), parameter.requires_grad, len(optimizer.state.get(parameter, ())))
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    ]
 
 
 def _of_ours(optimizer: Optimizer) -> Iterator[Place]:

@@ -29,7 +29,7 @@ from torch import Tensor
 from nestlearn.descriptions.describe import describe
 from nestlearn.errors import RunFolderError
 from nestlearn.integrations.frozen import Frozen
-from nestlearn.integrations.places import MATRIX, Copies, Place, copies, places, unwrapped
+from nestlearn.integrations.places import MATRIX, Copies, Place, Standing, copies, places, standing, unwrapped
 from nestlearn.integrations.record_folder import RecordFolder
 from nestlearn.integrations.scalars import measured
 
@@ -133,7 +133,7 @@ class Recorder:
         self._before: Copies | None = None
         self._frozen: Frozen | None = None
         self._places: list[Place] = []
-        self._known: list[tuple[int, bool, int]] = []
+        self._known: Standing = []
         self._lanes: list[dict[str, Any]] = []
         self._hooks = [
             optimizer.register_step_pre_hook(self._look),
@@ -266,11 +266,7 @@ class Recorder:
 
     def _now(self, optimizer: torch.optim.Optimizer) -> list[Place]:
         """The places, with their roles in the names of their memories; looked up again where they are others."""
-        known = [
-            (id(parameter), parameter.requires_grad, len(optimizer.state.get(parameter, ())))
-            for group in optimizer.param_groups
-            for parameter in group["params"]
-        ]
+        known = standing(optimizer)
         if known != self._known:
             roles = {id(parameter): role for parameter, _, role in named(optimizer)}
             found = places(optimizer)
