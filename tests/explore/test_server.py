@@ -78,7 +78,8 @@ def test_no_run_has_another_name(server: Serving) -> None:
 
 
 def test_without_the_token_nothing_is_told(server: Serving, run: str) -> None:
-    for path in ("/api/runs", run, f"{run}/series", f"{run}/score", f"{run}/steps/30", f"{run}/systems"):
+    data = (run, f"{run}/series", f"{run}/score", f"{run}/steps/30", f"{run}/systems")
+    for path in ("/api/runs", "/api/nothing", *data):
         for token in ("", "x" * 32, "\xfc"):
             status, content, _ = get(server, path, token)
             assert status == 401 and b"mine" not in content

@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -22,6 +22,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from nestlearn.explore.messages import asked, told
 from nestlearn.explore.runs import MOST_NAME, MOST_RUNS, Shelf
 from nestlearn.foreign import printable
 
@@ -34,8 +35,6 @@ SUFFIX = ".safetensors"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.-]{0,63}")
 MOST_BODY, MOST_LINE = 1 << 19, 1 << 22
 GRACE = 2.0  # seconds
-
-Answer = Callable[[Any, int], Response]
 
 
 class Readings:
@@ -53,35 +52,32 @@ class Readings:
         self._open, self._busy, self._put = "", False, False
         self._exchange: asyncio.Task[None] | None = None  # kept, or nobody would see to it
 
-    def routes(self, allowed: Callable[[Request], bool], told: Answer, refused: str) -> list[Route]:
-        """The addresses, for who is ``allowed``; ``told`` makes an answer of data and a status."""
+    def routes(self) -> list[Route]:
+        """The addresses."""
+        return [Route("/api/read", self._told, methods=["GET"]), Route("/api/read", self._asked, methods=["POST"])]
 
-        async def about(request: Request) -> Response:
-            if not allowed(request):
-                return told({"error": refused}, 401)
-            return told(await asyncio.to_thread(self.about), 200)
+    async def _told(self, request: Request) -> Response:
+        return told(await asyncio.to_thread(self.about))
 
-        async def ask(request: Request) -> Response:
-            if not allowed(request):
-                return told({"error": refused}, 401)
-            try:
-                given = await _body(request)
-            except ValueError as error:
-                return told({"error": str(error)}, 400)
-            if given.get("do") == "close":
-                await self.close()
-                if self._exchange is not None:
-                    await asyncio.wait([self._exchange], timeout=GRACE)
-                return told({"done": None}, 200)
-            folder = (await asyncio.to_thread(self._models)).get(str(given.get("model")))
-            if folder is None:
-                return told({"error": "there is no such model"}, 404)
-            if self._busy:
-                return told({"error": "the model is at work: wait, stop it, or close it"}, 409)
-            self._busy = True
-            return StreamingResponse(self._lines(str(given["model"]), folder, given), media_type="application/x-ndjson")
-
-        return [Route("/api/read", about, methods=["GET"]), Route("/api/read", ask, methods=["POST"])]
+    async def _asked(self, request: Request) -> Response:
+        try:
+            given = await asked(request, MOST_BODY)
+        except ValueError as error:
+            return told({"error": str(error)}, 400)
+        if not isinstance(given, dict):
+            return told({"error": "expected a JSON object"}, 400)
+        if given.get("do") == "close":
+            await self.close()
+            if self._exchange is not None:
+                await asyncio.wait([self._exchange], timeout=GRACE)
+            return told({"done": None})
+        folder = (await asyncio.to_thread(self._models)).get(str(given.get("model")))
+        if folder is None:
+            return told({"error": "there is no such model"}, 404)
+        if self._busy:
+            return told({"error": "the model is at work: wait, stop it, or close it"}, 409)
+        self._busy = True
+        return StreamingResponse(self._lines(str(given["model"]), folder, given), media_type="application/x-ndjson")
 
     def about(self) -> dict[str, Any]:
         """Which models and saved states there are."""
@@ -169,23 +165,3 @@ class Readings:
 
 def _ends(line: bytes) -> bool:
     return line.startswith((b'{"done"', b'{"error"', b'{"about"'))
-
-
-async def _body(request: Request) -> dict[str, Any]:
-    """The object in a request.
-
-    Raises:
-        ValueError: it holds none, or too much.
-    """
-    data = bytearray()
-    async for piece in request.stream():
-        data += piece
-        if len(data) > MOST_BODY:
-            raise ValueError(f"expected at most {MOST_BODY:,} bytes")
-    try:
-        given = json.loads(data)
-    except (ValueError, RecursionError):
-        raise ValueError("expected a JSON object") from None
-    if not isinstance(given, dict):
-        raise ValueError("expected a JSON object")
-    return given

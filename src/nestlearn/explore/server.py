@@ -31,6 +31,7 @@ from nestlearn.errors import NestlearnError
 from nestlearn.explore.answers import MOST_POINTS, POINTS, notes, score, series
 from nestlearn.explore.forking import Forks
 from nestlearn.explore.frames import Cursor, frame
+from nestlearn.explore.messages import asked, told
 from nestlearn.explore.reading import Readings
 from nestlearn.explore.runs import Folder, Run, Shelf
 
@@ -64,10 +65,10 @@ Answer = Callable[[Request, Run], Any]
 
 
 class Guard:
-    """Passes on what comes from this machine's own page, and gives nothing to the rest."""
+    """Passes on what comes from this machine's own page, data only with the token, and gives nothing to the rest."""
 
-    def __init__(self, app: ASGIApp, port: Callable[[], int]) -> None:
-        self._app, self._port = app, port
+    def __init__(self, app: ASGIApp, port: Callable[[], int], token: str) -> None:
+        self._app, self._port, self._token = app, port, token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -81,12 +82,19 @@ class Guard:
                 return await send({"type": "websocket.close", "code": 1008})
             return await Response(status_code=403)(scope, receive, send)
 
-        async def told(message: Message) -> None:
+        async def answered(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", []), *_headers(str(host))]
             await send(message)
 
-        return await self._app(scope, receive, told)
+        given = connection.headers.get("authorization", "").removeprefix("Bearer ")
+        data = scope["type"] == "http" and scope["path"].startswith("/api/")
+        refused = data and not _same(given, self._token)
+        return await (told({"error": REFUSED}, 401) if refused else self._app)(scope, receive, answered)
+
+
+def _same(given: str, token: str) -> bool:
+    return secrets.compare_digest(given.encode("utf-8", "replace"), token.encode())
 
 
 def _headers(host: str) -> list[tuple[bytes, bytes]]:
@@ -114,12 +122,7 @@ def make_app(shelf: Shelf, token: str, port: Callable[[], int], readings: Readin
         port: says where it listens, when it does.
         readings: what reads texts; None reads none.
     """
-    return Guard(_Server(shelf, token, readings).app(), port)
-
-
-def _told(content: Any, status: int = 200) -> Response:
-    """An answer in ASCII: what a file says need be no text that UTF-8 can hold."""
-    return Response(json.dumps(content, allow_nan=False), status, media_type="application/json")
+    return Guard(_Server(shelf, token, readings).app(), port, token)
 
 
 class _Server:
@@ -131,12 +134,12 @@ class _Server:
 
     def app(self) -> Starlette:
         routes: list[Any] = [Route(f"/{name}", self._file, methods=["GET"]) for name in STATIC]
-        routes += [
+        routes += [  # all of it below /api/: there the guard asks for the token
             Route("/api/runs", self._runs),
             *(Route(f"/api/runs/{{run}}{path}", self._of_run(answer)) for path, answer in ANSWERS.items()),
             Route("/api/runs/{run}/fork", self._fork, methods=["POST"]),
             WebSocketRoute("/api/live", self._live),
-            *(self._readings.routes(self._allowed, _told, REFUSED) if self._readings else ()),
+            *(self._readings.routes() if self._readings else ()),
         ]
 
         @asynccontextmanager
@@ -157,62 +160,47 @@ class _Server:
         content = files("nestlearn").joinpath(*folder.split("/"), name).read_bytes()
         return Response(content, media_type=f"{KINDS[name.rpartition('.')[2]]}; charset=utf-8")
 
-    def _known(self, given: str) -> bool:
-        return secrets.compare_digest(given.encode("utf-8", "replace"), self._token.encode())
-
-    def _allowed(self, request: Request) -> bool:
-        return self._known(request.headers.get("authorization", "").removeprefix("Bearer "))
-
     async def _runs(self, request: Request) -> Response:
-        if not self._allowed(request):
-            return _told({"error": REFUSED}, 401)
-
         def work() -> dict[str, Any]:
             return {"runs": [run.to_dict() for run in self._shelf.refresh()], "notes": notes(self._shelf)}
 
-        return _told(await self._reading(work))
+        return told(await self._reading(work))
 
     def _of_run(self, answer: Answer) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
-            if not self._allowed(request):
-                return _told({"error": REFUSED}, 401)
-
             def work() -> Any:
                 found = self._find(request.path_params["run"])
                 return None if found is None else answer(request, found[1])
 
             try:
-                told = await self._reading(work)
+                found = await self._reading(work)
             except NestlearnError as error:
-                return _told({"error": str(error)}, 404)
+                return told({"error": str(error)}, 404)
             except ValueError as error:
-                return _told({"error": str(error)}, 400)
-            return _told({"error": "there is no such run"}, 404) if told is None else _told(told)
+                return told({"error": str(error)}, 400)
+            return told({"error": "there is no such run"}, 404) if found is None else told(found)
 
         return endpoint
 
     async def _fork(self, request: Request) -> Response:
         """Start a fork, and tell of its run as soon as there is one."""
-        if not self._allowed(request):
-            return _told({"error": REFUSED}, 401)
         found = await self._reading(lambda: self._find(request.path_params["run"]))
         if found is None:
-            return _told({"error": "there is no such run"}, 404)
+            return told({"error": "there is no such run"}, 404)
         try:
-            asked = await _asked(request)
-            self._forks.start(found[1], asked)
+            self._forks.start(found[1], await asked(request, MOST_ASKED))
         except ValueError as error:
-            return _told({"error": str(error)}, 400)
+            return told({"error": str(error)}, 400)
         except RuntimeError as error:
-            return _told({"error": str(error)}, 409)
+            return told({"error": str(error)}, 409)
         folder, until = self._forks.folder, monotonic() + BEGUN
         while monotonic() < until:
             if (run := await self._reading(partial(self._begun, folder))) is not None:
-                return _told(run, 201)
+                return told(run, 201)
             if why := self._forks.refused():
-                return _told({"error": why}, 400)
+                return told({"error": why}, 400)
             await asyncio.sleep(TICK)
-        return _told({"error": f"nothing was seen of {folder} yet, after {BEGUN} seconds"}, 504)
+        return told({"error": f"nothing was seen of {folder} yet, after {BEGUN} seconds"}, 504)
 
     def _begun(self, folder: Path) -> dict[str, Any] | None:
         """What is told of the run in a folder, if there is one already."""
@@ -234,16 +222,16 @@ class _Server:
     async def _live(self, socket: WebSocket) -> None:
         """Frames of one run after the other, as the page asks; a new one is made only when the last one is gone."""
         offered = socket.headers.get("sec-websocket-protocol", "").replace(" ", "").split(",")
-        if len(offered) != 2 or offered[0] != PROTOCOL or not self._known(offered[1]):
+        if len(offered) != 2 or offered[0] != PROTOCOL or not _same(offered[1], self._token):
             return await socket.close(1008)
         await socket.accept(PROTOCOL)
-        asked: asyncio.Queue[dict[str, Any]] = asyncio.Queue(1)
-        listener = asyncio.create_task(_listen(socket, asked))
+        questions: asyncio.Queue[dict[str, Any]] = asyncio.Queue(1)
+        listener = asyncio.create_task(_listen(socket, questions))
         with suppress(WebSocketDisconnect, RuntimeError):  # gone in the middle of a frame, or before the last word
             wanted, cursor = "", Cursor()
             while not listener.done():
-                if not asked.empty():
-                    wanted, cursor = _wanted(asked.get_nowait())
+                if not questions.empty():
+                    wanted, cursor = _wanted(questions.get_nowait())
                 data = await self._reading(partial(self._frame, wanted, cursor))
                 if data is not None:
                     await socket.send_bytes(data)
@@ -260,31 +248,14 @@ class _Server:
 REFUSED = "expected the header Authorization: Bearer TOKEN, with the token that `nestlearn explore` printed"
 
 
-async def _asked(request: Request) -> Any:
-    """What a request holds, as JSON.
-
-    Raises:
-        ValueError: it is too long, or none.
-    """
-    content = b""
-    async for piece in request.stream():
-        content += piece
-        if len(content) > MOST_ASKED:
-            raise ValueError(f"expected at most {MOST_ASKED:,} bytes of JSON, got more")
-    try:
-        return json.loads(content)
-    except (ValueError, RecursionError):
-        raise ValueError("expected JSON") from None
-
-
-async def _listen(socket: WebSocket, asked: asyncio.Queue[dict[str, Any]]) -> None:
+async def _listen(socket: WebSocket, questions: asyncio.Queue[dict[str, Any]]) -> None:
     """Keep the latest thing that was asked; ends with the connection, or with something that is no question."""
     try:
         while True:
             given = json.loads(await socket.receive_text())
-            if not asked.empty():
-                asked.get_nowait()
-            asked.put_nowait(given)
+            if not questions.empty():
+                questions.get_nowait()
+            questions.put_nowait(given)
     except (WebSocketDisconnect, ValueError, KeyError, RuntimeError):
         return
 
