@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from torch import Tensor
 from nestlearn.cli.generate_job import Source, load_speaker
 from nestlearn.cli.memory import seen
 from nestlearn.errors import NestlearnError
+from nestlearn.explore.states import NAME, SUFFIX
 from nestlearn.foreign import reason, shown
 from nestlearn.memory.state import State, count_entries
 from nestlearn.models import (
@@ -43,8 +43,6 @@ __all__ = ["Desk", "reading_job"]
 NICE = 10  # a training beside it comes first
 MOST_TEXT, MOST_TOKENS, MOST_PIECE, MOST_ANSWER = 1 << 16, 1 << 18, 256, 2000
 KEPT = 256 << 20  # bytes of the states to which one may go back without much reading
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.-]{0,63}")
-SUFFIX = ".safetensors"
 
 Told = dict[str, Any]
 

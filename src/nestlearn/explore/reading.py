@@ -10,11 +10,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import re
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,8 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from nestlearn.explore.messages import asked, told
-from nestlearn.explore.runs import MOST_NAME, MOST_RUNS, Shelf
+from nestlearn.explore.runs import MOST_NAME, Shelf
+from nestlearn.explore.states import saved
 from nestlearn.foreign import printable
 
 __all__ = ["Readings"]
@@ -31,8 +30,6 @@ __all__ = ["Readings"]
 MODEL = "model.json"
 """What is in the folder of a run that keeps its language model."""
 
-SUFFIX = ".safetensors"
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.-]{0,63}")
 MOST_BODY, MOST_LINE = 1 << 19, 1 << 22
 GRACE = 2.0  # seconds
 
@@ -82,19 +79,12 @@ class Readings:
     def about(self) -> dict[str, Any]:
         """Which models and saved states there are."""
         models = [{"id": name, "name": printable(str(path), MOST_NAME)} for name, path in self._models().items()]
-        return {"models": models, "states": self._saved(), "open": self._open, "busy": self._busy}
+        states = None if self._states is None else saved(self._states)
+        return {"models": models, "states": states, "open": self._open, "busy": self._busy}
 
     def _models(self) -> dict[str, Path]:
         found = [folder.path for folder in self._shelf.folders() if (folder.path / MODEL).is_file()]
         return {hashlib.sha256(str(path.resolve()).encode("utf-8", "replace")).hexdigest()[:16]: path for path in found}
-
-    def _saved(self) -> list[str] | None:
-        if self._states is None:
-            return None
-        with suppress(OSError):
-            paths = islice(self._states.iterdir(), MOST_RUNS)
-            return sorted(path.stem for path in paths if path.suffix == SUFFIX and NAME.fullmatch(path.stem))
-        return []
 
     async def _lines(self, name: str, folder: Path, given: dict[str, Any]) -> AsyncIterator[bytes]:
         """The answers to a question. The exchange has a task of its own, which outlives a page that is gone."""
