@@ -3,7 +3,8 @@
 import { short } from "/play/svg.js";
 import uPlot from "/vendor/uPlot.esm.js";
 
-const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+/** A colour of the page, as it is on its paper now. */
+export const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 /** Colours of the runs that are drawn beside. */
 export const BESIDE = ["--ghost", "--row1", "--negative", "--ink"];

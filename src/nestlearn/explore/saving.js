@@ -1,12 +1,11 @@
 // The charts as files: SVG and PNG as they are seen, CSV with the numbers that they are drawn from.
 
 import { html, svg } from "/play/svg.js";
-import { BESIDE } from "./charts.js";
+import { BESIDE, colour } from "./charts.js";
 import { blends, shareOf } from "./score.js";
 
 const [WIDE, LEFT, TOP, ROW] = [960, 64, 34, 18];
 const LINE = { fill: "none", "stroke-width": 1.7, "stroke-linecap": "round" };
-const ink = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 /** Three buttons in an element. `chart` gives `{name, picture, table}`, two functions among them, or null for nothing. */
 export function offerFiles(root, what, chart) {
@@ -36,7 +35,7 @@ export function lossPicture(title, curves) {
   const losses = curves.flatMap(({ loss }) => loss).filter(Number.isFinite);
   const y = axis(losses.length ? [least(losses), most(losses)] : [0, 1], low, TOP);
   const x = axis([0, Math.max(1, ...curves.map(({ step }) => step.at(-1) ?? 0))], LEFT, right, false);
-  const colours = curves.map((_, i) => ink(["--row0", "--hot"][i] ?? BESIDE[(i - 2) % BESIDE.length]));
+  const colours = curves.map((_, i) => colour(["--row0", "--hot"][i] ?? BESIDE[(i - 2) % BESIDE.length]));
   const drawn = curves.map(({ name, step, loss }, i) => {
     const points = step.map((each, j) => [x.at(each), y.at(loss[j])]);
     const d = broken(points);
@@ -96,15 +95,15 @@ function framed(title, high, inside) {
     "svg",
     { ...frame, ...fonts },
     svg("title", {}, title),
-    svg("rect", { width: WIDE, height: high, fill: ink("--paper") }),
-    svg("text", { x: 16, y: 16, fill: ink("--ink"), "font-size": 13, "font-weight": 600 }, title),
+    svg("rect", { width: WIDE, height: high, fill: colour("--paper") }),
+    svg("text", { x: 16, y: 16, fill: colour("--ink"), "font-size": 13, "font-weight": 600 }, title),
     ...inside,
   );
 }
 
 const text = (words, x, y, anchor = "start") =>
-  svg("text", { x: x.toFixed(1), y: y.toFixed(1), fill: ink("--soft"), "text-anchor": anchor }, words);
-const line = (x1, y1, x2, y2) => svg("line", { x1, y1, x2, y2, stroke: ink("--quiet") });
+  svg("text", { x: x.toFixed(1), y: y.toFixed(1), fill: colour("--soft"), "text-anchor": anchor }, words);
+const line = (x1, y1, x2, y2) => svg("line", { x1, y1, x2, y2, stroke: colour("--quiet") });
 const number = (x) => (x !== 0 && (Math.abs(x) >= 1e7 || Math.abs(x) < 1e-4) ? x.toExponential(1) : String(Number(x.toPrecision(6))));
 const least = (numbers) => numbers.reduce((a, b) => Math.min(a, b));
 const most = (numbers) => numbers.reduce((a, b) => Math.max(a, b));

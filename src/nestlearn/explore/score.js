@@ -2,6 +2,7 @@
 // for the same are one role; the roles of a memory are folded into one lane until somebody opens it.
 
 import { html } from "/play/svg.js";
+import { colour } from "./charts.js";
 import { partOf } from "./fork.js";
 
 export const ROW = 22;
@@ -132,17 +133,17 @@ export function createScore(canvas, list, chosen, zoom, off) {
     drawn.getContext("2d").putImageData(image, 0, 0);
     context.imageSmoothingEnabled = false;
     context.drawImage(drawn, 0, top * ROW * ratio, wide, seenRows.length * ROW * ratio);
-    context.fillStyle = ink("--paper");
+    context.fillStyle = colour("--paper");
     for (let at = top; at <= top + seenRows.length; at++) context.fillRect(0, at * ROW * ratio - 1, wide, 2);
   }
 
   /** The frozen steps, and the one that is chosen. */
   function mark(wide, ratio) {
     const [foot, begin, scale] = [rows.length * ROW * ratio, first(), wide / (last() - first())];
-    context.fillStyle = ink("--link");
+    context.fillStyle = colour("--link");
     for (const each of store.frozen) context.fillRect(Math.round((each - begin) * scale) - 1, foot + 3 * ratio, 2 * ratio, 8 * ratio);
     if (step === null) return;
-    context.fillStyle = ink("--ink");
+    context.fillStyle = colour("--ink");
     context.fillRect(Math.min(wide - 2, Math.round((step - begin) * scale) - 1), 0, 2, foot + FOOT * ratio);
   }
 
@@ -224,8 +225,6 @@ export function createScore(canvas, list, chosen, zoom, off) {
   };
 }
 
-const ink = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-
 /** How dark a number is among those of its lane, 0 to 1. */
 export function shareOf(numbers) {
   let [low, high] = [Infinity, 0];
@@ -239,7 +238,7 @@ export function shareOf(numbers) {
 
 /** From paper to the colour of surprise, as the four bytes of a pixel. */
 export function blends() {
-  const [from, to] = [ink("--wash"), ink("--hot")].map((text) => [1, 3, 5].map((i) => parseInt(text.slice(i, i + 2), 16)));
+  const [from, to] = [colour("--wash"), colour("--hot")].map((text) => [1, 3, 5].map((i) => parseInt(text.slice(i, i + 2), 16)));
   return Uint32Array.from({ length: SHADES }, (_, i) => {
     const share = 0.12 + (0.88 * i) / (SHADES - 1);
     const [red, green, blue] = from.map((x, k) => Math.round(x + share * (to[k] - x)));

@@ -1,8 +1,8 @@
 // A frozen step: what each memory was shown, what it answered, what was written, as numbers and as small pictures.
 
 import { html, short, svg } from "/play/svg.js";
+import { colour } from "./charts.js";
 
-const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const isTensor = (given) => given && Array.isArray(given.shape) && Array.isArray(given.cells);
 const list = (given) => (Array.isArray(given) ? given : []);
 
