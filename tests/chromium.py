@@ -71,3 +71,12 @@ class Opened:
 
     def __exit__(self, *_: object) -> None:
         self.context.close()
+
+
+def until(page: Page, true: str) -> None:
+    """Wait for an expression; playwright's own way asks for ``eval``, which the page's policy forbids."""
+    for _ in range(200):
+        if page.evaluate(true):
+            return
+        page.wait_for_timeout(25)
+    raise AssertionError(f"{true}: it never was")

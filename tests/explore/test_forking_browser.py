@@ -11,7 +11,7 @@ from pathlib import Path
 
 import axe
 import pytest
-from chromium import Opened, marks, started_browser
+from chromium import Opened, marks, started_browser, until
 from playwright.sync_api import expect
 from served_runs import serving
 
@@ -51,11 +51,8 @@ def test_a_memory_is_switched_off_by_a_click_and_the_form_works_by_keyboard(tmp_
         expect(page.locator("#row")).to_contain_text("optimizer.without: was None, now momentum", timeout=60_000)
         expect(page.locator("#now")).to_contain_text("finished", timeout=60_000)
         assert page.get_by_role("checkbox").first.is_checked()
-        for _ in range(200):
-            values = page.evaluate("explore.difference.values()")
-            if len(values) == 40 and page.evaluate("explore.losses.lines()") == 3:
-                break
-            page.wait_for_timeout(25)
+        until(page, "explore.difference.values().length === 40 && explore.losses.lines() === 3")
+        values = page.evaluate("explore.difference.values()")
         assert values[:10] == [0] * 10 and any(values[10:])
         expect(page.locator("#difference")).to_be_visible()
 
@@ -67,9 +64,9 @@ def test_a_memory_is_switched_off_by_a_click_and_the_form_works_by_keyboard(tmp_
         page.keyboard.press("Enter")
         expect(page.locator("#forksays")).to_contain_text("expected those of the optimizer, as optimizer.lr")
         assert [each for each in opened.complaints if "400" not in each] == []
-        until = time.monotonic() + 60
+        latest = time.monotonic() + 60
         while not (tmp_path / "mine-fork1" / "report.html").exists():  # it writes there until then
-            assert time.monotonic() < until
+            assert time.monotonic() < latest
             time.sleep(0.05)
     facts = json.loads((tmp_path / "mine-fork1" / "fork.json").read_text())
     assert facts["step"] == 10 and not (tmp_path / "mine-fork2").exists()
