@@ -11,6 +11,7 @@ numbers of values are bounded before anything is made of them.
 from __future__ import annotations
 
 import json
+import math
 import os
 import stat
 from collections.abc import Iterator
@@ -20,7 +21,18 @@ from typing import Any, NoReturn
 
 from nestlearn.errors import NestlearnError
 
-__all__ = ["MOST_JSON", "foreign", "parse_json", "printable", "read_bytes", "read_json", "reason", "regular", "shown"]
+__all__ = [
+    "MOST_JSON",
+    "finite",
+    "foreign",
+    "parse_json",
+    "printable",
+    "read_bytes",
+    "read_json",
+    "reason",
+    "regular",
+    "shown",
+]
 
 MOST_JSON = 32 << 20  # bytes of a JSON file that is read whole
 MOST_SHOWN, MOST_REASON = 80, 400  # characters of a value, and of a reason, in a message
@@ -132,6 +144,20 @@ def read_json(path: Path, kind: type[NestlearnError], most: int = MOST_JSON) -> 
     if not isinstance(value, dict):
         raise kind(f"{path}: expected a JSON object, got {shown(value)}")
     return value
+
+
+def finite(value: Any) -> Any:
+    """The same with None for each number that JSON cannot say: NaN, and infinity, as which too large a one is read.
+
+    Example:
+        >>> finite({"loss": [1.5, float("nan")]})
+        {'loss': [1.5, None]}
+    """
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: finite(item) for name, item in value.items()}
+    return [finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def shown(value: Any) -> str:

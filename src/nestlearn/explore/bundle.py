@@ -15,7 +15,7 @@ from hashlib import sha256
 from importlib.resources import files
 from typing import Any
 
-__all__ = ["joined", "page"]
+__all__ = ["embedded", "joined", "page"]
 
 STYLES = ("play/colours.css", "play/nesting.css", "vendor/uPlot.min.css", "page.css")
 INSTEAD = {"live.js": "held.js"}
@@ -42,11 +42,16 @@ def page(data: Mapping[str, Any] | None) -> str:
         "base-uri 'none'; form-action 'none'"
     )
     head = f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n<style>{style}</style>\n'
-    # No text of a run can end the element that it lies in; JSON says the sign in another way.
-    told = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
-    body = f'<script type="application/json" id="held">{told}</script>\n<script type="module">{script}</script>'
+    body = (
+        f'<script type="application/json" id="held">{embedded(data)}</script>\n<script type="module">{script}</script>'
+    )
     text = _ELSEWHERE.sub("", _LINK.sub("", _text("page.html"))).replace("<title>", head + "<title>", 1)
     return _SCRIPT.sub(lambda _: body, text)
+
+
+def embedded(data: Any) -> str:
+    """Data as they lie in the page: no text of a run can end its element, as JSON says the sign in another way."""
+    return json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def joined(entry: str) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from nestlearn.errors import NestlearnError, RunFolderError
 from nestlearn.explore.answers import POINTS, notes, score, series
-from nestlearn.explore.bundle import page
+from nestlearn.explore.bundle import embedded, page
 from nestlearn.explore.runs import MOST_NAME, Run, Shelf
 from nestlearn.foreign import printable
 
@@ -128,4 +127,4 @@ def _spread(count: int) -> list[int]:
 
 def _size(told: Any) -> int:
     """Bytes of data in the page."""
-    return len(json.dumps(told, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"))
+    return len(embedded(told))

@@ -16,7 +16,7 @@ from typing import Any
 from nestlearn.errors import NestlearnError, RunFolderError
 from nestlearn.explore.series import Curve, Lanes
 from nestlearn.explore.tail import Tail
-from nestlearn.foreign import printable, read_json
+from nestlearn.foreign import finite, printable, read_json
 
 __all__ = ["Folder", "Run", "Shelf"]
 
@@ -138,7 +138,7 @@ class Run:
 
     def _told(self) -> dict[str, Any]:
         """The losses at the end of each curve."""
-        return {name: _plain(curve.values[-1]) for name, curve in self.curves.items() if len(curve)}
+        return {name: finite(curve.values[-1]) for name, curve in self.curves.items() if len(curve)}
 
     def to_dict(self) -> dict[str, Any]:
         """What a list of runs says of it."""
@@ -161,25 +161,12 @@ def _id(folder: Path, key: str) -> str:
     return hashlib.sha256(f"{folder.resolve()}\n{key}".encode("utf-8", "replace")).hexdigest()[:16]
 
 
-def finite(value: Any) -> Any:
-    """The same with None for a number that is too large to be one: JSON may hold it, and cannot say it again."""
-    if isinstance(value, float):
-        return _plain(value)
-    if isinstance(value, dict):
-        return {name: finite(item) for name, item in value.items()}
-    return [finite(item) for item in value] if isinstance(value, list) else value
-
-
 def _files(folder: Path) -> Iterator[Path]:
     """The files of a folder, none where there is no such folder."""
     try:
         yield from folder.iterdir()
     except OSError:
         return
-
-
-def _plain(number: float) -> float | None:
-    return number if number == number and abs(number) != float("inf") else None
 
 
 class Folder:

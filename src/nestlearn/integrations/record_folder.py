@@ -15,15 +15,15 @@ one from its start to its end.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nestlearn.errors import RunFolderError
 from nestlearn.files import AppendedFile, hold, write_atomic
+from nestlearn.foreign import finite
 
-__all__ = ["FORMAT", "RecordFolder", "plain"]
+__all__ = ["FORMAT", "RecordFolder"]
 
 FORMAT = 1
 FROZEN_MOST = 64
@@ -61,7 +61,7 @@ class RecordFolder:
             raise RunFolderError(f"cannot write the record {path}: {error.strerror or error}") from error
         try:
             said = {"kind": "record", "format": FORMAT, "run": run, **about}
-            write_atomic(path / "record.json", json.dumps(plain(said), allow_nan=False) + "\n")
+            write_atomic(path / "record.json", json.dumps(finite(said), allow_nan=False) + "\n")
             self._writes = _cut(path / "writes.jsonl", start)
             self._metrics = _cut(path / "metrics.jsonl", start)
         except BaseException:
@@ -122,7 +122,7 @@ class RecordFolder:
     def freeze(self, step: int, content: Mapping[str, Any]) -> None:
         """Keep what the memories were at a step; of too many every second one is let go, the first one stays."""
         said = {"format": FORMAT, "step": step, **content}
-        write_atomic(self.path / "frozen" / f"{step}.json", json.dumps(plain(said), allow_nan=False) + "\n")
+        write_atomic(self.path / "frozen" / f"{step}.json", json.dumps(finite(said), allow_nan=False) + "\n")
         kept = self._frozen()
         if len(kept) > FROZEN_MOST:
             for _, file in kept[1:-1:2]:
@@ -172,20 +172,9 @@ def _until(line: bytes, start: int) -> bool:
 
 
 def _line(record: Mapping[str, Any]) -> str:
-    return json.dumps(plain(record), allow_nan=False, separators=(", ", ": ")) + "\n"
+    return json.dumps(finite(record), allow_nan=False, separators=(", ", ": ")) + "\n"
 
 
 def _short(number: float | None) -> float | None:
     """Four digits, which is more than a picture shows."""
     return None if number is None else float(f"{number:.4g}")
-
-
-def plain(value: Any) -> Any:
-    """The same with None for numbers that JSON does not have."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return value

@@ -26,7 +26,7 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from nestlearn.errors import RunFolderError
-from nestlearn.foreign import foreign, parse_json, reason, regular, shown
+from nestlearn.foreign import finite, foreign, parse_json, reason, regular, shown
 from nestlearn.training.results import Point, RunResult
 from nestlearn.training.series import Curve, Looks
 
@@ -46,19 +46,8 @@ SHA = ', "sha256": "'
 STATUS = ("finished", "diverged")
 
 
-def _plain(value: Any) -> Any:
-    """``value`` with numbers that JSON cannot hold turned into None."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
-
-
 def _line(record: dict[str, Any]) -> str:
-    return json.dumps(_plain(record), allow_nan=False) + "\n"
+    return json.dumps(finite(record), allow_nan=False) + "\n"
 
 
 def event_lines(key: str, surprises: Iterable[Sequence[Any]]) -> str:
