@@ -25,7 +25,7 @@ from nestlearn.foreign import foreign
 from nestlearn.training.checkpoint import Checkpoints, load_checkpoint
 from nestlearn.training.live_files import LiveFiles
 from nestlearn.training.loop import Training
-from nestlearn.training.mending import KEPT_APART, settings_of
+from nestlearn.training.mending import content_of, settings_of
 from nestlearn.training.room import check_room
 from nestlearn.training.run_folder import RunFolder, write_atomic
 from nestlearn.training.settings import to_yaml
@@ -269,11 +269,7 @@ def _write(folder: RunFolder, settings: TrainSettings, training: Training, facts
             write_atomic(path, "")
         with LiveFiles(folder) as files:
             files.write(training)
-            content = {
-                "files": files.sync(),
-                "settings": settings.model_dump(mode="json", exclude=KEPT_APART),
-                "training": training.state_dict(),
-            }
+            content = content_of(settings, files, training.state_dict())
         kept = Checkpoints(folder.checkpoints, f"seed{training.spec.seed}", settings.checkpoints)
         kept.save(training.steps_taken, content)
         write_atomic(folder.path / FORK, json.dumps(facts, indent=1) + "\n")

@@ -17,13 +17,13 @@ from typing import Any
 from nestlearn.errors import CheckpointError, SettingsError
 from nestlearn.foreign import foreign, reason, regular, shown
 from nestlearn.training.checkpoint import Checkpoints
-from nestlearn.training.live_files import length_of
+from nestlearn.training.live_files import LiveFiles, length_of
 from nestlearn.training.results import RunResult
 from nestlearn.training.run_folder import RunFolder
 from nestlearn.training.settings import merge, read_settings
 from nestlearn.training.train_settings import IRRELEVANT, TrainSettings, changed_settings
 
-__all__ = ["KEPT_APART", "TakenUp", "settings_of", "take_up"]
+__all__ = ["TakenUp", "content_of", "settings_of", "take_up"]
 
 KEPT_APART = IRRELEVANT - {"seeds"}  # settings that a checkpoint does not hold
 PIECE = 1 << 20
@@ -48,6 +48,15 @@ class TakenUp:
     notes: list[str] = field(default_factory=list)
     rewritten: bool = False
     contents: dict[int, tuple[dict[str, Any], list[str]]] = field(default_factory=dict)
+
+
+def content_of(settings: TrainSettings, files: LiveFiles, training: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint holds, given the state of a training whose rows are in the files, which are synced."""
+    return {
+        "files": files.sync(),
+        "settings": settings.model_dump(mode="json", exclude=KEPT_APART),
+        "training": training,
+    }
 
 
 def settings_of(folder: RunFolder) -> TrainSettings:

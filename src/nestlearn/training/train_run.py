@@ -28,7 +28,7 @@ from nestlearn.training.environment import environment
 from nestlearn.training.kept import keep
 from nestlearn.training.live_files import LiveFiles
 from nestlearn.training.loop import Interrupted, Training
-from nestlearn.training.mending import KEPT_APART, TakenUp, settings_of, take_up
+from nestlearn.training.mending import TakenUp, content_of, settings_of, take_up
 from nestlearn.training.ranks import ALONE, Ranks
 from nestlearn.training.results import Results, Row, RunResult
 from nestlearn.training.room import check_room, check_state
@@ -221,8 +221,7 @@ class TrainRun:
 
     def _write(self, checkpoints: Checkpoints, step: int, state: dict[str, Any], files: LiveFiles | None) -> None:
         if files is not None:
-            settings = self.settings.model_dump(mode="json", exclude=KEPT_APART)
-            checkpoints.save(step, {"files": files.sync(), "settings": settings, "training": state})
+            checkpoints.save(step, content_of(self.settings, files, state))
 
     def _load(self, training: Training, content: dict[str, Any], files: LiveFiles | None) -> None:
         with foreign(CheckpointError, f"a checkpoint in {self.folder.checkpoints} does not fit its run"):
