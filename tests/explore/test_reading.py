@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -226,6 +227,20 @@ def test_folders_may_hold_anything(tmp_path: Path) -> None:
     assert run.systems() == []
     os.mkfifo(folder / "events.jsonl")
     assert only(Shelf([tmp_path])).latest == 5
+
+
+def test_a_folder_that_is_shut_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made(tmp_path / "mine", 2)
+    (tmp_path / "shut").mkdir()
+    stat = os.stat
+
+    def refuse(path: Any, **how: Any) -> os.stat_result:  # as the system does whoever is not root
+        if "/shut/" in str(path):
+            raise PermissionError(13, "Permission denied")
+        return stat(path, **how)
+
+    monkeypatch.setattr(os, "stat", refuse)
+    assert only(Shelf([tmp_path])).key == "mine"
 
 
 def test_a_folder_that_is_reached_in_two_ways_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
@@ -83,7 +84,7 @@ class Readings:
         return {"models": models, "states": states, "open": self._open, "busy": self._busy}
 
     def _models(self) -> dict[str, Path]:
-        found = [folder.path for folder in self._shelf.folders() if (folder.path / MODEL).is_file()]
+        found = [folder.path for folder in self._shelf.folders() if os.path.isfile(folder.path / MODEL)]
         return {hashlib.sha256(str(path.resolve()).encode("utf-8", "replace")).hexdigest()[:16]: path for path in found}
 
     async def _lines(self, name: str, folder: Path, given: dict[str, Any]) -> AsyncIterator[bytes]:

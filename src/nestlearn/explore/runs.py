@@ -7,6 +7,7 @@ one. What a file says is not trusted: numbers are numbers, names are short, the 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -114,7 +115,7 @@ class Run:
 
     def checkpoints(self) -> list[int]:
         """The steps that it can be forked from: those of the checkpoints of ``nestlearn train`` in its folder."""
-        if self.seed is None or not (self.folder / "config.yaml").is_file():
+        if self.seed is None or not os.path.isfile(self.folder / "config.yaml"):
             return []
         found = (CHECKPOINT.fullmatch(path.name) for path in islice(_files(self.folder / "checkpoints"), MOST_RUNS))
         return sorted({int(each[2]) for each in found if each and int(each[1]) == self.seed})
@@ -187,7 +188,7 @@ class Folder:
     def refresh(self) -> None:
         """Read what came since."""
         records = [path.parent for path in (self.path / "record").glob("*/record.json")]
-        for path in [self.path] * (self.path / "record.json").is_file() + sorted(records)[:MOST_RUNS]:
+        for path in [self.path] * os.path.isfile(self.path / "record.json") + sorted(records)[:MOST_RUNS]:
             self._open(path)
         if self._metrics.changed() or self._events.changed():
             # Both begin again: what they say belongs together.
@@ -338,7 +339,8 @@ class Shelf:
 
 def _below(path: Path, depth: int) -> Iterator[Path]:
     """Folders of runs in and below a folder."""
-    if any((path / name).is_file() for name in ("record.json", "metrics.jsonl")):
+    # os.path.isfile says no where others raise: a folder may be shut, or be gone by now.
+    if any(os.path.isfile(path / name) for name in ("record.json", "metrics.jsonl")):
         yield path
         return
     if depth == 0:
