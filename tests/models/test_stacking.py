@@ -15,6 +15,7 @@ from page_code import run_page
 from pages import text as page
 from safetensors import safe_open
 from safetensors.torch import save_file
+from tiny_llama import tiny_llama
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
@@ -28,12 +29,7 @@ NAME = "model.layers.2.mlp.down_proj.weight"  # of the last block
 
 @pytest.fixture(scope="module")
 def fresh() -> Any:
-    needs("transformers")
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2}
-    return LlamaForCausalLM(LlamaConfig(vocab_size=40, num_key_value_heads=1, **sizes)).double().eval()
+    return tiny_llama()
 
 
 @pytest.fixture
