@@ -59,7 +59,7 @@ def check_state(state: State, matrices: Mapping[str, WrittenMatrix]) -> None:
     batch = next((len(tensor) for name, tensor in tensors.items() if name.endswith("model.weight")), 1)
     expected = {"time": torch.tensor(0)}
     for path, matrix in matrices.items():
-        expected |= flatten(matrix.fresh(batch), f"blocks.{path}.", empty=torch.empty(0))
+        expected |= flatten(matrix.form(batch), f"blocks.{path}.", empty=torch.empty(0))
     if tensors.keys() != expected.keys():
         name = min(tensors.keys() ^ expected.keys())
         raise ValueError(f"{'it lacks ' if name in expected else 'nothing is called '}{shown(name)}")
