@@ -19,7 +19,7 @@ from benchmarks.faults.mutate import ODD, spoilt_bytes, spoilt_json, spoilt_valu
 from nestlearn.errors import CheckpointError, NestlearnError, RunFolderError, SettingsError, StateFileError
 from nestlearn.models import load_state, load_tokenizer, save_state
 from nestlearn.models.named import MODELS
-from nestlearn.models.state_files import state_sum
+from nestlearn.models.tensor_files import state_sum
 from nestlearn.report import write_report
 from nestlearn.report.systems import write_systems
 from nestlearn.training import RunFolder, TrainRun, TrainSettings, load_trained, merge, read_settings, resolve_training

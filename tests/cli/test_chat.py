@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import shlex
 
 import torch
 from trained_hope import nestlearn
@@ -44,9 +45,11 @@ def test_a_conversation_that_is_interrupted_keeps_what_was_said(run, tmp_path, m
 
     monkeypatch.setattr(chat_job, "_lines", lines)
     file = tmp_path / "chat.st"
-    done = nestlearn("chat", "--run", run, "--state", file, "--tokens", 2, "--stop", "\x07")
+    how = ("--tokens", "2", "--temperature", "0.5", "--stop", "\\n")
+    done = nestlearn("chat", "--run", run, "--state", file, *how)
     assert done.exit_code == 130
-    assert f"what was said is in {file}; go on with: nestlearn chat --run {run} --state {file}" in done.output
+    again = shlex.join(["nestlearn", "chat", "--run", str(run), "--state", str(file), *how])
+    assert f"what was said is in {file}; go on with: {again}" in done.output
     trained = load_trained(run).model
     assert read(trained, torch.tensor([[72]]), load_state(file, trained))
 
@@ -61,3 +64,5 @@ def test_an_output_that_takes_nothing_ends_the_talk_with_an_error_and_keeps_what
     done = nestlearn("chat", "--run", run, "--state", file, "--tokens", 4, input="Good morning\nnever read\n")
     assert done.exit_code == 2 and f"No space left on device; what was said is in {file}" in done.output
     assert load_state(file, load_trained(run).model)
+    done = nestlearn("chat", "--run", run, "--state", tmp_path / "none.st", input="/state\n")
+    assert done.exit_code == 2 and "what was said" not in done.output

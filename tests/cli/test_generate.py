@@ -169,6 +169,7 @@ def test_the_rest_of_a_prompt_is_named_where_the_system_knows_it(tmp_path, monke
     prompt = Prompt("Grüße", ByteTokenizer())
     assert prompt.rest(3) == ("tail -c +4 FILE | ", "-")  # in the middle of a letter
     assert prompt.rest(4) == ("", "ße")
+    assert Prompt("a-", ByteTokenizer()).rest(1) == ("tail -c +2 FILE | ", "-")  # which would be the standard input
 
 
 def test_a_memory_is_kept_whatever_happens_and_never_a_worse_one(run, tmp_path, monkeypatch):

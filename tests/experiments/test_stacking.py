@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from needed import needs
+from tiny_llama import tiny_llama
 
 import nestlearn as nl
 from experiments.sequence.stacking.controls import cached, dynamic
@@ -17,12 +17,7 @@ from experiments.sequence.stacking.top import below, top
 
 @pytest.fixture(scope="module")
 def model() -> Any:
-    needs("transformers")
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2}
-    return LlamaForCausalLM(LlamaConfig(vocab_size=40, num_key_value_heads=1, **sizes)).double().eval()
+    return tiny_llama()
 
 
 TOKENS = torch.randint(40, (1, 39), generator=torch.Generator().manual_seed(1))

@@ -13,24 +13,23 @@ import torch
 from needed import needs
 from page_code import run_page
 from pages import text as page
+from safetensors import safe_open
+from safetensors.torch import save_file
+from tiny_llama import tiny_llama
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
 import nestlearn as nl
 from nestlearn.models import Continuum, StateFileError, add_continuum
+from nestlearn.models.tensor_files import state_sum
 
 NAME = "model.layers.2.mlp.down_proj.weight"  # of the last block
 
 
 @pytest.fixture(scope="module")
 def fresh() -> Any:
-    needs("transformers")
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2}
-    return LlamaForCausalLM(LlamaConfig(vocab_size=40, num_key_value_heads=1, **sizes)).double().eval()
+    return tiny_llama()
 
 
 @pytest.fixture
@@ -195,6 +194,11 @@ def test_a_state_is_a_text_to_the_bit(model: Any, writer: Any, tmp_path: Any) ->
     assert torch.equal(model(text(10, 2)).logits, first) and not torch.equal(first[:, :9], after)
     continuum.load(path)
     assert continuum.time == 10 and torch.equal(model(text(9, 2, seed=2)).logits, after)
+    # As another process has it, which makes its rule anew.
+    continuum.remove()
+    again = add_continuum(model, periods=4, inner_lr=0.1, blocks=2, writer=writer)
+    again.load(path)
+    assert torch.equal(model(text(9, 2, seed=2)).logits, after)
 
 
 def test_a_state_of_another_model_is_refused(model: Any, tmp_path: Any) -> None:
@@ -213,6 +217,35 @@ def test_a_state_of_another_model_is_refused(model: Any, tmp_path: Any) -> None:
         plain(model, periods=8, blocks=2).load(path)
     with pytest.raises(ValueError, match=r"blocks \['1', '2'\]"):
         model.continuum.load({"time": torch.tensor(1), "blocks": {}})
+    with pytest.raises(ValueError, match=r"nothing is called 'blocks\.1\.'"):
+        model.continuum.load({"time": torch.tensor(1), "blocks": {"1": {}, "2": {}}})
+
+
+def test_a_file_that_was_changed_is_refused_in_a_short_line(model: Any, tmp_path: Any) -> None:
+    path = tmp_path / "text.safetensors"
+    continuum = plain(model, periods=4, inner_lr=0.1, blocks=3, matrices=("gate", "up", "down"))
+    model(text(10))
+    continuum.save(path)
+    with safe_open(path, "pt") as file:
+        told, held = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    weight = "blocks.2.down.model.weight"
+    for words, tensors, more in (
+        ("was changed after it was written", {weight: held[weight] + 1}, {}),
+        ("expected 0 to", {"time": torch.tensor(-5)}, None),
+        ("not finite", {weight: held[weight] * torch.nan}, None),
+        ("numbers up to", {weight: held[weight] * 0 + 1e300}, None),
+        ("nothing is called 'other'", {"other": torch.zeros(1)}, None),
+        ("other settings: ", {}, {"settings": "[]"}),
+        ("expected the format", {}, {"format": "x" * 9000}),
+    ):
+        changed, says = {**held, **tensors}, {**told, **(more or {})}
+        if more != {}:
+            del says["sha256"]
+            says["sha256"] = state_sum(changed, says)
+        save_file(changed, path, says)
+        with pytest.raises(StateFileError, match=words) as caught:
+            continuum.load(path)
+        assert len(str(caught.value)) < 2000 and continuum.time == 10
 
 
 def test_generate_reads_every_token_once_and_learns_from_it(model: Any) -> None:

@@ -10,6 +10,7 @@ from sequences import leaves
 
 from nestlearn.memory.state import flatten
 from nestlearn.models import MODELS, LanguageModel, StateFileError, load_state, save_state, state_files
+from nestlearn.models.tensor_files import state_sum
 
 
 def model(name: str = "hope", seed: int = 0, **options) -> LanguageModel:
@@ -117,7 +118,7 @@ def test_whatever_a_file_says_of_itself_the_error_is_short(tmp_path):
     ):
         changed = {**metadata, **edit}
         del changed["sha256"]
-        save_file(tensors, path, {**changed, "sha256": state_files.state_sum(tensors, changed)})
+        save_file(tensors, path, {**changed, "sha256": state_sum(tensors, changed)})
         with pytest.raises(StateFileError) as caught:
             load_state(path, made)
         assert len(str(caught.value)) < 2000

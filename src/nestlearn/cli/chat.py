@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from nestlearn.cli.speaking import Device, Imports, Run, RunSeed, Temperature, Tokenizer, TopK, TopP
+from nestlearn.cli.speaking import TEMPERATURE, Device, Imports, Run, RunSeed, Temperature, Tokenizer, TopK, TopP
 
 __all__ = ["chat"]
 
@@ -23,7 +23,7 @@ def chat(
         typer.Option(help="A file with the model's memory, written after each line. [default: RUN/chat.safetensors]"),
     ] = None,
     tokens: Annotated[int, typer.Option(min=1, help="How many tokens an answer has at most.")] = 200,
-    temperature: Temperature = 0.8,
+    temperature: Temperature = TEMPERATURE,
     top_k: TopK = None,
     top_p: TopP = None,
     stop: Annotated[

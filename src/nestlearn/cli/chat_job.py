@@ -41,18 +41,21 @@ def chat_job(source: Source, choices: Choices, path: Path) -> int:
     chat = _Chat(memory, words, choices, ends)
     begun = f"it goes on from {path}" if memory.state is not None else f"its memory will be in {path}"
     say(f"talking to {source.run}; {begun}. {', '.join(COMMANDS[:-1])} and {COMMANDS[-1]} are no lines to answer")
-    how = f"go on with: {source.command('chat', '--state', str(path))}"
+    how = f"go on with: {source.command('chat', '--state', str(path), *choices.options)}"
     try:
         with saved(memory):
             for line in _lines():
                 if not chat.take(line):
                     break
     except KeyboardInterrupt:
-        kept = f"; what was said is in {path}" if path.exists() else ""
-        say(f"interrupted{kept}; {how}")
+        say(f"interrupted{_kept(path)}; {how}")
         return INTERRUPTED
-    chat.output.check(f"; what was said is in {path}; {how}")
+    chat.output.check(f"{_kept(path)}; {how}")
     return FINISHED
+
+
+def _kept(path: Path) -> str:
+    return f"; what was said is in {path}" if path.exists() else ""
 
 
 def _lines() -> Any:

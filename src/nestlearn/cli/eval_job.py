@@ -43,15 +43,17 @@ class Asked:
 
     def scores(self, model: Any, tokenizer: Any) -> list[Score]:
         """Of one model."""
-        how: dict[str, Any] = {
-            "include": self.include,
-            "limit": self.limit,
-            "batch": self.batch,
-            "context": self.context,
-        }
         # A file is no place for the progress that lm-eval draws; what it has to say goes through logging.
         with nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO()):
-            return evaluate(model, tokenizer, self.tasks, **how)
+            return evaluate(
+                model,
+                tokenizer,
+                self.tasks,
+                include=self.include,
+                limit=self.limit,
+                batch=self.batch,
+                context=self.context,
+            )
 
 
 def eval_job(
@@ -81,7 +83,8 @@ def eval_job(
     said = "" if text is None else text.read_text(encoding="utf-8", errors="replace")
     found: dict[str, list[Score]] = {}
     words: list[Any] = []
-    for name, folder in _names(folders).items():
+    named = _names(folders)
+    for name, folder in named.items():
         with only(imports):
             model, tokenizer = _loaded(folder, seed, device)
         say(f"asking {name}")
@@ -101,7 +104,7 @@ def eval_job(
             "limit": asked.limit,
             "context": asked.context,
             "versions": {name: version(name) for name in ("lm-eval", "transformers", "torch", "nestlearn")},
-            "models": {name: str(folder) for name, folder in _names(folders).items()},
+            "models": {name: str(folder) for name, folder in named.items()},
             "scores": {name: [asdict(score) for score in scores] for name, scores in found.items()},
         }
         write_atomic(out, json.dumps(content, indent=1) + "\n")

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from nestlearn.cli.speaking import Device, Imports, Run, RunSeed, Temperature, Tokenizer, TopK, TopP
+from nestlearn.cli.speaking import TEMPERATURE, Device, Imports, Run, RunSeed, Temperature, Tokenizer, TopK, TopP
 
 __all__ = ["generate"]
 
@@ -25,7 +25,7 @@ def generate(
         ),
     ] = None,
     tokens: Annotated[int, typer.Option(min=0, help="How many tokens to add; 0 reads the prompt and no more.")] = 200,
-    temperature: Temperature = 0.8,
+    temperature: Temperature = TEMPERATURE,
     top_k: TopK = None,
     top_p: TopP = None,
     stop: Annotated[

@@ -18,6 +18,7 @@ from nestlearn.cli.ending import Output, say
 from nestlearn.cli.going_on import STDIN, Prompt, encoded
 from nestlearn.cli.memory import Memory
 from nestlearn.cli.shown import Until, visible
+from nestlearn.cli.speaking import TEMPERATURE
 from nestlearn.errors import NestlearnError, SettingsError, as_settings_error
 from nestlearn.imported import only
 from nestlearn.models import LanguageModel, TextStream, Tokenizer, load_tokenizer, pad
@@ -58,7 +59,7 @@ class Choices:
     def options(self) -> list[str]:
         """As options of the command line, those that are not what they are by themselves."""
         given = {"--temperature": self.temperature, "--top-k": self.top_k, "--top-p": self.top_p, "--seed": self.seed}
-        plain = {"--temperature": 0.8, "--top-k": None, "--top-p": None, "--seed": 0}
+        plain = {"--temperature": TEMPERATURE, "--top-k": None, "--top-p": None, "--seed": 0}
         told = [word for name, value in given.items() if value != plain[name] for word in (name, str(value))]
         return ["--tokens", str(self.tokens), *told, *(word for text in self.stop for word in ("--stop", text))]
 

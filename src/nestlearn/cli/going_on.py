@@ -58,7 +58,7 @@ class Prompt:
         if at is None:
             return "", "REST"
         left = "" if self.text == STDIN else os.fsdecode(os.fsencode(self.text)[at:])
-        if left and left.isprintable() and len(left) <= LONGEST:
+        if left not in ("", STDIN) and left.isprintable() and len(left) <= LONGEST:
             return "", left
         file = shlex.quote(self._file) if self._file else "FILE"
         return f"tail -c +{self._begun + at + 1} {file} | ", STDIN

@@ -9,7 +9,9 @@ import typer
 
 from nestlearn.cli.completion import DEVICES, one_of
 
-__all__ = ["Device", "Imports", "Run", "RunSeed", "Temperature", "Tokenizer", "TopK", "TopP"]
+__all__ = ["TEMPERATURE", "Device", "Imports", "Run", "RunSeed", "Temperature", "Tokenizer", "TopK", "TopP"]
+
+TEMPERATURE = 0.8
 
 Run = Annotated[Path, typer.Option(help="A folder written by `nestlearn train` with a language model.")]
 

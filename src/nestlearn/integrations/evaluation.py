@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -131,19 +132,27 @@ def unigrams(counts: Tensor) -> Any:
 
 def _manager(tasks: Sequence[str], include: str | Path | None) -> Any:
     """Who knows the tasks: those of the folder alone, if they are all there, as lm-eval's own are many thousands."""
-    manager = _installed("lm_eval.tasks").TaskManager
-    if include is not None:
+    if include is None:
+        known = _shipped()
+    else:
+        manager = _installed("lm_eval.tasks").TaskManager
         if not Path(include).is_dir():
             raise SettingsError(f"{include} is no folder: expected one with the YAML files of tasks")
         own = manager(include_path=str(include), include_defaults=False)
         if set(tasks) <= set(own.all_tasks):
             return own
-    known = manager(include_path=None if include is None else str(include))
+        known = manager(include_path=str(include))
     for task in tasks:
         if task not in known.all_tasks:
             hint = did_you_mean(task, known.all_tasks)
             raise SettingsError(f"unknown task {task!r:.200}: expected one of lm-eval, or of a folder of yours.{hint}")
     return known
+
+
+@cache
+def _shipped() -> Any:
+    """Who knows the tasks of lm-eval alone: to find them takes seconds, and every model of a command asks."""
+    return _installed("lm_eval.tasks").TaskManager()
 
 
 def _scores(task: str, found: Any) -> list[Score]:

@@ -158,16 +158,19 @@ class NestlearnForCausalLM(transformers.PreTrainedModel, transformers.Generation
         return found
 
     @classmethod
-    def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: Any, *args: Any, output_loading_info: bool = False, **kwargs: Any
+    ) -> Any:
         """As everywhere in transformers, but a folder that lacks a weight is refused: nobody wants random ones.
 
         Raises:
             ValueError: a weight is missing, or none of the model's.
         """
-        model, info = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        folder = pretrained_model_name_or_path
+        model, info = super().from_pretrained(folder, *args, output_loading_info=True, **kwargs)
         wrong = {kind: sorted(map(str, info.get(f"{kind}_keys", ()))) for kind in ("missing", "unexpected")}
         if any(wrong.values()):
-            raise ValueError(f"{args[0]}: expected the weights that its config.json says, got {wrong}")
+            raise ValueError(f"{folder}: expected the weights that its config.json says, got {wrong}")
         return (model, info) if output_loading_info else model
 
     def save_pretrained(self, save_directory: str | PathLike[str], *args: Any, **kwargs: Any) -> None:

@@ -87,6 +87,7 @@ def add_continuum(
         >>> continuum.reset()  # doctest: +SKIP
     """
     _check(model, inner_lr, matrices, retention, gate, objective)
+    writer = adam() if writer is None else writer
     rule = _rule(writer)
     trunk, layers = _blocks(model)
     numbers = _numbers(blocks, len(layers))
@@ -96,7 +97,7 @@ def add_continuum(
         for number, period in zip(numbers, each, strict=True)
         for name in matrices
     }
-    continuum = Continuum(model, inner_lr, min(each), gate)
+    continuum = Continuum(model, inner_lr, min(each), gate, writer)
     collected = None
     if objective == "direct":
         norm = getattr(trunk, "norm", None)
@@ -130,12 +131,12 @@ def _check(
         )
 
 
-def _rule(writer: Link | Rule | None) -> Rule:
+def _rule(writer: Link | Rule) -> Rule:
     if isinstance(writer, Link):
         reads = {name for link in writer.everything() for name in link.reads} - {"weights"}
         if reads:
             raise ValueError(f"writer: nobody here measures {', '.join(sorted(reads))}, which {writer} looks at")
-    return as_rule(adam() if writer is None else writer)
+    return as_rule(writer)
 
 
 def _linear(block: nn.Module, number: int, name: str, rank: int | None) -> nn.Linear:

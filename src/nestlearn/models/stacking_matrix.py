@@ -61,12 +61,13 @@ class WrittenMatrix:
 
     def fresh(self, batch: int) -> State:
         """The state of so many texts that have not begun."""
-        weight = self.linear.weight
-        # As everywhere, memories have at least float32: a write is far smaller than what it is added to.
-        dtype = torch.promote_types(weight.dtype, torch.float32)
-        nothing = torch.zeros(batch, *self.shape, dtype=dtype, device=weight.device)
-        held = {"weight": nothing}
-        return {"model": held, "rule": self.rule.init(self._parameters(nothing)), "pending": dict(held)}
+        nothing = self._nothing(batch, self.linear.weight.device)
+        return self._begun(nothing, self._parameters(nothing))
+
+    def form(self, batch: int) -> State:
+        """The shapes and types of `fresh`, for which nothing is allocated."""
+        nothing = self._nothing(batch, torch.device("meta"))
+        return self._begun(nothing, {"weight": nothing})
 
     def leaf(self) -> Tensor:
         """D as what slopes are taken for."""
@@ -97,6 +98,14 @@ class WrittenMatrix:
     def held(self) -> State:
         """The state as tensors that nothing later changes."""
         return mapped(lambda tensor: tensor.detach().clone(), cast(State, self.state))
+
+    def _nothing(self, batch: int, device: torch.device) -> Tensor:
+        # As everywhere, memories have at least float32: a write is far smaller than what it is added to.
+        dtype = torch.promote_types(self.linear.weight.dtype, torch.float32)
+        return torch.zeros(batch, *self.shape, dtype=dtype, device=device)
+
+    def _begun(self, nothing: Tensor, parameters: dict[str, Tensor]) -> State:
+        return {"model": {"weight": nothing}, "rule": self.rule.init(parameters), "pending": {"weight": nothing}}
 
     def _parameters(self, held: Tensor) -> dict[str, Tensor]:
         """What a rule sees as W: the matrix as it answers, in the directions that are written."""

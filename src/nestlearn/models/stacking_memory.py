@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nestlearn.memory.rules import Rule
 from nestlearn.memory.state import State, mapped, select_state, state_bytes
 from nestlearn.models.stacking_calls import Call, detach_cache
-from nestlearn.models.stacking_files import read_file, write_file
+from nestlearn.models.stacking_files import check_state, read_file, write_file
 from nestlearn.models.stacking_matrix import WrittenMatrix
+from nestlearn.rules import Link
 
 __all__ = ["Continuum"]
 
@@ -33,6 +35,7 @@ class Continuum:
     inner_lr: float
     period: int
     gate: float
+    writer: Link | Rule
     matrices: dict[str, WrittenMatrix] = field(default_factory=dict)
     handles: list[Any] = field(default_factory=list)
 
@@ -97,10 +100,12 @@ class Continuum:
             ValueError: a state of other matrices.
         """
         if not isinstance(state, dict):
-            state = read_file(state, self.matrices)
+            state = read_file(state, self.matrices, self.writer)
         expected = {path.split(".")[0] for path in self.matrices} if state else set()
         if (names := set(state.get("blocks", {}))) != expected:
             raise ValueError(f"state: expected one of the blocks {sorted(expected)}, got {sorted(names)}")
+        if state:
+            check_state(state, self.matrices)
         self.reset()
         if not state:
             return
@@ -120,7 +125,7 @@ class Continuum:
         """
         if not (state := self.state()):
             raise ValueError("there is no state to save: nothing was read since the last reset")
-        write_file(path, state, self.matrices)
+        write_file(path, state, self.matrices, self.writer)
 
     @property
     def bytes(self) -> int:

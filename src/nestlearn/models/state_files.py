@@ -8,30 +8,23 @@ them is one that such a state can have.
 
 from __future__ import annotations
 
-import ctypes
-import hashlib
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 
-from nestlearn.errors import MissingPackageError, StateFileError
-from nestlearn.files import write_atomic
-from nestlearn.foreign import foreign, parse_json, printable, regular, shown
+from nestlearn.errors import StateFileError
+from nestlearn.foreign import foreign, parse_json, shown
 from nestlearn.memory.state import State, flatten, unflatten
 from nestlearn.models.language_model import LanguageModel
+from nestlearn.models.tensor_files import LATEST, check_numbers, differing, digest, read_tensors, write_tensors
 
-__all__ = ["StateFileError", "load_state", "save_state", "state_sum"]
+__all__ = ["StateFileError", "load_state", "save_state"]
 
 FORMAT = "nestlearn state 2"
 WITHOUT_SUM = "nestlearn state 1"  # as it was written before there was a checksum
-LATEST = 1 << 53  # tokens that nobody has read
-LARGEST = 1e12  # what no memory comes to; the products of such numbers are still finite
-MOST_DIFFERING = 1000  # characters of what differs between two architectures
 
 
 def save_state(state: State, path: str | os.PathLike[str], model: LanguageModel) -> None:
@@ -42,14 +35,11 @@ def save_state(state: State, path: str | os.PathLike[str], model: LanguageModel)
         MissingPackageError: safetensors is not installed.
         OSError: it cannot be written; what was there is left.
     """
-    save = _safetensors().save
     flat = flatten(state, empty=torch.empty(0))
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in flat.items()}
-    with foreign(StateFileError, f"the state is not written to {path}"):
-        _check(tensors, model)
-    metadata = {"format": FORMAT, "architecture": json.dumps(model.config), "weights": _digest(model)}
-    path = Path(path)
-    write_atomic(path, save(tensors, metadata | {"sha256": state_sum(tensors, metadata)}))
+    weights = digest(model.state_dict())
+    metadata = {"format": FORMAT, "architecture": json.dumps(model.config), "weights": weights}
+    write_tensors(path, tensors, metadata, lambda held: _check(held, model))
 
 
 def load_state(
@@ -67,24 +57,13 @@ def load_state(
         StateFileError: it cannot be read, or does not fit; the message says why.
         MissingPackageError: safetensors is not installed.
     """
-    library = _safetensors()
-    with foreign(StateFileError, f"cannot read the state {path}"):
-        regular(path)
-        with library.safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
-    if metadata.get("format") not in (FORMAT, WITHOUT_SUM):
-        raise StateFileError(
-            f"{path} is not a state: expected the format {FORMAT!r}, got {shown(metadata.get('format'))}"
-        )
-    if metadata.pop("sha256", None) != state_sum(tensors, metadata) and metadata["format"] == FORMAT:
-        raise StateFileError(f"the state {path} is broken: it was changed after it was written")
+    tensors, metadata = read_tensors(path, FORMAT, WITHOUT_SUM)
     with foreign(StateFileError, f"{path} is not a state"):
         other, weights = parse_json(metadata["architecture"]), metadata["weights"]
     if other != model.config:
-        differing = printable("; ".join(_differing(model.config, other)), MOST_DIFFERING)
-        raise StateFileError(f"the state {path} belongs to a model of another architecture: {differing}")
-    if weights != (here := _digest(model)) and not other_weights:
+        where = differing(model.config, other)
+        raise StateFileError(f"the state {path} belongs to a model of another architecture: {where}")
+    if weights != (here := digest(model.state_dict())) and not other_weights:
         raise StateFileError(
             f"the state {path} was made with other weights: expected {here}, got {shown(weights)}. What a memory "
             "holds means little to other weights; pass other_weights=True to use it anyway."
@@ -101,7 +80,7 @@ def load_state(
     return state
 
 
-def _check(tensors: dict[str, torch.Tensor], model: LanguageModel) -> None:
+def _check(tensors: Mapping[str, torch.Tensor], model: LanguageModel) -> None:
     """Raise ValueError unless these could be a state of the model: its names, shapes and kinds of numbers, all finite,
     and one time, at which something can have been read, for all sequences or for each.
 
@@ -126,7 +105,7 @@ def _check(tensors: dict[str, torch.Tensor], model: LanguageModel) -> None:
                 grown[name if like.dtype == torch.int64 else part].add(size)
             elif size != (batch if place == 0 and not name.endswith(".") else usual):
                 raise ValueError(f"{name}: expected {list(like.shape)} for each sequence, got {list(tensor.shape)}")
-        _check_numbers(name, tensor, model.vocab_size if name.split(".")[-1] == "tokens" else LATEST)
+        check_numbers(name, tensor, model.vocab_size if name.split(".")[-1] == "tokens" else LATEST)
         if name.split(".")[-1] == "time":
             times[part].append(tensor.expand(batch))
     if any(len(sizes) > 1 for sizes in grown.values()) or any(
@@ -135,21 +114,7 @@ def _check(tensors: dict[str, torch.Tensor], model: LanguageModel) -> None:
         raise ValueError("its parts are not of one time")
 
 
-def _check_numbers(name: str, tensor: torch.Tensor, above: int) -> None:
-    """Raise ValueError unless real numbers are finite and not too large, and whole ones from 0 to below ``above``."""
-    if not tensor.numel():
-        return
-    low, high = tensor.min().item(), tensor.max().item()
-    if not tensor.is_floating_point():
-        if low < 0 or high >= above:
-            raise ValueError(f"{name}: expected 0 to {above - 1}, got {low} to {high}")
-    elif not torch.isfinite(tensor).all():
-        raise ValueError(f"{name}: a number in it is not finite")
-    elif max(-low, high) > LARGEST:
-        raise ValueError(f"{name}: expected numbers up to {LARGEST:g}, got {low:g} to {high:g}")
-
-
-def _expected(tensors: dict[str, torch.Tensor], model: LanguageModel) -> dict[str, torch.Tensor]:
+def _expected(tensors: Mapping[str, torch.Tensor], model: LanguageModel) -> dict[str, torch.Tensor]:
     """A state of one sequence before its first token, with a time where attention may keep one."""
     expected = flatten(model.initial_state(1), empty=torch.empty(0))
     for name in tensors.keys() - expected.keys():
@@ -157,58 +122,3 @@ def _expected(tensors: dict[str, torch.Tensor], model: LanguageModel) -> dict[st
         if last == "time" and tensors[name].ndim and expected.get(f"{path}.key", tensors[name]).shape[2:3] == (0,):
             expected[name] = torch.zeros((), dtype=torch.int64)
     return expected
-
-
-def state_sum(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> str:
-    """The sha256 of names, types, shapes and numbers, and of what the metadata say."""
-    digest = hashlib.sha256(json.dumps(sorted(metadata.items())).encode())
-    for name in sorted(tensors):
-        tensor = tensors[name].contiguous()
-        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        digest.update(_bytes(tensor))
-    return digest.hexdigest()
-
-
-def _bytes(tensor: torch.Tensor) -> bytes:
-    return ctypes.string_at(tensor.data_ptr(), tensor.nbytes)
-
-
-def _differing(expected: Any, came: Any, name: str = "") -> Iterator[str]:
-    """Where two configurations, data as JSON holds it, differ, in words."""
-    if isinstance(expected, dict) and isinstance(came, dict):
-        for key in sorted({*expected, *came}):
-            yield from _differing(expected.get(key), came.get(key), f"{name}.{key}" if name else key)
-    elif isinstance(expected, list) and isinstance(came, list) and len(expected) == len(came):
-        for place, pair in enumerate(zip(expected, came, strict=True)):
-            yield from _differing(*pair, f"{name}[{place}]")
-    elif expected != came:
-        one, two = ("nothing" if value is None else printable(json.dumps(value)) for value in (expected, came))
-        yield f"{name}: expected {one}, got {two}"
-
-
-def _safetensors() -> Any:
-    """The parts of the library that are used here, under one roof."""
-    try:
-        import safetensors
-        import safetensors.torch
-    except ModuleNotFoundError as error:
-        raise MissingPackageError(
-            f'states are kept in safetensors files; {error.name} is not installed: pip install "nestlearn[cli]"',
-            name=error.name,
-        ) from error
-
-    class Library:
-        safe_open, SafetensorError = safetensors.safe_open, safetensors.SafetensorError
-        save = staticmethod(safetensors.torch.save)
-
-    return Library
-
-
-def _digest(model: LanguageModel) -> str:
-    """Sixteen digits of the weights."""
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        digest.update(name.encode())
-        tensor = tensor.detach().cpu().contiguous()
-        digest.update(_bytes(tensor))
-    return digest.hexdigest()[:16]
