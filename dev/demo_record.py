@@ -78,12 +78,18 @@ def _table(results: Results) -> Iterator[str]:
     yield f"| --- |{' --- |' * (len(losses) + 3)}"
     for name, row in shown.items():
         cells = [f"{tasks[task][name].test['loss'].mean:.3f}" for task in tasks]
-        steps = row.to_target.steps if row.to_target else None
-        cells.append("never" if steps is None else f"{steps:.0f}")
+        cells.append(_steps(row))
         cells += [
             f"{mine / its:.1f}" for mine, its in ((row.step_ms, beside.step_ms), (row.state_bytes, beside.state_bytes))
         ]
         yield f"| {name if row is beside else f'`{name}`'} | {' | '.join(cells)} |"
+
+
+def _steps(row: Row) -> str:
+    there = row.to_target
+    if there is None or there.steps is None:
+        return "never"
+    return f"{there.steps:.0f}" + (f" ({there.reached} of {there.of} seeds)" if there.reached < there.of else "")
 
 
 def _sentences(found: Record) -> Iterator[str]:
