@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from between_marks import between_marks
 
 from nestlearn.check import CHECKS
 
@@ -20,14 +21,7 @@ def with_check_tables(page: str, scores: Mapping[str, Any]) -> str:
     Args:
         scores: what ``python -m benchmarks.check`` wrote.
     """
-    for name, lines in (("checks", _checks()), ("scores", _scores(scores))):
-        begin, end = f"<!-- {name}: written by `bash dev/docs`. -->\n", f"<!-- {name}: as far as here. -->\n"
-        between = re.compile(f"(?<={re.escape(begin)}).*?(?={re.escape(end)})", re.DOTALL)
-        if not between.search(page):
-            raise ValueError(f"expected a place for a table between {begin!r} and {end!r}")
-        table = "\n".join(lines) + "\n"
-        page = between.sub(lambda _, table=table: table, page)  # type: ignore[misc]
-    return page
+    return between_marks(between_marks(page, "checks", _checks()), "scores", _scores(scores))
 
 
 def _checks() -> Iterator[str]:

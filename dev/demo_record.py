@@ -9,12 +9,13 @@ dev/docs`` then writes the page.
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from between_marks import between_marks
 
 from nestlearn.report import pictures
 from nestlearn.report.findings import headline
@@ -25,7 +26,6 @@ from nestlearn.training import Results, Row, RunFolder
 __all__ = ["Record", "demo_picture", "record", "recorded", "with_demo"]
 
 RECORD = Path(__file__).resolve().with_name("demo.json")
-BEGIN, END = "<!-- demo: written by `bash dev/docs`. -->\n", "<!-- demo: as far as here. -->\n"
 SHOWN = "speeches"
 """The task whose costs the table has: the larger one."""
 
@@ -66,11 +66,7 @@ def demo_picture(found: Record) -> str:
 
 def with_demo(page: str, found: Record) -> str:
     """The page with the table of the record, and a sentence a task, between its marks."""
-    between = re.compile(f"(?<={re.escape(BEGIN)}).*?(?={re.escape(END)})", re.DOTALL)
-    if not between.search(page):
-        raise ValueError(f"expected a place for the table between {BEGIN!r} and {END!r}")
-    table = "\n".join([*_table(found.results), "", *_sentences(found)]) + "\n"
-    return between.sub(lambda _: table, page)
+    return between_marks(page, "demo", [*_table(found.results), "", *_sentences(found)])
 
 
 def _table(results: Results) -> Iterator[str]:
@@ -82,12 +78,18 @@ def _table(results: Results) -> Iterator[str]:
     yield f"| --- |{' --- |' * (len(losses) + 3)}"
     for name, row in shown.items():
         cells = [f"{tasks[task][name].test['loss'].mean:.3f}" for task in tasks]
-        steps = row.to_target.steps if row.to_target else None
-        cells.append("never" if steps is None else f"{steps:.0f}")
+        cells.append(_steps(row))
         cells += [
             f"{mine / its:.1f}" for mine, its in ((row.step_ms, beside.step_ms), (row.state_bytes, beside.state_bytes))
         ]
         yield f"| {name if row is beside else f'`{name}`'} | {' | '.join(cells)} |"
+
+
+def _steps(row: Row) -> str:
+    there = row.to_target
+    if there is None or there.steps is None:
+        return "never"
+    return f"{there.steps:.0f}" + (f" ({there.reached} of {there.of} seeds)" if there.reached < there.of else "")
 
 
 def _sentences(found: Record) -> Iterator[str]:

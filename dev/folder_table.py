@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import re
-
 from architecture import MAY_IMPORT, NEEDS_EXTRAS, reachable
+from between_marks import between_marks
 
 __all__ = ["with_folder_table"]
-
-BEGIN, END = "<!-- Written by `bash dev/docs`. -->\n", "<!-- As far as here. -->\n"
 
 
 def with_folder_table(page: str) -> str:
     """The page with the table of today between its two marks."""
-    between = re.compile(f"(?<={re.escape(BEGIN)}).*?(?={re.escape(END)})", re.DOTALL)
-    if not between.search(page):
-        raise ValueError(f"expected a place for the table between {BEGIN!r} and {END!r}")
-    return between.sub(lambda _: "\n".join(_lines()) + "\n", page)
+    return between_marks(page, "folders", _lines())
 
 
 def _lines() -> list[str]:

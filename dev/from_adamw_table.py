@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from between_marks import between_marks
+
 __all__ = ["recorded", "with_rates"]
 
 RECORD = Path(__file__).resolve().parents[1] / "experiments" / "optimizers" / "from_adamw" / "results" / "full.json"
-BEGIN, END = "<!-- rates: written by `bash dev/docs`. -->\n", "<!-- rates: as far as here. -->\n"
 
 
 def recorded() -> Mapping[str, float]:
@@ -27,11 +27,7 @@ def with_rates(page: str, figures: Mapping[str, float]) -> str:
     Args:
         figures: as ``recorded`` has them.
     """
-    between = re.compile(f"(?<={re.escape(BEGIN)}).*?(?={re.escape(END)})", re.DOTALL)
-    if not between.search(page):
-        raise ValueError(f"expected a place for the table between {BEGIN!r} and {END!r}")
-    table = "\n".join(_table(figures)) + "\n"
-    return between.sub(lambda _: table, page)
+    return between_marks(page, "rates", _table(figures))
 
 
 def _table(figures: Mapping[str, float]) -> Iterator[str]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from string import ascii_lowercase
 from typing import Any
 
+from between_marks import between_marks
+
 __all__ = ["FOUND", "with_host_table"]
 
 FOUND = Path(__file__).resolve().parents[1] / "benchmarks" / "hosts" / "results" / "hosts.json"
-
-BEGIN, END = "<!-- hosts: written by `bash dev/docs`. -->\n", "<!-- hosts: as far as here. -->\n"
 
 
 def with_host_table(page: str, found: Mapping[str, Any]) -> str:
@@ -21,11 +20,7 @@ def with_host_table(page: str, found: Mapping[str, Any]) -> str:
     Args:
         found: what ``python -m benchmarks.hosts`` wrote.
     """
-    between = re.compile(f"(?<={re.escape(BEGIN)}).*?(?={re.escape(END)})", re.DOTALL)
-    if not between.search(page):
-        raise ValueError(f"expected a place for the table between {BEGIN!r} and {END!r}")
-    table = "\n".join(_table(found)) + "\n"
-    return between.sub(lambda _: table, page)
+    return between_marks(page, "hosts", _table(found))
 
 
 def _table(found: Mapping[str, Any]) -> Iterator[str]:

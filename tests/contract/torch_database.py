@@ -20,7 +20,7 @@ from torch.testing._internal.common_optimizers import (
 )
 
 from .members import MEMBERS, Member
-from .selections import CLASSES, MANY_KINDS
+from .selections import CLASSES, COVER, MANY_KINDS
 
 __all__ = ["MemberInfo", "build", "free_of", "ours", "problem", "sign_of"]
 
@@ -81,7 +81,7 @@ def ours(resting: bool = False) -> list[OptimizerInfo]:
     """
     turn = next(_asked)
     further = [info for info in common_optimizers.optim_db if info.member.extra]
-    left = {info.name for place, info in enumerate(further) if (place + turn) % 3}
+    left = {info.name for place, info in enumerate(further) if (place + turn) % COVER}
     every = [info for info in common_optimizers.optim_db if info.name not in left]
     return [info for info in every if info.member.rests] if resting else every
 

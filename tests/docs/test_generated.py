@@ -119,7 +119,7 @@ def test_a_table_of_folders_that_is_out_of_date_is_written_again():
 def test_the_tables_of_checks_are_what_the_code_asserts_and_what_was_found():
     page = text("docs/check.md")
     assert page == with_check_tables(page, json.loads(SCORES.read_text(encoding="utf-8"))), REMEDY
-    with pytest.raises(ValueError, match="expected a place for a table"):
+    with pytest.raises(ValueError, match="expected a place for the table"):
         with_check_tables("# A page without one\n", {})
 
 
