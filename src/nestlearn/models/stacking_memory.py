@@ -135,6 +135,12 @@ class Continuum:
         write_file(path, state, self.matrices, self.writer)
 
     @property
+    def texts(self) -> int:
+        """Texts that are being read side by side; 0 before the first."""
+        state = next(iter(self.matrices.values())).state
+        return len(state["model"]["weight"]) if state else 0
+
+    @property
     def settings(self) -> dict[str, Any]:
         """The arguments of ``add_continuum`` as plain data, of which ``continuum.json`` makes the same again.
 
