@@ -240,6 +240,18 @@ def test_what_cannot_be_asked_is_said(tasks: Path, tmp_path: Path, monkeypatch: 
     )
 
 
+def test_a_run_of_another_network_says_which_one_can_be_asked(tmp_path: Path) -> None:
+    needs("transformers")
+    sizes = ("task.network=transformer", "task.dim=8", "task.heads=2", "task.depth=1", "task.context=16", "steps=1")
+    sizes = (*sizes, "points=1", "task.validation_windows=1", "task.test_windows=1")
+    done = nestlearn("train", "--task", "speeches", "--out", tmp_path / "run", *(f"--set={each}" for each in sizes))
+    assert done.exit_code == 0, done.output
+    done = nestlearn("eval", tmp_path / "run", "--tasks", "letters")
+    said = " ".join(done.output.split())
+    assert done.exit_code == 2 and "got one of a ByteTransformer, which has learned positions for 16 tokens" in said
+    assert "--set task.network=rotary" in said
+
+
 def test_without_lm_eval_the_message_has_the_line_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
