@@ -143,6 +143,31 @@ def test_a_folder_that_is_none_says_what_it_lacks(tmp_path: Path) -> None:
         load_stacked(folder)
 
 
+@pytest.mark.parametrize("kind", ["llama", "evil"])
+def test_code_in_the_folder_is_not_run(tmp_path: Path, kind: str) -> None:
+    needs("transformers")
+    from nestlearn.models.huggingface import tokenizer_of
+
+    folder = tmp_path / "mine"
+    stacked(blocks=1).continuum.save_pretrained(folder, tokenizer_of())
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Evil: pass\n")
+    for name in ("config.json", "tokenizer_config.json"):
+        held = json.loads((folder / name).read_text())
+        told = {"AutoConfig": "evil.Evil", "AutoModelForCausalLM": "evil.Evil", "AutoTokenizer": ["evil.Evil", None]}
+        held |= {"auto_map": told, "model_type": kind, "tokenizer_class": "Evil"}
+        (folder / name).write_text(json.dumps(held))
+    with pytest.raises(SettingsError, match="cannot load the model"):
+        load_stacked(folder)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_an_adapter_is_no_model(tmp_path: Path) -> None:
+    folder = plain(tmp_path / "mine")
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(SettingsError, match="holds an adapter: expected a whole model"):
+        load_stacked(folder)
+
+
 def test_a_folder_that_lacks_a_weight_is_refused(tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 

@@ -159,7 +159,7 @@ class NestlearnForCausalLM(transformers.PreTrainedModel, transformers.Generation
                 f"{_why_not(run.model)}. Of the tasks on text all networks but 'transformer' are one; the nearest to "
                 "it is trained with --set task.network=rotary"
             )
-        found = cls.of(run.model)  # type: ignore[arg-type]
+        found = cls.of(run.model)
         found.generation_config.pad_token_id = tokenizer_of(run.tokenizer).pad_token_id
         return found
 

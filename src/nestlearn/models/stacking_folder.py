@@ -44,6 +44,8 @@ def load_stacked(
     read_settings(place / FILE)  # what is wrong with it is said before the weights are read
     if not (place / "config.json").is_file():
         raise SettingsError(f"{place} holds no model of transformers: expected a config.json beside {FILE}")
+    if (place / "adapter_config.json").exists():  # it may name a model that lies elsewhere
+        raise SettingsError(f"{place} holds an adapter: expected a whole model, as merge_and_unload() of peft makes it")
     library = _transformers()
     own = {"local_files_only": True, "trust_remote_code": False}
     with foreign(SettingsError, f"cannot load the model in {place}"):
