@@ -22,7 +22,7 @@ from benchmarks.optim.timing import Unit, seconds
 
 __all__ = ["row"]
 
-ROUNDS, STEPS, DRY = 3, 400, 6
+ROUNDS, STEPS, DRY = 3, 100, 6
 EVERY = 10
 
 

@@ -25,7 +25,7 @@ READ, DRY = 2048, 64
 
 
 def writes(device: str, rule: str, objective: str = "next_token") -> dict[str, Any]:
-    """What a tiny model loses on a text that it learns from, beside the same on the CPU, in float64."""
+    """What a tiny model loses on a text that it learns from, beside the same on the CPU, in float64 but for angles."""
     if (made := _llama(vocabulary=40, heads=1, **TINY)) is None:
         return _ABSENT
     tokens = torch.randint(40, (2, 45), generator=torch.Generator().manual_seed(1))
@@ -39,7 +39,7 @@ def writes(device: str, rule: str, objective: str = "next_token") -> dict[str, A
         if places != {torch.device(where).type}:
             return {"status": "wrong", "note": f"its state lies on {', '.join(sorted(places))}"}
     gap = max(difference(losses[:1], losses[1:]), difference(states[:1], states[1:]))
-    return {"gap": gap, "status": "ok" if gap < 1e-9 else "wrong", "note": f"{gap:.0e} from the CPU"}
+    return {"gap": gap, "status": "ok" if gap < 1e-5 else "wrong", "note": f"{gap:.0e} from the CPU"}
 
 
 def generation(device: str, model: str) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def cost(device: str, periods: int, products: str) -> dict[str, Any]:
             return model(tokens, use_cache=False).logits
 
     reads = Unit(lambda: continuum.read(tokens, window=count), continuum.reset)
-    rounds, target = (5, 400.0) if not small else (1, 1.0)
+    rounds, target = (3, 300.0) if not small else (1, 1.0)
     turns = interleave(reads, Unit(frozen, lambda: None), device=device, rounds=rounds, cycle=1, target_ms=target)
     kept = continuum.bytes
     note = f"{turns.median:.2f} of the frozen model, {turns.ours_ms:.0f} ms of {turns.reference_ms:.0f}, {count} tokens"

@@ -11,7 +11,7 @@ from experiments.harness import markdown
 from experiments.sequence.stacking.source import smollm2
 from nestlearn.models import add_continuum
 
-ROUNDS, TOKENS = 3, 1024
+ROUNDS, TOKENS = 5, 1024
 WAYS: tuple[dict[str, Any], ...] = (
     {"blocks": 4, "periods": 64},
     {"blocks": 4, "periods": 256},
