@@ -51,7 +51,7 @@ def facts_of(continuum: Continuum) -> tuple[dict[str, Facts], int]:
 def _memories(name: str, matrix: WrittenMatrix, state: Mapping[str, Tensor]) -> Iterator[Described]:
     """The matrix, and whatever its rule consults."""
     rows, columns = matrix.shape
-    update, kept = update_and_kept(matrix.rule, torch.Size(matrix.shape), number_words(matrix.retention))
+    update, kept = update_and_kept(matrix.writer.rule, torch.Size(matrix.shape), number_words(matrix.retention))
     width = "" if matrix.basis is None else f"{columns} -> "
     yield replace(
         PLAIN,
@@ -61,7 +61,7 @@ def _memories(name: str, matrix: WrittenMatrix, state: Mapping[str, Tensor]) -> 
         objective="the loss",
         key="tokens",
         value="next tokens",
-        rule=rule_words(matrix.rule),
+        rule=rule_words(matrix.writer.rule),
         lr=number_words(matrix.lr),
         retention=kept if kept == "1" else f"{kept} of M - start",
         update=update,
@@ -71,7 +71,7 @@ def _memories(name: str, matrix: WrittenMatrix, state: Mapping[str, Tensor]) -> 
         bytes=state_bytes([state["model.weight"], state["pending.weight"]]),
     )
     own = {name.removeprefix(RULE): tensor for name, tensor in state.items() if name.startswith(RULE)}
-    for memory in behind(matrix.rule, torch.Size(matrix.shape), own, matrix.period)[0]:
+    for memory in behind(matrix.writer.rule, torch.Size(matrix.shape), own, matrix.period)[0]:
         yield replace(
             memory,
             name=f"{name}.{memory.name}",
@@ -96,6 +96,6 @@ def remarks_on(continuum: Continuum) -> Iterator[str]:
     )
     if continuum.gate:
         yield f"a token that was predicted with a loss of at most {continuum.gate:g} writes nothing"
-    said = [definitions(matrix.rule, torch.Size(matrix.shape)) for matrix in matrices]
+    said = [definitions(matrix.writer.rule, torch.Size(matrix.shape)) for matrix in matrices]
     if found := {name: words for each in said for name, words in each.items()}:
         yield "in the continuum " + "; ".join(f"{name} = {words}" for name, words in found.items())

@@ -32,9 +32,10 @@ from torch import nn
 
 from nestlearn.errors import choice
 from nestlearn.memory.rules import Rule
-from nestlearn.models.stacking_matrix import WrittenMatrix, directions
+from nestlearn.models.stacking_matrix import Writer, WrittenMatrix, directions
 from nestlearn.models.stacking_memory import Continuum
 from nestlearn.rules import Link, adam, as_rule
+from nestlearn.rules.kernels import recognised
 
 __all__ = ["add_continuum"]
 
@@ -89,7 +90,7 @@ def add_continuum(
     """
     _check(model, inner_lr, matrices, retention, gate, objective)
     writer = adam() if writer is None else writer
-    rule, sees = _rule(writer)
+    made = _writer(writer)
     trunk, layers = _blocks(model)
     numbers = _numbers(blocks, len(layers))
     each = _periods(periods, len(numbers))
@@ -119,9 +120,7 @@ def add_continuum(
         collected = continuum.collect
     for place, (path, (linear, period)) in enumerate(linears.items()):
         basis = None if rank is None else directions(rank, linear, seed + place)
-        continuum.matrices[path] = WrittenMatrix(
-            linear, period, rule, inner_lr, retention, sees, basis, continuum, collected
-        )
+        continuum.matrices[path] = WrittenMatrix(linear, period, made, inner_lr, retention, basis, continuum, collected)
     continuum.install()
     return continuum
 
@@ -145,14 +144,13 @@ def _check(
         )
 
 
-def _rule(writer: Link | Rule) -> tuple[Rule, bool]:
-    """The rule, and whether it may look at what it writes."""
+def _writer(writer: Link | Rule) -> Writer:
     if not isinstance(writer, Link):
-        return as_rule(writer), True
+        return Writer(as_rule(writer), None, sees=True)
     reads = {name for link in writer.everything() for name in link.reads}
     if others := reads - {"weights"}:
         raise ValueError(f"writer: nobody here measures {', '.join(sorted(others))}, which {writer} looks at")
-    return as_rule(writer), "weights" in reads
+    return Writer(as_rule(writer), recognised(writer), "weights" in reads)
 
 
 def _linear(block: nn.Module, number: int, name: str, rank: int | None) -> nn.Linear:

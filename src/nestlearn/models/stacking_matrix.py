@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
 from nestlearn.memory.rules import Context, Rule, apply_update
-from nestlearn.memory.state import State, mapped
+from nestlearn.memory.state import State, flatten, mapped
+from nestlearn.rules.kernels import Kernel, Rates, fits
 
-__all__ = ["WrittenMatrix", "directions"]
+__all__ = ["Writer", "WrittenMatrix", "directions"]
 
 
 class Pass(Protocol):
@@ -21,6 +22,20 @@ class Pass(Protocol):
     @property
     def learns(self) -> bool:
         """Whether slopes will be asked for."""
+
+
+class Writer(NamedTuple):
+    """What makes updates of slopes.
+
+    Args:
+        rule: does.
+        kernel: writes as the rule says, in one pass over everything; None where torch has none.
+        sees: whether the rule may look at what it writes.
+    """
+
+    rule: Rule
+    kernel: Kernel | None
+    sees: bool
 
 
 @dataclass(eq=False)
@@ -34,8 +49,7 @@ class WrittenMatrix:
     Args:
         linear: the layer; what D answers is added to its answer by a hook.
         period: tokens from one write to the next.
-        rule, lr, retention: D <- retention D - lr update, the update being the rule's for the slopes of the period.
-        sees: whether the rule looks at what it writes.
+        writer, lr, retention: D <- retention D - lr update, the update being the writer's for the slopes of the period.
         basis: B, or None.
         current: the pass that the model is in.
         collected: given what D answers [batch, time, out], in the place of the sum, where that is to find its way to
@@ -44,10 +58,9 @@ class WrittenMatrix:
 
     linear: nn.Linear
     period: int
-    rule: Rule
+    writer: Writer
     lr: float
     retention: float
-    sees: bool
     basis: Tensor | None
     current: Pass
     collected: Callable[[Tensor], None] | None = None
@@ -90,14 +103,26 @@ class WrittenMatrix:
             self.state = self.written(cast(State, self.state), time)
 
     def written(self, state: State, time: int) -> State:
-        """What a state is after its write at this many tokens."""
+        """What a state is after its write at this many tokens; a kernel writes into its tensors."""
         held = state["model"]["weight"].detach()
-        seen = self._parameters(held) if self.sees else None
-        context = Context(parameters=seen, time=time // self.period - 1, lr=self.lr, retention=self.retention)
-        updates, rule = self.rule.update(state["rule"], state["pending"], context)
-        lr = 1.0 if self.rule.includes_lr else self.lr
+        rule, kernel, sees = self.writer
+        writes = time // self.period - 1
+        if kernel is not None and self.retention == 1 and fits(kernel, held):
+            memories = flatten(state["rule"].get("weight", {}))
+            kernel.write(
+                [held],
+                [state["pending"]["weight"].contiguous()],
+                [[memories[name]] for name in kernel.memories],
+                [writes],
+                Rates(self.lr, 0.0, maximize=False),
+            )
+            return {"model": {"weight": held}, "rule": state["rule"], "pending": {"weight": _zeros(held)}}
+        seen = self._parameters(held) if sees else None
+        context = Context(parameters=seen, time=writes, lr=self.lr, retention=self.retention)
+        updates, after_rule = rule.update(state["rule"], state["pending"], context)
+        lr = 1.0 if rule.includes_lr else self.lr
         after = apply_update(held, updates["weight"], lr, self.retention)
-        return {"model": {"weight": after}, "rule": rule, "pending": {"weight": _zeros(after)}}
+        return {"model": {"weight": after}, "rule": after_rule, "pending": {"weight": _zeros(after)}}
 
     def held(self) -> State:
         """The state as tensors that nothing later changes."""
@@ -109,7 +134,11 @@ class WrittenMatrix:
         return torch.zeros(batch, *self.shape, dtype=dtype, device=device)
 
     def _begun(self, nothing: Tensor, parameters: dict[str, Tensor]) -> State:
-        return {"model": {"weight": nothing}, "rule": self.rule.init(parameters), "pending": {"weight": nothing}}
+        return {
+            "model": {"weight": nothing},
+            "rule": self.writer.rule.init(parameters),
+            "pending": {"weight": _zeros(nothing)},
+        }
 
     def _parameters(self, held: Tensor) -> dict[str, Tensor]:
         """What a rule sees as W: the matrix as it answers, in the directions that are written."""

@@ -120,7 +120,7 @@ class Continuum:
             number, name = path.split(".")
             device = matrix.linear.weight.device
             held[path] = mapped(lambda each, to=device: each.clone().to(to), state["blocks"][number][name])
-            after = matrix.written(held[path], time - time % matrix.period + matrix.period)
+            after = matrix.written(mapped(Tensor.clone, held[path]), time - time % matrix.period + matrix.period)
             if not after["model"]["weight"].isfinite().all():  # a mean of squares below zero, for one
                 raise StateFileError(f"state: what {path} holds gives no numbers at its next write")
         self.reset()

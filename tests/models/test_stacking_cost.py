@@ -1,4 +1,4 @@
-"""The blocks below the first written one are asked once for a whole call, in every family of transformers alike."""
+"""What makes a continuum cheap changes nothing: blocks below it are asked once, and torch's kernels write."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from needed import needs
 from tiny_llama import tiny_llama
 from torch import Tensor
 
+import nestlearn as nl
 from nestlearn.models import add_continuum
 from nestlearn.models.stacking_calls import cache_name
 
@@ -107,3 +108,18 @@ def test_blocks_that_are_called_otherwise_are_said() -> None:
     model.config.num_hidden_layers = 2
     with pytest.raises(TypeError, match="expected LlamaModel to call each of its blocks once, got 0 calls"):
         model(text(9))
+
+
+@pytest.mark.parametrize(
+    "writer", [nl.rules.gradient(), nl.rules.adam(), nl.rules.average(0.9), nl.rules.second_moment()]
+)
+def test_a_kernel_writes_what_its_rule_says(make: str) -> None:
+    found = []
+    for fused in (True, False):
+        continuum = add_continuum(tiny_llama(), periods=4, inner_lr=0.01, blocks=2, writer=getattr(nl.rules, make)())
+        for matrix in continuum.matrices.values():
+            assert matrix.writer.kernel is not None
+            matrix.writer = matrix.writer if fused else matrix.writer._replace(kernel=None)
+        continuum.read(text(22, 2), window=9)
+        found.append(continuum.state()["blocks"])
+    torch.testing.assert_close(found[0], found[1])
