@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["Call", "detach_cache"]
+__all__ = ["Call", "cache_name", "detach_cache"]
 
 CACHES = ("cache", "past_key_values")
 """What the cache is called, in newer versions of transformers and in older ones."""
@@ -60,14 +60,13 @@ class Call:
             )
         if found.get("return_dict") is False:
             raise ValueError("expected an answer with names, got return_dict=False")
-        name = next((name for name in CACHES if name in signature.parameters), CACHES[0])
         caches = [cache for each in CACHES if (cache := found.pop(each, None)) is not None]
         return cls(
             original,
             found,
             tokens,
             caches[0] if caches else None,
-            name,
+            cache_name(original),
             found.pop("use_cache", None),
             found.pop("attention_mask", None),
             found.pop("labels", None),
@@ -116,6 +115,12 @@ class Call:
             )
         if asked := [name for name in WHOLE if self.given.get(name)]:
             raise ValueError(f"{asked[0]}: a call that goes beyond the next write is read in pieces and has none")
+
+
+def cache_name(forward: Callable[..., Any]) -> str:
+    """What a model calls its cache of keys and values."""
+    parameters = inspect.signature(forward).parameters
+    return next((name for name in CACHES if name in parameters), CACHES[0])
 
 
 def detach_cache(cache: Any) -> None:

@@ -62,7 +62,7 @@ class WrittenMatrix:
     def fresh(self, batch: int) -> State:
         """The state of so many texts that have not begun."""
         nothing = self._nothing(batch, self.linear.weight.device)
-        return self._begun(nothing, self._parameters(nothing))
+        return self._begun(nothing, self.parameters(nothing))
 
     def form(self, batch: int) -> State:
         """The shapes and types of `fresh`, for which nothing is allocated."""
@@ -88,7 +88,7 @@ class WrittenMatrix:
         state = cast(State, self.state)
         held = state["model"]["weight"].detach()
         context = Context(
-            parameters=self._parameters(held), time=time // self.period - 1, lr=self.lr, retention=self.retention
+            parameters=self.parameters(held), time=time // self.period - 1, lr=self.lr, retention=self.retention
         )
         updates, rule = self.rule.update(state["rule"], state["pending"], context)
         lr = 1.0 if self.rule.includes_lr else self.lr
@@ -99,6 +99,12 @@ class WrittenMatrix:
         """The state as tensors that nothing later changes."""
         return mapped(lambda tensor: tensor.detach().clone(), cast(State, self.state))
 
+    def parameters(self, held: Tensor) -> dict[str, Tensor]:
+        """What a rule sees as W: the matrix as it answers, in the directions that are written."""
+        weight = self.linear.weight.detach().to(held.dtype)
+        start = weight if self.basis is None else weight @ self.basis.to(held.dtype).mT
+        return {"weight": start + held}
+
     def _nothing(self, batch: int, device: torch.device) -> Tensor:
         # As everywhere, memories have at least float32: a write is far smaller than what it is added to.
         dtype = torch.promote_types(self.linear.weight.dtype, torch.float32)
@@ -106,12 +112,6 @@ class WrittenMatrix:
 
     def _begun(self, nothing: Tensor, parameters: dict[str, Tensor]) -> State:
         return {"model": {"weight": nothing}, "rule": self.rule.init(parameters), "pending": {"weight": nothing}}
-
-    def _parameters(self, held: Tensor) -> dict[str, Tensor]:
-        """What a rule sees as W: the matrix as it answers, in the directions that are written."""
-        weight = self.linear.weight.detach().to(held.dtype)
-        start = weight if self.basis is None else weight @ self.basis.to(held.dtype).mT
-        return {"weight": start + held}
 
     def _add(self, module: nn.Module, given: tuple[Tensor, ...], answer: Tensor) -> Tensor | None:
         if self.state is None:
