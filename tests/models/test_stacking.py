@@ -21,6 +21,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 import nestlearn as nl
+from nestlearn.memory.state import leaves
 from nestlearn.models import Continuum, StateFileError, add_continuum
 from nestlearn.models.tensor_files import state_sum
 
@@ -235,6 +236,18 @@ def test_a_state_of_another_model_is_refused(model: Any, tmp_path: Any) -> None:
         model.continuum.load({"time": torch.tensor(1), "blocks": {}})
     with pytest.raises(ValueError, match=r"nothing is called 'blocks\.1\.'"):
         model.continuum.load({"time": torch.tensor(1), "blocks": {"1": {}, "2": {}}})
+
+
+def test_a_state_that_gives_no_numbers_at_its_next_write_is_refused_and_changes_nothing(model: Any) -> None:
+    continuum = add_continuum(model, periods=4, inner_lr=0.1, blocks=1)
+    model(text(10))
+    state, other = continuum.state(), continuum.state()
+    held = other["blocks"]["2"]["down"]
+    for leaf in leaves(held["rule"]):
+        leaf.copy_(-leaf.abs() - 1)  # Adam's mean of squares is among them
+    with pytest.raises(StateFileError, match=r"2\.down .* no numbers at its next write"):
+        continuum.load(other)
+    assert torch.equal(written(continuum), state["blocks"]["2"]["down"]["model"]["weight"]) and continuum.time == 10
 
 
 def test_a_file_that_was_changed_is_refused_in_a_short_line(model: Any, tmp_path: Any) -> None:

@@ -83,9 +83,11 @@ class WrittenMatrix:
 
     def write(self, time: int) -> None:
         """One write, if this many tokens make one due."""
-        if time % self.period:
-            return
-        state = cast(State, self.state)
+        if time % self.period == 0:
+            self.state = self.written(cast(State, self.state), time)
+
+    def written(self, state: State, time: int) -> State:
+        """What a state is after its write at this many tokens."""
         held = state["model"]["weight"].detach()
         context = Context(
             parameters=self.parameters(held), time=time // self.period - 1, lr=self.lr, retention=self.retention
@@ -93,7 +95,7 @@ class WrittenMatrix:
         updates, rule = self.rule.update(state["rule"], state["pending"], context)
         lr = 1.0 if self.rule.includes_lr else self.lr
         after = apply_update(held, updates["weight"], lr, self.retention)
-        self.state = {"model": {"weight": after}, "rule": rule, "pending": {"weight": torch.zeros_like(after)}}
+        return {"model": {"weight": after}, "rule": rule, "pending": {"weight": torch.zeros_like(after)}}
 
     def held(self) -> State:
         """The state as tensors that nothing later changes."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nestlearn.errors import StateFileError
 from nestlearn.memory.rules import Rule
 from nestlearn.memory.state import State, mapped, select_state, state_bytes
 from nestlearn.models.stacking_calls import Call, detach_cache
@@ -101,7 +102,8 @@ class Continuum:
         """Go on with a text where ``state`` or ``save`` left it. The cache of keys and values is the caller's.
 
         Raises:
-            StateFileError: a file that is no such state, or one of other settings or weights.
+            StateFileError: a file that is no such state, or one of other settings or weights; a state that gives no
+                numbers.
             ValueError: a state of other matrices.
         """
         if not isinstance(state, dict):
@@ -111,15 +113,18 @@ class Continuum:
             raise ValueError(f"state: expected one of the blocks {sorted(expected)}, got {sorted(names)}")
         if state:
             check_state(state, self.matrices)
-        self.reset()
-        if not state:
-            return
-        self.time = int(state["time"])
-        for path, matrix in self.matrices.items():
+        held, time = {}, int(state.get("time", 0))
+        for path, matrix in self.matrices.items() if state else ():
             number, name = path.split(".")
-            matrix.state = mapped(
-                lambda held, to=matrix.linear.weight.device: held.clone().to(to), state["blocks"][number][name]
-            )
+            device = matrix.linear.weight.device
+            held[path] = mapped(lambda each, to=device: each.clone().to(to), state["blocks"][number][name])
+            after = matrix.written(held[path], time - time % matrix.period + matrix.period)
+            if not after["model"]["weight"].isfinite().all():  # a mean of squares below zero, for one
+                raise StateFileError(f"state: what {path} holds gives no numbers at its next write")
+        self.reset()
+        self.time = time
+        for path, state in held.items():
+            self.matrices[path].state = state
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the state to a safetensors file, in the place of what was there.
