@@ -20,9 +20,11 @@ from benchmarks.faults.mutate import ODD, spoilt_bytes, spoilt_json, spoilt_valu
 from nestlearn.errors import CheckpointError, NestlearnError, RunFolderError, SettingsError, StateFileError
 from nestlearn.models import add_continuum, load_state, load_tokenizer, save_state
 from nestlearn.models.named import MODELS
+from nestlearn.models.stacking_folder import add_from_file
 from nestlearn.models.tensor_files import state_sum
 from nestlearn.report import write_report
 from nestlearn.report.systems import write_systems
+from nestlearn.rules import average, chain, deep, gradient, parallel
 from nestlearn.training import RunFolder, TrainRun, TrainSettings, load_trained, merge, read_settings, resolve_training
 
 __all__ = ["LOADERS", "Loader"]
@@ -199,6 +201,31 @@ class _Speaker(nn.Module):
         return _Answer(logits=self.head(found))
 
 
+def _stacked(place: Path) -> Callable[[random.Random], None]:
+    torch.manual_seed(0)
+    path, model = place / "continuum.json", _Speaker()
+    rule = chain(average(0.9, nesterov=True), parallel(deep(hidden=3), gradient(), weights=(0.5, 0.5)))
+    continuum = add_continuum(model, blocks=2, periods=(4, 8), rank=3, writer=rule)
+    settings = continuum.settings
+    continuum.remove()
+
+    def once(draw: random.Random) -> None:
+        if draw.random() < 0.5:
+            in_words = draw.random() < 0.5
+            said = spoilt_bytes(repr(rule).encode(), draw).decode("utf-8", "replace") if in_words else None
+            spoilt = {**settings, "writer": said or spoilt_value(settings["writer"], draw)}
+            path.write_text(json.dumps(spoilt), encoding="utf-8")
+        else:
+            path.write_bytes(spoilt_json(json.dumps(settings).encode(), draw))
+        continuum = add_from_file(model, path)
+        try:
+            continuum.read(torch.arange(9)[None])
+        finally:
+            continuum.remove()
+
+    return once
+
+
 def _memory(path: Path, ask: Callable[[], Tensor]) -> Callable[[random.Random], None]:
     """Spoil a file of tensors from which ``ask`` loads a memory, and asks it."""
     written = path.read_bytes()
@@ -285,6 +312,7 @@ LOADERS: Mapping[str, Loader] = MappingProxyType(
         "resumed-config": Loader(_resumed("config.yaml"), (NestlearnError,)),
         "state": Loader(_state, (StateFileError,)),
         "continuum": Loader(_continuum, (StateFileError,)),
+        "stacked": Loader(_stacked, (SettingsError,)),
         "tokenizer": Loader(_tokenizer, (ValueError,)),
     }
 )

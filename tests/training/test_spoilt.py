@@ -22,6 +22,7 @@ FAILED = {
     "resumed-config": (7820,),
     "state": (215, 293, 333, 491),
     "continuum": (258, 313, 1169),
+    "stacked": (543, 574, 1669),
 }
 OTHERS = 12
 

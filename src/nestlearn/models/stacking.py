@@ -74,7 +74,8 @@ def add_continuum(
         seed: of the directions.
 
     Returns:
-        The memory, which ``model.continuum`` is too: ``reset``, ``state``, ``save``, ``load``, ``read``, ``paused``.
+        The memory, which ``model.continuum`` is too: ``reset``, ``state``, ``save``, ``load``, ``read``, ``paused``,
+        and for a folder ``save_pretrained``.
 
     Raises:
         TypeError: a model that has no such blocks.
@@ -97,7 +98,18 @@ def add_continuum(
         for number, period in zip(numbers, each, strict=True)
         for name in matrices
     }
-    continuum = Continuum(model, inner_lr, min(each), gate, writer)
+    chosen = {
+        "periods": periods if isinstance(periods, int) else list(periods),
+        "inner_lr": inner_lr,
+        "blocks": blocks if isinstance(blocks, int) else list(blocks),
+        "matrices": list(matrices),
+        "retention": retention,
+        "rank": rank,
+        "gate": gate,
+        "objective": objective,
+        "seed": seed,
+    }
+    continuum = Continuum(model, inner_lr, min(each), gate, writer, chosen)
     collected = None
     if objective == "direct":
         norm = getattr(trunk, "norm", None)
@@ -167,7 +179,7 @@ def _blocks(model: nn.Module) -> tuple[nn.Module, nn.ModuleList]:
 
 
 def _numbers(blocks: int | Sequence[int], count: int) -> list[int]:
-    wanted = list(range(count - blocks, count)) if isinstance(blocks, int) else sorted(blocks)
+    wanted = list(range(max(count - blocks, -1), count)) if isinstance(blocks, int) else sorted(blocks)
     if not wanted or len(set(wanted)) < len(wanted) or not 0 <= wanted[0] <= wanted[-1] < count:
         raise ValueError(
             f"blocks: expected how many of the last, or different numbers from 0 to {count - 1}, got {blocks}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +18,7 @@ from nestlearn.memory.state import State, mapped, select_state, state_bytes
 from nestlearn.models.stacking_calls import Call, detach_cache
 from nestlearn.models.stacking_files import check_state, read_file, write_file
 from nestlearn.models.stacking_matrix import WrittenMatrix
+from nestlearn.models.stacking_settings import write_folder, writer_data
 from nestlearn.rules import Link
 
 __all__ = ["Continuum"]
@@ -37,6 +38,7 @@ class Continuum:
     period: int
     gate: float
     writer: Link | Rule
+    chosen: Mapping[str, Any]
     matrices: dict[str, WrittenMatrix] = field(default_factory=dict)
     handles: list[Any] = field(default_factory=list)
 
@@ -136,6 +138,33 @@ class Continuum:
         if not (state := self.state()):
             raise ValueError("there is no state to save: nothing was read since the last reset")
         write_file(path, state, self.matrices, self.writer)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The arguments of ``add_continuum`` as plain data, of which ``continuum.json`` makes the same again.
+
+        Raises:
+            TypeError: a writer that cannot be written down: one of the core, or with a function of somebody's own.
+        """
+        return {**self.chosen, "writer": writer_data(self.writer)}
+
+    def save_pretrained(self, folder: str | os.PathLike[str], tokenizer: Any = None) -> None:
+        """Write a folder that ``load_stacked`` reads: the model as it was trained and the settings, not the state.
+
+        Args:
+            folder: one that is not there yet, or is empty; it comes to be whole or not at all.
+            tokenizer: of transformers, which is written too.
+
+        Raises:
+            FileExistsError: the folder holds something.
+            TypeError: settings that cannot be written down; see ``settings``.
+            OSError: it cannot be written.
+
+        Example:
+            >>> continuum.save_pretrained("mine", tokenizer)  # doctest: +SKIP
+            >>> model, tokenizer = nl.models.load_stacked("mine")  # doctest: +SKIP
+        """
+        write_folder(folder, self.model, tokenizer, self.settings)
 
     @property
     def bytes(self) -> int:
