@@ -17,18 +17,23 @@ TEXT = "Für sieben Jahre, four score — für sieben Jahre — and seven years 
 
 
 def tokenizer() -> Any:
-    """Every byte is a token, so that letters are made up of several, and so are the pairs that the text has most."""
+    """Every byte is a token, so that letters are made up of several, and so are the pairs that the text has most.
+
+    As many do, it begins what it encodes with a token of its own.
+    """
     needs("transformers", "tokenizers")
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
     library = Tokenizer(models.BPE())
     library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     library.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=280, initial_alphabet=alphabet, show_progress=False, min_frequency=2)
+    known = {"initial_alphabet": alphabet, "special_tokens": ["<s>"]}
+    trainer = trainers.BpeTrainer(vocab_size=280, show_progress=False, min_frequency=2, **known)
     library.train_from_iterator([TEXT, "four score and seven years"], trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=library)
+    library.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    return PreTrainedTokenizerFast(tokenizer_object=library, bos_token="<s>")
 
 
 def stacked(**settings: Any) -> Any:

@@ -115,8 +115,20 @@ def test_what_is_taken_away_was_never_read(tmp_path: Path, kept: int | None, win
     assert desk.status() == other.status()
     one, two = (flatten(each._marks[-1].state) for each in (desk, other))
     torch.testing.assert_close(one, two, rtol=0, atol=0)
-    assert does(desk, "read", text=" and more") == does(other, "read", text=" and more")
+    assert does(desk, "read", text=" and more", piece=4) == does(other, "read", text=" and more", piece=4)
     torch.testing.assert_close(saved(desk, tmp_path), saved(other, tmp_path, "other"), rtol=0, atol=0)
+    does(other, "cut", tokens=3)
+    does(desk, "cut", tokens=3)
+    assert does(desk, "read", text="x") == does(other, "read", text="x")
+
+
+def test_to_save_changes_nothing(desk: Desk, tmp_path: Path) -> None:
+    other = desk_of(tmp_path)
+    for each in (desk, other):
+        does(each, "read", text=TEXT, piece=6)
+    saved(desk, tmp_path)
+    assert does(desk, "read", text=" and more") == does(other, "read", text=" and more")
+    assert desk.status() == other.status()
 
 
 def test_a_state_is_restored_another_day_and_attention_begins_anew(desk: Desk, tmp_path: Path) -> None:
@@ -179,8 +191,13 @@ def test_states_of_other_models_are_refused_in_words(desk: Desk, tmp_path: Path)
     model = stacked()
     model(torch.tensor([TOKENS, TOKENS]))
     model.continuum.save(tmp_path / "two.safetensors")
+    fresh = desk_of(tmp_path)
+    does(fresh, "read", text=TEXT)
+    for each in (desk, fresh):
+        does(each, "read", text="x")
     with pytest.raises(StateFileError, match=r"expected the state of 1 text .* got \[2\]"):
         does(desk, "restore", name="two")
+    assert does(desk, "read", text=" and more") == does(fresh, "read", text=" and more")
 
 
 def test_nothing_is_saved_where_nothing_was_read(desk: Desk, tmp_path: Path) -> None:

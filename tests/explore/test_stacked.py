@@ -27,7 +27,7 @@ from nestlearn.models.stacking_settings import FILE
 EVIL = "<img src=x onerror=window.hurt=1>"
 READ = f"{TEXT} {EVIL}!"
 JOB = [sys.executable, "-P", "-m", "nestlearn.cli.reading_job"]
-SIZE = len(stacked_model.tokenizer()(READ)["input_ids"])
+SIZE = len(stacked_model.tokenizer()(READ, add_special_tokens=False)["input_ids"])
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,7 @@ class TestPage:
             assert 0 < last < far < 1  # of the last write, though nothing was written in the last piece
             page.get_by_label("Name").fill("seen")
             press(page, "Save")
-            expect(page.get_by_label("Saved")).to_contain_text("seen")
+            expect(page.get_by_label("Saved")).to_contain_text("seen", timeout=30_000)
             press(page, "Restore")
             expect(state).to_contain_text(f"{SIZE} tokens were read, 0 of them here", timeout=30_000)
             expect(row.locator("td").nth(1)).to_have_text("")

@@ -121,8 +121,7 @@ class StackedReader:
         if written:
             self._continuum.time -= 1
             written["time"] = torch.tensor(self._continuum.time)
-        shorter = mapped(lambda held: held[..., :-1, :], attention)
-        return logits, written, shorter if _length(shorter) else {}
+        return logits, written, mapped(lambda held: held[..., :-1, :], attention)
 
     def _look_apart(self, tokens: Tensor, state: State) -> tuple[list[Tensor], State, State]:
         """Where a write is due after the last of the tokens, which would come too early: it is looked at by itself."""
