@@ -279,12 +279,11 @@ def test_a_file_that_was_changed_is_refused_in_a_short_line(model: Any, tmp_path
 
 def test_generate_reads_every_token_once_and_learns_from_it(model: Any) -> None:
     continuum = plain(model, periods=4, inner_lr=30.0, blocks=2)
-    read = []
-    model.model.register_forward_pre_hook(
-        lambda module, given, named: read.append(named["input_ids"].shape[1]), with_kwargs=True
-    )
+    read: list[list[int]] = [[], []]  # below the first written block, and in it
+    for layer, seen in zip(model.model.layers, read, strict=False):
+        layer.self_attn.q_proj.register_forward_pre_hook(lambda _, given, seen=seen: seen.append(given[0].shape[1]))
     made = model.generate(text(10), max_new_tokens=8, do_sample=False, pad_token_id=0)
-    assert sum(read) == 17 == continuum.time and read[3:] == [1] * 7
+    assert read == [[10] + [1] * 7, [4, 4, 2] + [1] * 7] and continuum.time == 17
     continuum.reset()
     tokens, cache = text(10), None
     given = tokens

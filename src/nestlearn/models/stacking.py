@@ -89,7 +89,7 @@ def add_continuum(
     """
     _check(model, inner_lr, matrices, retention, gate, objective)
     writer = adam() if writer is None else writer
-    rule = _rule(writer)
+    rule, sees = _rule(writer)
     trunk, layers = _blocks(model)
     numbers = _numbers(blocks, len(layers))
     each = _periods(periods, len(numbers))
@@ -109,7 +109,7 @@ def add_continuum(
         "objective": objective,
         "seed": seed,
     }
-    continuum = Continuum(model, inner_lr, min(each), gate, writer, chosen)
+    continuum = Continuum(model, inner_lr, min(each), gate, writer, chosen, trunk, list(layers), numbers[0])
     collected = None
     if objective == "direct":
         norm = getattr(trunk, "norm", None)
@@ -119,7 +119,9 @@ def add_continuum(
         collected = continuum.collect
     for place, (path, (linear, period)) in enumerate(linears.items()):
         basis = None if rank is None else directions(rank, linear, seed + place)
-        continuum.matrices[path] = WrittenMatrix(linear, period, rule, inner_lr, retention, basis, continuum, collected)
+        continuum.matrices[path] = WrittenMatrix(
+            linear, period, rule, inner_lr, retention, sees, basis, continuum, collected
+        )
     continuum.install()
     return continuum
 
@@ -143,12 +145,14 @@ def _check(
         )
 
 
-def _rule(writer: Link | Rule) -> Rule:
-    if isinstance(writer, Link):
-        reads = {name for link in writer.everything() for name in link.reads} - {"weights"}
-        if reads:
-            raise ValueError(f"writer: nobody here measures {', '.join(sorted(reads))}, which {writer} looks at")
-    return as_rule(writer)
+def _rule(writer: Link | Rule) -> tuple[Rule, bool]:
+    """The rule, and whether it may look at what it writes."""
+    if not isinstance(writer, Link):
+        return as_rule(writer), True
+    reads = {name for link in writer.everything() for name in link.reads}
+    if others := reads - {"weights"}:
+        raise ValueError(f"writer: nobody here measures {', '.join(sorted(others))}, which {writer} looks at")
+    return as_rule(writer), "weights" in reads
 
 
 def _linear(block: nn.Module, number: int, name: str, rank: int | None) -> nn.Linear:

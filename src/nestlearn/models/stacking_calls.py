@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -41,6 +41,8 @@ class Call:
     mask: Tensor | None
     labels: Tensor | None
     keep: int | Tensor
+    part: slice = field(default_factory=lambda: slice(0))
+    """Which of the tokens are being read."""
 
     @classmethod
     def of(cls, original: Callable[..., Any], args: tuple[Any, ...], given: Mapping[str, Any]) -> Call:
@@ -60,13 +62,14 @@ class Call:
             )
         if found.get("return_dict") is False:
             raise ValueError("expected an answer with names, got return_dict=False")
+        name = cache_name(original)
         caches = [cache for each in CACHES if (cache := found.pop(each, None)) is not None]
         return cls(
             original,
             found,
             tokens,
             caches[0] if caches else None,
-            cache_name(original),
+            name,
             found.pop("use_cache", None),
             found.pop("attention_mask", None),
             found.pop("labels", None),
@@ -82,7 +85,7 @@ class Call:
 
     def piece(self, start: int, stop: int) -> Any:
         """The model's answer to a part of the tokens."""
-        length = self.tokens.shape[1]
+        length, self.part = self.tokens.shape[1], slice(start, stop)
         given: dict[str, Any] = {**self.given, "input_ids": self.tokens[:, start:stop], self.name: self.cache}
         given["use_cache"] = self.use_cache
         if stop - start < length:
@@ -96,6 +99,12 @@ class Call:
         out = self.original(**given)
         self.cache = getattr(out, self.name, None)
         return out
+
+    def whole(self, trunk: Callable[..., Any]) -> Any:
+        """Give all tokens at once to the model without its head, which makes no pieces; its cache after them."""
+        self._check_parts()
+        given = {**self.given, "input_ids": self.tokens, self.name: self.cache, "attention_mask": self.mask}
+        return trunk(**given, use_cache=True)[self.name]
 
     def answer(self, last: Any, logits: Tensor) -> Any:
         """The answer to the whole call: that to its last piece, with all logits."""

@@ -35,6 +35,7 @@ class WrittenMatrix:
         linear: the layer; what D answers is added to its answer by a hook.
         period: tokens from one write to the next.
         rule, lr, retention: D <- retention D - lr update, the update being the rule's for the slopes of the period.
+        sees: whether the rule looks at what it writes.
         basis: B, or None.
         current: the pass that the model is in.
         collected: given what D answers [batch, time, out], in the place of the sum, where that is to find its way to
@@ -46,6 +47,7 @@ class WrittenMatrix:
     rule: Rule
     lr: float
     retention: float
+    sees: bool
     basis: Tensor | None
     current: Pass
     collected: Callable[[Tensor], None] | None = None
@@ -79,7 +81,8 @@ class WrittenMatrix:
     def collect(self, slope: Tensor) -> None:
         """Add slopes to those that wait for the next write."""
         state = cast(State, self.state)
-        state["pending"] = {"weight": state["pending"]["weight"] + slope}
+        waiting = state["pending"]["weight"]  # `_zeros` after a write
+        state["pending"] = {"weight": slope if waiting.stride(0) == 0 else waiting + slope}
 
     def write(self, time: int) -> None:
         """One write, if this many tokens make one due."""
@@ -89,13 +92,12 @@ class WrittenMatrix:
     def written(self, state: State, time: int) -> State:
         """What a state is after its write at this many tokens."""
         held = state["model"]["weight"].detach()
-        context = Context(
-            parameters=self.parameters(held), time=time // self.period - 1, lr=self.lr, retention=self.retention
-        )
+        seen = self.parameters(held) if self.sees else None
+        context = Context(parameters=seen, time=time // self.period - 1, lr=self.lr, retention=self.retention)
         updates, rule = self.rule.update(state["rule"], state["pending"], context)
         lr = 1.0 if self.rule.includes_lr else self.lr
         after = apply_update(held, updates["weight"], lr, self.retention)
-        return {"model": {"weight": after}, "rule": rule, "pending": {"weight": torch.zeros_like(after)}}
+        return {"model": {"weight": after}, "rule": rule, "pending": {"weight": _zeros(after)}}
 
     def held(self) -> State:
         """The state as tensors that nothing later changes."""
@@ -135,6 +137,11 @@ class WrittenMatrix:
             own = x @ held.to(x.dtype).mT
         self.collected(own)
         return answer + own.detach()
+
+
+def _zeros(like: Tensor) -> Tensor:
+    """As many as of another tensor, in the place of one: slopes come after most writes."""
+    return like.new_zeros(()).expand_as(like)
 
 
 def directions(rank: int, linear: nn.Linear, seed: int) -> Tensor:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from nestlearn.errors import StateFileError
 from nestlearn.memory.rules import Rule
 from nestlearn.memory.state import State, mapped, select_state, state_bytes
+from nestlearn.models.stacking_below import asked_once
 from nestlearn.models.stacking_calls import Call, detach_cache
 from nestlearn.models.stacking_files import check_state, read_file, write_file
 from nestlearn.models.stacking_matrix import WrittenMatrix
@@ -29,6 +30,7 @@ class Continuum:
     """What a pretrained model has learned from the text that it reads; ``add_continuum`` makes one.
 
     Attributes:
+        trunk, blocks, first: the model without its head, its blocks, and the number of the lowest that is written.
         time: tokens of the text that were read.
         matrices: what is written, by block and matrix: "27.down".
     """
@@ -39,6 +41,9 @@ class Continuum:
     gate: float
     writer: Link | Rule
     chosen: Mapping[str, Any]
+    trunk: nn.Module
+    blocks: Sequence[nn.Module]
+    first: int
     matrices: dict[str, WrittenMatrix] = field(default_factory=dict)
     handles: list[Any] = field(default_factory=list)
 
@@ -140,6 +145,12 @@ class Continuum:
         write_file(path, state, self.matrices, self.writer)
 
     @property
+    def texts(self) -> int:
+        """Texts that are being read side by side; 0 before the first."""
+        state = next(iter(self.matrices.values())).state
+        return len(state["model"]["weight"]) if state else 0
+
+    @property
     def settings(self) -> dict[str, Any]:
         """The arguments of ``add_continuum`` as plain data, of which ``continuum.json`` makes the same again.
 
@@ -216,10 +227,23 @@ class Continuum:
         tokens, counts = call.tokens, call.counts
         self._begin(len(tokens))
         self._settle(tokens[:, 0], None if counts is None else counts[:, 0])
+        several = tokens.shape[1] > self._until_due
+        with asked_once(call, self.trunk, self.blocks, self.first) if several and self.first else nullcontext():
+            out, logits = self._pieces(call)
+        return call.answer(out, torch.cat(logits, 1) if len(logits) > 1 else logits[0])
+
+    @property
+    def _until_due(self) -> int:
+        """Tokens until the next write."""
+        return self.period - self.time % self.period
+
+    def _pieces(self, call: Call) -> tuple[Any, list[Tensor]]:
+        """Read a call; the answer to its last piece, and the logits of its pieces."""
+        tokens, counts = call.tokens, call.counts
         logits: list[Tensor] = []
         out, start, length = None, 0, tokens.shape[1]
         while start < length:
-            stop = min(start + self.period - self.time % self.period, length)
+            stop = min(start + self._until_due, length)
             self.learns = bool(self.inner_lr)
             try:
                 with torch.no_grad():  # a hook switches slopes on, the end of the block switches them off again
@@ -237,7 +261,7 @@ class Continuum:
             if stop < length:
                 self._settle()
             start = stop
-        return call.answer(out, torch.cat(logits, 1) if len(logits) > 1 else logits[0])
+        return out, logits
 
     def _begin(self, batch: int) -> None:
         """The first call of a text decides how many texts there are."""
@@ -250,8 +274,9 @@ class Continuum:
         known = tokens.shape[1] - 1
         both = None if counts is None else counts[:, 1:] & counts[:, :-1]
         with torch.enable_grad():
-            loss = self._loss(logits[:, :known], tokens[:, 1:], both)
-            last = None if known == logits.shape[1] else (logits[:, -1:], None if counts is None else counts[:, -1:])
+            all_known = known == logits.shape[1]  # a part's slopes would be copied into zeros as large as the logits
+            loss = self._loss(logits if all_known else logits[:, :known], tokens[:, 1:], both)
+            last = None if all_known else (logits[:, -1:], None if counts is None else counts[:, -1:])
         self._waiting = (loss, last)
 
     def _settle(self, token: Tensor | None = None, counts: Tensor | None = None) -> None:
