@@ -30,9 +30,10 @@ import sys, torch
 from pathlib import Path
 from nestlearn import models
 from nestlearn.cli import reading_job
+from nestlearn.cli.own_reader import OwnReader
 torch.manual_seed(0)
 model = models.hope(256, 16, 1, 2, periods=(4, 8))
-reading_job.load_speaker = lambda source: (model, models.ByteTokenizer())
+reading_job.load_reader = lambda folder: OwnReader(model, models.ByteTokenizer())
 reading_job.reading_job(Path(sys.argv[1]), Path(sys.argv[2]), sys.stdin.buffer, sys.stdout.buffer)
 """
 

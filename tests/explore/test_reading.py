@@ -171,6 +171,9 @@ def test_the_verb_serves_and_opens_the_page_where_there_is_a_screen(
         call = CliRunner().invoke(build_app(), ["explore", str(tmp_path), *more])
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+/#[\w-]{32}", call.output.strip()), call.output
         assert len(opened) == count
+    (tmp_path / "continuum.json").touch()
+    call = CliRunner().invoke(build_app(), ["explore", str(tmp_path)])
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/read#[\w-]{32}", call.output.strip()), call.output
 
 
 @pytest.mark.slow
@@ -250,6 +253,24 @@ def test_a_folder_that_is_reached_in_two_ways_is_one(tmp_path: Path, monkeypatch
     assert [run.folder for run in shelf.refresh()] == [Path("runs/mine")]
     shelf.add(made(tmp_path / "runs" / "mine-fork1", 2))  # as the server does, by the whole path
     assert [run.folder.name for run in shelf.refresh()] == ["mine", "mine-fork1"]
+
+
+def test_a_pretrained_model_is_no_run_and_one_without_a_continuum_is_refused(tmp_path: Path) -> None:
+    made(tmp_path / "runs" / "mine", 2)
+    model = tmp_path / "runs" / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    with pytest.raises(RunFolderError, match=r"a pretrained model without a continuum.*expected a continuum\.json"):
+        Shelf([model])
+    assert Shelf([tmp_path]).stacked() == []
+    (model / "continuum.json").write_text("[" * 9999)  # what is in it is looked at when it is opened
+    shelf = Shelf([tmp_path, model])
+    assert [run.key for run in shelf.refresh()] == ["mine"] and shelf.stacked() == [model]
+    assert [run["run"] for run in everything(shelf)["runs"]] == ["mine"]
+    assert Shelf([model]).refresh() == []
+    (model / "continuum.json").unlink()
+    made(model / "record", 2)  # of its training
+    assert [run.key for run in Shelf([model]).refresh()] == ["mine"]
 
 
 def test_there_are_only_so_many_lanes(tmp_path: Path) -> None:

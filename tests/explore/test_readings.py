@@ -45,6 +45,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("one.safetensors", ".hidden.safetensors", "other.txt"):
         (states / name).touch()
     made(folder.parent / "without", 2)
+    (folder.parent / "pretrained").mkdir()
+    (folder.parent / "pretrained" / "continuum.json").touch()
     return folder
 
 
@@ -77,9 +79,11 @@ def refused(server: Serving, question: Any, **more: str) -> tuple[int, str]:
         return answer.code, answer.read().decode()
 
 
-def test_runs_with_a_model_and_saved_states_are_listed(server: Serving, folder: Path) -> None:
+def test_runs_with_a_model_pretrained_ones_and_saved_states_are_listed(server: Serving, folder: Path) -> None:
     told = json.loads(get(server, "/api/read")[1])
-    assert [each["name"] for each in told["models"]] == [str(folder)] and told["states"] == ["one"]
+    assert [each["name"] for each in told["models"]] == [str(folder), str(folder.parent / "pretrained")]
+    assert told["states"] == ["one"] and len({each["id"] for each in told["models"]}) == 2
+    assert len(json.loads(get(server, "/api/runs")[1])["runs"]) == 2
 
 
 def test_answers_come_in_their_order_from_a_process_that_stays(server: Serving, model: str, folder: Path) -> None:

@@ -179,6 +179,22 @@ def test_a_slow_block_waits_for_its_own_period(model: Any) -> None:
     assert written(continuum, 2).any()
 
 
+def test_a_state_that_knows_the_token_after_it_loses_nothing(model: Any) -> None:
+    """A text in pieces, each from the state and the cache of the one before, writes what one call does."""
+    tokens, (states, cache) = text(11), ([], None)
+    plain(model, periods=4, inner_lr=0.5, blocks=1)
+    continuum = model.continuum
+    for start, end in ((0, 1), (1, 5), (5, 10), (10, 11)):
+        continuum.load(states[-1] if states else {})
+        cache = model(tokens[:, start:end], cache=cache, use_cache=True).cache
+        states.append(continuum.state(tokens[:, end] if end < 11 else None))
+    with pytest.raises(ValueError, match=r"following: expected .* \[batch\], got \[1, 1\]"):
+        continuum.state(tokens[:, :1])
+    continuum.reset()
+    continuum.read(tokens)
+    torch.testing.assert_close(states[-1], continuum.state())
+
+
 @pytest.mark.parametrize(
     "writer", [nl.memory.GradientDescent(), nl.rules.adam(), nl.rules.chain(nl.rules.sum(0.5), nl.rules.whiten("root"))]
 )

@@ -77,7 +77,7 @@ class WrittenMatrix:
     def fresh(self, batch: int) -> State:
         """The state of so many texts that have not begun."""
         nothing = self._nothing(batch, self.linear.weight.device)
-        return self._begun(nothing, self._parameters(nothing))
+        return self._begun(nothing, self.parameters(nothing))
 
     def form(self, batch: int) -> State:
         """The shapes and types of `fresh`, for which nothing is allocated."""
@@ -117,7 +117,7 @@ class WrittenMatrix:
                 Rates(self.lr, 0.0, maximize=False),
             )
             return {"model": {"weight": held}, "rule": state["rule"], "pending": {"weight": _zeros(held)}}
-        seen = self._parameters(held) if sees else None
+        seen = self.parameters(held) if sees else None
         context = Context(parameters=seen, time=writes, lr=self.lr, retention=self.retention)
         updates, after_rule = rule.update(state["rule"], state["pending"], context)
         lr = 1.0 if rule.includes_lr else self.lr
@@ -127,6 +127,12 @@ class WrittenMatrix:
     def held(self) -> State:
         """The state as tensors that nothing later changes."""
         return mapped(lambda tensor: tensor.detach().clone(), cast(State, self.state))
+
+    def parameters(self, held: Tensor) -> dict[str, Tensor]:
+        """What a rule sees as W: the matrix as it answers, in the directions that are written."""
+        weight = self.linear.weight.detach().to(held.dtype)
+        start = weight if self.basis is None else weight @ self.basis.to(held.dtype).mT
+        return {"weight": start + held}
 
     def _nothing(self, batch: int, device: torch.device) -> Tensor:
         # As everywhere, memories have at least float32: a write is far smaller than what it is added to.
@@ -139,12 +145,6 @@ class WrittenMatrix:
             "rule": self.writer.rule.init(parameters),
             "pending": {"weight": _zeros(nothing)},
         }
-
-    def _parameters(self, held: Tensor) -> dict[str, Tensor]:
-        """What a rule sees as W: the matrix as it answers, in the directions that are written."""
-        weight = self.linear.weight.detach().to(held.dtype)
-        start = weight if self.basis is None else weight @ self.basis.to(held.dtype).mT
-        return {"weight": start + held}
 
     def _add(self, module: nn.Module, given: tuple[Tensor, ...], answer: Tensor) -> Tensor | None:
         if self.state is None:

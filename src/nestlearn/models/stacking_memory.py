@@ -85,13 +85,18 @@ class Continuum:
         finally:
             self.is_paused = before
 
-    def state(self) -> State:
+    def state(self, following: Tensor | None = None) -> State:
         """What the text has written, as tensors [batch, ...] in nested dictionaries; {} where nothing is.
 
-        A state ends a call: from the prediction of the token after it nothing is learned, in the text that goes on
-        and after a ``load`` alike.
+        A state ends a call: unless the tokens ``following`` [batch] are told, from the prediction of the token after it
+        nothing is learned, in the text that goes on and after a ``load`` alike.
+
+        Raises:
+            ValueError: ``following`` of another shape.
         """
-        self._settle()
+        if following is not None and following.ndim != 1:
+            raise ValueError(f"following: expected the token after each text, [batch], got {list(following.shape)}")
+        self._settle(following)
         if not self.time or not self.inner_lr:
             return {}
         blocks: State = {}
