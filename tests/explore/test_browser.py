@@ -249,7 +249,7 @@ SIZE = len(TEXT.encode())
 
 def press(page: Page, button: str) -> None:
     found = page.get_by_role("button", name=button, exact=True)
-    expect(found).to_be_enabled(timeout=30_000)
+    expect(found).to_be_enabled()
     found.focus()
     page.keyboard.press("Enter")
 
@@ -258,7 +258,7 @@ def read(page: Page, seen: int) -> None:
     """Let the model read the text; afterwards its state has seen so many tokens."""
     page.get_by_label("A text to read").fill(TEXT)
     press(page, "Read")
-    expect(page.locator("#state")).to_contain_text(f"{seen} tokens were read, {SIZE} of them here", timeout=10_000)
+    expect(page.locator("#state")).to_contain_text(f"{seen} tokens were read, {SIZE} of them here")
 
 
 @pytest.fixture(scope="module")

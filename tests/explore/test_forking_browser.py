@@ -48,8 +48,8 @@ def test_a_memory_is_switched_off_by_a_click_and_the_form_works_by_keyboard(tmp_
             assert axe.violations(page) == []
 
         page.get_by_role("button", name="Switch momentum off from here").click()
-        expect(page.locator("#row")).to_contain_text("optimizer.without: was None, now momentum", timeout=60_000)
-        expect(page.locator("#now")).to_contain_text("finished", timeout=60_000)
+        expect(page.locator("#row")).to_contain_text("optimizer.without: was None, now momentum")
+        expect(page.locator("#now")).to_contain_text("finished")
         assert page.get_by_role("checkbox").first.is_checked()
         until(page, "explore.difference.values().length === 40 && explore.losses.lines() === 3")
         values = page.evaluate("explore.difference.values()")
