@@ -26,7 +26,7 @@ pytestmark = marks
 
 TINY = (
     *("task=digits", "optimizer=DeepMomentum", "optimizer.hidden=4", "task.hidden=8", "threads=1"),
-    *("steps=40", "rows=40", "points=2", "checkpoint_every=10", "checkpoints=5"),
+    *("steps=40", "rows=40", "points=2", "checkpoint_every=10", "checkpoints=5", "record=1"),
 )
 
 
@@ -47,8 +47,16 @@ def test_a_memory_is_switched_off_by_a_click_and_the_form_works_by_keyboard(tmp_
         if find_spec("axe_playwright_python") or os.environ.get("CI"):
             assert axe.violations(page) == []
 
-        page.get_by_role("button", name="Switch momentum off from here").click()
-        expect(page.locator("#row")).to_contain_text("optimizer.without: was None, now momentum")
+        takes = page.get_by_role(
+            "button", name="Switch matrix.momentum off from here: matrix.second_moment goes with it"
+        )
+        assert takes.count() == 1
+        expect(page.locator("#forkpart")).to_contain_text("momentum: matrix.momentum and matrix.second_moment")
+        expect(page.locator("#forkwhy")).to_have_text(
+            "matrix and element: the weights themselves, which are what is trained."
+        )
+        page.get_by_role("button", name="Switch matrix.second_moment off from here").click()
+        expect(page.locator("#row")).to_contain_text("optimizer.without: was None, now second_moment")
         expect(page.locator("#now")).to_contain_text("finished")
         assert page.get_by_role("checkbox").first.is_checked()
         until(page, "explore.difference.values().length === 40 && explore.losses.lines() === 3")

@@ -24,6 +24,7 @@ from nestlearn.explore.answers import everything, score, series
 from nestlearn.explore.frames import Cursor, frame
 from nestlearn.explore.runs import MOST_LANES, Run
 from nestlearn.explore.series import Curve, extremes
+from nestlearn.explore.tail import Tail
 
 
 def only(shelf: Shelf) -> Run:
@@ -271,6 +272,33 @@ def test_a_pretrained_model_is_no_run_and_one_without_a_continuum_is_refused(tmp
     (model / "continuum.json").unlink()
     made(model / "record", 2)  # of its training
     assert [run.key for run in Shelf([model]).refresh()] == ["mine"]
+
+
+def test_a_file_that_is_cut_back_and_grows_again_is_read_from_its_start_without_a_note(tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    tail = Tail(path)
+
+    def read() -> list[int]:
+        tail.changed()
+        return [each["step"] for each in tail.new()]
+
+    path.write_text("".join(f'{{"step": {step}, "was": 0}}\n' for step in range(1, 6)))
+    assert read() == [1, 2, 3, 4, 5] and read() == []
+    with path.open("r+") as file:  # as a run that goes on does it: the same file, soon as long as before
+        file.truncate(2 * len('{"step": 1, "was": 0}\n'))
+        file.seek(0, os.SEEK_END)
+        file.write("".join(f'{{"step": {step}, "now": 10}}\n' for step in range(3, 8)))
+    assert read() == [1, 2, 3, 4, 5, 6, 7] and tail.generation == 1 and tail.note == ""
+    path.write_text("no line\n")
+    assert read() == [] and "is no JSON" in tail.note
+    path.write_text('{"step": 1}\n')
+    assert read() == [1] and tail.note == ""
+    # Replaced between the two calls: what came is passed over until it is known to be another file.
+    assert not tail.changed()
+    (tmp_path / "other").write_text("".join(f'{{"step": {step}, "then": 200}}\n' for step in range(1, 4)))
+    os.replace(tmp_path / "other", path)
+    assert list(tail.new()) == [] and tail.note == ""
+    assert read() == [1, 2, 3] and tail.note == ""
 
 
 def test_there_are_only_so_many_lanes(tmp_path: Path) -> None:

@@ -124,7 +124,9 @@ def test_a_row_has_the_surprise_and_the_update_of_every_memory_by_role(tmp_path:
     assert row["step"] == 3 and "1/matrix" in names and "1/element" in names and "2/matrix.momentum" in names
     assert {lane["role"] for lane in lanes["lanes"]} == {"*.weight", "*.bias"}
     momentum, weights = names.index("2/matrix.momentum"), names.index("1/matrix")
-    assert lanes["lanes"][weights]["parameters"] == 3
+    assert lanes["lanes"][weights]["parameters"] == 3 and lanes["lanes"][weights]["part"] is None
+    switched = lanes["lanes"][momentum]
+    assert (switched["part"], switched["along"]) == ("momentum", ["matrix.second_moment"])
     assert row["surprise"][momentum] == pytest.approx(float(optimizer.surprise["momentum"]), rel=1e-3)
     moved = [model[number].weight.detach() - was for number, was in zip((0, 2, 4), before, strict=True)]
     ratio = torch.cat([each.flatten() for each in moved]).norm() / torch.cat([each.flatten() for each in before]).norm()

@@ -107,6 +107,22 @@ def test_a_memory_switched_off_is_the_continuation_by_hand(tmp_path) -> None:
     assert early[0] == early[1] and len(early[0]) > 5
 
 
+@pytest.mark.parametrize(
+    ("part", "left"),
+    [("second_moment", "second_moment.model.value (2)"), ("element.momentum", "momentum.model.value (4)")],
+)
+def test_a_memory_of_a_target_or_of_vectors_is_switched_off_alone(deep, tmp_path, part: str, left: str) -> None:
+    said, behind = forked(deep, tmp_path / "off", f"optimizer.without={part}")
+    assert said.endswith(f"optimizer.without: was None, now {part}") and behind == f"left behind: {left}"
+    states = [
+        {number: set(one) for number, one in checkpoint(path, STEPS)["optimizers"][0]["state"].items()}
+        for path in (deep, tmp_path / "off")
+    ]
+    gone = [states[0][number] - states[1][number] for number in states[0]]
+    name, _, count = left.partition(" ")
+    assert [each for each in gone if each] == [{name}] * int(count.strip("()"))
+
+
 def test_a_setting_that_is_changed_is_that_of_the_fork_and_memories_stay(deep, tmp_path) -> None:
     changed = tmp_path / "changed"
     forked(deep, changed, "optimizer.inner_lr=0.5", "optimizer.lr=0.01", "steps=16")

@@ -257,6 +257,7 @@ class Folder:
                 return
             name = printable(memory, MOST_NAME)
             run.lanes.facts[key] = {"name": name, "level": 0, "memory": name, "role": "", "period": 1, "parameters": 0}
+            run.lanes.facts[key] |= {"part": name, "along": []}
         run.lanes.put(key, line.get("surprise"))
 
 
@@ -288,7 +289,12 @@ def _lane(given: Any) -> dict[str, Any] | None:
         return None
     if not all(type(count) is int and 0 <= count < 1 << 31 for count in counts.values()) or not counts["period"]:
         return None
-    return {**{name: printable(str(word), MOST_NAME) for name, word in words.items()}, **counts}
+    said = {**{name: printable(str(word), MOST_NAME) for name, word in words.items()}, **counts}
+    part, along = given.get("part", ""), [each for each in _list(given.get("along")) if isinstance(each, str)]
+    if part is None or (isinstance(part, str) and part):  # records of before do not say it
+        said["part"] = None if part is None else printable(part, MOST_NAME)
+        said["along"] = [printable(each, MOST_NAME) for each in along[:MOST_LANES]]
+    return said
 
 
 class Shelf:

@@ -1,9 +1,9 @@
 """A record: the folder that `nestlearn.record` fills, and that ``nestlearn explore`` shows while it grows.
 
     record.json     {"kind": "record", "format": 1, "run", "optimizer", "started", "systems": as `nl.describe` has them}
-    writes.jsonl    {"lanes": [{"name", "level", "memory", "role", "period", "parameters"}, ...]}, which is said again
-                    when they change, and between a line for each step that was looked at, its numbers by lanes:
-                    {"step", "seconds", "surprise": [...], "update": [...]}
+    writes.jsonl    {"lanes": [{"name", "level", "memory", "role", "period", "parameters", "part", "along"}, ...]},
+                    which is said again when they change, and between a line for each step that was looked at, its
+                    numbers by lanes: {"step", "seconds", "surprise": [...], "update": [...]}
     metrics.jsonl   the losses, as in the run folder of ``nestlearn train``
     frozen/N.json   the memories at step N, for which see `nestlearn.integrations.frozen`
 
