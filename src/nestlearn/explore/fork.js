@@ -8,8 +8,8 @@ const NONE = "nothing";
 /** What goes with each part of the rule: a Map from the part to the memories that are switched off with it. */
 function takenBy(lanes) {
   const found = new Map();
-  for (const { part, memory, along } of lanes) {
-    if (!part) continue;
+  for (const { part, memory, along, ended } of lanes) {
+    if (!part || ended) continue;
     if (!found.has(part)) found.set(part, new Set());
     for (const each of [memory, ...along]) found.get(part).add(each);
   }
@@ -17,7 +17,8 @@ function takenBy(lanes) {
 }
 
 /** Why a lane has no switch of its own, or what its switch takes along; empty where there is nothing to say. */
-export function whyOf({ level, memory, part, along }) {
+export function whyOf({ level, memory, part, along, ended }) {
+  if (ended) return "no longer there";
   if (part) return along.length ? `${listed(along)} ${along.length > 1 ? "go" : "goes"} with it` : "";
   if (level && !memory.includes(".")) return "the weights themselves, which are what is trained";
   return part === null ? "still there, whatever is taken out of the rule" : "its record does not say what switches it off";
@@ -29,7 +30,7 @@ const listed = (names) => (names.length > 1 ? `${names.slice(0, -1).join(", ")} 
 function whyNot(lanes) {
   const found = new Map();
   for (const lane of lanes) {
-    if (lane.part) continue;
+    if (lane.part && !lane.ended) continue;
     if (!found.has(whyOf(lane))) found.set(whyOf(lane), new Set());
     found.get(whyOf(lane)).add(lane.memory);
   }

@@ -257,7 +257,7 @@ class Folder:
                 return
             name = printable(memory, MOST_NAME)
             run.lanes.facts[key] = {"name": name, "level": 0, "memory": name, "role": "", "period": 1, "parameters": 0}
-            run.lanes.facts[key] |= {"part": name, "along": []}
+            run.lanes.facts[key] |= {"part": name, "along": [], "ended": False}
         run.lanes.put(key, line.get("surprise"))
 
 
@@ -267,6 +267,8 @@ def _write(line: dict[str, Any], run: Run, lanes: list[Any]) -> None:
     if isinstance(given, list):
         facts = [_lane(each) for each in given[:MOST_LANES]]
         lanes[:] = [fact and (fact["level"], fact["name"]) for fact in facts]
+        for known in run.lanes.facts.values():
+            known["ended"] = True  # unless it is said again
         for key, fact in zip(lanes, facts, strict=True):
             if fact and (key in run.lanes.facts or len(run.lanes.facts) < MOST_LANES):
                 run.lanes.facts[key] = fact
@@ -289,7 +291,7 @@ def _lane(given: Any) -> dict[str, Any] | None:
         return None
     if not all(type(count) is int and 0 <= count < 1 << 31 for count in counts.values()) or not counts["period"]:
         return None
-    said = {**{name: printable(str(word), MOST_NAME) for name, word in words.items()}, **counts}
+    said = {**{name: printable(str(word), MOST_NAME) for name, word in words.items()}, **counts, "ended": False}
     part, along = given.get("part", ""), [each for each in _list(given.get("along")) if isinstance(each, str)]
     if part is None or (isinstance(part, str) and part):  # records of before do not say it
         said["part"] = None if part is None else printable(part, MOST_NAME)

@@ -38,7 +38,7 @@ export function createScore(canvas, list, chosen, zoom, off) {
       if (open.has(key) && members.length > 1)
         for (const i of members) rows.push({ key: null, members: [i], lane: store.lanes[i] });
     }
-    const now = JSON.stringify([[...open], rows.map(({ lane, members }) => [lane.level, lane.name, lane.part, members.length])]);
+    const now = JSON.stringify([[...open], rows.map(({ lane, members }) => [lane.level, lane.name, lane.part, lane.ended, members.length])]);
     if (now === shape) return;
     shape = now;
     list.replaceChildren(...rows.map(nameOf));
@@ -52,7 +52,7 @@ export function createScore(canvas, list, chosen, zoom, off) {
     const words = `${level}${lane.memory}${every}`;
     const why = whyOf(lane);
     const title = [words, lane.measure, why].filter(Boolean).join(", ");
-    const switches = [lane.part].filter(Boolean).map((part) => {
+    const switches = [lane.ended ? null : lane.part].filter(Boolean).map((part) => {
       const says = `Switch ${lane.memory} off from here${why ? `: ${why}` : ""}`;
       const made = html("button", { type: "button", class: "off", "aria-label": says, title: says }, "off");
       made.addEventListener("click", () => off(part));
