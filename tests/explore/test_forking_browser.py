@@ -56,9 +56,8 @@ def test_a_memory_is_switched_off_by_a_click_and_the_form_works_by_keyboard(tmp_
         page.get_by_role("button", name="Switch matrix.second_moment off from here").click()
         expect(page.locator("#row")).to_contain_text("optimizer.without: was None, now second_moment")
         expect(page.locator("#now")).to_contain_text("finished")
-        expect(page.locator("#nesting .card")).to_have_count(
-            3
-        )  # W, the skip path and the momentum, without what it is asked for
+        # W, the skip path, and the momentum without what its target remembers.
+        expect(page.locator("#nesting .card")).to_have_count(3)
         assert page.get_by_role("checkbox").first.is_checked()
         until(page, "explore.difference.values().length === 40 && explore.losses.lines() === 3")
         values = page.evaluate("explore.difference.values()")

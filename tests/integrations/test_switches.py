@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 from torch import nn
@@ -10,6 +12,8 @@ import nestlearn as nl
 from nestlearn.contenders import find_contender
 from nestlearn.integrations.places import places
 from nestlearn.integrations.switches import Switch, switches
+from nestlearn.memory import Said
+from nestlearn.rules import Link, Linked, average, chain, slow
 
 NAMES = (
     *(
@@ -66,6 +70,22 @@ def test_vectors_and_targets_have_switches_of_their_own() -> None:
     assert found["matrix.momentum"] == Switch("momentum", ("matrix.second_moment",))
     split = switches(trained(NAMES[-3]))
     assert split["matrix.average"].part == "part1.average,part2.average"
+
+
+@dataclass(frozen=True, repr=False)
+class Second(Link):
+    """A link that cannot be the first one."""
+
+    def link(self, shape: torch.Size, u: Said, a: Said) -> Linked:
+        if a is u:
+            raise ValueError("expected a link before it")
+        return Linked(a)
+
+
+def test_what_a_rule_cannot_do_without_has_no_switch() -> None:
+    weight = nn.Parameter(torch.ones(2, 2))
+    optimizer = nl.optim.Optimizer([weight], 0.1, matrix=chain(average(0.9), Second(), slow(0.9)))
+    assert switches(optimizer) == {"matrix.slow": Switch("slow")}
 
 
 def test_rules_of_others_have_no_parts() -> None:

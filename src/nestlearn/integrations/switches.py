@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,7 +79,10 @@ def _both(one: Switch, other: Switch) -> Switch:
 def _of(rule: Link, shape: torch.Size, of: str, prefix: str) -> dict[str, Switch]:
     """The switches of what a rule remembers of a tensor."""
     names = _names(rule, shape)
-    gone = {path: names - _names(rule.without(path), shape) for path in removable(rule)}
+    gone = {}
+    for path in removable(rule):
+        with suppress(ValueError, TypeError):  # a rule of one's own may not be one without it
+            gone[path] = names - _names(rule.without(path), shape)
     found = {}
     for name in names:
         fitting = [path for path, some in gone.items() if name in some]
