@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import time
 from typing import Any
 
@@ -22,6 +23,7 @@ WAYS: tuple[dict[str, Any], ...] = (
 
 def main() -> None:
     """Each way and the frozen model in turn, CPU seconds on one thread, the median of the ratios."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     torch.set_num_threads(1)
     source = smollm2()
     tokens = source.tokenize(source.book)[:, :TOKENS]
