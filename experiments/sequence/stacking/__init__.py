@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from experiments.harness import Outcome, markdown
-from experiments.sequence.stacking.contenders import CONTENDERS, VARIANTS, Contender
+from experiments.sequence.stacking.contenders import CONTENDERS, MORE, VARIANTS, Contender
 from experiments.sequence.stacking.controls import cached, dynamic
 from experiments.sequence.stacking.recall import recall
 from experiments.sequence.stacking.source import Source, small, smollm2
@@ -37,12 +37,13 @@ class Plan:
     blocks: int | None = None
     times: float = 1.0
     variants: tuple[str, ...] = tuple(VARIANTS)
+    more: tuple[str, ...] = ()
 
 
 SIZES = {
     "quick": Plan(small, 2048, 1024, 256, 512, 32, (0, 512), 2, 30.0, ()),
     "full": Plan(smollm2, 16384, 4096, 2048, 8192, 256, (0, 2048, 6144)),
-    "long": Plan(smollm2, 65536, 8192, 2048, 8192, 256, (0, 2048, 6144, 14336)),
+    "long": Plan(smollm2, 65536, 8192, 2048, 8192, 256, (0, 2048, 6144, 14336), more=tuple(MORE)),
 }
 """That of the tests, that of the page, and the length that was asked for, four times as long."""
 
@@ -117,8 +118,9 @@ def run(size: str, folder: Path, workers: int, device: str = "cpu") -> Outcome:
     """Choose rates on the other text, read the book, and ask for facts. All in one process."""
     here = Run(SIZES[size], folder, device)
     plain = Contender((0.0,))
+    contenders = CONTENDERS | {name: MORE[name] for name in here.plan.more}
     tried = {
-        name: {rate: here.read(name, "other", each, rate) for rate in each.rates} for name, each in CONTENDERS.items()
+        name: {rate: here.read(name, "other", each, rate) for rate in each.rates} for name, each in contenders.items()
     }
     rates = {name: min(found, key=partial(_loss_at, found)) for name, found in tried.items()}
     frozen = {text: here.read("frozen", text, plain, 0.0) for text in here.tokens}
@@ -129,7 +131,7 @@ def run(size: str, folder: Path, workers: int, device: str = "cpu") -> Outcome:
     losses["cache of words"] = cached(frozen["book"]["losses"], here.tokens["book"][0], share, length)
     losses["dynamic evaluation, SGD"] = here.dynamic(rates["gradient"], torch.optim.SGD)
     losses["dynamic evaluation, Adam"] = here.dynamic(rates["Adam"], torch.optim.Adam)
-    for name, each in CONTENDERS.items():
+    for name, each in contenders.items():
         losses[f"continuum, {name}"] = here.read(name, "book", each, rates[name])["losses"]
     best = min(CONTENDERS, key=lambda name: _loss_at(tried[name], rates[name]))
     losses[f"continuum, {best}, window {here.plan.longest}"] = here.read(best, longest, CONTENDERS[best], rates[best])[

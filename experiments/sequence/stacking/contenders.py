@@ -7,7 +7,7 @@ from typing import Any
 
 from nestlearn.rules import adam, average, chain, gradient, muon, orthogonal, whiten
 
-__all__ = ["CONTENDERS", "VARIANTS", "Contender"]
+__all__ = ["CONTENDERS", "MORE", "VARIANTS", "Contender"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,12 @@ CONTENDERS = {
     "Adam, period 64": Contender((1.5e-4, 3e-4), adam(), settings={"periods": 64}),
     "Muon": Contender((3e-4, 1e-3), muon(0.9)),
 }
+
+MORE = {
+    "Adam, 8 blocks, period 64": Contender((1.5e-4, 3e-4), adam(), blocks=8, settings={"periods": 64}),
+    "Muon, 8 blocks": Contender((1e-3, 2e-3), muon(0.9), blocks=8),
+}
+"""Read the longer text as well, for what more of the model and of the time buys."""
 
 VARIANTS = {
     "Adam, 8 blocks": Contender((3e-4,), adam(), blocks=8),
