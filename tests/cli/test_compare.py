@@ -14,7 +14,7 @@ import yaml
 from sameness import TIMES, differences
 from typer.testing import CliRunner, Result
 
-from nestlearn.cli.main import build_app, main
+from nestlearn.cli.main import build_entry, main
 from nestlearn.comparison import sweep as sweep_module
 from nestlearn.training import loop
 
@@ -25,7 +25,7 @@ TINY = [
 
 
 def call(*arguments: object) -> Result:
-    return CliRunner().invoke(build_app(), [str(argument) for argument in arguments])
+    return CliRunner().invoke(build_entry(), [str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner, Result
 
 import nestlearn as nl
-from nestlearn.cli.main import build_app
+from nestlearn.cli.main import build_entry
 from nestlearn.descriptions import NestedSystem
 from nestlearn.descriptions.table import as_text
 from nestlearn.precision import products
@@ -35,7 +35,7 @@ def nothing():
 
 
 def call(*arguments: object) -> Result:
-    return CliRunner().invoke(build_app(), ["inspect", *map(str, arguments)])
+    return CliRunner().invoke(build_entry(), ["inspect", *map(str, arguments)])
 
 
 def as_json(*arguments: object) -> dict:

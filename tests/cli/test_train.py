@@ -19,7 +19,7 @@ from signals import SIGNALS, handled
 from typer.testing import CliRunner, Result
 
 from nestlearn.cli import train_job
-from nestlearn.cli.main import build_app
+from nestlearn.cli.main import build_entry
 from nestlearn.files import Draft
 from nestlearn.training.checkpoint import Checkpoints
 
@@ -33,7 +33,7 @@ STEPS = 120
 
 
 def call(*arguments: object) -> Result:
-    return CliRunner().invoke(build_app(), ["train", *map(str, arguments)])
+    return CliRunner().invoke(build_entry(), ["train", *map(str, arguments)])
 
 
 def process(*arguments: object) -> subprocess.Popen:
