@@ -75,7 +75,7 @@ class Opened:
 
 def until(page: Page, true: str) -> None:
     """Wait for an expression; playwright's own way asks for ``eval``, which the page's policy forbids."""
-    for _ in range(200):
+    for _ in range(2400):  # a minute
         if page.evaluate(true):
             return
         page.wait_for_timeout(25)

@@ -41,7 +41,7 @@ def step(page: Page) -> int:
 
 def address(page: Page, part: str) -> str:
     """The fragment of the page's address, once it has this part: it is written when the hand rests."""
-    page.wait_for_function("(part) => `${location.hash}&`.includes(part)", arg=part, timeout=5000)
+    page.wait_for_function("(part) => `${location.hash}&`.includes(part)", arg=part)
     found: str = page.evaluate("location.hash")
     return found
 
@@ -54,7 +54,7 @@ def opened_at(page: Page, fragment: str) -> Page:
 def test_it_runs_by_itself_unless_motion_is_not_wanted(browser: Browser, path: Path, still: Page) -> None:
     assert step(opened_at(still, "")) == 150
     with Opened(browser, path) as opened:
-        opened.page.wait_for_function("() => document.getElementById('scrub').value > 2", timeout=10000)
+        opened.page.wait_for_function("() => document.getElementById('scrub').value > 2")
         opened.page.get_by_role("button", name="Pause").click()
         stopped = step(opened.page)
         assert 0 < stopped < 150

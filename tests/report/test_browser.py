@@ -238,7 +238,7 @@ def test_every_anchor_leads_to_what_it_names(browser: Browser, report: Path) -> 
             target = links.nth(i).get_attribute("href")
             links.nth(i).click()
             assert opened.page.evaluate("location.hash") == target
-            opened.page.wait_for_function(ARRIVED, arg=target, timeout=5000)
+            opened.page.wait_for_function(ARRIVED, arg=target)
 
 
 def test_every_download_is_the_file_it_names(browser: Browser, report: Path) -> None:
