@@ -60,6 +60,7 @@ def either_precision(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 def test_what_ranks_would_do_is_known_before(own: str) -> None:
     """Three matrices of one shape and two that are smaller, on three ranks: by hand."""
     Path(f"{own}.py").write_text(
@@ -220,6 +221,7 @@ def test_a_network_that_writes_while_it_reads_is_inspected_with_its_memories() -
     assert "every 256 tokens" in output and "of each sequence" in output and found["backward_flops"] > 0
 
 
+@pytest.mark.slow
 def test_nothing_real_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     devices = set()
     build = nn.Linear.__init__

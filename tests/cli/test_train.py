@@ -235,7 +235,7 @@ def full(*_: object) -> int:
     raise OSError(28, "No space left on device")
 
 
-@pytest.mark.parametrize("write", ["rows", "checkpoint"])
+@pytest.mark.parametrize("write", ["rows", pytest.param("checkpoint", marks=pytest.mark.slow)])
 def test_a_full_disk_is_one_line_and_the_command_that_goes_on(tmp_path, monkeypatch, write) -> None:
     folder = tmp_path / "run [red]"
     options = ["--task", "quadratic", "--optimizer", "Momentum", "--steps", "60", "--checkpoint-every", "20"]

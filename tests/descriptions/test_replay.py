@@ -145,7 +145,7 @@ def test_composed_rules_are_replayed(name, shape):
 
 
 @pytest.mark.parametrize("name", STRANGE)
-@pytest.mark.parametrize("shape", [TALL, (3, 3)], ids=str)
+@pytest.mark.parametrize("shape", [TALL, pytest.param((3, 3), marks=pytest.mark.slow)], ids=str)
 def test_what_is_hard_to_say_is_replayed(name, shape):
     assert_same(of_a_rule(STRANGE[name], weight_decay=0.3), shape)
 

@@ -27,6 +27,7 @@ def call(*words: str) -> str:
     return done.output
 
 
+@pytest.mark.slow
 def test_three_commands_lead_to_a_sentence_and_the_folder_needs_no_text(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sample, "TOKENS", 5)

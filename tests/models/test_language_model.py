@@ -235,6 +235,7 @@ def test_slopes_of_the_next_token_are_those_of_the_loss_by_automatic_differentia
             torch.testing.assert_close(block["pending"][key], rate * tensor.grad, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_long_call_reads_chunks_apart_with_the_same_answers_and_slopes(monkeypatch):
     found = []
     for shared in (64, 2, 0):

@@ -8,7 +8,7 @@ import pickle
 
 import pytest
 import torch
-from contract.members import MEMBERS
+from contract.members import EVERY
 from torch import nn
 
 import nestlearn as nl
@@ -62,7 +62,7 @@ def sum_of_bytes(optimizer: torch.optim.Optimizer) -> float:
     return math.fsum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-@pytest.mark.parametrize("member", MEMBERS, ids=str)
+@pytest.mark.parametrize(**EVERY)
 def test_a_named_optimizer_is_the_rule_that_it_prints(member):
     """Names of memories are part of the rule, so even the states have the same keys."""
     module = network()
