@@ -24,7 +24,7 @@ CASES = {
     "transformer, checkpointed": {"checkpointing": True},
 }
 
-QUICK = ("transformer", "titans of one memory", "hope, next token")
+QUICK = ("transformer", "titans of one memory")
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,7 @@ def close(found: object, expected: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seen", "time"), [(3, 4), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((0, 5), (0, 1), (3, 1)))]
+    ("seen", "time"), [(3, 1), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((0, 5), (0, 1), (3, 4)))]
 )
 def test_slopes_of_both_orders_are_those_of_the_plain_form(seen: int, time: int) -> None:
     given = drawn(seen, time)

@@ -25,7 +25,9 @@ FAILED = {
 OTHERS = 12
 
 
-@pytest.mark.parametrize("name", LOADERS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name.startswith("resumed") else ()) for name in LOADERS]
+)
 def test_spoilt_files_are_the_documented_error_or_what_they_were(name, tmp_path) -> None:
     loader = LOADERS[name]
     once = loader.prepare(tmp_path)
