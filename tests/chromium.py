@@ -5,10 +5,12 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from patience import PATIENCE
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next((path for name in NAMES if (path := shutil.which(name))), None)
@@ -16,6 +18,8 @@ ARGUMENTS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync"
 )
+
+expect.set_options(timeout=1000 * PATIENCE)
 
 # For tests that start a browser: where there is none they are skipped, but not in continuous integration.
 marks = [
@@ -45,6 +49,7 @@ class Opened:
         fragment = options.pop("fragment", "")
         size: Any = {"width": width, "height": height}
         self.context = browser.new_context(viewport=size, accept_downloads=True, **options)
+        self.context.set_default_timeout(1000 * PATIENCE)
         self.page: Page = self.context.new_page()
         self.requests: list[str] = []
         self.complaints: list[str] = []
@@ -75,7 +80,8 @@ class Opened:
 
 def until(page: Page, true: str) -> None:
     """Wait for an expression; playwright's own way asks for ``eval``, which the page's policy forbids."""
-    for _ in range(2400):  # a minute
+    end = monotonic() + PATIENCE
+    while monotonic() < end:
         if page.evaluate(true):
             return
         page.wait_for_timeout(25)

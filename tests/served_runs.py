@@ -12,6 +12,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import numpy as np
+from patience import PATIENCE
 
 from nestlearn.explore import Shelf
 
@@ -128,7 +129,7 @@ def serving(*paths: Path, command: Sequence[str] = (), states: Path | None = Non
         yield server
     finally:
         server.stop()
-        thread.join(60)
+        thread.join(PATIENCE)
         assert not thread.is_alive()
 
 
@@ -138,7 +139,7 @@ def get(
     """Status, content and headers of an answer, to a POST where something is sent."""
     told = {"Authorization": f"Bearer {server.token if token is None else token}", **headers}
     try:
-        with urlopen(Request(f"http://127.0.0.1:{server.port}{path}", sent, headers=told), timeout=60) as answer:
+        with urlopen(Request(f"http://127.0.0.1:{server.port}{path}", sent, headers=told), timeout=PATIENCE) as answer:
             return answer.status, answer.read(), answer.headers
     except HTTPError as error:
         with error:

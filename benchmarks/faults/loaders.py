@@ -14,14 +14,17 @@ import torch
 import yaml
 from safetensors import safe_open
 from safetensors.torch import load, save
+from torch import Tensor, nn
 
 from benchmarks.faults.mutate import ODD, spoilt_bytes, spoilt_json, spoilt_value
 from nestlearn.errors import CheckpointError, NestlearnError, RunFolderError, SettingsError, StateFileError
-from nestlearn.models import load_state, load_tokenizer, save_state
+from nestlearn.models import add_continuum, load_state, load_tokenizer, save_state
 from nestlearn.models.named import MODELS
+from nestlearn.models.stacking_folder import add_from_file
 from nestlearn.models.tensor_files import state_sum
 from nestlearn.report import write_report
 from nestlearn.report.systems import write_systems
+from nestlearn.rules import average, chain, deep, gradient, parallel
 from nestlearn.training import RunFolder, TrainRun, TrainSettings, load_trained, merge, read_settings, resolve_training
 
 __all__ = ["LOADERS", "Loader"]
@@ -153,34 +156,115 @@ def _state(place: Path) -> Callable[[random.Random], None]:
     model, path = MODELS["hope"](17, 16, 1, 2, periods=(4, 8)), place / "state"
     whole = model(torch.randint(17, (1, 9)), return_state=True)[1]
     save_state(whole, path, model)
-    data = path.read_bytes()
-    size = int.from_bytes(data[:8], "little")
-    header: dict[str, Any] = json.loads(data[8 : 8 + size])
     question = torch.arange(5)[None]
-    answer = model(question, state=load_state(path, model))
+    return _memory(path, lambda: model(question, state=load_state(path, model)))
+
+
+def _continuum(place: Path) -> Callable[[random.Random], None]:
+    torch.manual_seed(0)
+    path = place / "state"
+    continuum = add_continuum(_Speaker(), blocks=2, periods=4)
+    continuum.read(torch.randint(17, (1, 9)))
+    continuum.save(path)
+    question = torch.arange(5)[None]
+
+    def asked() -> Tensor:
+        continuum.load(path)
+        return continuum.read(question)
+
+    return _memory(path, asked)
+
+
+class _Answer(dict[str, Any]):
+    """What a model of transformers answers, as far as it is looked at."""
+
+    def __getattr__(self, name: str) -> Any:
+        return self.get(name)
+
+
+class _Speaker(nn.Module):
+    """Two blocks of a language model as those of transformers are built, without the rest of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.head = nn.Embedding(17, 8), nn.Linear(8, 17)
+        self.layers = nn.ModuleList(nn.Module() for _ in range(2))
+        for layer in self.layers:
+            layer.mlp = nn.Module()
+            layer.mlp.down_proj = nn.Linear(8, 8)
+        self.requires_grad_(False).eval()
+
+    def forward(self, input_ids: Tensor, use_cache: bool | None = None, cache: Any = None) -> _Answer:
+        found = self.embedding(input_ids)
+        for layer in self.layers:
+            found = found + layer.mlp.down_proj(found.tanh())
+        return _Answer(logits=self.head(found))
+
+
+def _stacked(place: Path) -> Callable[[random.Random], None]:
+    torch.manual_seed(0)
+    path, model = place / "continuum.json", _Speaker()
+    rule = chain(average(0.9, nesterov=True), parallel(deep(hidden=3), gradient(), weights=(0.5, 0.5)))
+    continuum = add_continuum(model, blocks=2, periods=(4, 8), rank=3, writer=rule)
+    settings = continuum.settings
+    continuum.remove()
+
+    def once(draw: random.Random) -> None:
+        if draw.random() < 0.5:
+            in_words = draw.random() < 0.5
+            said = spoilt_bytes(repr(rule).encode(), draw).decode("utf-8", "replace") if in_words else None
+            spoilt = {**settings, "writer": said or spoilt_value(settings["writer"], draw)}
+            path.write_text(json.dumps(spoilt), encoding="utf-8")
+        else:
+            path.write_bytes(spoilt_json(json.dumps(settings).encode(), draw))
+        continuum = add_from_file(model, path)
+        try:
+            continuum.read(torch.arange(9)[None])
+        finally:
+            continuum.remove()
+
+    return once
+
+
+def _memory(path: Path, ask: Callable[[], Tensor]) -> Callable[[random.Random], None]:
+    """Spoil a file of tensors from which ``ask`` loads a memory, and asks it."""
+    written = path.read_bytes()
+    start = 8 + int.from_bytes(written[:8], "little")
+    # safetensors writes what a file says of itself in an order that is another in each process.
+    header: dict[str, Any] = dict(sorted(json.loads(written[8:start]).items()))
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    data = _file(header, written[start:])
+    path.write_bytes(data)
+    answer = ask()
 
     def once(draw: random.Random) -> None:
         if draw.random() < 0.5:
             path.write_bytes(spoilt_bytes(data, draw))
         elif draw.random() < 0.5:
-            text = json.dumps(spoilt_value(header, draw)).encode()
-            path.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + size :])
+            path.write_bytes(_file(spoilt_value(header, draw), written[start:]))
         else:
-            tensors = {name: draw.choice((tensor, *TENSORS)).clone() for name, tensor in load(data).items()}
-            if draw.random() < 0.5:  # as many numbers of the same kind
-                tensors = load(data)
+            tensors = dict(sorted(load(data).items()))
+            if draw.random() < 0.5:
+                tensors = {name: draw.choice((tensor, *TENSORS)).clone() for name, tensor in tensors.items()}
+            else:  # as many numbers of the same kind
                 numbers = tensors[draw.choice([name for name, tensor in tensors.items() if tensor.numel()])].view(-1)
                 kind = NUMBERS[:3] if numbers.dtype == torch.int64 else NUMBERS
                 numbers[draw.randrange(len(numbers)) :: draw.choice((1, 1 << 20))] = draw.choice(kind)
             path.write_bytes(save(tensors, header["__metadata__"]))
         anew = draw.random() < 0.5 and _with_sum(path)
-        found = model(question, state=load_state(path, model))
+        found = ask()
         if not found.isfinite().all():
             raise AssertionError("a memory that gives no numbers was taken")
         if not (anew or torch.equal(found, answer)):
             raise AssertionError("another memory was taken for this one")
 
     return once
+
+
+def _file(header: Any, content: bytes) -> bytes:
+    """A file of safetensors."""
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + content
 
 
 def _with_sum(path: Path) -> bool:
@@ -227,6 +311,8 @@ LOADERS: Mapping[str, Loader] = MappingProxyType(
         "resumed-rows": Loader(_resumed("metrics.jsonl"), (NestlearnError,)),
         "resumed-config": Loader(_resumed("config.yaml"), (NestlearnError,)),
         "state": Loader(_state, (StateFileError,)),
+        "continuum": Loader(_continuum, (StateFileError,)),
+        "stacked": Loader(_stacked, (SettingsError,)),
         "tokenizer": Loader(_tokenizer, (ValueError,)),
     }
 )

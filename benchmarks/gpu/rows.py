@@ -70,6 +70,7 @@ def rows() -> list[Row]:
         Row("machine", "right", "machine:describe", 60, environment=EQUAL_PRODUCTS),
         *_correctness(),
         *_steps("10M", "eager"),
+        *_hosted(),
         *_models(),
         *_steps("300M", "large"),
         *_ranks(),
@@ -93,6 +94,22 @@ def _correctness() -> Iterator[Row]:
     yield from each("half precision", "mixed", "small", SETTINGS)
     # Last in their process: a capture that fails may leave it unusable.
     yield from each("CUDA graph", "graphs", "small", [setting for setting in SETTINGS if not setting.closure])
+
+
+def _hosted() -> Iterator[Row]:
+    """Models of transformers, and what records a run."""
+    for rule, objective in (("gradient", "next_token"), ("adam", "direct"), ("muon", "next_token")):
+        arguments = {"rule": rule, "objective": objective}
+        name = f"continuum as on the CPU: {rule}, {objective}"
+        yield Row(name, "hosted", "stacked:writes", 30, arguments, EQUAL_PRODUCTS)
+    for model in MODELS:
+        name = f"generate in transformers as on the CPU: {model}"
+        yield Row(name, "hosted", "stacked:generation", 30, {"model": model}, EQUAL_PRODUCTS)
+    for periods, products in ((64, "float32"), (64, "bfloat16"), (256, "float32"), (256, "bfloat16")):
+        name = f"continuum, time a token: period {periods}, {products}"
+        yield Row(name, "recorded", "stacked:cost", 40, {"periods": periods, "products": products})
+    for ours in ("Adam", "DeepMomentum"):
+        yield Row(f"recorded: {ours}", "recorded", "recorded:row", 60, {"ours": ours})
 
 
 def _steps(size: str, process: str) -> Iterator[Row]:

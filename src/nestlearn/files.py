@@ -1,18 +1,22 @@
 """One way to write a file, one way to let it grow, one writer a folder.
 
 A whole file is written under another name, brought to the disk, and then takes its name (``Draft``, ``write_atomic``):
-readers see the old file or the new one. A file that grows (``AppendedFile``) is looked at before each line: one that
-was removed, replaced or changed by others while it was written is an error at once, not a surprise at the end. Who
-writes a folder holds it (``hold``) with a lock that the system releases when the process dies.
+readers see the old file or the new one. So does a folder that was not there before (``new_folder``). A file that grows
+(``AppendedFile``) is looked at before each line: one that was removed, replaced or changed by others while it was
+written is an error at once, not a surprise at the end. Who writes a folder holds it (``hold``) with a lock that the
+system releases when the process dies.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import socket
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +24,7 @@ from typing import BinaryIO
 
 from nestlearn.errors import RunFolderError
 
-__all__ = ["AppendedFile", "Draft", "Hold", "hold", "write_atomic"]
+__all__ = ["AppendedFile", "Draft", "Hold", "hold", "new_folder", "write_atomic"]
 
 LOCK = ".lock"
 LEFT = ".*.partial"  # what a process that was killed was writing
@@ -93,6 +97,31 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     with Draft(path.parent, path.name) as draft:
         draft.write(content.encode("utf-8") if isinstance(content, str) else content)
         draft.keep(path)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder to be filled, which takes the name ``path`` at the end of the block; nothing is left if that fails.
+
+    Raises:
+        FileExistsError: there is something of that name already, and it is not an empty folder.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise FileExistsError(f"{path} holds something already: expected a folder that is empty or not there yet")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial"))
+    try:
+        yield draft
+        for file in (each for each in draft.rglob("*") if each.is_file()):
+            with file.open("rb") as opened:
+                os.fsync(opened.fileno())
+        draft.chmod(0o755)
+        if path.exists() and os.name != "posix":
+            path.rmdir()
+        os.replace(draft, path)
+        _sync(path.parent)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _sync(folder: Path) -> None:

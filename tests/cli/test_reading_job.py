@@ -9,6 +9,7 @@ from every_model import model
 from torch.nn import functional as F
 from trained_hope import nestlearn
 
+from nestlearn.cli.own_reader import OwnReader
 from nestlearn.cli.reading_job import Desk, reading_job
 from nestlearn.memory.state import flatten
 from nestlearn.models import ByteTokenizer, load_state, movement, read, save_state
@@ -25,7 +26,7 @@ def reader():
 
 @pytest.fixture
 def desk(reader, tmp_path):
-    return Desk(reader, ByteTokenizer(), tmp_path)
+    return Desk(OwnReader(reader, ByteTokenizer()), tmp_path)
 
 
 def does(desk, do, **given):
@@ -77,7 +78,7 @@ def test_tokens_are_taken_away_and_what_follows_is_read_as_if_they_had_never_bee
 
 
 def test_few_states_are_kept_and_all_may_be_gone_back_to(reader, tmp_path):
-    desk = Desk(reader, ByteTokenizer(), tmp_path, kept=0)
+    desk = Desk(OwnReader(reader, ByteTokenizer()), tmp_path, kept=0)
     does(desk, "read", text=TEXT, piece=1)
     assert len(desk._marks) == 2
     does(desk, "cut", tokens=3)
@@ -133,7 +134,7 @@ def test_a_state_is_never_written_over(desk):
     with pytest.raises(ValueError, match="there is a state of the name 'one'"):
         does(desk, "save", name="one")
     with pytest.raises(ValueError, match="nestlearn explore --states FOLDER"):
-        does(Desk(desk._model, ByteTokenizer(), None), "save", name="one")
+        does(Desk(desk._reader, None), "save", name="one")
 
 
 def talk(run, *words):

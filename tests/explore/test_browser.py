@@ -30,9 +30,10 @@ import sys, torch
 from pathlib import Path
 from nestlearn import models
 from nestlearn.cli import reading_job
+from nestlearn.cli.own_reader import OwnReader
 torch.manual_seed(0)
 model = models.hope(256, 16, 1, 2, periods=(4, 8))
-reading_job.load_speaker = lambda source: (model, models.ByteTokenizer())
+reading_job.load_reader = lambda folder: OwnReader(model, models.ByteTokenizer())
 reading_job.reading_job(Path(sys.argv[1]), Path(sys.argv[2]), sys.stdin.buffer, sys.stdout.buffer)
 """
 
@@ -248,7 +249,7 @@ SIZE = len(TEXT.encode())
 
 def press(page: Page, button: str) -> None:
     found = page.get_by_role("button", name=button, exact=True)
-    expect(found).to_be_enabled(timeout=30_000)
+    expect(found).to_be_enabled()
     found.focus()
     page.keyboard.press("Enter")
 
@@ -257,7 +258,7 @@ def read(page: Page, seen: int) -> None:
     """Let the model read the text; afterwards its state has seen so many tokens."""
     page.get_by_label("A text to read").fill(TEXT)
     press(page, "Read")
-    expect(page.locator("#state")).to_contain_text(f"{seen} tokens were read, {SIZE} of them here", timeout=10_000)
+    expect(page.locator("#state")).to_contain_text(f"{seen} tokens were read, {SIZE} of them here")
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ pytestmark = marks
 
 TINY = (
     *("task=digits", "optimizer=DeepMomentum", "optimizer.hidden=4", "task.hidden=8", "threads=1"),
-    *("steps=40", "rows=40", "points=2", "checkpoint_every=10", "checkpoints=5"),
+    *("steps=40", "rows=40", "points=2", "checkpoint_every=10", "checkpoints=5", "record=1"),
 )
 
 
@@ -47,14 +47,21 @@ def test_a_memory_is_switched_off_by_a_click_and_the_form_works_by_keyboard(tmp_
         if find_spec("axe_playwright_python") or os.environ.get("CI"):
             assert axe.violations(page) == []
 
-        page.get_by_role("button", name="Switch momentum off from here").click()
-        expect(page.locator("#row")).to_contain_text("optimizer.without: was None, now momentum", timeout=60_000)
-        expect(page.locator("#now")).to_contain_text("finished", timeout=60_000)
+        name = "Switch matrix.momentum off from here: matrix.second_moment goes with it"
+        expect(page.get_by_role("button", name=name)).to_have_count(1)
+        expect(page.locator("#forkpart")).to_contain_text("momentum: matrix.momentum and matrix.second_moment")
+        expect(page.locator("#forkwhy")).to_have_text(
+            "matrix and element: the weights themselves, which are what is trained."
+        )
+        page.get_by_role("button", name="Switch matrix.second_moment off from here").click()
+        expect(page.locator("#row")).to_contain_text("optimizer.without: was None, now second_moment")
+        expect(page.locator("#now")).to_contain_text("finished")
+        # W, the skip path, and the momentum without what its target remembers.
+        expect(page.locator("#nesting .card")).to_have_count(3)
         assert page.get_by_role("checkbox").first.is_checked()
         until(page, "explore.difference.values().length === 40 && explore.losses.lines() === 3")
         values = page.evaluate("explore.difference.values()")
-        assert values[:10] == [0] * 10 and any(values[10:])
-        expect(page.locator("#difference")).to_be_visible()
+        assert values[:10] == [0] * 10 and any(values[10:]) and page.locator("#difference").is_visible()
 
         page.get_by_role("radio", name=re.compile(r"mine, finished")).focus()
         page.keyboard.press("Space")

@@ -76,7 +76,6 @@ def test_the_example_of_the_page_of_docs_runs(view: View, folder: Path, monkeypa
 @pytest.fixture(scope="module")
 def opened(view: View) -> Iterator[Opened]:
     with started_browser() as browser, Opened(browser, "about:blank") as opened:
-        opened.page.set_default_timeout(5000)
         opened.page.set_content(NOTEBOOK)
         opened.page.evaluate(MODEL, [view.get_state()["_esm"], view.held])  # type: ignore[attr-defined]
         yield opened

@@ -107,7 +107,6 @@ def opened(browser: Browser, folders: Path, tmp_path_factory: pytest.TempPathFac
     call = CliRunner().invoke(build_entry(), ["explore", str(folders), "--export", str(file)])
     assert call.exit_code == 0 and call.output.strip() == str(file)
     with Opened(browser, file) as opened:
-        opened.page.set_default_timeout(5000)
         yield opened
         assert [url for url in opened.requests if not re.match(r"data:|blob:", url)] == [file.as_uri()]
         assert opened.complaints == []

@@ -24,6 +24,7 @@ from nestlearn.explore.answers import everything, score, series
 from nestlearn.explore.frames import Cursor, frame
 from nestlearn.explore.runs import MOST_LANES, Run
 from nestlearn.explore.series import Curve, extremes
+from nestlearn.explore.tail import Tail
 
 
 def only(shelf: Shelf) -> Run:
@@ -171,6 +172,9 @@ def test_the_verb_serves_and_opens_the_page_where_there_is_a_screen(
         call = CliRunner().invoke(build_entry(), ["explore", str(tmp_path), *more])
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+/#[\w-]{32}", call.output.strip()), call.output
         assert len(opened) == count
+    (tmp_path / "continuum.json").touch()
+    call = CliRunner().invoke(build_app(), ["explore", str(tmp_path)])
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/read#[\w-]{32}", call.output.strip()), call.output
 
 
 @pytest.mark.slow
@@ -250,6 +254,51 @@ def test_a_folder_that_is_reached_in_two_ways_is_one(tmp_path: Path, monkeypatch
     assert [run.folder for run in shelf.refresh()] == [Path("runs/mine")]
     shelf.add(made(tmp_path / "runs" / "mine-fork1", 2))  # as the server does, by the whole path
     assert [run.folder.name for run in shelf.refresh()] == ["mine", "mine-fork1"]
+
+
+def test_a_pretrained_model_is_no_run_and_one_without_a_continuum_is_refused(tmp_path: Path) -> None:
+    made(tmp_path / "runs" / "mine", 2)
+    model = tmp_path / "runs" / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    with pytest.raises(RunFolderError, match=r"a pretrained model without a continuum.*expected a continuum\.json"):
+        Shelf([model])
+    assert Shelf([tmp_path]).stacked() == []
+    (model / "continuum.json").write_text("[" * 9999)  # what is in it is looked at when it is opened
+    shelf = Shelf([tmp_path, model])
+    assert [run.key for run in shelf.refresh()] == ["mine"] and shelf.stacked() == [model]
+    assert [run["run"] for run in everything(shelf)["runs"]] == ["mine"]
+    assert Shelf([model]).refresh() == []
+    (model / "continuum.json").unlink()
+    made(model / "record", 2)  # of its training
+    assert [run.key for run in Shelf([model]).refresh()] == ["mine"]
+
+
+def test_a_file_that_is_cut_back_and_grows_again_is_read_from_its_start_without_a_note(tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    tail = Tail(path)
+
+    def read() -> list[int]:
+        tail.changed()
+        return [each["step"] for each in tail.new()]
+
+    path.write_text("".join(f'{{"step": {step}, "was": 0}}\n' for step in range(1, 6)))
+    assert read() == [1, 2, 3, 4, 5] and read() == []
+    with path.open("r+") as file:  # as a run that goes on does it: the same file, soon as long as before
+        file.truncate(2 * len('{"step": 1, "was": 0}\n'))
+        file.seek(0, os.SEEK_END)
+        file.write("".join(f'{{"step": {step}, "now": 10}}\n' for step in range(3, 8)))
+    assert read() == [1, 2, 3, 4, 5, 6, 7] and tail.generation == 1 and tail.note == ""
+    path.write_text("no line\n")
+    assert read() == [] and "is no JSON" in tail.note
+    path.write_text('{"step": 1}\n')
+    assert read() == [1] and tail.note == ""
+    # Replaced between the two calls: what came is passed over until it is known to be another file.
+    assert not tail.changed()
+    (tmp_path / "other").write_text("".join(f'{{"step": {step}, "then": 200}}\n' for step in range(1, 4)))
+    os.replace(tmp_path / "other", path)
+    assert list(tail.new()) == [] and tail.note == ""
+    assert read() == [1, 2, 3] and tail.note == ""
 
 
 def test_there_are_only_so_many_lanes(tmp_path: Path) -> None:

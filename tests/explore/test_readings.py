@@ -7,11 +7,13 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from time import monotonic
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
+from patience import PATIENCE
 from served_runs import get, made, serving
 
 pytest.importorskip("uvicorn", reason='the page needs the extra "explore"')
@@ -45,6 +47,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("one.safetensors", ".hidden.safetensors", "other.txt"):
         (states / name).touch()
     made(folder.parent / "without", 2)
+    (folder.parent / "pretrained").mkdir()
+    (folder.parent / "pretrained" / "continuum.json").touch()
     return folder
 
 
@@ -62,7 +66,7 @@ def model(server: Serving) -> str:
 def post(server: Serving, question: Any, token: str | None = None, **headers: str) -> Any:
     told = {"Authorization": f"Bearer {server.token if token is None else token}", **headers}
     data = question if isinstance(question, bytes) else json.dumps(question).encode()
-    return urlopen(Request(f"http://127.0.0.1:{server.port}/api/read", data, told), timeout=10)
+    return urlopen(Request(f"http://127.0.0.1:{server.port}/api/read", data, told), timeout=PATIENCE)
 
 
 def said(server: Serving, question: Any) -> list[Any]:
@@ -77,9 +81,11 @@ def refused(server: Serving, question: Any, **more: str) -> tuple[int, str]:
         return answer.code, answer.read().decode()
 
 
-def test_runs_with_a_model_and_saved_states_are_listed(server: Serving, folder: Path) -> None:
+def test_runs_with_a_model_pretrained_ones_and_saved_states_are_listed(server: Serving, folder: Path) -> None:
     told = json.loads(get(server, "/api/read")[1])
-    assert [each["name"] for each in told["models"]] == [str(folder)] and told["states"] == ["one"]
+    assert [each["name"] for each in told["models"]] == [str(folder), str(folder.parent / "pretrained")]
+    assert told["states"] == ["one"] and len({each["id"] for each in told["models"]}) == 2
+    assert len(json.loads(get(server, "/api/runs")[1])["runs"]) == 2
 
 
 def test_answers_come_in_their_order_from_a_process_that_stays(server: Serving, model: str, folder: Path) -> None:
@@ -96,9 +102,8 @@ def test_the_server_serves_on_while_a_model_reads_for_one_at_a_time(server: Serv
         assert json.loads(get(server, "/api/read")[1])["busy"]
         assert refused(server, {"model": model, "do": "say"})[0] == 409
     # The page is gone: the process hears of it, and is asked again.
-    for _ in range(200):
-        if not json.loads(get(server, "/api/read")[1])["busy"]:
-            break
+    end = monotonic() + PATIENCE
+    while json.loads(get(server, "/api/read")[1])["busy"] and monotonic() < end:
         threading.Event().wait(0.02)
     assert said(server, {"model": model, "do": "say"})[-1]["done"]["said"] == 0
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import PATIENCE
 from served_runs import get, grow, made, serving, unpacked
 
 pytest.importorskip("starlette", reason='the page needs the extra "explore"')
@@ -117,20 +118,20 @@ def test_frames_come_while_files_grow_and_a_dropped_connection_goes_on(server: S
     name = run.rpartition("/")[2]
     with live(server) as line:
         line.send(json.dumps({"run": name, "points": 100}))
-        head, blocks = unpacked(line.recv(timeout=5))
+        head, blocks = unpacked(line.recv(timeout=PATIENCE))
         assert head["kind"] == "whole" and blocks["score.step"][-1] == 40
         grow(folder, 41, 42)
-        head, blocks = unpacked(line.recv(timeout=5))
+        head, blocks = unpacked(line.recv(timeout=PATIENCE))
         assert head["kind"] == "tail" and blocks["score.step"][0] == 41
     grow(folder, 43, 44)
     with live(server) as line:
         known = {"generation": head["generation"], "train": 42, "validation": 40, "score": 42}
         line.send(json.dumps({"run": name, "known": known}))
-        head, blocks = unpacked(line.recv(timeout=5))
+        head, blocks = unpacked(line.recv(timeout=PATIENCE))
         assert head["kind"] == "tail" and blocks["score.step"].tolist() == [43, 44]
         line.send("no question")
         with pytest.raises(Exception, match="1008"):
-            line.recv(timeout=5)
+            line.recv(timeout=PATIENCE)
 
 
 def test_the_page_may_load_its_own_files_and_nothing_else(server: Serving) -> None:

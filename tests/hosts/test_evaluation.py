@@ -12,6 +12,7 @@ import pytest
 import torch
 from every_model import model
 from needed import needs
+from tiny_llama import tiny_llama
 from trained_hope import nestlearn, train_hope
 
 import nestlearn as nl
@@ -109,6 +110,114 @@ def test_runs_and_folders_of_transformers_are_asked_beside_a_model_that_knows_no
     assert found["bits"] == pytest.approx(bits, abs=1e-4)
 
 
+LEARNS = {"periods": 2, "inner_lr": 300.0, "blocks": 2, "writer": nl.rules.gradient()}
+
+
+def stacked_folder(folder: Path, **settings: Any) -> nl.models.Continuum:
+    """A folder with a tiny random Llama that reads bytes, and its memory."""
+    needs("transformers")
+    from nestlearn.models.huggingface import tokenizer_of
+
+    continuum = nl.models.add_continuum(tiny_llama(256), **{**LEARNS, **settings})
+    continuum.save_pretrained(folder, tokenizer_of())
+    return continuum
+
+
+def scores(*arguments: object) -> dict[str, dict[str, float]]:
+    """The values of each model, by task; the file is the last argument."""
+    done = nestlearn("eval", *arguments)
+    assert done.exit_code == 0, done.output
+    held = json.loads(Path(str(arguments[-1])).read_text(encoding="utf-8"))
+    assert held["models"].keys() == held["scores"].keys()
+    return {name: {score["task"]: score["value"] for score in found} for name, found in held["scores"].items()}
+
+
+@pytest.mark.slow
+def test_a_stacked_model_learns_within_a_question_and_is_asked_frozen_too(tasks: Path, tmp_path: Path) -> None:
+    needs("transformers", "lm_eval")
+    from nestlearn.models.huggingface import tokenizer_of
+
+    continuum = stacked_folder(tmp_path / "mine")
+    stacked_folder(tmp_path / "still", inner_lr=0.0)
+
+    def asked(tokens: Any) -> Any:
+        continuum.reset()
+        return continuum.model(tokens).logits
+
+    def says(said: str) -> str:
+        """What it answers to a question that it is asked alone."""
+        tokens = torch.tensor([list(said.encode())])
+        continuum.reset()
+        made = continuum.model.generate(tokens, max_new_tokens=6, do_sample=False, pad_token_id=0)
+        text: str = tokenizer_of().decode(made[0, tokens.shape[1] :], skip_special_tokens=True)
+        return text.split("\n")[0]
+
+    rows = [{"text": said, "answer": says(said)} for said, _, _ in QUESTIONS]
+    (tmp_path / "says.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    task = CHOICES.format(name="says", file=tmp_path / "says.jsonl") + KINDS["goes_on"].replace(
+        "text\ngen", "answer\ngen"
+    )
+    (tasks / "says.yaml").write_text(task.replace("gen_toks: 3", "gen_toks: 6"), encoding="utf-8")
+    found = scores(
+        *(tmp_path / "mine", tmp_path / "still", "--tasks", "letters,bits,says", "--include", tasks),
+        *("--no-uniform", "--out", tmp_path / "scores.json"),
+    )
+    assert list(found) == ["mine", "mine, frozen", "still", "still, frozen"]
+    wanted = expected(asked)
+    assert found["mine"] == pytest.approx({"letters": wanted["letters"], "bits": wanted["bits"], "says": 1}, abs=1e-4)
+    assert found["mine, frozen"] == found["still"] == found["still, frozen"]
+    assert abs(found["mine"]["bits"] - found["still"]["bits"]) > 0.01 and found["still"]["says"] < 1
+    continuum.reset()
+    nats = 0.0
+    for said, _, _ in QUESTIONS:
+        nats += continuum.read(torch.tensor([list(f"\n{said}".encode())])).sum().item()
+        continuum.reset()
+    assert found["mine"]["bits"] == pytest.approx(
+        nats / math.log(2) / sum(len(said.encode()) for said, _, _ in QUESTIONS), abs=1e-4
+    )
+
+
+@pytest.mark.slow
+def test_what_a_stacked_model_has_read_is_asked_without_being_changed(tasks: Path, tmp_path: Path) -> None:
+    needs("transformers", "lm_eval")
+    from nestlearn.integrations.evaluation import evaluate
+    from nestlearn.models.huggingface import tokenizer_of
+
+    continuum = stacked_folder(tmp_path / "mine")
+    continuum.read(torch.tensor([list(b"aaa then and three two one and")]))
+    continuum.save(tmp_path / "state")
+    arguments = (tmp_path / "mine", "--tasks", "letters,bits", "--include", tasks, "--no-uniform")
+    found = scores(*arguments, "--state", tmp_path / "state", "--out", tmp_path / "scores.json")
+    with continuum.paused():
+        wanted = expected(lambda tokens: continuum.model(tokens).logits)
+        assert found["mine"] == pytest.approx({task: wanted[task] for task in ("letters", "bits")}, abs=1e-4)
+    assert abs(found["mine"]["bits"] - found["mine, frozen"]["bits"]) > 0.01
+    with pytest.raises(ValueError, match="in the middle of a text"):
+        evaluate(continuum.model, tokenizer_of(), ["letters"], include=tasks)
+    continuum.reset()
+    continuum.read(torch.tensor([list(b"two"), list(b"one")]))
+    with continuum.paused(), pytest.raises(ValueError, match="expected the state of one, got 2"):
+        evaluate(continuum.model, tokenizer_of(), ["letters"], include=tasks)
+    continuum.save(tmp_path / "two")
+    done = nestlearn("eval", *arguments, "--state", tmp_path / "two")
+    assert done.exit_code == 2 and "2 were read side by side" in " ".join(done.output.split())
+
+
+def test_a_state_is_for_one_stacked_model_with_a_tokenizer(tmp_path: Path) -> None:
+    def refused(*arguments: object) -> str:
+        done = nestlearn("eval", *arguments, "--tasks", "letters")
+        assert done.exit_code == 2, done.output
+        return " ".join(done.output.split())
+
+    nl.models.add_continuum(tiny_llama(256), blocks=1).save_pretrained(tmp_path / "mine")
+    assert "holds no tokenizer" in refused(tmp_path / "mine")
+    (tmp_path / "mine" / "continuum.json").write_text('{"period": 3}')
+    assert "unknown setting 'period'" in refused(tmp_path / "mine")
+    assert "one folder with a continuum.json, got 2" in refused(
+        tmp_path / "mine", tmp_path / "mine", "--state", tmp_path / "state"
+    )
+
+
 @pytest.mark.slow
 def test_what_cannot_be_asked_is_said(tasks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, lm_eval = needs("transformers", "lm_eval.tasks")
@@ -129,6 +238,18 @@ def test_what_cannot_be_asked_is_said(tasks: Path, tmp_path: Path, monkeypatch: 
     assert done.exit_code == 2 and "holds no model: expected a folder of `nestlearn train`" in " ".join(
         done.output.split()
     )
+
+
+def test_a_run_of_another_network_says_which_one_can_be_asked(tmp_path: Path) -> None:
+    needs("transformers")
+    sizes = ("task.network=transformer", "task.dim=8", "task.heads=2", "task.depth=1", "task.context=16", "steps=1")
+    sizes = (*sizes, "points=1", "task.validation_windows=1", "task.test_windows=1")
+    done = nestlearn("train", "--task", "speeches", "--out", tmp_path / "run", *(f"--set={each}" for each in sizes))
+    assert done.exit_code == 0, done.output
+    done = nestlearn("eval", tmp_path / "run", "--tasks", "letters")
+    said = " ".join(done.output.split())
+    assert done.exit_code == 2 and "got one of a ByteTransformer, which has learned positions for 16 tokens" in said
+    assert "--set task.network=rotary" in said
 
 
 def test_without_lm_eval_the_message_has_the_line_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -211,6 +211,8 @@ def test_what_cannot_be_is_said() -> None:
 def test_trainer_trains_saves_and_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     needs("accelerate")
     rows = [{"input_ids": text(6, 1, seed)[0], "labels": text(6, 1, seed)[0]} for seed in range(8)]
+    for row in rows:
+        row["labels"][0] = -100  # nobody predicts it, but transformers 5.0 counts it where it divides by all labels
 
     how = {"per_device_train_batch_size": 2, "report_to": [], "disable_tqdm": True, "logging_strategy": "no"}
     settings = transformers.TrainingArguments(
@@ -227,9 +229,9 @@ def test_trainer_trains_saves_and_goes_on_to_the_same_bits(tmp_path: Path) -> No
     loss = whole.evaluate()["eval_loss"]
     resumed = trained(tmp_path / "checkpoint-2")
     assert all(map(torch.equal, whole.model.parameters(), resumed.model.parameters()))
-    both = torch.stack([row["labels"] for row in rows[:2]])
+    both = {name: torch.stack([row[name] for row in rows[:2]]) for name in rows[0]}
     with torch.no_grad():
-        assert loss == pytest.approx(whole.model.eval()(both, labels=both).loss.item(), rel=1e-4)
+        assert loss == pytest.approx(whole.model.eval()(**both).loss.item(), rel=1e-4)
     again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "checkpoint-4")
     assert all(map(torch.equal, whole.model.parameters(), again.parameters()))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,9 @@ def test_a_row_has_the_surprise_and_the_update_of_every_memory_by_role(tmp_path:
     assert row["step"] == 3 and "1/matrix" in names and "1/element" in names and "2/matrix.momentum" in names
     assert {lane["role"] for lane in lanes["lanes"]} == {"*.weight", "*.bias"}
     momentum, weights = names.index("2/matrix.momentum"), names.index("1/matrix")
-    assert lanes["lanes"][weights]["parameters"] == 3
+    assert lanes["lanes"][weights]["parameters"] == 3 and lanes["lanes"][weights]["part"] is None
+    switched = lanes["lanes"][momentum]
+    assert (switched["part"], switched["along"]) == ("momentum", ["matrix.second_moment"])
     assert row["surprise"][momentum] == pytest.approx(float(optimizer.surprise["momentum"]), rel=1e-3)
     moved = [model[number].weight.detach() - was for number, was in zip((0, 2, 4), before, strict=True)]
     ratio = torch.cat([each.flatten() for each in moved]).norm() / torch.cat([each.flatten() for each in before]).norm()
@@ -207,7 +210,7 @@ def test_a_record_that_goes_on_becomes_coarser_from_its_start_on(tmp_path: Path)
         with record_folder.RecordFolder(tmp_path, "mine", {}, start=start, most=8192) as folder:
             for step in range(start + 1, start + 41):
                 folder.row(step, 0.0, lanes, [None] * len(lanes), [float(step)] * len(lanes))
-    assert folder.thinned == 2
+    assert folder.thinned >= 2
     counts, wide = [], 0  # of lanes, by row
     for each in lines(tmp_path / "writes.jsonl"):
         wide = len(each["lanes"]) if "lanes" in each else wide
@@ -215,6 +218,29 @@ def test_a_record_that_goes_on_becomes_coarser_from_its_start_on(tmp_path: Path)
     found = rows(tmp_path)
     assert found[0]["step"] <= 2 and found[-1]["step"] == 120 and len(found) < 100
     assert [len(row["update"]) for row in found] == counts == [1 + (row["step"] > 80) for row in found]
+
+
+def recorded_in(folder: Path, *pieces: tuple[int, int]) -> list[int]:
+    """The steps of a record with such beginnings and ends, each piece going on where a run was resumed."""
+    lanes = [{"name": "matrix/w", "level": 1, "memory": "matrix", "role": "w", "period": 1, "parameters": 1}]
+    for start, end in pieces:
+        with record_folder.RecordFolder(folder, "mine", {}, start=start, most=8192) as record:
+            for step in range(start + 1, end + 1):
+                if step % record.thinned == 0:  # as a recorder does
+                    record.row(step, 0.0, lanes, [None], [1.0])
+    return [row["step"] for row in rows(folder)]
+
+
+def test_a_record_that_was_resumed_is_as_coarse_as_one_that_was_not(tmp_path: Path) -> None:
+    whole = recorded_in(tmp_path / "whole", (0, 2000))
+    pieces = recorded_in(tmp_path / "pieces", (0, 1000), (900, 1500), (1450, 1900), (1900, 2000))
+    said = [json.loads((tmp_path / each / "record.json").read_text())["thinned"] for each in ("whole", "pieces")]
+    assert said[0] == said[1] >= 8
+    gaps = [{b - a for a, b in pairwise(steps)} for steps in (whole, pieces)]
+    assert min(gaps[1]) >= said[0] // 2 and max(gaps[1]) <= 2 * max(gaps[0])
+    assert abs(len(whole) - len(pieces)) <= len(whole) // 10
+    # From its beginning it is a new record.
+    assert recorded_in(tmp_path / "whole", (0, 5)) == [1, 2, 3, 4, 5]
 
 
 def test_a_record_goes_on_from_a_step_and_takes_back_what_came_later(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 import nestlearn as nl
+from nestlearn.memory.state import leaves
 from nestlearn.models import Continuum, StateFileError, add_continuum
 from nestlearn.models.tensor_files import state_sum
 
@@ -178,6 +179,22 @@ def test_a_slow_block_waits_for_its_own_period(model: Any) -> None:
     assert written(continuum, 2).any()
 
 
+def test_a_state_that_knows_the_token_after_it_loses_nothing(model: Any) -> None:
+    """A text in pieces, each from the state and the cache of the one before, writes what one call does."""
+    tokens, (states, cache) = text(11), ([], None)
+    plain(model, periods=4, inner_lr=0.5, blocks=1)
+    continuum = model.continuum
+    for start, end in ((0, 1), (1, 5), (5, 10), (10, 11)):
+        continuum.load(states[-1] if states else {})
+        cache = model(tokens[:, start:end], cache=cache, use_cache=True).cache
+        states.append(continuum.state(tokens[:, end] if end < 11 else None))
+    with pytest.raises(ValueError, match=r"following: expected .* \[batch\], got \[1, 1\]"):
+        continuum.state(tokens[:, :1])
+    continuum.reset()
+    continuum.read(tokens)
+    torch.testing.assert_close(states[-1], continuum.state())
+
+
 @pytest.mark.parametrize(
     "writer", [nl.memory.GradientDescent(), nl.rules.adam(), nl.rules.chain(nl.rules.sum(0.5), nl.rules.whiten("root"))]
 )
@@ -221,6 +238,18 @@ def test_a_state_of_another_model_is_refused(model: Any, tmp_path: Any) -> None:
         model.continuum.load({"time": torch.tensor(1), "blocks": {"1": {}, "2": {}}})
 
 
+def test_a_state_that_gives_no_numbers_at_its_next_write_is_refused_and_changes_nothing(model: Any) -> None:
+    continuum = add_continuum(model, periods=4, inner_lr=0.1, blocks=1)
+    model(text(10))
+    state, other = continuum.state(), continuum.state()
+    held = other["blocks"]["2"]["down"]
+    for leaf in leaves(held["rule"]):
+        leaf.copy_(-leaf.abs() - 1)  # Adam's mean of squares is among them
+    with pytest.raises(StateFileError, match=r"2\.down .* no numbers at its next write"):
+        continuum.load(other)
+    assert torch.equal(written(continuum), state["blocks"]["2"]["down"]["model"]["weight"]) and continuum.time == 10
+
+
 def test_a_file_that_was_changed_is_refused_in_a_short_line(model: Any, tmp_path: Any) -> None:
     path = tmp_path / "text.safetensors"
     continuum = plain(model, periods=4, inner_lr=0.1, blocks=3, matrices=("gate", "up", "down"))
@@ -250,12 +279,11 @@ def test_a_file_that_was_changed_is_refused_in_a_short_line(model: Any, tmp_path
 
 def test_generate_reads_every_token_once_and_learns_from_it(model: Any) -> None:
     continuum = plain(model, periods=4, inner_lr=30.0, blocks=2)
-    read = []
-    model.model.register_forward_pre_hook(
-        lambda module, given, named: read.append(named["input_ids"].shape[1]), with_kwargs=True
-    )
+    read: list[list[int]] = [[], []]  # below the first written block, and in it
+    for layer, seen in zip(model.model.layers, read, strict=False):
+        layer.self_attn.q_proj.register_forward_pre_hook(lambda _, given, seen=seen: seen.append(given[0].shape[1]))
     made = model.generate(text(10), max_new_tokens=8, do_sample=False, pad_token_id=0)
-    assert sum(read) == 17 == continuum.time and read[3:] == [1] * 7
+    assert read == [[10] + [1] * 7, [4, 4, 2] + [1] * 7] and continuum.time == 17
     continuum.reset()
     tokens, cache = text(10), None
     given = tokens

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 import nestlearn as nl
 from nestlearn.optim.fused import FusedLane
-from nestlearn.optim.kernels import fits, recognised
 from nestlearn.optim.lanes import SMALL
 from nestlearn.rules import (
     adam,
@@ -29,6 +28,7 @@ from nestlearn.rules import (
     sum,
     sum_of_squares,
 )
+from nestlearn.rules.kernels import fits, recognised
 
 STEPS = 24
 SHAPES = [(4, 3), (7,), (), (0,), (2, 3, 2), (SMALL + 5,)]

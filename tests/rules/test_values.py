@@ -155,6 +155,22 @@ def test_what_is_left_without_a_part():
     assert sum().without("sum") == gradient()
 
 
+def test_a_memory_of_a_target_can_be_taken_away_alone():
+    one = deep(beside=average(0.8))
+    assert one.without("second_moment") == deep(beside=average(0.8), target="identity")
+    two = chain(deep(written_by=chain(deep(name="inner", target="average_gradient"))), orthogonal())
+    inner = deep(name="inner", target="identity")
+    assert two.without("deep.average_gradient") == chain(deep(written_by=chain(inner)), orthogonal())
+    # A part of the name comes first; and what remembers nothing has nothing to be taken away.
+    assert chain(rules.second_moment(), deep(target="identity")).without("second_moment") == chain(
+        deep(target="identity")
+    )
+    with pytest.raises(ValueError, match=r"no part 'second_moment': expected one of deep\."):
+        deep(target="identity").without("second_moment")
+    with pytest.raises(ValueError, match="no part 'second_moment'"):
+        deep(objective="hypergradient").without("second_moment")
+
+
 def test_every_public_link_has_its_name_in_data():
     public = {name: getattr(rules, name) for name in rules.__all__}
     kinds = {name: kind for name, kind in public.items() if isinstance(kind, type) and issubclass(kind, rules.Link)}

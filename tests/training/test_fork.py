@@ -10,6 +10,7 @@ from sameness import TIMES, differences, left_behind
 import nestlearn as nl
 from nestlearn.contenders import find_contender
 from nestlearn.errors import CheckpointError, SettingsError
+from nestlearn.explore import Shelf
 from nestlearn.rules import average, chain, orthogonal
 from nestlearn.training.checkpoint import Checkpoints, load_checkpoint
 from nestlearn.training.fork import ForkPoint, fork
@@ -105,6 +106,47 @@ def test_a_memory_switched_off_is_the_continuation_by_hand(tmp_path) -> None:
     ]
     early = [[(row["step"], row["loss"]) for row in each if row.get("step", STEPS) <= AT] for each in rows]
     assert early[0] == early[1] and len(early[0]) > 5
+
+
+@pytest.mark.parametrize(
+    ("part", "left"),
+    [("second_moment", "second_moment.model.value (2)"), ("element.momentum", "momentum.model.value (4)")],
+)
+def test_a_memory_of_a_target_or_of_vectors_is_switched_off_alone(deep, tmp_path, part: str, left: str) -> None:
+    said, behind = forked(deep, tmp_path / "off", f"optimizer.without={part}")
+    assert said.endswith(f"optimizer.without: was None, now {part}") and behind == f"left behind: {left}"
+    states = [
+        {number: set(one) for number, one in checkpoint(path, STEPS)["optimizers"][0]["state"].items()}
+        for path in (deep, tmp_path / "off")
+    ]
+    gone = [states[0][number] - states[1][number] for number in states[0]]
+    name, _, count = left.partition(" ")
+    assert [each for each in gone if each] == [{name}] * int(count.strip("()"))
+
+
+def test_the_record_of_a_fork_begins_as_that_of_its_parent(tmp_path) -> None:
+    parent = trained(tmp_path / "parent", "optimizer=DeepMomentum", "optimizer.hidden=4", "record=1", "rows=24")
+    forked(parent, tmp_path / "off", "optimizer.without=momentum")
+    forked(parent, tmp_path / "silent", "record=0")
+    assert not (tmp_path / "silent" / "record").exists()
+
+    def record(path: Path) -> tuple[dict[int, dict], list[list[str]], list[int]]:
+        """Its rows by their steps without the times, the lanes as they were said, and the frozen steps."""
+        folder = path / "record" / "seed0"
+        lines = [json.loads(line) for line in (folder / "writes.jsonl").read_text().splitlines()]
+        rows = {line["step"]: {**line, "seconds": 0} for line in lines if "step" in line}
+        lanes = [[lane["memory"] for lane in line["lanes"]] for line in lines if "lanes" in line]
+        return rows, lanes, sorted(int(file.stem) for file in (folder / "frozen").iterdir())
+
+    (before, whole, frozen), (after, both, frozen_after) = record(parent), record(tmp_path / "off")
+    assert set(before) == set(after) == set(range(1, STEPS + 1))
+    assert all((before[step] == after[step]) == (step <= AT) for step in before)
+    assert both[: len(whole)] == whole and "matrix.momentum" in both[-2] and "matrix.momentum" not in both[-1]
+    assert [step for step in frozen_after if step <= AT] == [step for step in frozen if step <= AT] != []
+    (run,) = Shelf([tmp_path / "off"]).refresh()
+    lanes = {lane["memory"]: lane["ended"] for lane in run.lanes.facts.values()}
+    assert {memory for memory, ended in lanes.items() if ended} == {"matrix.momentum", "matrix.second_moment"}
+    assert run.lanes.steps.tolist() == list(range(1, STEPS + 1))
 
 
 def test_a_setting_that_is_changed_is_that_of_the_fork_and_memories_stay(deep, tmp_path) -> None:

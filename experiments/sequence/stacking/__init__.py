@@ -53,10 +53,10 @@ LENGTHS = (500, 2000, 8000)
 class Run:
     """One run: what is known already lies in its folder, so that a run that was cut off goes on."""
 
-    def __init__(self, plan: Plan, folder: Path) -> None:
+    def __init__(self, plan: Plan, folder: Path, device: str) -> None:
         self.plan, self.folder = plan, folder
         folder.mkdir(parents=True, exist_ok=True)
-        self.source = plan.source()
+        self.source = plan.source().to(device)
         book = self.source.tokenize(self.source.book)[:, : plan.book]
         other = self.source.tokenize(self.source.other)[:, : plan.other]
         self.tokens = {"book": book, "other": other, "book with the longest window": book}
@@ -91,7 +91,7 @@ class Run:
             rated = rate * self.plan.times
             continuum = add_continuum(self.top(text, blocks), blocks=blocks, inner_lr=rated, **settings)
             start = time.process_time()
-            losses = continuum.read(self.tokens[text], window=self.windows[text])[0]
+            losses = continuum.read(self.tokens[text], window=self.windows[text])[0].cpu()
             return {"losses": losses, "seconds": time.process_time() - start, "bytes": continuum.bytes}
 
         found: dict[str, Any] = self.kept(f"{text} {name} {rate:g}", make)
@@ -106,14 +106,16 @@ class Run:
             weights = [layer.mlp.down_proj.weight for layer in model.model.layers]
             rated = {"lr": rate * self.plan.times}
             sizes = {"period": self.plan.period, "window": self.plan.window}
-            return dynamic(model, self.tokens["book"], lambda given: kind(given, **rated), weights=weights, **sizes)
+            return dynamic(
+                model, self.tokens["book"], lambda given: kind(given, **rated), weights=weights, **sizes
+            ).cpu()
 
         return torch.as_tensor(self.kept(f"dynamic {kind.__name__} {rate:g}", make))
 
 
-def run(size: str, folder: Path, workers: int) -> Outcome:
+def run(size: str, folder: Path, workers: int, device: str = "cpu") -> Outcome:
     """Choose rates on the other text, read the book, and ask for facts. All in one process."""
-    here = Run(SIZES[size], folder)
+    here = Run(SIZES[size], folder, device)
     plain = Contender((0.0,))
     tried = {
         name: {rate: here.read(name, "other", each, rate) for rate in each.rates} for name, each in CONTENDERS.items()

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nestlearn.models.stacking_calls import cache_name
+
 __all__ = ["cached", "dynamic"]
 
 
@@ -48,11 +50,12 @@ def dynamic(
     for weight in weights:
         weight.requires_grad_(True)
     optimizer, found = make(weights), []
+    name = cache_name(model.forward)
     for start in range(0, tokens.shape[1], window):
         cache, stop = None, min(start + window, tokens.shape[1])
         for first in range(start, stop, period):
             last = min(first + period, stop)
-            out = model(tokens[:, first:last], cache=cache, use_cache=True)
+            out = model(tokens[:, first:last], use_cache=True, **{name: cache})
             wanted = tokens[:, first + 1 : last + 1]
             logits = out.logits[0, : wanted.shape[1]]
             losses = F.cross_entropy(logits, wanted[0], reduction="none")
@@ -60,7 +63,7 @@ def dynamic(
                 optimizer.zero_grad()
                 losses.sum().backward()
                 optimizer.step()
-            cache = out.cache
+            cache = out[name]
             for layer in cache.layers:
                 layer.keys, layer.values = layer.keys.detach(), layer.values.detach()
             found.append(losses.detach())

@@ -1,9 +1,13 @@
-"""``python -m experiments.sequence.stacking.long FOLDER``: the same on 65,536 tokens; run again, it goes on."""
+"""``python -m experiments.sequence.stacking.long FOLDER``: 65,536 tokens of the book; run again, it goes on."""
 
-import sys
+import argparse
 from pathlib import Path
 
 from experiments.sequence.stacking import run
 
 if __name__ == "__main__":
-    print("\n\n".join(run("long", Path(sys.argv[1]), 1).tables))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="what is known already lies there")
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args()
+    print("\n\n".join(run("long", options.folder, 1, options.device).tables))

@@ -1,6 +1,6 @@
 """``python -m experiments.sequence.stacking.prepare GGUF MOBY_DICK FOLDER``: see README.md."""
 
-import sys
+import argparse
 from pathlib import Path
 
 import torch
@@ -24,4 +24,7 @@ def prepare(gguf: Path, book: Path, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    prepare(*map(Path, sys.argv[1:]))
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in ("gguf", "book", "folder"):
+        parser.add_argument(name, type=Path)
+    prepare(**vars(parser.parse_args()))

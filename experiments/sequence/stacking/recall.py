@@ -12,6 +12,7 @@ from experiments.sequence.stacking.contenders import Contender
 from experiments.sequence.stacking.facts import facts_text, questions
 from experiments.sequence.stacking.top import below, top
 from nestlearn.models import Continuum, add_continuum
+from nestlearn.models.stacking_calls import cache_name
 
 if TYPE_CHECKING:
     from experiments.sequence.stacking import Run
@@ -102,10 +103,11 @@ def _right(scores: Tensor) -> float:
 @torch.no_grad()
 def _window(run: Run, facts: Tensor, padded: Tensor, spans: list[tuple[int, int]]) -> float:
     """The frozen model with the facts before each question."""
-    found = []
+    found, name = [], cache_name(run.source.model.forward)
     for at in range(0, len(padded), 16):
         rows = padded[at : at + 16]
-        cache = run.source.model(facts, use_cache=True).cache
+        cache = run.source.model(facts, use_cache=True)[name]
         cache.batch_repeat_interleave(len(rows))
-        found.append(_scores(run.source.model(rows, cache=cache, use_cache=True).logits, rows, spans[at : at + 16]))
+        answer = run.source.model(rows, use_cache=True, **{name: cache})
+        found.append(_scores(answer.logits, rows, spans[at : at + 16]))
     return _right(torch.cat(found))

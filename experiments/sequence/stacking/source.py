@@ -28,6 +28,10 @@ class Source:
     book: str
     other: str
 
+    def to(self, device: str) -> Source:
+        """The same where ``device`` is."""
+        return Source(self.model.to(device), lambda words: self.tokenize(words).to(device), self.book, self.other)
+
 
 def _other() -> str:
     return bytes(speeches()["validation"][:OTHER].tolist()).decode("utf-8", "ignore")

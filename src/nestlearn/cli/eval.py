@@ -19,7 +19,10 @@ __all__ = ["eval"]
 def eval(
     models: Annotated[
         list[Path],
-        typer.Argument(help="Folders written by `nestlearn train`, or by `save_pretrained` of transformers."),
+        typer.Argument(
+            help="Folders written by `nestlearn train`, or by `save_pretrained` of transformers. One with a "
+            "continuum.json is a stacked model, which is asked twice: as it is, and frozen."
+        ),
     ],
     tasks: Annotated[str, typer.Option(help="Names of tasks of lm-eval, with commas between them.")],
     include: Annotated[
@@ -36,6 +39,13 @@ def eval(
     text: Annotated[
         Path | None, typer.Option(help="Also the model that knows how often each token is in this file, and no more.")
     ] = None,
+    state: Annotated[
+        Path | None,
+        typer.Option(
+            help="What the stacked model has read, a file of `continuum.save`: all questions are asked of it, and it "
+            "learns from none. [default: every question begins a text of its own]"
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Also write the scores there, as JSON.")] = None,
     run_seed: RunSeed = None,
     imports: Imports = None,
@@ -48,4 +58,4 @@ def eval(
     from nestlearn.cli.eval_job import Asked, eval_job
 
     asked = Asked(tuple(name.strip() for name in tasks.split(",")), include, limit, batch, context)
-    raise typer.Exit(eval_job(models, asked, uniform, text, out, run_seed, tuple(imports or ()), device))
+    raise typer.Exit(eval_job(models, asked, uniform, text, state, out, run_seed, tuple(imports or ()), device))

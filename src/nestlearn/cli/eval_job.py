@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext, redirect_stderr
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from importlib.metadata import version
@@ -21,6 +21,8 @@ from nestlearn.errors import SettingsError, as_settings_error
 from nestlearn.foreign import foreign
 from nestlearn.imported import only
 from nestlearn.integrations.evaluation import Score, evaluate, unigrams
+from nestlearn.models import Continuum, load_stacked
+from nestlearn.models.stacking_settings import FILE
 from nestlearn.training import RunFolder, load_trained
 from nestlearn.training.run_folder import write_atomic
 from nestlearn.training.settings import find_device
@@ -28,7 +30,7 @@ from nestlearn.training.settings import find_device
 __all__ = ["Asked", "eval_job"]
 
 FINISHED = 0
-UNIFORM, UNIGRAMS = "uniform", "unigrams"
+UNIFORM, UNIGRAMS, FROZEN = "uniform", "unigrams", ", frozen"
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ def eval_job(
     asked: Asked,
     beside: bool,
     text: Path | None,
+    state: Path | None,
     out: Path | None,
     seed: int | None,
     imports: tuple[str, ...],
@@ -73,6 +76,7 @@ def eval_job(
         asked: the tasks.
         beside: whether the model that knows nothing is asked too, with the tokens of the first one.
         text: the file whose tokens a further model has counted, or None.
+        state: the file of what the one stacked model has read, or None.
         out: the file, or None.
         seed: which run of a folder; None for its first.
         imports: modules that the folders may name.
@@ -81,14 +85,22 @@ def eval_job(
     if out is not None and not out.absolute().parent.is_dir():
         raise SettingsError(f"cannot write {out}: there is no folder {out.absolute().parent}")
     said = "" if text is None else text.read_text(encoding="utf-8", errors="replace")
+    _check_state(state, folders)
     found: dict[str, list[Score]] = {}
     words: list[Any] = []
     named = _names(folders)
+    models = {name: str(folder) for name, folder in named.items()}
     for name, folder in named.items():
         with only(imports):
             model, tokenizer = _loaded(folder, seed, device)
         say(f"asking {name}")
-        found[name] = asked.scores(model, tokenizer)
+        continuum = getattr(model, "continuum", None)
+        with nullcontext() if state is None or continuum is None else _having_read(continuum, state):
+            found[name] = asked.scores(model, tokenizer)
+        if continuum is not None:
+            continuum.remove()
+            say(f"asking {name}{FROZEN}")
+            found[name + FROZEN], models[name + FROZEN] = asked.scores(model, tokenizer), str(folder)
         words.append((tokenizer, model.config.vocab_size))
     tokenizer, tokens = words[0]
     once = torch.ones(tokens)
@@ -104,7 +116,8 @@ def eval_job(
             "limit": asked.limit,
             "context": asked.context,
             "versions": {name: version(name) for name in ("lm-eval", "transformers", "torch", "nestlearn")},
-            "models": {name: str(folder) for name, folder in named.items()},
+            "models": models,
+            "state": None if state is None else str(state),
             "scores": {name: [asdict(score) for score in scores] for name, scores in found.items()},
         }
         write_atomic(out, json.dumps(content, indent=1) + "\n")
@@ -115,15 +128,43 @@ def _names(folders: Sequence[Path]) -> dict[str, Path]:
     """Folders by their last name, or whole where two end alike."""
     last = [folder.resolve().name for folder in folders]
     return {
-        str(folder) if last.count(name) > 1 or name in (UNIFORM, UNIGRAMS) else name: folder
+        str(folder) if last.count(name) > 1 or name in (UNIFORM, UNIGRAMS) or name.endswith(FROZEN) else name: folder
         for name, folder in zip(last, folders, strict=True)
     }
+
+
+def _is_run(folder: Path) -> bool:
+    return RunFolder(folder).config.is_file()
+
+
+def _is_stacked(folder: Path) -> bool:
+    return not _is_run(folder) and (folder / FILE).exists()
+
+
+def _check_state(state: Path | None, folders: Sequence[Path]) -> None:
+    """A state is what one model has read, and others have no use for it."""
+    if state is not None and (count := sum(map(_is_stacked, folders))) != 1:
+        raise SettingsError(
+            f"--state is what one stacked model has read: expected one folder with a {FILE}, got {count}"
+        )
+
+
+@contextmanager
+def _having_read(continuum: Continuum, state: Path) -> Iterator[None]:
+    """In the block the model answers from what a file says that it has read."""
+    continuum.load(state)
+    if continuum.texts != 1:
+        raise SettingsError(
+            f"{state}: all questions are asked of one text, and {continuum.texts} were read side by side"
+        )
+    with continuum.paused():
+        yield
 
 
 def _loaded(folder: Path, seed: int | None, device: str | None) -> tuple[Any, Any]:
     """The model in a folder, and its tokenizer."""
     where = None if device is None else find_device(device)
-    if RunFolder(folder).config.is_file():
+    if _is_run(folder):
         trained = load_trained(folder, seed=seed, device=where)
         for note in trained.notes:
             say(f"note: {note}")
@@ -138,6 +179,11 @@ def _loaded(folder: Path, seed: int | None, device: str | None) -> tuple[Any, An
     _ours()  # from here on transformers knows our models
     transformers = import_module("transformers")
     transformers.utils.logging.disable_progress_bar()
+    if _is_stacked(folder):
+        model, tokenizer = load_stacked(folder, device=where)
+        if tokenizer is None:
+            raise SettingsError(f"{folder} holds no tokenizer: expected one that its save_pretrained has put there")
+        return model, tokenizer
     with foreign(SettingsError, f"cannot load the model in {folder}"):
         model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True)
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)

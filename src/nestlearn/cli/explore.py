@@ -17,7 +17,10 @@ def explore(
     runs: Annotated[
         list[Path] | None,
         typer.Argument(
-            help="Folders of `nestlearn train`, `nestlearn compare` or `nl.record`, or such that hold some.",
+            help=(
+                "Folders of `nestlearn train`, `nestlearn compare` or `nl.record`, or such that hold some; for the "
+                "reading page also of pretrained models with a continuum."
+            ),
             show_default="runs",
         ),
     ] = None,
@@ -52,8 +55,8 @@ def explore(
 
     Files are read and nothing is written, so a run is neither slowed nor ended by it; a fork that the page is asked for
     is a process of its own. The address that is printed has a token in it, without which nothing is told. At /read
-    behind it a trained language model reads a text, and shows what that does to its memories; what it remembers is
-    saved in --states alone.
+    behind it a language model that was trained, or a pretrained one with a continuum, reads a text, and shows what that
+    does to its memories; what it remembers is saved in --states alone.
     """
     from nestlearn.explore import Shelf
 
@@ -94,7 +97,9 @@ def _serve(shelf: Shelf, port: int, browser: bool, states: Path | None) -> None:
         ) from error
     if states is not None:
         states.mkdir(parents=True, exist_ok=True)
-    serving = Serving(shelf, port, Readings(shelf, [sys.executable, "-P", "-m", "nestlearn.cli.reading_job"], states))
+    readings = Readings(shelf, [sys.executable, "-P", "-m", "nestlearn.cli.reading_job"], states)
+    reads_alone = bool(shelf.stacked()) and not shelf.folders()
+    serving = Serving(shelf, port, readings, "read" if reads_alone else "")
 
     def begun() -> None:
         typer.echo(serving.url)

@@ -21,28 +21,22 @@ from torch import Tensor
 
 from nestlearn.cli.generate_job import Source, load_speaker
 from nestlearn.cli.memory import seen
-from nestlearn.errors import NestlearnError
+from nestlearn.cli.own_reader import OwnReader
+from nestlearn.cli.page_reader import PageReader
+from nestlearn.cli.stacked_reader import StackedReader, Words
+from nestlearn.errors import NestlearnError, SettingsError
+from nestlearn.explore.runs import STACKED
 from nestlearn.explore.states import NAME, SUFFIX
 from nestlearn.foreign import reason, shown
 from nestlearn.memory.state import State, count_entries
-from nestlearn.models import (
-    LanguageModel,
-    Reading,
-    TextStream,
-    Tokenizer,
-    load_state,
-    movement,
-    observe,
-    save_state,
-    state_bytes,
-    stream,
-)
+from nestlearn.models import Reading, TextStream, Tokenizer, load_stacked, observe, state_bytes, stream
+from nestlearn.training.settings import find_device
 
-__all__ = ["Desk", "reading_job"]
+__all__ = ["Desk", "load_reader", "reading_job"]
 
 NICE = 10  # a training beside it comes first
 MOST_TEXT, MOST_TOKENS, MOST_PIECE, MOST_ANSWER = 1 << 16, 1 << 18, 256, 2000
-KEPT = 256 << 20  # bytes of the states to which one may go back without much reading
+KEPT = 256 << 20  # bytes, at least, of the states to which one may go back without much reading
 
 Told = dict[str, Any]
 
@@ -65,47 +59,38 @@ class Desk:
     """A model, what it has read, and the states on the way there.
 
     Args:
-        model: who reads.
-        words: its tokenizer.
+        reader: who reads.
         states: the folder of saved states; None saves none.
-        kept: bytes of states to keep; when they are more, every second one is dropped.
+        kept: bytes of states to keep; when they are more, every second one is dropped. None keeps as many as the
+            weights have, 256 MiB at least.
     """
 
-    def __init__(self, model: LanguageModel, words: Tokenizer, states: Path | None, kept: int = KEPT) -> None:
-        self._model, self._words, self._states, self._kept = model, words, states, kept
-        self._device = next(model.parameters()).device
+    def __init__(self, reader: PageReader, states: Path | None, kept: int | None = None) -> None:
+        self._reader, self._words, self._states = reader, reader.words, states
+        weights = list(reader.model.parameters())
+        self._kept = max(KEPT, state_bytes(weights)) if kept is None else kept
+        self._device = weights[0].device
         self._tokens: list[int] = []
+        self._ends: list[int] = []  # of the pieces, in which what is read again is read: slopes may end with them
         self._marks: list[_Mark] = []
         self._size = 0  # of the states in the marks
         self._begin(None)
 
     def _begin(self, state: State | None) -> None:
         with torch.no_grad():
-            state = self._model.initial_state(1) if state is None else state
-        self._tokens, self._marks, self._size = [], [], 0
+            state = self._reader.initial_state(1) if state is None else state
+        self._tokens, self._ends, self._marks, self._size = [], [], [], 0
         self._keep(_Mark.of(0, state, None))
 
     def about(self) -> Told:
         """What is told of the model before anything is read."""
-        parts = getattr(self._model, "parts", {})
-        memories = []
-        for name in movement(self._marks[0].state, self._marks[0].state):
-            number, _, rest = name.partition(".")
-            layer, place = parts.get(number), rest.removeprefix("blocks.")
-            periods = getattr(layer, "periods", ())
-            period = periods[int(place)] if place.isdecimal() and int(place) < len(periods) else None
-            memories.append({"name": name, "layer": type(layer).__name__, "period": period})
-        return {
-            "parameters": count_entries(list(self._model.parameters())),
-            "vocabulary": self._model.vocab_size,
-            "memories": memories,
-        }
+        return {"parameters": count_entries(list(self._reader.model.parameters())), **self._reader.about()}
 
     def status(self) -> Told:
         """What the state is now: tokens that it has seen and those that were read here, and how far memories are."""
         state = self._marks[-1].state
         with torch.no_grad():
-            far = movement(self._model.initial_state(1), state)
+            far = self._reader.movement(self._reader.initial_state(1), state)
         return {
             "seen": seen(state),
             "here": len(self._tokens),
@@ -144,13 +129,15 @@ class Desk:
             raise ValueError(f"expected at most {MOST_TOKENS:,} tokens: save the state, and restore it to go on")
         told, end = _Shown(self._words), len(self._tokens) + len(tokens)
         last = self._marks[-1]
-        for reading in observe(self._model, self._row(tokens), last.state, last.logits, piece=piece):
+        for reading in observe(self._reader, self._row(tokens), last.state, last.logits, piece=piece):
             self._tokens += reading.tokens[0].tolist()
+            self._ends.append(len(self._tokens))
             self._keep(_Mark.of(len(self._tokens), reading.state, reading.logits))
+            moved = self._reader.movement(reading.before, reading.state)
             yield {
                 "here": len(self._tokens),
                 "words": told.push(reading, len(self._tokens) == end),
-                "moved": {name: _plain(far.item()) for name, far in reading.moved.items()},
+                "moved": {name: _plain(far.item()) for name, far in moved.items()},
             }
 
     def _cut(self, given: Mapping[str, Any]) -> Iterator[Told]:
@@ -159,6 +146,7 @@ class Desk:
         count = int(_number(given, "tokens", 1, 1, len(self._tokens)))
         mark = self._at(len(self._tokens) - count)
         del self._tokens[mark.at :]
+        self._ends = self._until(mark.at)
         self._marks = [each for each in self._marks if each.at < mark.at]
         self._size = sum(each.size for each in self._marks)
         self._keep(mark)
@@ -172,14 +160,14 @@ class Desk:
         path = self._path(given)
         if path.exists():
             raise ValueError(f"there is a state of the name {path.stem!r}: expected another one")
-        save_state(self._marks[-1].state, path, self._model)
+        self._reader.save(self._marks[-1].state, path)
         return iter(())
 
     def _restore(self, given: Mapping[str, Any]) -> Iterator[Told]:
         path = self._path(given)
         if not path.is_file():
             raise ValueError(f"there is no state of the name {path.stem!r}")
-        self._begin(load_state(path, self._model, batch_size=1))
+        self._begin(self._reader.load(path))
         return iter(())
 
     def _ask(self, given: Mapping[str, Any]) -> Iterator[Told]:
@@ -193,7 +181,7 @@ class Desk:
         mark = self._marks[-1] if question else self._at(len(self._tokens) - 1)
         prompt = question or self._tokens[-1:]
         text, said = TextStream(self._words), []
-        new = stream(self._model, self._row(prompt), temperature=temperature, seed=seed, state=mark.state)
+        new = stream(self._reader, self._row(prompt), temperature=temperature, seed=seed, state=mark.state)
         for (token, _), _ in zip(new, range(most), strict=False):
             said.append(int(token))
             yield {"said": text.push(said[-1])}
@@ -207,10 +195,16 @@ class Desk:
     def _at(self, place: int) -> _Mark:
         """The state after so many tokens: one that is kept, or what comes of the latest before it."""
         mark = next(each for each in reversed(self._marks) if each.at <= place)
-        state, logits = mark.state, mark.logits
-        for reading in observe(self._model, self._row(self._tokens[mark.at : place]), state, logits):
-            state, logits = reading.state, reading.logits
+        start, state, logits = mark.at, mark.state, mark.logits
+        for end in self._until(place):
+            if end > start:
+                (reading,) = observe(self._reader, self._row(self._tokens[start:end]), state, logits, piece=end - start)
+                start, state, logits = end, reading.state, reading.logits
         return _Mark.of(place, state, logits)
+
+    def _until(self, place: int) -> list[int]:
+        """Where the pieces end of which so many tokens are made up."""
+        return [*(end for end in self._ends if end < place), *([place] if place else [])]
 
     def _keep(self, mark: _Mark) -> None:
         self._marks.append(mark)
@@ -272,11 +266,25 @@ def _number(given: Mapping[str, Any], name: str, usual: float, low: float, high:
     return float(number)
 
 
-def reading_job(run: Path, states: Path | None, questions: BinaryIO, answers: BinaryIO) -> None:
+def load_reader(folder: Path) -> PageReader:
+    """The model in a folder: that of a run, or a pretrained one with a continuum.
+
+    Raises:
+        NestlearnError: there is none, or it cannot be read.
+    """
+    if (folder / STACKED).is_file():
+        model, tokenizer = load_stacked(folder, device=find_device("auto"))
+        if tokenizer is None:
+            raise SettingsError(f"{folder} holds no tokenizer: expected that of the model, which reads the text")
+        return StackedReader(model, Words(tokenizer))
+    return OwnReader(*load_speaker(Source(folder)))
+
+
+def reading_job(folder: Path, states: Path | None, questions: BinaryIO, answers: BinaryIO) -> None:
     """Answer questions until there are no more.
 
     Args:
-        run: the folder of the model.
+        folder: of the model.
         states: that of saved states, or None.
         questions, answers: lines of JSON.
     """
@@ -286,7 +294,7 @@ def reading_job(run: Path, states: Path | None, questions: BinaryIO, answers: Bi
         answers.flush()
 
     try:
-        desk = Desk(*load_speaker(Source(run)), states)
+        desk = Desk(load_reader(folder), states)
     except Exception as error:  # noqa: BLE001 - whatever it is, the page says it
         return tell({"error": _said(error)})
     for line in questions:

@@ -18,8 +18,8 @@ import torch
 from torch import nn
 
 from nestlearn import optim
-from nestlearn.contenders.contender import Contender, whole, without_parts
-from nestlearn.rules import Link, from_data, parse, to_data
+from nestlearn.contenders.contender import Contender, switched_off, whole
+from nestlearn.rules import Link, adam, from_data, parse, to_data
 from nestlearn.rules.data import schedule_from_data
 
 __all__ = ["named_rule", "rule_contender", "rule_name"]
@@ -97,7 +97,7 @@ def rule_contender(name: str) -> Contender:
         **settings: Any,
     ) -> torch.optim.Optimizer:
         common = {key: settings.pop(key) for key in tuple(settings) if key in _COMMON}
-        made = without_parts(rule, without)
+        made, element = switched_off(rule, adam(), without)
         changes = {plain.get(path, path): value for path, value in _flat(settings).items()}
         left = made.settings()
         # What is tuned of a part that the control lacks has nothing to act on there.
@@ -106,6 +106,7 @@ def rule_contender(name: str) -> Contender:
             params,
             lr,
             matrix=made.replace(changes) if changes else made,
+            element=element,
             model=model,
             elementwise=elementwise,
             elementwise_lr=elementwise_lr,

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from nestlearn import optim
 from nestlearn.optim.settings import Common
-from nestlearn.rules.link import Link
 
 __all__ = [
     "Contender",
@@ -31,14 +30,15 @@ __all__ = [
     "beside_adam",
     "hidden_and_rest",
     "label_of",
+    "switched_off",
     "whole",
-    "without_parts",
 ]
 
 Factory = Callable[..., list[torch.optim.Optimizer]]
 Build = Callable[..., torch.optim.Optimizer]
 Named = list[tuple[str, nn.Parameter]]
 SET_BY_TRAINING = {"params", "model", "tables", "lr", "elementwise", "elementwise_lr", "named_parameters"}
+ENTRIES = "element."
 
 
 def label_of(name: str) -> str:
@@ -118,30 +118,35 @@ def _common() -> dict[str, Any]:
     return {**optim.GradientDescent([torch.zeros(1)]).defaults, "without": ""}
 
 
-def without_parts(rule: Link, parts: str) -> Link:
-    """The rule without a part, or several with commas between them."""
+def switched_off(matrix: Any, element: Any, parts: str) -> tuple[Any, Any]:
+    """The two rules of an optimizer without a part, or several with commas between them.
+
+    Args:
+        matrix, element: the rules for matrices, None for the other one, and for entries.
+        parts: paths in the rule for matrices, or, behind ``element.``, in that for entries. Where all follow the latter
+            they are its own.
+    """
     for name in filter(None, map(str.strip, parts.split(","))):
-        rule = rule.without(name)
-    return rule
+        if matrix is None or name.startswith(ENTRIES):
+            element = element.without(name.removeprefix(ENTRIES))
+        else:
+            matrix = matrix.without(name)
+    return matrix, element
 
 
-def _switched_off(cls: Build, part: str) -> Build:
+def _without(cls: Build, part: str) -> Build:
     """What makes an optimizer as ``cls`` does, by the same rules without a part, or several with commas between them:
     the memories that are left have the names and shapes that they had.
 
     Args:
-        part: path of the part in the rule for matrices; where that is that of entries, in this one.
+        part: as `switched_off` takes it.
     """
 
     def build(params: Any, lr: float, **given: Any) -> torch.optim.Optimizer:
         groups = [{**each, "params": list(each["params"])} if isinstance(each, dict) else each for each in params]
         made: Any = cls(groups, lr, **given)
         group = made.param_groups[0]
-        matrix, element = made.matrix_rule(group), made.element_rule(group)
-        if matrix is None:
-            element = without_parts(element, part)
-        else:
-            matrix = without_parts(matrix, part)
+        matrix, element = switched_off(made.matrix_rule(group), made.element_rule(group), part)
         common = {key: value for key, value in given.items() if key in Common.__annotations__}
         off = optim.Optimizer(groups, lr, matrix=matrix, element=element, model=given.get("model"), **common)
         off.smallest_side = made.smallest_side
@@ -166,7 +171,7 @@ def hidden_and_rest(model: nn.Module, tables: Iterable[Tensor]) -> tuple[Named, 
 def as_told(cls: Build, settings: dict[str, Any]) -> Build:
     """What makes an optimizer of a class, by a rule without the part that settings take away; a rule does it alone."""
     part = settings.pop("without", "") if inspect.isclass(cls) else ""
-    return _switched_off(cls, part) if part else cls
+    return _without(cls, part) if part else cls
 
 
 def whole(cls: Build, *, needs_model: bool = False, retention: str = "retention") -> Factory:

@@ -29,7 +29,7 @@ def describe(*objects: Any) -> NestedSystem:
     Nothing is trained, moved or allocated: bytes of a state that does not exist yet are predicted, also on the meta
     device. Optimizers of ``torch.optim`` and ``nestlearn.optim`` are known; of others the description lists the tensors
     in their state and says that it does not know how they are written. Memories that tokens write, in layers of
-    `nestlearn.layers` anywhere in the module, are the fastest levels.
+    `nestlearn.layers` anywhere in the module or in the continuum of a stacked model, are the fastest levels.
 
     Args:
         *objects: any number of ``torch.optim.Optimizer``, stepped together, the first being the main one, and at most

@@ -27,7 +27,7 @@ from nestlearn.optim.lanes import matrix_shape
 from nestlearn.optim.optimizer import Optimizer
 from nestlearn.rules.blocks import WHOLE, Cut
 
-__all__ = ["describe_ours", "locate"]
+__all__ = ["behind", "definitions", "describe_ours", "locate", "update_and_kept"]
 
 UNSAID = "a function of the scene"
 """Stands for a key, value or query for which nobody has written words."""
@@ -46,9 +46,9 @@ def describe_ours(optimizer: Optimizer) -> list[tuple[NestedSystem, list[Tensor]
             lr = "lr" if entry.own_lr or group["elementwise_lr"] is None else "elementwise_lr"
             retention = f"1 - {lr} * weight_decay" if group["weight_decay"] else "1"
             shape = parameter.shape if entry.flat else torch.Size(entry.shape)
-            keep = getattr(entry.rule, "keep", None)
+            update, kept = update_and_kept(entry.rule, shape, retention)
             if (id(entry.rule), shape) not in defined:
-                defined[id(entry.rule), shape] = _definitions(entry.rule, shape)
+                defined[id(entry.rule), shape] = definitions(entry.rule, shape)
             part = _Part(
                 entry.rule,
                 entry.flat,
@@ -57,8 +57,8 @@ def describe_ours(optimizer: Optimizer) -> list[tuple[NestedSystem, list[Tensor]
                 lr,
                 retention,
                 entry.cut,
-                "" if type(entry.rule) is GradientDescent else _update(entry.rule, shape) or "the rule's update",
-                retention if keep is None else _said(keep, shape, "a function of the scene"),
+                update,
+                kept,
                 defined[id(entry.rule), shape],
             )
             key = (id(part.rule), *(getattr(part, item.name) for item in fields(part)[1:9]), *part.where.items())
@@ -126,11 +126,27 @@ def _notes(optimizer: Optimizer, part: _Part) -> Iterator[str]:
 
 def _behind(part: _Part, parameter: Tensor, state: dict[str, Tensor]) -> tuple[list[Described], int]:
     """The memories behind the rule of one parameter, measured in its state, and the bytes there that are no memory."""
-    shape = _shape(part, parameter)
+    written = int(state["step"]) >= part.period  # before the first write there is no surprise
+    return behind(part.rule, _shape(part, parameter), state, part.period, blocks=part.cut.into, written=written)
+
+
+def behind(
+    rule: Rule, shape: torch.Size, state: Mapping[str, Tensor], period: int, *, blocks: int = 1, written: bool = True
+) -> tuple[list[Described], int]:
+    """The memories that a rule consults for a tensor, measured in the state of it, and the bytes there that are none.
+
+    Args:
+        rule: of the tensor.
+        shape: of the tensor, or of one of the blocks that it is cut into.
+        state: what the rule keeps, by the names of tensors.
+        period: of the rule.
+        blocks: how many the tensor is cut into.
+        written: whether it ever was, so that a surprise is one.
+    """
     roles: dict[str, Described] = {}
-    for memory, _ in _consulted(part.rule, shape, WEIGHTS, part.period):
+    for memory, _ in _consulted(rule, shape, WEIGHTS, period):
         count = roles[memory.name].count if memory.name in roles else 0
-        roles[memory.name] = replace(memory, count=count + part.cut.into)
+        roles[memory.name] = replace(memory, count=count + blocks)
     surprises: dict[str, list[Tensor]] = {}
     rest = 0
     for key, tensor in state.items():
@@ -143,9 +159,8 @@ def _behind(part: _Part, parameter: Tensor, state: dict[str, Tensor]) -> tuple[l
         roles[role] = replace(memory, parameters=entries, bytes=memory.bytes + state_bytes(tensor))
         if own == ["surprise"]:
             surprises.setdefault(role, []).append(tensor)
-    if int(state["step"]) >= part.period:  # before the first write there is none
-        for role, tensors in surprises.items():
-            roles[role] = replace(roles[role], surprise=_mean(tensors))
+    for role, tensors in surprises.items() if written else ():
+        roles[role] = replace(roles[role], surprise=_mean(tensors))
     return list(roles.values()), rest
 
 
@@ -181,7 +196,7 @@ def _mentions(words: str) -> bool:
     return re.search(rf"\b{KEPT}\b", words) is not None
 
 
-def _definitions(rule: Rule, shape: torch.Size) -> dict[str, str]:
+def definitions(rule: Rule, shape: torch.Size) -> dict[str, str]:
     """What the words of a rule and of its memories define besides, for tensors of a shape."""
     found: dict[str, str] = {}
     for name, text in _defined(rule, shape):
@@ -289,6 +304,13 @@ def _memory(member: Consulted, shape: torch.Size, above: str, period: int, turn:
         initial="0" if isinstance(memory.model, Constant) else "",
         state=member.name,
     )
+
+
+def update_and_kept(rule: Rule, shape: torch.Size, retention: str) -> tuple[str, str]:
+    """The update that a rule makes of a tensor, empty for the gradient itself, and what it keeps of the tensor."""
+    update = "" if type(rule) is GradientDescent else _update(rule, shape) or "the rule's update"
+    keep = getattr(rule, "keep", None)
+    return update, retention if keep is None else _said(keep, shape, "a function of the scene")
 
 
 def _inner_shape(member: Consulted, shape: torch.Size) -> torch.Size:

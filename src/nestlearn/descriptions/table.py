@@ -264,8 +264,11 @@ def _definitions(system: Data, width: int) -> list[str]:
 
 
 def _name(memory: Described) -> str:
-    own = memory.name.rpartition(".")[2]
-    return memory.name if memory.symbol in ("", own) else f"{memory.name} ({memory.symbol})"
+    return (
+        memory.name
+        if f".{memory.name}".endswith(f".{memory.symbol}") or not memory.symbol
+        else f"{memory.name} ({memory.symbol})"
+    )
 
 
 def _wrap(text: str, width: int) -> str:

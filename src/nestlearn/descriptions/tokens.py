@@ -14,11 +14,12 @@ from torch import nn
 from torch.func import functional_call
 
 from nestlearn.descriptions.paths import join, pattern, row_names
+from nestlearn.descriptions.stacked import continuum_of, facts_of, remarks_on
 from nestlearn.layers import SequenceLayer
 from nestlearn.layers.facts import PLAIN
 from nestlearn.memory.described import Described, Facts, Piece
 from nestlearn.memory.state import State, flatten, state_bytes
-from nestlearn.models import LanguageModel
+from nestlearn.models import Continuum, LanguageModel
 
 __all__ = ["Carried", "look"]
 
@@ -85,6 +86,8 @@ class _Search:
         if id(module) in self._visited:
             return
         self._visited.add(id(module))
+        if (continuum := continuum_of(module)) is not None:
+            self._stacked(path, module, continuum)
         before, layers = self.bytes, len(self.layers)
         for name, child in module.named_children():
             self.visit(join(path, name), child)
@@ -94,6 +97,14 @@ class _Search:
             self._read(path, module, self.bytes - before, len(self.layers) > layers)
         elif isinstance(module, nn.RNNBase | nn.RNNCellBase):
             self._remark(path, module, "what it carries from token to token is not described")
+
+    def _stacked(self, path: str, model: nn.Module, continuum: Continuum) -> None:
+        """The blocks of a pretrained model that a text writes."""
+        blocks, held = facts_of(continuum)
+        self.layers |= {join(path, name): facts for name, facts in blocks.items()}
+        self.bytes += held
+        for words in remarks_on(continuum):
+            self._remark(path, model, words)
 
     def _read(self, path: str, layer: SequenceLayer, inside: int, has_layers: bool) -> None:
         """Facts of one layer, of whose state layers within it have had ``inside`` bytes."""

@@ -5,10 +5,36 @@ import { ask } from "./live.js";
 
 const NONE = "nothing";
 
-/** The part of the rule that a lane is a memory of; null of weights, and of what is no matrix. */
-export function partOf({ level, memory }) {
-  if (!level) return memory; // of a run that was not recorded: what events say
-  return memory.startsWith("matrix.") ? memory.slice("matrix.".length) : null;
+/** What goes with each part of the rule: a Map from the part to the memories that are switched off with it. */
+function takenBy(lanes) {
+  const found = new Map();
+  for (const { part, memory, along, ended } of lanes) {
+    if (!part || ended) continue;
+    if (!found.has(part)) found.set(part, new Set());
+    for (const each of [memory, ...along]) found.get(part).add(each);
+  }
+  return found;
+}
+
+/** Why a lane has no switch of its own, or what its switch takes along; empty where there is nothing to say. */
+export function whyOf({ level, memory, part, along, ended }) {
+  if (ended) return "no longer there";
+  if (part) return along.length ? `${listed(along)} ${along.length > 1 ? "go" : "goes"} with it` : "";
+  if (level && !memory.includes(".")) return "the weights themselves, which are what is trained";
+  return part === null ? "still there, whatever is taken out of the rule" : "its record does not say what switches it off";
+}
+
+const listed = (names) => (names.length > 1 ? `${names.slice(0, -1).join(", ")} and ${names.at(-1)}` : names[0]);
+
+/** The same of all lanes, as sentences. */
+function whyNot(lanes) {
+  const found = new Map();
+  for (const lane of lanes) {
+    if (lane.part && !lane.ended) continue;
+    if (!found.has(whyOf(lane))) found.set(whyOf(lane), new Set());
+    found.get(whyOf(lane)).add(lane.memory);
+  }
+  return [...found].map(([why, names]) => `${listed([...names])}: ${why}.`).join(" ");
 }
 
 /** A text as settings: `optimizer.lr=0.01 steps=600`. */
@@ -25,7 +51,7 @@ export function settingsOf(text) {
 
 /** The form; `started` is told what the server says of the run that was begun. */
 export function createFork(form, started) {
-  const [steps, parts, settings, says] = ["step", "part", "settings", "says"].map((name) => form.querySelector(`#fork${name}`));
+  const [steps, parts, settings, why, says] = ["step", "part", "settings", "why", "says"].map((name) => form.querySelector(`#fork${name}`));
   let run = null;
   let shown = "";
   let busy = false;
@@ -35,22 +61,23 @@ export function createFork(form, started) {
 
   function fill(select, options) {
     const value = select.value;
-    select.replaceChildren(...options.map((each) => html("option", { value: each }, String(each))));
-    if (options.map(String).includes(value)) select.value = value;
+    select.replaceChildren(...options.map(([each, words]) => html("option", { value: each }, words)));
+    if (options.some(([each]) => String(each) === value)) select.value = value;
   }
 
   /** Which run it is, and what can be switched off in it. */
   function show(given, lanes) {
     const other = given.id !== run?.id;
     run = given;
-    const names = [...new Set(lanes.map(partOf).filter(Boolean))];
-    const now = JSON.stringify([run.id, run.status, run.checkpoints, names]);
+    const taken = [...takenBy(lanes)].map(([part, names]) => [part, names.size > 1 ? `${part}: ${listed([...names])}` : part]);
+    const now = JSON.stringify([run.id, run.status, run.checkpoints, taken, whyNot(lanes)]);
     if (now === shown) return;
     shown = now;
     form.hidden = !run.checkpoints.length;
     if (other) says.textContent = "";
-    fill(steps, run.checkpoints);
-    fill(parts, [NONE, ...names]);
+    fill(steps, run.checkpoints.map((step) => [step, String(step)]));
+    fill(parts, [[NONE, NONE], ...taken]);
+    why.textContent = whyNot(lanes);
     if (other && run.checkpoints.length) steps.value = usable().at(-1) ?? run.checkpoints.at(-1);
   }
 

@@ -49,7 +49,7 @@ class Cursor:
 def frame(run: Run, cursor: Cursor) -> bytes | None:
     """What came of a run since the cursor, which is moved; None if nothing did."""
     facts = sorted(run.lanes.facts.items(), key=lambda item: item[0][0])
-    layout = tuple((key, run.lanes.measure(key)) for key, _ in facts)
+    layout = tuple((key, run.lanes.measure(key), fact["ended"], fact.get("part")) for key, fact in facts)
     whole = cursor.generation != run.generation or bool(cursor.layout and cursor.layout != layout)
     if whole:
         cursor.train = cursor.validation = cursor.score = -1

@@ -57,6 +57,7 @@ async function refresh() {
   at("notes").textContent = runs.length ? told.notes.join("; ") : "No run is there yet.";
   listRuns();
   if (!current && runs.length) select(runs.at(-1).id);
+  else if (current && !systems.length) describe(current);
   showFork();
   drawBeside();
 }
@@ -128,7 +129,16 @@ async function select(id) {
   at("step").replaceChildren();
   at("seen").textContent = "";
   line.watch(id);
-  systems = (await ask(`/api/runs/${id}/systems`).catch(() => ({ systems: [] }))).systems;
+  systems = [];
+  drawNesting(0);
+  describe(id);
+}
+
+/** Fetch how the memories of a run are nested; one that has just begun does not know it yet, and is asked again. */
+async function describe(id) {
+  const told = await ask(`/api/runs/${id}/systems`).catch(() => null);
+  if (!told || id !== current) return;
+  systems = told.systems;
   drawNesting(0);
 }
 

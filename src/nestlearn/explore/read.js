@@ -60,7 +60,7 @@ async function list() {
   const model = at("model").value || told.open;
   at("model").replaceChildren(...options(told.models));
   if (told.models.some(({ id }) => id === model)) at("model").value = model;
-  if (!told.models.length) say("no run here has a language model: nestlearn train --config hope --out runs/hope");
+  if (!told.models.length) say("no model that reads is here: nestlearn train --config hope --out runs/hope makes one");
   const saved = at("saved").value;
   at("saved").replaceChildren(...options((told.states ?? []).map((name) => ({ id: name, name }))));
   if (told.states?.includes(saved)) at("saved").value = saved;
@@ -75,7 +75,9 @@ async function open() {
   memories = told.about.memories;
   expected = Math.log(told.about.vocabulary);
   at("scale").textContent = `Strongest: ${short(expected)} nats or more, as if all tokens were alike.`;
-  at("model-says").textContent = `${told.about.parameters.toLocaleString("en")} weights, which no text changes; ${memories.length} memories`;
+  const { parameters, window: sees } = told.about;
+  const anew = sees ? `; attention begins anew after ${sees.toLocaleString("en")} tokens` : "";
+  at("model-says").textContent = `${parameters.toLocaleString("en")} weights, which no text changes; ${memories.length} memories${anew}`;
   at("memories").replaceChildren(...memories.map(row));
   clear();
   show(told.done);
@@ -126,8 +128,16 @@ function hear(told) {
   const before = record.units.length;
   record.take(told);
   add(before);
-  for (const [i, { name }] of memories.entries()) at("memories").rows[i].cells[2].textContent = short(told.moved[name] ?? NaN);
+  lasts();
   later();
+}
+
+/** How far each memory moved when it last did. */
+function lasts() {
+  for (const [i, { name }] of memories.entries()) {
+    const far = record.last(name);
+    at("memories").rows[i].cells[2].textContent = far === undefined ? "" : short(far);
+  }
 }
 
 function add(from) {
@@ -150,7 +160,7 @@ function redraw() {
   first = Math.max(0, record.units.length - SHOWN);
   add(first);
   choose(Math.min(chosen, record.units.length - 1));
-  for (const tr of at("memories").rows) tr.cells[2].textContent = "";
+  lasts();
 }
 
 function bounds() {

@@ -36,7 +36,7 @@ GRACE = 2.0  # seconds
 
 
 class Readings:
-    """Models of run folders, of which one may be open.
+    """Models of run folders, and pretrained ones with a continuum, of which one may be open.
 
     Args:
         shelf: the folders.
@@ -84,7 +84,8 @@ class Readings:
         return {"models": models, "states": states, "open": self._open, "busy": self._busy}
 
     def _models(self) -> dict[str, Path]:
-        found = [folder.path for folder in self._shelf.folders() if os.path.isfile(folder.path / MODEL)]
+        runs = [folder.path for folder in self._shelf.folders() if os.path.isfile(folder.path / MODEL)]
+        found = [*runs, *self._shelf.stacked()]
         return {hashlib.sha256(str(path.resolve()).encode("utf-8", "replace")).hexdigest()[:16]: path for path in found}
 
     async def _lines(self, name: str, folder: Path, given: dict[str, Any]) -> AsyncIterator[bytes]:

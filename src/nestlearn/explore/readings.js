@@ -54,6 +54,10 @@ export function createRecord() {
       if (pieces.length) pieces.at(-1).at = Math.min(pieces.at(-1).at, count);
       here = count;
     },
+    /** How far a memory moved when it last did; undefined if it never did. */
+    last(name) {
+      return pieces.findLast(({ moved }) => moved[name] !== 0)?.moved[name];
+    },
     /** How far a memory moved, as columns: the farthest of the pieces in each. */
     moves(name, columns) {
       const found = new Float64Array(columns);

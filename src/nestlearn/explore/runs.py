@@ -19,7 +19,13 @@ from nestlearn.explore.series import Curve, Lanes
 from nestlearn.explore.tail import Tail
 from nestlearn.foreign import finite, printable, read_json
 
-__all__ = ["Folder", "Run", "Shelf"]
+__all__ = ["STACKED", "Folder", "Run", "Shelf"]
+
+RUN = ("record.json", "metrics.jsonl")
+"""What is in the folder of a run or a record, one of them."""
+
+STACKED, TRANSFORMERS = "continuum.json", "config.json"
+"""What is in the folder of a pretrained model with a continuum, and of any model of transformers."""
 
 DEPTH = 3
 """Folders below those that are named, in which runs are looked for."""
@@ -251,6 +257,7 @@ class Folder:
                 return
             name = printable(memory, MOST_NAME)
             run.lanes.facts[key] = {"name": name, "level": 0, "memory": name, "role": "", "period": 1, "parameters": 0}
+            run.lanes.facts[key] |= {"part": name, "along": [], "ended": False}
         run.lanes.put(key, line.get("surprise"))
 
 
@@ -260,6 +267,8 @@ def _write(line: dict[str, Any], run: Run, lanes: list[Any]) -> None:
     if isinstance(given, list):
         facts = [_lane(each) for each in given[:MOST_LANES]]
         lanes[:] = [fact and (fact["level"], fact["name"]) for fact in facts]
+        for known in run.lanes.facts.values():
+            known["ended"] = True  # unless it is said again
         for key, fact in zip(lanes, facts, strict=True):
             if fact and (key in run.lanes.facts or len(run.lanes.facts) < MOST_LANES):
                 run.lanes.facts[key] = fact
@@ -282,17 +291,22 @@ def _lane(given: Any) -> dict[str, Any] | None:
         return None
     if not all(type(count) is int and 0 <= count < 1 << 31 for count in counts.values()) or not counts["period"]:
         return None
-    return {**{name: printable(str(word), MOST_NAME) for name, word in words.items()}, **counts}
+    said = {**{name: printable(str(word), MOST_NAME) for name, word in words.items()}, **counts, "ended": False}
+    part, along = given.get("part", ""), [each for each in _list(given.get("along")) if isinstance(each, str)]
+    if part is None or (isinstance(part, str) and part):  # records of before do not say it
+        said["part"] = None if part is None else printable(part, MOST_NAME)
+        said["along"] = [printable(each, MOST_NAME) for each in along[:MOST_LANES]]
+    return said
 
 
 class Shelf:
-    """All runs in and below some folders, found again each time it is asked.
+    """All runs in and below some folders, found again each time it is asked, and the pretrained models beside them.
 
     Args:
-        paths: run folders, records, or folders that hold some.
+        paths: run folders, records, folders of pretrained models with a continuum, or folders that hold some.
 
     Raises:
-        RunFolderError: one is no folder.
+        RunFolderError: one is no folder, or that of a pretrained model without a continuum.
     """
 
     def __init__(self, paths: Iterable[Path]) -> None:
@@ -303,15 +317,29 @@ class Shelf:
                     f"{path} is no folder: expected one written by `nestlearn train`, `nestlearn compare` or "
                     "nl.record(optimizer, folder), or one that holds such folders"
                 )
+            if os.path.isfile(path / TRANSFORMERS) and not any(_below(path, DEPTH, (*RUN, STACKED))):
+                raise RunFolderError(
+                    f"{path} holds a pretrained model without a continuum, and no run: expected a {STACKED} beside its "
+                    f"{TRANSFORMERS}; {{}} in it takes the defaults of nl.models.add_continuum"
+                )
         self._folders: dict[Path, Folder] = {}
 
     def folders(self) -> list[Folder]:
         """The folders that are there now, the newest last, not read anew."""
-        found: dict[Path, Path] = {}  # a folder that is reached in two ways is one
-        for each in islice((each for path in self.paths for each in _below(path, DEPTH)), MOST_FOLDERS):
-            found.setdefault(each.resolve(), each)
+        found = self._found(RUN)
         self._folders = {real: self._folders.get(real) or Folder(path) for real, path in found.items()}
         return list(self._folders.values())
+
+    def stacked(self) -> list[Path]:
+        """The folders of pretrained models with a continuum that are there now."""
+        return list(self._found((STACKED,)).values())
+
+    def _found(self, names: tuple[str, ...]) -> dict[Path, Path]:
+        """The folders in which a file of one of these names is; one that is reached in two ways is one."""
+        found: dict[Path, Path] = {}
+        for each in islice((each for path in self.paths for each in _below(path, DEPTH, names)), MOST_FOLDERS):
+            found.setdefault(each.resolve(), each)
+        return found
 
     def refresh(self) -> list[Run]:
         """All runs, read anew."""
@@ -337,10 +365,10 @@ class Shelf:
         return None
 
 
-def _below(path: Path, depth: int) -> Iterator[Path]:
-    """Folders of runs in and below a folder."""
+def _below(path: Path, depth: int, names: tuple[str, ...]) -> Iterator[Path]:
+    """Folders in and below a folder in which a file of one of these names is."""
     # os.path.isfile says no where others raise: a folder may be shut, or be gone by now.
-    if any(os.path.isfile(path / name) for name in ("record.json", "metrics.jsonl")):
+    if any(os.path.isfile(path / name) for name in names):
         yield path
         return
     if depth == 0:
@@ -350,4 +378,4 @@ def _below(path: Path, depth: int) -> Iterator[Path]:
     except OSError:
         return
     for each in inner[:MOST_FOLDERS]:
-        yield from _below(each, depth - 1)
+        yield from _below(each, depth - 1, names)

@@ -3,7 +3,7 @@
 
 import { html } from "/play/svg.js";
 import { colour } from "./charts.js";
-import { partOf } from "./fork.js";
+import { whyOf } from "./fork.js";
 
 export const ROW = 22;
 const FOOT = 14;
@@ -38,7 +38,7 @@ export function createScore(canvas, list, chosen, zoom, off) {
       if (open.has(key) && members.length > 1)
         for (const i of members) rows.push({ key: null, members: [i], lane: store.lanes[i] });
     }
-    const now = JSON.stringify([[...open], rows.map(({ lane, members }) => [lane.level, lane.name, members.length])]);
+    const now = JSON.stringify([[...open], rows.map(({ lane, members }) => [lane.level, lane.name, lane.part, lane.ended, members.length])]);
     if (now === shape) return;
     shape = now;
     list.replaceChildren(...rows.map(nameOf));
@@ -50,21 +50,23 @@ export function createScore(canvas, list, chosen, zoom, off) {
     const every = lane.period > 1 ? `, every ${lane.period}` : "";
     if (key === null) return html("li", { title: `${lane.role}, ${lane.parameters} parameters` }, `   ${lane.role}`);
     const words = `${level}${lane.memory}${every}`;
-    const switches = [partOf(lane)].filter(Boolean).map((part) => {
-      const says = `Switch ${lane.memory} off from here`;
+    const why = whyOf(lane);
+    const title = [words, lane.measure, why].filter(Boolean).join(", ");
+    const switches = [lane.ended ? null : lane.part].filter(Boolean).map((part) => {
+      const says = `Switch ${lane.memory} off from here${why ? `: ${why}` : ""}`;
       const made = html("button", { type: "button", class: "off", "aria-label": says, title: says }, "off");
       made.addEventListener("click", () => off(part));
       return made;
     });
     if (members.length === 1)
-      return html("li", { title: `${words}, ${lane.measure}` }, `${words} ${lane.role}`, ...switches);
+      return html("li", { title }, `${words} ${lane.role}`, ...switches);
     const button = html("button", { type: "button", "aria-expanded": String(open.has(key)) }, `${words}, ${members.length} roles`);
     button.addEventListener("click", () => {
       if (!open.delete(key)) open.add(key);
       draw();
       list.querySelectorAll("button")[[...list.querySelectorAll("button")].findIndex((b) => b.textContent === button.textContent)]?.focus();
     });
-    return html("li", { title: `${words}, ${lane.measure}` }, button, ...switches);
+    return html("li", { title }, button, ...switches);
   }
 
   /** One number a look for a row: the highest of its box, over roles the mean of those that have one. */

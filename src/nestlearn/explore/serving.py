@@ -22,6 +22,7 @@ class Serving:
         shelf: the runs.
         port: 0 takes any that is free.
         readings: what reads texts; None reads none.
+        page: which one the address opens, "" or "read".
 
     Attributes:
         url: what a browser opens, the token in it.
@@ -30,7 +31,8 @@ class Serving:
         OSError: the port is taken.
     """
 
-    def __init__(self, shelf: Shelf, port: int = 0, readings: Readings | None = None) -> None:
+    def __init__(self, shelf: Shelf, port: int = 0, readings: Readings | None = None, page: str = "") -> None:
+        self._page = page
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -56,7 +58,7 @@ class Serving:
 
     @property
     def url(self) -> str:
-        return f"http://{HOST}:{self.port}/#{self.token}"
+        return f"http://{HOST}:{self.port}/{self._page}#{self.token}"
 
     def run(self, begun: Callable[[], None] = lambda: None) -> None:
         """Serve until ``stop`` or an interrupt; ``begun`` is called once somebody may ask."""

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from nestlearn.errors import MissingPackageError, SettingsError, did_you_mean
 from nestlearn.foreign import foreign
-from nestlearn.models import LanguageModel
+from nestlearn.models import Continuum, LanguageModel
 
 __all__ = ["Score", "evaluate", "unigrams"]
 
@@ -61,8 +61,12 @@ def evaluate(
 
     A text without anything before it is asked for behind the tokenizer's first token, or else behind the end of a line.
 
+    Every question begins a text of its own, to a model with memories too: nothing of one question is known in another.
+    A stacked model (``model.continuum``) learns within a question, from the tokens before the one that is asked for;
+    within ``model.continuum.paused()`` it answers all of them from what it has read and learns nothing.
+
     Args:
-        model: of transformers, a `nestlearn.models.huggingface.NestlearnForCausalLM` for one.
+        model: of transformers, a `nestlearn.models.huggingface.NestlearnForCausalLM` or a stacked one for two.
         tokenizer: of transformers, with an ``eos_token``.
         tasks: names of tasks, groups or tags.
         include: a folder with tasks of your own, which are looked at first.
@@ -72,6 +76,8 @@ def evaluate(
 
     Raises:
         SettingsError: no such task, or what it asks cannot be had.
+        ValueError: a stacked model that is in the middle of a text, which the questions would end, or one that is
+            paused and has read several texts side by side.
         MissingPackageError: lm-eval is not installed.
 
     Example:
@@ -80,6 +86,7 @@ def evaluate(
         ('acc', 0.5)
     """
     host, models = _installed("lm_eval"), _installed("lm_eval.models.huggingface")
+    kind = models.HFLM if getattr(model, "continuum", None) is None else _stacked(models.HFLM, model.continuum)
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     manager = _manager(tasks, include)
     first = tokenizer.bos_token_id
@@ -87,7 +94,7 @@ def evaluate(
         first = tokenizer(LINE_END, add_special_tokens=False)["input_ids"][-1]
     with foreign(SettingsError, f"the tasks {', '.join(tasks)} cannot be had"):
         manager.load(list(tasks))
-    adapter = models.HFLM(
+    adapter = kind(
         pretrained=model.eval(),
         backend="causal",
         tokenizer=tokenizer,
@@ -99,6 +106,46 @@ def evaluate(
         model=adapter, tasks=list(tasks), task_manager=manager, limit=limit, bootstrap_iters=DRAWS, log_samples=False
     )
     return [each for task in sorted(found["results"]) for each in _scores(task, found)]
+
+
+def _stacked(base: Any, continuum: Continuum) -> Any:
+    """The class that asks a stacked model."""
+    if continuum.is_paused:
+        if continuum.texts > 1:
+            raise ValueError(f"all questions are asked of one text: expected the state of one, got {continuum.texts}")
+        return base
+    if continuum.texts:
+        raise ValueError(
+            "the model is in the middle of a text: continuum.reset() ends it, so that every question is a text of its "
+            "own, and within continuum.paused() all are asked of it"
+        )
+
+    class Stacked(base):  # type: ignore[misc]
+        """Every call begins other texts."""
+
+        batch_size_per_gpu: int
+
+        def _model_call(self, *args: Any, **given: Any) -> Any:
+            try:
+                return super()._model_call(*args, **given)
+            finally:
+                continuum.reset()
+
+        def _model_generate(self, *args: Any, **given: Any) -> Any:
+            try:
+                return super()._model_generate(*args, **given)
+            finally:
+                continuum.reset()
+
+        def generate_until(self, *args: Any, **given: Any) -> Any:
+            # What fills up a question on its left writes nothing, but would put its writes elsewhere.
+            before, self.batch_size_per_gpu = self.batch_size_per_gpu, 1
+            try:
+                return super().generate_until(*args, **given)
+            finally:
+                self.batch_size_per_gpu = before
+
+    return Stacked
 
 
 def unigrams(counts: Tensor) -> Any:

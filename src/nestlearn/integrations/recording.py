@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -32,6 +32,7 @@ from nestlearn.integrations.frozen import Frozen
 from nestlearn.integrations.places import MATRIX, Copies, Place, Standing, copies, places, standing, unwrapped
 from nestlearn.integrations.record_folder import RecordFolder
 from nestlearn.integrations.scalars import measured
+from nestlearn.integrations.switches import Switch, switches
 
 __all__ = ["Recorder", "record"]
 
@@ -271,11 +272,11 @@ class Recorder:
             roles = {id(parameter): role for parameter, _, role in named(optimizer)}
             found = places(optimizer)
             self._places = [replace(each, memory=f"{each.memory}/{roles[id(each.parameter)]}") for each in found]
-            self._lanes, self._known = list(_lanes(self._places)), known
+            self._lanes, self._known = list(_lanes(self._places, switches(optimizer))), known
         return self._places
 
 
-def _lanes(among: list[Place]) -> Iterator[dict[str, Any]]:
+def _lanes(among: list[Place], off: Mapping[str, Switch]) -> Iterator[dict[str, Any]]:
     """What is to know of each lane, in the order of the places: slowest level first."""
     found: dict[tuple[int, str], set[int]] = {}
     periods: dict[tuple[int, str], int] = {}
@@ -285,6 +286,7 @@ def _lanes(among: list[Place]) -> Iterator[dict[str, Any]]:
         periods[key] = max(periods.get(key, 1), place.period)
     for (level, name), parameters in found.items():
         memory, _, role = name.partition("/")
+        switch = off.get(memory)
         yield {
             "name": name,
             "level": level,
@@ -292,6 +294,8 @@ def _lanes(among: list[Place]) -> Iterator[dict[str, Any]]:
             "role": role,
             "period": periods[level, name],
             "parameters": len(parameters),
+            "part": None if switch is None else switch.part,
+            "along": [] if switch is None else list(switch.along),
         }
 
 

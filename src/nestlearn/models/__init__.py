@@ -9,6 +9,7 @@ from nestlearn.models.masks import pad
 from nestlearn.models.named import MODELS, gated_delta_net, hope, hope_attention, match_parameters, titans, transformer
 from nestlearn.models.reading import Reading, memories, movement, observe
 from nestlearn.models.stacking import add_continuum
+from nestlearn.models.stacking_folder import load_stacked
 from nestlearn.models.stacking_memory import Continuum
 from nestlearn.models.state_files import StateFileError, load_state, save_state
 from nestlearn.models.tokenizer import ByteTokenizer, FileTokenizer, TextStream, Tokenizer, load_tokenizer
@@ -34,6 +35,7 @@ __all__ = [
     "generate",
     "hope",
     "hope_attention",
+    "load_stacked",
     "load_state",
     "load_tokenizer",
     "match_parameters",

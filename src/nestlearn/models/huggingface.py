@@ -151,9 +151,15 @@ class NestlearnForCausalLM(transformers.PreTrainedModel, transformers.Generation
         """The model of a run folder, from ``nestlearn.training.load_trained(folder)``.
 
         Raises:
-            TypeError: the run trained something else than a `LanguageModel`.
+            TypeError: the run trained something else than a `LanguageModel`; the message says which run does instead.
         """
-        found = cls.of(run.model)  # type: ignore[arg-type]
+        if type(run.model) is not LanguageModel:
+            raise TypeError(
+                f"expected a run that trained a nestlearn.models.LanguageModel, got one of a {type(run.model).__name__}"
+                f"{_why_not(run.model)}. Of the tasks on text all networks but 'transformer' are one; the nearest to "
+                "it is trained with --set task.network=rotary"
+            )
+        found = cls.of(run.model)
         found.generation_config.pad_token_id = tokenizer_of(run.tokenizer).pad_token_id
         return found
 
@@ -331,6 +337,14 @@ class NestlearnForCausalLM(transformers.PreTrainedModel, transformers.Generation
                 f"{', '.join(unknown)}: expected nothing but tokens or their embeddings, a mask, labels and a cache. "
                 "Places in a text follow from its mask, and no attentions or hidden states are kept"
             )
+
+
+def _why_not(model: nn.Module) -> str:
+    """What keeps a network of another class from being a `LanguageModel`, if it reads text at all."""
+    context = getattr(model, "context", None)
+    if not isinstance(context, int):
+        return ""
+    return f", which has learned positions for {context} tokens where a LanguageModel goes on from a state"
 
 
 def _one(cache: StateCache | None, before: StateCache | None) -> StateCache | None:

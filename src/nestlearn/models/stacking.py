@@ -32,9 +32,10 @@ from torch import nn
 
 from nestlearn.errors import choice
 from nestlearn.memory.rules import Rule
-from nestlearn.models.stacking_matrix import WrittenMatrix, directions
+from nestlearn.models.stacking_matrix import Writer, WrittenMatrix, directions
 from nestlearn.models.stacking_memory import Continuum
 from nestlearn.rules import Link, adam, as_rule
+from nestlearn.rules.kernels import recognised
 
 __all__ = ["add_continuum"]
 
@@ -74,7 +75,8 @@ def add_continuum(
         seed: of the directions.
 
     Returns:
-        The memory, which ``model.continuum`` is too: ``reset``, ``state``, ``save``, ``load``, ``read``, ``paused``.
+        The memory, which ``model.continuum`` is too: ``reset``, ``state``, ``save``, ``load``, ``read``, ``paused``,
+        and for a folder ``save_pretrained``.
 
     Raises:
         TypeError: a model that has no such blocks.
@@ -88,7 +90,7 @@ def add_continuum(
     """
     _check(model, inner_lr, matrices, retention, gate, objective)
     writer = adam() if writer is None else writer
-    rule = _rule(writer)
+    made = _writer(writer)
     trunk, layers = _blocks(model)
     numbers = _numbers(blocks, len(layers))
     each = _periods(periods, len(numbers))
@@ -97,7 +99,18 @@ def add_continuum(
         for number, period in zip(numbers, each, strict=True)
         for name in matrices
     }
-    continuum = Continuum(model, inner_lr, min(each), gate, writer)
+    chosen = {
+        "periods": periods if isinstance(periods, int) else list(periods),
+        "inner_lr": inner_lr,
+        "blocks": blocks if isinstance(blocks, int) else list(blocks),
+        "matrices": list(matrices),
+        "retention": retention,
+        "rank": rank,
+        "gate": gate,
+        "objective": objective,
+        "seed": seed,
+    }
+    continuum = Continuum(model, inner_lr, min(each), gate, writer, chosen, trunk, list(layers), numbers[0])
     collected = None
     if objective == "direct":
         norm = getattr(trunk, "norm", None)
@@ -107,7 +120,7 @@ def add_continuum(
         collected = continuum.collect
     for place, (path, (linear, period)) in enumerate(linears.items()):
         basis = None if rank is None else directions(rank, linear, seed + place)
-        continuum.matrices[path] = WrittenMatrix(linear, period, rule, inner_lr, retention, basis, continuum, collected)
+        continuum.matrices[path] = WrittenMatrix(linear, period, made, inner_lr, retention, basis, continuum, collected)
     continuum.install()
     return continuum
 
@@ -131,12 +144,13 @@ def _check(
         )
 
 
-def _rule(writer: Link | Rule) -> Rule:
-    if isinstance(writer, Link):
-        reads = {name for link in writer.everything() for name in link.reads} - {"weights"}
-        if reads:
-            raise ValueError(f"writer: nobody here measures {', '.join(sorted(reads))}, which {writer} looks at")
-    return as_rule(writer)
+def _writer(writer: Link | Rule) -> Writer:
+    if not isinstance(writer, Link):
+        return Writer(as_rule(writer), None, sees=True)
+    reads = {name for link in writer.everything() for name in link.reads}
+    if others := reads - {"weights"}:
+        raise ValueError(f"writer: nobody here measures {', '.join(sorted(others))}, which {writer} looks at")
+    return Writer(as_rule(writer), recognised(writer), "weights" in reads)
 
 
 def _linear(block: nn.Module, number: int, name: str, rank: int | None) -> nn.Linear:
@@ -167,7 +181,7 @@ def _blocks(model: nn.Module) -> tuple[nn.Module, nn.ModuleList]:
 
 
 def _numbers(blocks: int | Sequence[int], count: int) -> list[int]:
-    wanted = list(range(count - blocks, count)) if isinstance(blocks, int) else sorted(blocks)
+    wanted = list(range(max(count - blocks, -1), count)) if isinstance(blocks, int) else sorted(blocks)
     if not wanted or len(set(wanted)) < len(wanted) or not 0 <= wanted[0] <= wanted[-1] < count:
         raise ValueError(
             f"blocks: expected how many of the last, or different numbers from 0 to {count - 1}, got {blocks}"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["Call", "detach_cache"]
+__all__ = ["Call", "cache_name", "detach_cache"]
 
 CACHES = ("cache", "past_key_values")
 """What the cache is called, in newer versions of transformers and in older ones."""
@@ -41,6 +41,8 @@ class Call:
     mask: Tensor | None
     labels: Tensor | None
     keep: int | Tensor
+    part: slice = field(default_factory=lambda: slice(0))
+    """Which of the tokens are being read."""
 
     @classmethod
     def of(cls, original: Callable[..., Any], args: tuple[Any, ...], given: Mapping[str, Any]) -> Call:
@@ -60,7 +62,7 @@ class Call:
             )
         if found.get("return_dict") is False:
             raise ValueError("expected an answer with names, got return_dict=False")
-        name = next((name for name in CACHES if name in signature.parameters), CACHES[0])
+        name = cache_name(original)
         caches = [cache for each in CACHES if (cache := found.pop(each, None)) is not None]
         return cls(
             original,
@@ -83,7 +85,7 @@ class Call:
 
     def piece(self, start: int, stop: int) -> Any:
         """The model's answer to a part of the tokens."""
-        length = self.tokens.shape[1]
+        length, self.part = self.tokens.shape[1], slice(start, stop)
         given: dict[str, Any] = {**self.given, "input_ids": self.tokens[:, start:stop], self.name: self.cache}
         given["use_cache"] = self.use_cache
         if stop - start < length:
@@ -97,6 +99,12 @@ class Call:
         out = self.original(**given)
         self.cache = getattr(out, self.name, None)
         return out
+
+    def whole(self, trunk: Callable[..., Any]) -> Any:
+        """Give all tokens at once to the model without its head, which makes no pieces; its cache after them."""
+        self._check_parts()
+        given = {**self.given, "input_ids": self.tokens, self.name: self.cache, "attention_mask": self.mask}
+        return trunk(**given, use_cache=True)[self.name]
 
     def answer(self, last: Any, logits: Tensor) -> Any:
         """The answer to the whole call: that to its last piece, with all logits."""
@@ -116,6 +124,12 @@ class Call:
             )
         if asked := [name for name in WHOLE if self.given.get(name)]:
             raise ValueError(f"{asked[0]}: a call that goes beyond the next write is read in pieces and has none")
+
+
+def cache_name(forward: Callable[..., Any]) -> str:
+    """What a model calls its cache of keys and values."""
+    parameters = inspect.signature(forward).parameters
+    return next((name for name in CACHES if name in parameters), CACHES[0])
 
 
 def detach_cache(cache: Any) -> None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
 from nestlearn.memory.rules import Context, Rule, apply_update
-from nestlearn.memory.state import State, mapped
+from nestlearn.memory.state import State, flatten, mapped
+from nestlearn.rules.kernels import Kernel, Rates, fits
 
-__all__ = ["WrittenMatrix", "directions"]
+__all__ = ["Writer", "WrittenMatrix", "directions"]
 
 
 class Pass(Protocol):
@@ -21,6 +22,20 @@ class Pass(Protocol):
     @property
     def learns(self) -> bool:
         """Whether slopes will be asked for."""
+
+
+class Writer(NamedTuple):
+    """What makes updates of slopes.
+
+    Args:
+        rule: does.
+        kernel: writes as the rule says, in one pass over everything; None where torch has none.
+        sees: whether the rule may look at what it writes.
+    """
+
+    rule: Rule
+    kernel: Kernel | None
+    sees: bool
 
 
 @dataclass(eq=False)
@@ -34,7 +49,7 @@ class WrittenMatrix:
     Args:
         linear: the layer; what D answers is added to its answer by a hook.
         period: tokens from one write to the next.
-        rule, lr, retention: D <- retention D - lr update, the update being the rule's for the slopes of the period.
+        writer, lr, retention: D <- retention D - lr update, the update being the writer's for the slopes of the period.
         basis: B, or None.
         current: the pass that the model is in.
         collected: given what D answers [batch, time, out], in the place of the sum, where that is to find its way to
@@ -43,7 +58,7 @@ class WrittenMatrix:
 
     linear: nn.Linear
     period: int
-    rule: Rule
+    writer: Writer
     lr: float
     retention: float
     basis: Tensor | None
@@ -62,7 +77,7 @@ class WrittenMatrix:
     def fresh(self, batch: int) -> State:
         """The state of so many texts that have not begun."""
         nothing = self._nothing(batch, self.linear.weight.device)
-        return self._begun(nothing, self._parameters(nothing))
+        return self._begun(nothing, self.parameters(nothing))
 
     def form(self, batch: int) -> State:
         """The shapes and types of `fresh`, for which nothing is allocated."""
@@ -79,25 +94,45 @@ class WrittenMatrix:
     def collect(self, slope: Tensor) -> None:
         """Add slopes to those that wait for the next write."""
         state = cast(State, self.state)
-        state["pending"] = {"weight": state["pending"]["weight"] + slope}
+        waiting = state["pending"]["weight"]  # `_zeros` after a write
+        state["pending"] = {"weight": slope if waiting.stride(0) == 0 else waiting + slope}
 
     def write(self, time: int) -> None:
         """One write, if this many tokens make one due."""
-        if time % self.period:
-            return
-        state = cast(State, self.state)
+        if time % self.period == 0:
+            self.state = self.written(cast(State, self.state), time)
+
+    def written(self, state: State, time: int) -> State:
+        """What a state is after its write at this many tokens; a kernel writes into its tensors."""
         held = state["model"]["weight"].detach()
-        context = Context(
-            parameters=self._parameters(held), time=time // self.period - 1, lr=self.lr, retention=self.retention
-        )
-        updates, rule = self.rule.update(state["rule"], state["pending"], context)
-        lr = 1.0 if self.rule.includes_lr else self.lr
+        rule, kernel, sees = self.writer
+        writes = time // self.period - 1
+        if kernel is not None and self.retention == 1 and fits(kernel, held):
+            memories = flatten(state["rule"].get("weight", {}))
+            kernel.write(
+                [held],
+                [state["pending"]["weight"].contiguous()],
+                [[memories[name]] for name in kernel.memories],
+                [writes],
+                Rates(self.lr, 0.0, maximize=False),
+            )
+            return {"model": {"weight": held}, "rule": state["rule"], "pending": {"weight": _zeros(held)}}
+        seen = self.parameters(held) if sees else None
+        context = Context(parameters=seen, time=writes, lr=self.lr, retention=self.retention)
+        updates, after_rule = rule.update(state["rule"], state["pending"], context)
+        lr = 1.0 if rule.includes_lr else self.lr
         after = apply_update(held, updates["weight"], lr, self.retention)
-        self.state = {"model": {"weight": after}, "rule": rule, "pending": {"weight": torch.zeros_like(after)}}
+        return {"model": {"weight": after}, "rule": after_rule, "pending": {"weight": _zeros(after)}}
 
     def held(self) -> State:
         """The state as tensors that nothing later changes."""
         return mapped(lambda tensor: tensor.detach().clone(), cast(State, self.state))
+
+    def parameters(self, held: Tensor) -> dict[str, Tensor]:
+        """What a rule sees as W: the matrix as it answers, in the directions that are written."""
+        weight = self.linear.weight.detach().to(held.dtype)
+        start = weight if self.basis is None else weight @ self.basis.to(held.dtype).mT
+        return {"weight": start + held}
 
     def _nothing(self, batch: int, device: torch.device) -> Tensor:
         # As everywhere, memories have at least float32: a write is far smaller than what it is added to.
@@ -105,13 +140,11 @@ class WrittenMatrix:
         return torch.zeros(batch, *self.shape, dtype=dtype, device=device)
 
     def _begun(self, nothing: Tensor, parameters: dict[str, Tensor]) -> State:
-        return {"model": {"weight": nothing}, "rule": self.rule.init(parameters), "pending": {"weight": nothing}}
-
-    def _parameters(self, held: Tensor) -> dict[str, Tensor]:
-        """What a rule sees as W: the matrix as it answers, in the directions that are written."""
-        weight = self.linear.weight.detach().to(held.dtype)
-        start = weight if self.basis is None else weight @ self.basis.to(held.dtype).mT
-        return {"weight": start + held}
+        return {
+            "model": {"weight": nothing},
+            "rule": self.writer.rule.init(parameters),
+            "pending": {"weight": _zeros(nothing)},
+        }
 
     def _add(self, module: nn.Module, given: tuple[Tensor, ...], answer: Tensor) -> Tensor | None:
         if self.state is None:
@@ -133,6 +166,11 @@ class WrittenMatrix:
             own = x @ held.to(x.dtype).mT
         self.collected(own)
         return answer + own.detach()
+
+
+def _zeros(like: Tensor) -> Tensor:
+    """As many as of another tensor, in the place of one: slopes come after most writes."""
+    return like.new_zeros(()).expand_as(like)
 
 
 def directions(rank: int, linear: nn.Linear, seed: int) -> Tensor:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,11 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nestlearn.errors import StateFileError
 from nestlearn.memory.rules import Rule
 from nestlearn.memory.state import State, mapped, select_state, state_bytes
+from nestlearn.models.stacking_below import asked_once
 from nestlearn.models.stacking_calls import Call, detach_cache
 from nestlearn.models.stacking_files import check_state, read_file, write_file
 from nestlearn.models.stacking_matrix import WrittenMatrix
+from nestlearn.models.stacking_settings import write_folder, writer_data
 from nestlearn.rules import Link
 
 __all__ = ["Continuum"]
@@ -27,6 +30,7 @@ class Continuum:
     """What a pretrained model has learned from the text that it reads; ``add_continuum`` makes one.
 
     Attributes:
+        trunk, blocks, first: the model without its head, its blocks, and the number of the lowest that is written.
         time: tokens of the text that were read.
         matrices: what is written, by block and matrix: "27.down".
     """
@@ -36,6 +40,10 @@ class Continuum:
     period: int
     gate: float
     writer: Link | Rule
+    chosen: Mapping[str, Any]
+    trunk: nn.Module
+    blocks: Sequence[nn.Module]
+    first: int
     matrices: dict[str, WrittenMatrix] = field(default_factory=dict)
     handles: list[Any] = field(default_factory=list)
 
@@ -77,13 +85,18 @@ class Continuum:
         finally:
             self.is_paused = before
 
-    def state(self) -> State:
+    def state(self, following: Tensor | None = None) -> State:
         """What the text has written, as tensors [batch, ...] in nested dictionaries; {} where nothing is.
 
-        A state ends a call: from the prediction of the token after it nothing is learned, in the text that goes on
-        and after a ``load`` alike.
+        A state ends a call: unless the tokens ``following`` [batch] are told, from the prediction of the token after it
+        nothing is learned, in the text that goes on and after a ``load`` alike.
+
+        Raises:
+            ValueError: ``following`` of another shape.
         """
-        self._settle()
+        if following is not None and following.ndim != 1:
+            raise ValueError(f"following: expected the token after each text, [batch], got {list(following.shape)}")
+        self._settle(following)
         if not self.time or not self.inner_lr:
             return {}
         blocks: State = {}
@@ -96,7 +109,8 @@ class Continuum:
         """Go on with a text where ``state`` or ``save`` left it. The cache of keys and values is the caller's.
 
         Raises:
-            StateFileError: a file that is no such state, or one of other settings or weights.
+            StateFileError: a file that is no such state, or one of other settings or weights; a state that gives no
+                numbers.
             ValueError: a state of other matrices.
         """
         if not isinstance(state, dict):
@@ -106,15 +120,18 @@ class Continuum:
             raise ValueError(f"state: expected one of the blocks {sorted(expected)}, got {sorted(names)}")
         if state:
             check_state(state, self.matrices)
-        self.reset()
-        if not state:
-            return
-        self.time = int(state["time"])
-        for path, matrix in self.matrices.items():
+        held, time = {}, int(state.get("time", 0))
+        for path, matrix in self.matrices.items() if state else ():
             number, name = path.split(".")
-            matrix.state = mapped(
-                lambda held, to=matrix.linear.weight.device: held.clone().to(to), state["blocks"][number][name]
-            )
+            device = matrix.linear.weight.device
+            held[path] = mapped(lambda each, to=device: each.clone().to(to), state["blocks"][number][name])
+            after = matrix.written(mapped(Tensor.clone, held[path]), time - time % matrix.period + matrix.period)
+            if not after["model"]["weight"].isfinite().all():  # a mean of squares below zero, for one
+                raise StateFileError(f"state: what {path} holds gives no numbers at its next write")
+        self.reset()
+        self.time = time
+        for path, state in held.items():
+            self.matrices[path].state = state
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the state to a safetensors file, in the place of what was there.
@@ -126,6 +143,39 @@ class Continuum:
         if not (state := self.state()):
             raise ValueError("there is no state to save: nothing was read since the last reset")
         write_file(path, state, self.matrices, self.writer)
+
+    @property
+    def texts(self) -> int:
+        """Texts that are being read side by side; 0 before the first."""
+        state = next(iter(self.matrices.values())).state
+        return len(state["model"]["weight"]) if state else 0
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The arguments of ``add_continuum`` as plain data, of which ``continuum.json`` makes the same again.
+
+        Raises:
+            TypeError: a writer that cannot be written down: one of the core, or with a function of somebody's own.
+        """
+        return {**self.chosen, "writer": writer_data(self.writer)}
+
+    def save_pretrained(self, folder: str | os.PathLike[str], tokenizer: Any = None) -> None:
+        """Write a folder that ``load_stacked`` reads: the model as it was trained and the settings, not the state.
+
+        Args:
+            folder: one that is not there yet, or is empty; it comes to be whole or not at all.
+            tokenizer: of transformers, which is written too.
+
+        Raises:
+            FileExistsError: the folder holds something.
+            TypeError: settings that cannot be written down; see ``settings``.
+            OSError: it cannot be written.
+
+        Example:
+            >>> continuum.save_pretrained("mine", tokenizer)  # doctest: +SKIP
+            >>> model, tokenizer = nl.models.load_stacked("mine")  # doctest: +SKIP
+        """
+        write_folder(folder, self.model, tokenizer, self.settings)
 
     @property
     def bytes(self) -> int:
@@ -177,10 +227,23 @@ class Continuum:
         tokens, counts = call.tokens, call.counts
         self._begin(len(tokens))
         self._settle(tokens[:, 0], None if counts is None else counts[:, 0])
+        several = tokens.shape[1] > self._until_due
+        with asked_once(call, self.trunk, self.blocks, self.first) if several and self.first else nullcontext():
+            out, logits = self._pieces(call)
+        return call.answer(out, torch.cat(logits, 1) if len(logits) > 1 else logits[0])
+
+    @property
+    def _until_due(self) -> int:
+        """Tokens until the next write."""
+        return self.period - self.time % self.period
+
+    def _pieces(self, call: Call) -> tuple[Any, list[Tensor]]:
+        """Read a call; the answer to its last piece, and the logits of its pieces."""
+        tokens, counts = call.tokens, call.counts
         logits: list[Tensor] = []
         out, start, length = None, 0, tokens.shape[1]
         while start < length:
-            stop = min(start + self.period - self.time % self.period, length)
+            stop = min(start + self._until_due, length)
             self.learns = bool(self.inner_lr)
             try:
                 with torch.no_grad():  # a hook switches slopes on, the end of the block switches them off again
@@ -198,7 +261,7 @@ class Continuum:
             if stop < length:
                 self._settle()
             start = stop
-        return call.answer(out, torch.cat(logits, 1) if len(logits) > 1 else logits[0])
+        return out, logits
 
     def _begin(self, batch: int) -> None:
         """The first call of a text decides how many texts there are."""
@@ -211,8 +274,9 @@ class Continuum:
         known = tokens.shape[1] - 1
         both = None if counts is None else counts[:, 1:] & counts[:, :-1]
         with torch.enable_grad():
-            loss = self._loss(logits[:, :known], tokens[:, 1:], both)
-            last = None if known == logits.shape[1] else (logits[:, -1:], None if counts is None else counts[:, -1:])
+            all_known = known == logits.shape[1]  # a part's slopes would be copied into zeros as large as the logits
+            loss = self._loss(logits if all_known else logits[:, :known], tokens[:, 1:], both)
+            last = None if all_known else (logits[:, -1:], None if counts is None else counts[:, -1:])
         self._waiting = (loss, last)
 
     def _settle(self, token: Tensor | None = None, counts: Tensor | None = None) -> None:

@@ -19,9 +19,10 @@ from nestlearn.optim.adapter import Adapter
 from nestlearn.optim.composed import Rules, with_average
 from nestlearn.optim.due import Due
 from nestlearn.optim.fused import FusedLane
-from nestlearn.optim.lanes import Lane, Rates, as_real, memory_dtype, remember, step_weights
+from nestlearn.optim.lanes import Lane, as_real, memory_dtype, remember, step_weights
 from nestlearn.optim.settings import Group
 from nestlearn.rules import as_rule
+from nestlearn.rules.kernels import Rates
 
 __all__ = ["CompiledLanes", "Written", "compile_lanes"]
 

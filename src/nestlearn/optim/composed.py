@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from nestlearn.memory.nesting import Consult
 from nestlearn.memory.rules import Rule
-from nestlearn.optim.kernels import Kernel, recognised
 from nestlearn.optim.settings import Group
 from nestlearn.rules import Link, Schedule, as_rule, averaged_weights, chain, part, partition, to_data
 from nestlearn.rules.averaged_weights import ends
 from nestlearn.rules.blocks import Cut, blocks, cut_of
 from nestlearn.rules.data import schedule_from_data
+from nestlearn.rules.kernels import Kernel, recognised
 from nestlearn.rules.paths import Setting
 
 __all__ = ["Rules", "check_places", "default_settings", "number_now", "overridden", "parted", "plain", "with_average"]

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from nestlearn.optim.adapter import Adapter
 from nestlearn.optim.composed import Rules
-from nestlearn.optim.lanes import Rates
 from nestlearn.optim.settings import Group
 from nestlearn.optim.stacks import Held
+from nestlearn.rules.kernels import Rates
 
 __all__ = ["Due", "Terms", "agreed"]
 

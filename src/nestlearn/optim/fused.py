@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from nestlearn.memory.times import Scalar, refuse_capture
-from nestlearn.optim.kernels import Kernel
-from nestlearn.optim.lanes import Rates
 from nestlearn.optim.stacks import Held, alone
+from nestlearn.rules.kernels import Kernel, Rates
 
 __all__ = ["Bound", "FusedLane", "bind"]
 

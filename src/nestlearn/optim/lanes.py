@@ -21,8 +21,9 @@ from nestlearn.memory.state import flatten, unflatten
 from nestlearn.memory.times import Scalar, Time, Times
 from nestlearn.optim.stacks import Stack, States
 from nestlearn.rules.blocks import WHOLE, Cut
+from nestlearn.rules.kernels import Rates
 
-__all__ = ["Entry", "Lane", "Rates", "as_real", "matrix_shape", "memory_dtype"]
+__all__ = ["Entry", "Lane", "as_real", "matrix_shape", "memory_dtype"]
 
 SMALL = 1 << 14
 """Parameters of an element-wise rule with fewer elements share a flat lane: copying is cheaper than visiting them."""
@@ -50,29 +51,6 @@ class Entry(NamedTuple):
         """What the rule is made for: that of a matrix or of each of its blocks, or that of the parameter."""
         real = as_real(self.parameter.detach())
         return tuple(real.shape) if self.flat else self.cut.shape(matrix_shape(real))
-
-
-class Rates(NamedTuple):
-    """How far a write goes, and which way.
-
-    Args:
-        lr: of the weights, a number or a tensor without dimensions.
-        weight_decay: the share of the weights that is lost is lr times this.
-        maximize: whether the gradient is climbed.
-    """
-
-    lr: Scalar
-    weight_decay: float
-    maximize: bool
-
-    @property
-    def retention(self) -> Scalar:
-        """The share of the weights that is kept."""
-        return 1 - self.lr * self.weight_decay if self.weight_decay else 1.0
-
-    def downhill(self, gradients: list[Tensor]) -> list[Tensor]:
-        """Gradients of what is to become less."""
-        return list(torch._foreach_neg(gradients)) if self.maximize else gradients
 
 
 @dataclass

@@ -11,9 +11,9 @@ from nestlearn.device import device_of
 from nestlearn.memory.rules import Rule, always
 from nestlearn.optim.adapter import Adapter
 from nestlearn.optim.composed import Rules
-from nestlearn.optim.kernels import fits
 from nestlearn.optim.lanes import SMALL, matrix_shape
 from nestlearn.rules import Link
+from nestlearn.rules.kernels import fits
 
 __all__ = ["paths"]
 

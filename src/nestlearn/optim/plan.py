@@ -19,10 +19,10 @@ from nestlearn.optim.composed import Rules
 from nestlearn.optim.counts import Counts
 from nestlearn.optim.due import Due, Terms
 from nestlearn.optim.fused import Bound, FusedLane, bind
-from nestlearn.optim.kernels import fits
 from nestlearn.optim.lanes import SMALL, Lane
 from nestlearn.optim.stacks import Stack
 from nestlearn.rules.blocks import Cut
+from nestlearn.rules.kernels import fits
 
 __all__ = ["Kind", "Plan", "kind_of"]
 

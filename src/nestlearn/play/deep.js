@@ -17,7 +17,7 @@ export function deep(settings) {
   const { hidden, inner_lr: lr, retention, model = "mlp", written_by: rule = null, name = "deep" } = settings;
   function answer(scene, u, a) {
     const key = unit(asRows(u));
-    const skip = unit(asRows(a));
+    const skip = a === u ? key : unit(asRows(a));
     const value = subtract(unit(asRows(target(scene))), skip);
     const memory = { name, model: made(model, width(u), hidden), objective: l2, lr, retention, rule };
     return fromRows(add(skip, consult(scene, memory, key, value)), u);

@@ -1,34 +1,126 @@
 // Small matrices of doubles, rows of numbers. Nothing is changed in place, so what was kept stays what it was.
+//
+// Loops rather than array methods: a life is tens of thousands of matrices of a few numbers, where a call for each
+// number is most of the time, and a slider is to be answered at once.
 
-export const filled = (rows, columns, at) =>
-  Array.from({ length: rows }, (_, i) => Array.from({ length: columns }, (_, j) => at(i, j)));
+export function filled(rows, columns, at) {
+  const made = new Array(rows);
+  for (let i = 0; i < rows; i++) {
+    const row = new Array(columns);
+    for (let j = 0; j < columns; j++) row[j] = at(i, j);
+    made[i] = row;
+  }
+  return made;
+}
+
 export const zeros = (rows, columns) => filled(rows, columns, () => 0);
 export const identity = (size) => filled(size, size, (i, j) => (i === j ? 1 : 0));
-export const map = (a, f) => a.map((row) => row.map(f));
-export const zip = (a, b, f) => a.map((row, i) => row.map((x, j) => f(x, b[i][j])));
-export const add = (a, b) => zip(a, b, (x, y) => x + y);
-export const subtract = (a, b) => zip(a, b, (x, y) => x - y);
-export const times = (a, number) => map(a, (x) => x * number);
+export const map = (a, f) => filled(a.length, a[0].length, (i, j) => f(a[i][j]));
+export const zip = (a, b, f) => filled(a.length, a[0].length, (i, j) => f(a[i][j], b[i][j]));
+
+/** share a + other b. */
+export function mixed(a, share, b, other) {
+  const made = new Array(a.length);
+  for (let i = 0; i < a.length; i++) {
+    const [x, y] = [a[i], b[i]];
+    const row = new Array(x.length);
+    for (let j = 0; j < x.length; j++) row[j] = share * x[j] + other * y[j];
+    made[i] = row;
+  }
+  return made;
+}
+
+export const add = (a, b) => mixed(a, 1, b, 1);
+export const subtract = (a, b) => mixed(a, 1, b, -1);
+
+export function times(a, number) {
+  const made = new Array(a.length);
+  for (let i = 0; i < a.length; i++) {
+    const x = a[i];
+    const row = new Array(x.length);
+    for (let j = 0; j < x.length; j++) row[j] = x[j] * number;
+    made[i] = row;
+  }
+  return made;
+}
+
 /** a + share (b - a). */
 export const lerp = (a, b, share) => zip(a, b, (x, y) => x + share * (y - x));
-export const transpose = (a) => a[0].map((_, j) => a.map((row) => row[j]));
+export const transpose = (a) => filled(a[0].length, a.length, (i, j) => a[j][i]);
 export const trace = (a) => a.reduce((total, row, i) => total + row[i], 0);
+
 /** Sum of the products of entries. */
-export const dot = (a, b) => a.reduce((total, row, i) => row.reduce((sum, x, j) => sum + x * b[i][j], total), 0);
+export function dot(a, b) {
+  let total = 0;
+  for (let i = 0; i < a.length; i++) {
+    const [x, y] = [a[i], b[i]];
+    for (let j = 0; j < x.length; j++) total += x[j] * y[j];
+  }
+  return total;
+}
+
+/** The squared distance of two matrices. */
+export function apart(a, b) {
+  let total = 0;
+  for (let i = 0; i < a.length; i++) {
+    const [x, y] = [a[i], b[i]];
+    for (let j = 0; j < x.length; j++) total += (x[j] - y[j]) * (x[j] - y[j]);
+  }
+  return total;
+}
+
 /** The Frobenius norm. */
 export const norm = (a) => Math.sqrt(dot(a, a));
 
+/** a b. */
 export function multiply(a, b) {
-  const width = b[0].length;
-  return a.map((row) => {
-    const out = new Array(width).fill(0);
-    for (let k = 0; k < row.length; k++) {
-      const x = row[k];
-      const other = b[k];
-      for (let j = 0; j < width; j++) out[j] += x * other[j];
+  const [shared, width] = [b.length, b[0].length];
+  const made = new Array(a.length);
+  for (let i = 0; i < a.length; i++) {
+    const x = a[i];
+    const row = new Array(width);
+    for (let j = 0; j < width; j++) {
+      let sum = 0;
+      for (let k = 0; k < shared; k++) sum += x[k] * b[k][j];
+      row[j] = sum;
     }
-    return out;
-  });
+    made[i] = row;
+  }
+  return made;
+}
+
+/** a b^T. */
+export function timesTransposed(a, b) {
+  const [shared, width] = [b[0].length, b.length];
+  const made = new Array(a.length);
+  for (let i = 0; i < a.length; i++) {
+    const x = a[i];
+    const row = new Array(width);
+    for (let j = 0; j < width; j++) {
+      const y = b[j];
+      let sum = 0;
+      for (let k = 0; k < shared; k++) sum += x[k] * y[k];
+      row[j] = sum;
+    }
+    made[i] = row;
+  }
+  return made;
+}
+
+/** a^T b. */
+export function transposedTimes(a, b) {
+  const [shared, height, width] = [a.length, a[0].length, b[0].length];
+  const made = new Array(height);
+  for (let i = 0; i < height; i++) {
+    const row = new Array(width);
+    for (let j = 0; j < width; j++) {
+      let sum = 0;
+      for (let k = 0; k < shared; k++) sum += a[k][i] * b[k][j];
+      row[j] = sum;
+    }
+    made[i] = row;
+  }
+  return made;
 }
 
 /** A matrix seen as rows along its longer side, and back. */

@@ -6,7 +6,19 @@
 // `held`, one entry a memory. Keys and values are rows of numbers; a box ignores its key. What a model has computed to
 // answer, its pullback of an error onto the parameters is given again.
 
-import { add, dot, filled, map, multiply, subtract, times, transpose, zeros, zip } from "./matrix.js";
+import {
+  add,
+  apart,
+  dot,
+  filled,
+  mixed,
+  multiply,
+  subtract,
+  times,
+  timesTransposed,
+  transposedTimes,
+  zeros,
+} from "./matrix.js";
 
 /** The box: it answers with what it holds. Its one parameter is a matrix of this form. */
 export const box = (rows, columns) => ({
@@ -21,18 +33,10 @@ export const box = (rows, columns) => ({
 export const linear = (into, out) => ({
   kind: "matrix",
   init: () => ({ weight: zeros(out, into) }),
-  read: (held, key) => ({ answer: multiply(key, transpose(held.weight)) }),
-  pullback: (held, key, error) => ({ weight: multiply(transpose(error), key) }),
+  read: (held, key) => ({ answer: timesTransposed(key, held.weight) }),
+  pullback: (held, key, error) => ({ weight: transposedTimes(error, key) }),
   averages: true,
 });
-
-const sigmoid = (x) => 1 / (1 + Math.exp(-x));
-const silu = (x) => x * sigmoid(x);
-
-function slope(x) {
-  const gate = sigmoid(x);
-  return gate * (1 + x * (1 - gate));
-}
 
 /** The brain: M(k) = W_outer silu(W_inner k) / sqrt(hidden). W_outer starts at zero, W_inner is drawn (O5). */
 export function mlp(width, hidden) {
@@ -41,13 +45,21 @@ export function mlp(width, hidden) {
     kind: "mlp",
     init: (draw) => ({ inner: filled(hidden, width, () => draw.gauss()), outer: zeros(width, hidden) }),
     read(held, key) {
-      const before = multiply(key, transpose(held.inner));
-      const units = map(before, (x) => silu(x) * gain);
-      return { answer: multiply(units, transpose(held.outer)), before, units };
+      const before = timesTransposed(key, held.inner);
+      const [gates, units] = [zeros(key.length, hidden), zeros(key.length, hidden)];
+      for (let i = 0; i < key.length; i++)
+        for (let h = 0; h < hidden; h++) {
+          gates[i][h] = 1 / (1 + Math.exp(-before[i][h]));
+          units[i][h] = before[i][h] * gates[i][h] * gain; // silu(x) = x sigmoid(x)
+        }
+      return { answer: timesTransposed(units, held.outer), before, gates, units };
     },
-    pullback(held, key, error, { before, units }) {
-      const back = zip(multiply(error, held.outer), before, (x, y) => x * slope(y) * gain);
-      return { inner: multiply(transpose(back), key), outer: multiply(transpose(error), units) };
+    pullback(held, key, error, { before, gates, units }) {
+      const back = multiply(error, held.outer);
+      for (let i = 0; i < key.length; i++)
+        for (let h = 0; h < hidden; h++)
+          back[i][h] *= gates[i][h] * (1 + before[i][h] * (1 - gates[i][h])) * gain; // the slope of silu
+      return { inner: transposedTimes(back, key), outer: transposedTimes(error, units) };
     },
     averages: true,
   };
@@ -61,19 +73,19 @@ export const dotProduct = {
 };
 export const l2 = {
   name: "l2",
-  loss: (answer, value) => 0.5 * dot(subtract(answer, value), subtract(answer, value)),
+  loss: (answer, value) => 0.5 * apart(answer, value),
   error: subtract,
 };
 
 /** What a memory holds before its first write; numbers for an MLP come from `draw`. */
 const begin = (memory, draw) => ({ memory, params: memory.model.init(draw), behind: {}, pending: null });
 
-/** One write of `held`, in place of what it held; returns the surprise before it, and whether the write is done now. */
+/** One write of `held`, in place of what it held; returns the surprise before it, if there is a log, and whether it is done now. */
 export function write(held, key, value, scene) {
   const { model, objective, lr, retention = 1, period = 1, rule = null, update = null } = held.memory;
   const keys = model.averages ? key.length : 1;
   const seen = model.read(held.params, key);
-  const surprise = objective.loss(seen.answer, value) / keys;
+  const surprise = scene.log ? objective.loss(seen.answer, value) / keys : null;
   let found = model.pullback(held.params, key, objective.error(seen.answer, value), seen);
   if (keys > 1) found = each(found, (gradient) => times(gradient, 1 / keys));
   if (period > 1) {
@@ -93,12 +105,16 @@ export function write(held, key, value, scene) {
         held: (held.behind[name] ??= {}),
         path: scene.path === null ? "" : `${scene.path}${name}.`,
       });
-    return zip(theta, step, (x, y) => retention * x - lr * y);
+    return mixed(theta, retention, step, -lr);
   });
   return { surprise, written: true };
 }
 
-const each = (named, f) => Object.fromEntries(Object.entries(named).map(([name, value]) => [name, f(value, name)]));
+function each(named, f) {
+  const made = {};
+  for (const name in named) made[name] = f(named[name], name);
+  return made;
+}
 
 /** The update that a rule makes of a gradient: the rule's memories are those in `scene.held`. */
 export const answered = (rule, gradient, scene) => rule.answer({ ...scene, u: gradient }, gradient, gradient);

@@ -17,9 +17,14 @@ const at = (id) => document.getElementById(id);
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 const ICONS = { play: "M4 2.5v11L13 8z", pause: "M4 3h3v10H4zM9 3h3v10H9z" };
 
+const SEARCHED = 8; // milliseconds of a frame in which a control's best rate is looked for
+
 let scene = null;
 let step = 0;
 let playing = false;
+let sized = false;
+let answering = false;
+let worded = "";
 
 // ------------------------------------------------------------------------------------------------------------- drawing
 
@@ -28,30 +33,46 @@ const picture = {};
 function draw() {
   // Words first: they decide how much room is left for pictures.
   drawLegend();
-  picture.equations.draw(scene.face.equations, state.signs);
+  const words = [state.rung, state.world, state.signs].join();
+  if (words !== worded) picture.equations.draw(scene.face.equations, state.signs);
+  worded = words;
+  fillIn();
   drawPictures();
 }
 
 function drawPictures() {
-  fillIn();
+  if (!sized) return; // they are drawn as soon as their sizes are known, within the same frame
   for (const one of pictures()) one.draw(scene);
-  show(false);
+  showPictures(false);
 }
 
 const pictures = () => [picture.nesting, picture.map, picture.timeline, picture.holds];
 const fillIn = () => picture.equations.fill(step > 0 ? valuesAt(scene, step - 1, state.signs) : null);
 
 function show(lively) {
-  for (const one of pictures()) one.show(step, lively);
   fillIn();
+  showPictures(lively);
+}
+
+function showPictures(lively) {
+  if (sized) for (const one of pictures()) one.show(step, lively);
   at("scrub").value = step;
   const loss = short(scene.losses[step], 2);
   at("now").textContent =
     `step ${step}, loss ${loss}${scene.ghost ? `, control ${short(scene.ghostLosses[step], 2)}` : ""}`;
 }
 
+/** The words above the map. What had the focus there has it again. */
 function drawLegend() {
-  const { off, rule, losses, ghostLosses, ghostRate } = scene;
+  const focused = document.activeElement?.closest("#legend button");
+  writeLegend();
+  if (!focused) return;
+  const { id, dataset } = focused;
+  at("legend").querySelector(id ? `#${id}` : `[data-part="${dataset.part}"]`)?.focus();
+}
+
+function writeLegend() {
+  const { off, rule, losses, ghostLosses, ghostRate, search } = scene;
   const late = (some) => `loss late ${short(score(some), 2)}`;
   const chips = rule.parts().map((part) => {
     const chip = html(
@@ -68,7 +89,6 @@ function drawLegend() {
     chip.addEventListener("click", () => {
       const left = off.includes(part) ? off.filter((one) => one !== part) : [...off, part];
       change({ off: left.join(",") });
-      document.querySelector(`[data-part="${part}"]`)?.focus();
     });
     return chip;
   });
@@ -78,9 +98,8 @@ function drawLegend() {
     "to its best rate",
   );
   best.addEventListener("click", () => {
-    change({ lr: tuned(scene.world, rule, scene.settings).lr });
+    change({ lr: tuned(scene.world, rule, scene.settings) });
     showSettings();
-    at("best").focus();
   });
   const first = html(
     "p",
@@ -108,12 +127,9 @@ function drawLegend() {
     },
     "at its best rate",
   );
-  own.addEventListener("click", () => {
-    change({ own: !state.own });
-    at("own").focus();
-  });
+  own.addEventListener("click", () => change({ own: !state.own }));
   const second = html("p", {}, html("i", { class: "swatch ghost" }), html("b", {}, "control"), " without ", ...chips);
-  if (ghostLosses) second.append(` ${late(ghostLosses)} `, own, state.own ? ` lr ${short(ghostRate)}` : "");
+  if (ghostLosses) second.append(` ${late(ghostLosses)} `, own, state.own ? ` lr ${search ? "…" : short(ghostRate)}` : "");
   at("legend").replaceChildren(first, second);
 }
 
@@ -123,6 +139,7 @@ function drawLegend() {
 function change(some, { again = false } = {}) {
   Object.assign(state, some, { step: null });
   scene = pictured();
+  answering = true;
   if (again) restart();
   draw();
   remember();
@@ -159,6 +176,12 @@ function frame(now) {
     step += 1;
     if (step >= STEPS) play(false);
     show(true);
+  }
+  // A search waits until the answer to the hand is on the page.
+  if (answering) answering = false;
+  else if (scene.search?.(SEARCHED)) {
+    scene = pictured();
+    draw();
   }
   requestAnimationFrame(frame);
 }
@@ -309,13 +332,17 @@ function createHands() {
     done();
   });
   // Sizes of pictures follow the window, and the words around them.
-  watch(["map", "timeline", "nesting", "holds"].map(at), () => scene && drawPictures());
+  watch(["map", "timeline", "nesting", "holds"].map(at), () => {
+    sized = true;
+    drawPictures();
+  });
   addEventListener("hashchange", () => open(location.hash));
 }
 
 /** Show what an address says. */
 function open(hash) {
   adopt(hash);
+  worded = "";
   scene = pictured();
   showState();
   if (state.step === null) restart();

@@ -17,7 +17,7 @@ from pathlib import Path
 __all__ = ["page", "write_page"]
 
 _IMPORT = re.compile(r'^import \{[^}]*\} from "\./([a-z]+\.js)";\n', re.MULTILINE)
-_EXPORT = re.compile(r"^export (?=const |let |function |class )", re.MULTILINE)
+_EXPORT = re.compile(r"^export (?=const |let |function\*? |class )", re.MULTILINE)
 
 
 def write_page(path: Path) -> Path:

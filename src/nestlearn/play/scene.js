@@ -3,21 +3,44 @@
 import { rows, state } from "./address.js";
 import { without } from "./combine.js";
 import { faces } from "./faces.js";
-import { live, STEPS, tuned } from "./life.js";
+import { live, STEPS, tuned, tuning } from "./life.js";
 import { python } from "./python.js";
 import { rungOf } from "./rungs.js";
 import { worlds } from "./worlds.js";
 
 const remembered = new Map();
 
+function keep(about, found) {
+  if (remembered.size > 100) remembered.clear();
+  remembered.set(JSON.stringify(about), found);
+  return found;
+}
+
 /** What was computed for the same things before: a control does not depend on every slider. */
-function once(about, compute) {
-  const key = JSON.stringify(about);
-  if (!remembered.has(key)) {
-    if (remembered.size > 100) remembered.clear();
-    remembered.set(key, compute());
+const once = (about, compute) => remembered.get(JSON.stringify(about)) ?? keep(about, compute());
+
+let latest = null;
+
+/**
+ * A control's best rate. That is many lives, longer than a hand waits: `patient` has them all lived now, otherwise the
+ * rate is the latest that was found, and `search` one that goes on for some milliseconds, until it returns true.
+ */
+function bestRate(about, patient, world, control, settings) {
+  const rate = patient ? once(about, () => tuned(world, control, settings)) : remembered.get(JSON.stringify(about));
+  if (rate !== undefined) return { rate: (latest = rate), search: null };
+  const lived = tuning(world, control, settings);
+  function search(milliseconds) {
+    const until = performance.now() + milliseconds;
+    do {
+      const { value, done } = lived.next();
+      if (done) {
+        keep(about, value);
+        return true;
+      }
+    } while (performance.now() < until);
+    return false;
   }
-  return remembered.get(key);
+  return { rate: latest ?? settings.lr, search };
 }
 
 /** Both lives, from the state alone. */
@@ -29,13 +52,16 @@ function lives(traced) {
   const control = without(rule, off);
   const settings = { ...state, start: rows(state.start) };
   const about = [state.world, control.python, state.noise, state.steepness, state.seed, state.start];
-  const ghostRate = state.own && off.length ? once(about, () => tuned(world, control, settings)).lr : state.lr;
+  const own = state.own && off.length > 0;
+  const { rate: ghostRate, search } = own
+    ? bestRate(about, !traced, world, control, settings)
+    : { rate: state.lr, search: null };
   const life = live(world, rule, settings, { traced });
   const ghost = off.length
     ? once([...about, ghostRate], () => live(world, control, { ...settings, lr: ghostRate }))
     : null;
   const code = () => python({ world, rule, off, rate: state.lr, ghostRate, settings, steps: STEPS });
-  return { rung, world, rule, off, control, settings, rate: state.lr, ghostRate, life, ghost, code };
+  return { rung, world, rule, off, control, settings, rate: state.lr, ghostRate, search, life, ghost, code };
 }
 
 /** What the page shows, as data: the paths, the rules as Python, and the program that makes them again. */
@@ -55,7 +81,7 @@ export function report() {
   };
 }
 
-/** All that is drawn. */
+/** All that is drawn; where the control's best rate is not known yet, `search` looks for it. */
 export function pictured() {
   const found = lives(true);
   const { settings, world, life, ghost } = found;

@@ -74,6 +74,15 @@ class deep(RowLink):
         """Without the memory its skip path is left."""
         return self.beside
 
+    def spared(self) -> Mapping[str, Link]:
+        """Without what the target remembers the memory is asked for the gradient itself."""
+        kept = {memory.name for memory in self._wanted(torch.Size((2, 2)))}
+        return dict.fromkeys(sorted(kept), replace(self, target="identity")) if kept else {}
+
+    def _wanted(self, shape: torch.Size) -> tuple[Consulted, ...]:
+        """The memories of the target, where it is asked."""
+        return self.made.memories(shape) if self.scored.name != "hypergradient" else ()
+
     @property
     def made(self) -> Target:
         """The target itself."""
@@ -116,12 +125,11 @@ class deep(RowLink):
             every=self.period,
             track=True,
         )
-        wanted = target.memories(shape) if self.scored.name != "hypergradient" else ()
         answer = Said(
             f"as_matrix({skip.words} + {name}, u)",
             lambda scene: from_rows(skip(scene) + scene.answers[name], scene.gradient.shape),
         )
-        return gathered(answer, Linked(a, wanted), beside, Linked(a, (*late, memory)))
+        return gathered(answer, Linked(a, self._wanted(shape)), beside, Linked(a, (*late, memory)))
 
     def _beside(self, shape: torch.Size, u: Said, a: Said) -> tuple[Linked, Said | None]:
         """The skip path now, and, where it matters, as it was before this write; None if that is the last gradient."""

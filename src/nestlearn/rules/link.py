@@ -204,6 +204,10 @@ class Link(ABC):
         """What is there when this link is taken away."""
         return None
 
+    def spared(self) -> Mapping[str, Link]:
+        """What this link is without each of the memories that it can do without, by their names in the state."""
+        return {}
+
     def parts(self) -> dict[str, Link]:
         """Every part of the rule by its path.
 
@@ -223,7 +227,8 @@ class Link(ABC):
         gradient.
 
         Args:
-            name: path of the part, or the end of one if no other path ends like it.
+            name: path of the part, or of a memory that its part can do without; or the end of one if no other path ends
+                like it.
 
         Raises:
             ValueError: no part, or more than one, is called like this.

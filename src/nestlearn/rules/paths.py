@@ -11,7 +11,7 @@ from torch import Tensor
 from nestlearn.errors import did_you_mean
 from nestlearn.rules.schedule import Schedule
 
-__all__ = ["Parted", "Setting", "parts", "replaced", "resolve", "resolved", "settings", "without"]
+__all__ = ["Parted", "Setting", "parts", "removable", "replaced", "resolve", "resolved", "settings", "without"]
 
 Setting = bool | int | float | str | Tensor | Schedule
 """A number, word or switch; a tensor stands for a number inside a compiled kernel."""
@@ -22,6 +22,10 @@ class Parted(Protocol):
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
+    @property
+    def label(self) -> str:
+        """The last name of its path."""
+
     def located(self, prefix: str = "") -> Iterator[tuple[str, Self]]:
         """Every part with its path."""
 
@@ -30,6 +34,9 @@ class Parted(Protocol):
 
     def left(self) -> Self | None:
         """What is there when it is taken away."""
+
+    def spared(self) -> Mapping[str, Self]:
+        """What it is without each of the memories that it can do without, by their names."""
 
 
 Whole = TypeVar("Whole", bound=Parted)
@@ -68,9 +75,31 @@ def resolve(name: str, known: Iterable[str], what: str) -> str:
 
 
 def without(rule: Whole, name: str) -> Whole | None:
-    """The rule without a part; None if nothing is left."""
-    path = resolve(name, parts(rule), "part")
-    return rule.rewritten(lambda where, part: part.left() if where == path else part)
+    """The rule without a part, or without a memory that a part can do without; None if nothing is left."""
+    known = _removable(rule)
+    path, memory = known[resolve(name, known, "part")]
+
+    def change(where: str, part: Whole) -> Whole | None:
+        if where != path:
+            return part
+        return part.left() if memory is None else part.spared()[memory]
+
+    return rule.rewritten(change)
+
+
+def removable(rule: Parted) -> list[str]:
+    """What ``without`` takes away: the path of every part, and of every memory that its part can do without."""
+    return list(_removable(rule))
+
+
+def _removable(rule: Parted) -> dict[str, tuple[str, str | None]]:
+    """By its path of which part it is, and by which name this has it; None is the part itself."""
+    known = parts(rule)
+    found: dict[str, tuple[str, str | None]] = {path: (path, None) for path in known}
+    for path, part in known.items():
+        for memory in part.spared():  # it lies beside those of its part; of a part with its name it is not told apart
+            found.setdefault(path.removesuffix(part.label) + memory, (path, memory))
+    return found
 
 
 def replaced(rule: Whole, changes: Mapping[str, object]) -> Whole:

@@ -22,6 +22,7 @@ import torch
 from nestlearn import optim
 from nestlearn.errors import CheckpointError, SettingsError, as_settings_error
 from nestlearn.foreign import foreign
+from nestlearn.integrations.record_folder import copy_record
 from nestlearn.training.checkpoint import Checkpoints, load_checkpoint
 from nestlearn.training.live_files import LiveFiles
 from nestlearn.training.loop import Training
@@ -30,6 +31,7 @@ from nestlearn.training.room import check_room
 from nestlearn.training.run_folder import RunFolder, write_atomic
 from nestlearn.training.settings import to_yaml
 from nestlearn.training.spec import RunSpec
+from nestlearn.training.tracking import record_of
 from nestlearn.training.train_settings import TrainSettings, changed_settings
 
 __all__ = ["FORK", "ForkPoint", "fork"]
@@ -114,7 +116,9 @@ def fork(point: ForkPoint, settings: TrainSettings, path: Path) -> list[str]:
     optimizers, left = _carried(was, saved["optimizers"], training)
     training.load_state_dict({**saved, "run": new.key, "optimizers": optimizers})
     changed = changed_settings(before, settings)
-    _write(RunFolder(path), settings, training, _facts(parent, old, step, changed, left))
+    _write(
+        RunFolder(path), settings, training, _facts(parent, old, step, changed, left), record_of(parent.path, old.seed)
+    )
     notes = [f"forked from step {step:,} of {parent.path}; {'; '.join(changed) or 'nothing is changed'}"]
     return notes + ([f"left behind: {', '.join(left)}"] if left else [])
 
@@ -261,8 +265,10 @@ def _facts(parent: RunFolder, spec: RunSpec, step: int, changed: list[str], left
     return {"format": FORMAT, "folder": folder, "run": spec.key, "step": step, "changed": changed, "left": left}
 
 
-def _write(folder: RunFolder, settings: TrainSettings, training: Training, facts: State) -> None:
-    """Make the folder of a run that was stopped; its settings, which make it one, come last."""
+def _write(folder: RunFolder, settings: TrainSettings, training: Training, facts: State, record: Path) -> None:
+    """Make the folder of a run that was stopped, the record up to there with it; its settings, which make it one, come
+    last.
+    """
     held = RunFolder.create(folder.path).hold(new=True)
     try:
         for path in (folder.metrics, folder.events):
@@ -272,6 +278,9 @@ def _write(folder: RunFolder, settings: TrainSettings, training: Training, facts
             content = content_of(settings, files, training.state_dict())
         kept = Checkpoints(folder.checkpoints, f"seed{training.spec.seed}", settings.checkpoints)
         kept.save(training.steps_taken, content)
+        if settings.record:
+            spec = training.spec
+            copy_record(record, record_of(folder.path, spec.seed), spec.key, training.steps_taken)
         write_atomic(folder.path / FORK, json.dumps(facts, indent=1) + "\n")
         write_atomic(folder.config, to_yaml(settings))
     finally:

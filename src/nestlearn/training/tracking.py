@@ -14,7 +14,7 @@ from nestlearn.integrations.recording import record
 from nestlearn.training.loop import Training
 from nestlearn.training.train_settings import TrainSettings
 
-__all__ = ["recorded", "tracked"]
+__all__ = ["record_of", "recorded", "tracked"]
 
 PROJECT = "nestlearn"
 
@@ -69,13 +69,18 @@ def recorded(training: Training, settings: TrainSettings, folder: Path) -> Itera
     spec = training.spec
     with record(
         training.optimizers[0],
-        folder / "record" / f"seed{spec.seed}",
+        record_of(folder, spec.seed),
         every=max(1, spec.steps // settings.rows),
         share=settings.record,
         start=max(training.steps_taken, training.task.delay),
         run=spec.key,
     ):
         yield
+
+
+def record_of(folder: Path, seed: int) -> Path:
+    """Where in a run folder the record of a seed lies."""
+    return folder / "record" / f"seed{seed}"
 
 
 def _opened(kind: str, folder: Path, name: str, taken: int) -> Tracker:

@@ -9,19 +9,44 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from nestlearn.memory.rules import Rule
-from nestlearn.optim.lanes import Rates
-from nestlearn.rules import Link, average, chain, gradient, second_moment, sum_of_squares
-from nestlearn.rules import sum as summed
+from nestlearn.memory.times import Scalar
+from nestlearn.rules.boxes import average, second_moment, sum_of_squares
+from nestlearn.rules.boxes import sum as summed
+from nestlearn.rules.combine import chain
+from nestlearn.rules.link import Link, gradient
 
-__all__ = ["Kernel", "fits", "recognised"]
+__all__ = ["Kernel", "Rates", "fits", "recognised"]
 
 Tensors = list[Tensor]
+
+
+class Rates(NamedTuple):
+    """How far a write goes, and which way.
+
+    Args:
+        lr: of the weights, a number or a tensor without dimensions.
+        weight_decay: the share of the weights that is lost is lr times this.
+        maximize: whether the gradient is climbed.
+    """
+
+    lr: Scalar
+    weight_decay: float
+    maximize: bool
+
+    @property
+    def retention(self) -> Scalar:
+        """The share of the weights that is kept."""
+        return 1 - self.lr * self.weight_decay if self.weight_decay else 1.0
+
+    def downhill(self, gradients: list[Tensor]) -> list[Tensor]:
+        """Gradients of what is to become less."""
+        return list(torch._foreach_neg(gradients)) if self.maximize else gradients
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""How large the playground is, how soon it is seen, and how soon a slider is answered."""

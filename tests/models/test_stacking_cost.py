@@ -1,0 +1,123 @@
+"""What makes a continuum cheap changes nothing: blocks below it are asked once, and torch's kernels write."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from needed import needs
+from tiny_llama import tiny_llama
+from torch import Tensor
+
+import nestlearn as nl
+from nestlearn.models import add_continuum
+from nestlearn.models.stacking_calls import cache_name
+
+SIZES = {
+    "vocab_size": 40,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 8,
+    "pad_token_id": 0,
+}
+SLIDING = {"sliding_window": 5, "layer_types": ["sliding_attention", "full_attention"] * 2}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "Llama": {},
+    "Mistral": {"sliding_window": 5},
+    "Qwen2": {"use_sliding_window": True, **SLIDING},
+    "Qwen3": {},
+    "Gemma3": SLIDING,
+    "Phi3": {},
+    "SmolLM3": {},
+}
+
+
+def made(family: str) -> Any:
+    (transformers,) = needs("transformers")
+    torch.manual_seed(0)
+    stem = {"Gemma3": "Gemma3Text"}.get(family, family)
+    config = getattr(transformers, f"{stem}Config")(**SIZES, **FAMILIES[family])
+    return getattr(transformers, f"{family}ForCausalLM")(config).double().eval()
+
+
+def text(time: int, batch: int = 1, seed: int = 1) -> Tensor:
+    return torch.randint(1, 40, (batch, time), generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_pieces_above_what_was_asked_once_predict_what_one_call_does(family: str) -> None:
+    model = made(family)
+    tokens, mask = text(22, 2), torch.ones(2, 22, dtype=torch.int64)
+    mask[0, :3] = 0
+    name = cache_name(model.forward)
+    with torch.no_grad():
+        before = model(tokens, attention_mask=mask).logits
+    add_continuum(model, periods=4, inner_lr=1e-30, blocks=2)
+    # A first call of several pieces, one of a piece, and another of several.
+    cache, found = None, []
+    for start, stop in ((0, 10), (10, 11), (11, 22)):
+        out = model(tokens[:, start:stop], attention_mask=mask[:, :stop], use_cache=True, **{name: cache})
+        cache = out[name]
+        found.append(out.logits)
+    torch.testing.assert_close(torch.cat(found, 1)[mask != 0], before[mask != 0])
+
+
+@pytest.mark.parametrize("family", ["Llama", "Qwen2"])
+def test_what_is_learned_is_what_calls_of_a_piece_teach(family: str) -> None:
+    found = []
+    for size in (4, 22):
+        model = made(family)
+        continuum = add_continuum(model, periods=4, inner_lr=0.01, blocks=(1, 3))
+        cache, name = None, cache_name(model.forward)
+        for piece in text(22).split(size, 1):
+            cache = model(piece, use_cache=True, **{name: cache})[name]
+        state = continuum.state()["blocks"]
+        found.append([state[number]["down"]["model"]["weight"] for number in ("1", "3")])
+    assert all(weight.any() for weight in found[0])
+    torch.testing.assert_close(found[0], found[1])
+
+
+def test_a_cache_of_ones_own_goes_on_and_forward_passes_of_others_come_back() -> None:
+    (transformers,) = needs("transformers")
+    model = tiny_llama()
+    own = model.model.layers[0].forward
+    model.model.layers[0].forward = lambda *given, **named: own(*given, **named)
+    placed = [vars(layer).get("forward") for layer in model.model.layers]
+    with torch.no_grad():
+        before = model(text(20)).logits
+    add_continuum(model, periods=4, inner_lr=1e-30, blocks=1)
+    name, cache = cache_name(model.forward), transformers.DynamicCache()
+    found = [model(piece, use_cache=True, **{name: cache}).logits for piece in text(20).split(11, 1)]
+    torch.testing.assert_close(torch.cat(found, 1), before)
+    assert cache.get_seq_length() == 20 == cache.get_seq_length(2)
+    assert [vars(layer).get("forward") for layer in model.model.layers] == placed
+
+
+def test_blocks_that_are_called_otherwise_are_said() -> None:
+    model = tiny_llama()
+    model.model.layers[1].forward = lambda hidden_states, **_: (hidden_states,)
+    add_continuum(model, periods=4, blocks=1)
+    with pytest.raises(TypeError, match="expected LlamaModel to give its blocks tensors, got tuple"):
+        model(text(9))
+    model = tiny_llama()
+    add_continuum(model, periods=4, blocks=1)
+    model.config.num_hidden_layers = 2
+    with pytest.raises(TypeError, match="expected LlamaModel to call each of its blocks once, got 0 calls"):
+        model(text(9))
+
+
+@pytest.mark.parametrize("make", ["gradient", "adam", "average", "second_moment"])
+def test_a_kernel_writes_what_its_rule_says(make: str) -> None:
+    found = []
+    for fused in (True, False):
+        continuum = add_continuum(tiny_llama(), periods=4, inner_lr=0.01, blocks=2, writer=getattr(nl.rules, make)())
+        for matrix in continuum.matrices.values():
+            assert matrix.writer.kernel is not None
+            matrix.writer = matrix.writer if fused else matrix.writer._replace(kernel=None)
+        continuum.read(text(22, 2), window=9)
+        found.append(continuum.state()["blocks"])
+    torch.testing.assert_close(found[0], found[1])
