@@ -173,7 +173,7 @@ def test_the_verb_serves_and_opens_the_page_where_there_is_a_screen(
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+/#[\w-]{32}", call.output.strip()), call.output
         assert len(opened) == count
     (tmp_path / "continuum.json").touch()
-    call = CliRunner().invoke(build_app(), ["explore", str(tmp_path)])
+    call = CliRunner().invoke(build_entry(), ["explore", str(tmp_path)])
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+/read#[\w-]{32}", call.output.strip()), call.output
 
 
