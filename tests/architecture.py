@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -134,9 +135,10 @@ def own_targets(found: Import, folders: set[str], lone_files: set[str]) -> Itera
         yield from (name if name in folders else "" for name in names if name not in lone_files)
 
 
-def reachable(folder: str) -> set[str]:
+@cache
+def reachable(folder: str) -> frozenset[str]:
     """The folder itself and all that it may import, directly or through others."""
-    return {folder}.union(*(reachable(below) for below in MAY_IMPORT[folder]))
+    return frozenset({folder}).union(*(reachable(below) for below in MAY_IMPORT[folder]))
 
 
 def check_imports(modules: list[Module]) -> list[str]:

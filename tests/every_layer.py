@@ -52,8 +52,10 @@ MIXERS = {**MEMORIES, "attention": lambda dim, **options: Attention(dim, heads=2
 LAYERS = {**MIXERS, **{f"continuum, {variant}": continuum(variant) for variant in ("sequential", "nested", "headwise")}}
 EVERY = {**LAYERS, **SWITCHES}
 
+QUICK = ("memory", "memory, mlp", "titans", "titans, mlp", "attention", "continuum, sequential")
+
 every_switch = pytest.mark.parametrize(
-    "name", [*LAYERS, *(pytest.param(name, marks=pytest.mark.slow) for name in SWITCHES)]
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in EVERY]
 )
 """Decorates a test of every layer; what only sets other switches of them is slow."""
 

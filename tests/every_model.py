@@ -27,7 +27,7 @@ CASES = {
     "hope_attention, next token": {"variant": "nested", **CONTINUUM, "feed_forward": LEARNS},
     "hope_attention, headwise, next token": {"variant": "headwise", **CONTINUUM, "feed_forward": LEARNS},
 }
-QUICK = ("transformer", "gated_delta_net", "titans", "hope", "hope_attention", "hope, next token")
+QUICK = ("transformer", "gated_delta_net", "titans", "hope_attention", "hope, next token")
 
 every_model = pytest.mark.parametrize(
     "case", [pytest.param(case, marks=() if case in QUICK else pytest.mark.slow) for case in CASES]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import subprocess
@@ -44,6 +45,8 @@ def forked(works: Sequence[Callable[[], None]]) -> None:
     Raises:
         RuntimeError: if one of them did not end well; what it raised is on its stderr.
     """
+    gc.collect()
+    gc.freeze()  # what all have is not searched for garbage, and so stays in pages that they share
     children = [os.fork() or _leave(work) for work in works]
     ends = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
     if any(ends):

@@ -87,7 +87,7 @@ def report_that_raises(error: BaseException, monkeypatch: pytest.MonkeyPatch, ap
     return CliRunner().invoke(getattr(main, app)(), ["report"])
 
 
-@pytest.mark.parametrize("app", ["build_app", "_build_light"])
+@pytest.mark.parametrize("app", ["build_app", "build_entry"])
 @pytest.mark.parametrize("kind", [nl.NestlearnError, *OURS, FileNotFoundError])
 def test_a_verb_that_raises_one_ends_in_one_line(kind, app, monkeypatch):
     done = report_that_raises(kind("expected this, got that"), monkeypatch, app)
@@ -96,7 +96,7 @@ def test_a_verb_that_raises_one_ends_in_one_line(kind, app, monkeypatch):
 
 @pytest.mark.parametrize("error", [ValueError("a mistake"), BrokenPipeError("nobody reads")])
 def test_a_mistake_in_the_program_keeps_its_traceback(error, monkeypatch):
-    done = report_that_raises(error, monkeypatch, "build_app")
+    done = report_that_raises(error, monkeypatch, "build_entry")
     assert done.exception is error and "error:" not in done.output
 
 

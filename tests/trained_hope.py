@@ -7,7 +7,7 @@ from pathlib import Path
 from click.testing import Result
 from typer.testing import CliRunner
 
-from nestlearn.cli.main import build_app
+from nestlearn.cli.main import build_entry
 
 __all__ = ["nestlearn", "train_hope"]
 
@@ -16,7 +16,7 @@ SMALL = (*SMALL, "task.validation_windows=2", "task.test_windows=2", "checkpoint
 
 
 def nestlearn(*arguments: object, **options) -> Result:
-    return CliRunner().invoke(build_app(), [str(word) for word in arguments], **options)
+    return CliRunner().invoke(build_entry(), [str(word) for word in arguments], **options)
 
 
 def train_hope(folder: Path) -> Path:

@@ -46,4 +46,4 @@ def _resumes(choice: Choice, folder: Path) -> None:
     claim_same("a plain loop", _Run(choice, compiled=False).train(range(STEPS)).bits(), end)
 
 
-MODES = (Mode("torch.compile", "of the model", (), _resumes, "double backward"),)
+MODES = (Mode("torch.compile", "of the model", (), _resumes, "double backward", costly=True),)

@@ -76,6 +76,7 @@ def test_nobody_waits_for_processes_that_do_not_start():
     assert "no torch here" in found[0]["note"]
 
 
+@pytest.mark.slow
 def test_a_row_that_raises_says_why():
     found = outcome(Row("none", "one", "steps:row", 1.0, {"ours": "SGD", "size": "10M"}), "cpu")
     assert (found["status"], found["note"]) == ("failed", "KeyError: 'SGD'")

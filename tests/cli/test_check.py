@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from nestlearn.check import CHECKS
-from nestlearn.cli.main import build_app
+from nestlearn.cli.main import build_entry
 
 OWN = """
 import torch
@@ -24,7 +24,7 @@ class Forgetful(torch.optim.SGD):
 
 
 def call(*arguments: object) -> Result:
-    return CliRunner().invoke(build_app(), ["check", *map(str, arguments)])
+    return CliRunner().invoke(build_entry(), ["check", *map(str, arguments)])
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ import yaml
 from sameness import TIMES, differences
 from typer.testing import CliRunner, Result
 
-from nestlearn.cli.main import build_app, main
+from nestlearn.cli.main import build_entry, main
 from nestlearn.comparison import sweep as sweep_module
 from nestlearn.training import loop
 
@@ -25,7 +25,7 @@ TINY = [
 
 
 def call(*arguments: object) -> Result:
-    return CliRunner().invoke(build_app(), [str(argument) for argument in arguments])
+    return CliRunner().invoke(build_entry(), [str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +44,7 @@ def test_a_tiny_comparison_ends_with_a_table_and_the_path_of_a_report(finished) 
     assert re.search(r"(\d+) of \1 runs", result.output)  # plain progress lines when the output is no terminal
 
 
+@pytest.mark.slow
 def test_the_folder_holds_what_the_documentation_says(finished) -> None:
     folder, _ = finished
     assert {path.name for path in folder.iterdir()} == {
@@ -80,6 +81,7 @@ class References(HTMLParser):
         assert self.open.pop() == tag
 
 
+@pytest.mark.slow
 def test_the_report_is_one_file_without_any_network_reference(finished) -> None:
     page = (finished[0] / "report.html").read_text(encoding="utf-8")
     namespaces = {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink", "http://www.w3.org/1999/xhtml"}
@@ -92,6 +94,7 @@ def test_the_report_is_one_file_without_any_network_reference(finished) -> None:
     assert page.count("<svg") >= 4 and "nan" not in re.sub(r"base64,[^\"]*", "", page).lower().replace("nanmean", "")
 
 
+@pytest.mark.slow
 def test_the_report_can_be_made_again_from_the_folder_alone(finished) -> None:
     folder, _ = finished
     before = (folder / "report.html").read_bytes()
@@ -101,6 +104,7 @@ def test_the_report_can_be_made_again_from_the_folder_alone(finished) -> None:
     assert (folder / "report.html").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_resuming_a_finished_comparison_trains_nothing_and_gives_the_same_results(finished, monkeypatch) -> None:
     folder, _ = finished
     before = json.loads((folder / "results.json").read_text())
@@ -239,6 +243,7 @@ def test_a_file_that_is_gone_is_noticed_at_the_next_run_and_the_folder_is_not_ma
     assert not (folder / "metrics.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_a_broken_line_is_set_aside_and_its_run_done_again(finished, tmp_path, monkeypatch) -> None:
     folder = Path(shutil.copytree(finished[0], tmp_path / "run"))
     lines = (folder / "metrics.jsonl").read_bytes().split(b"\n")
@@ -260,11 +265,13 @@ def test_an_unwritable_folder_is_an_error_before_any_training(tmp_path, monkeypa
     assert result.exit_code == 2 and "cannot write the run folder" in result.output
 
 
+@pytest.mark.slow
 def test_a_taken_folder_is_not_overwritten(finished) -> None:
     result = call("compare", *TINY, "--out", finished[0])
     assert result.exit_code == 2 and f"--resume {finished[0]}" in result.output
 
 
+@pytest.mark.slow
 def test_pictures_are_files_that_stand_alone(finished, tmp_path) -> None:
     folder, _ = finished
     result = call("report", folder, "--pictures", tmp_path / "pictures")
@@ -280,6 +287,7 @@ def test_pictures_are_files_that_stand_alone(finished, tmp_path) -> None:
         assert used and all(f"{name}:" in picture for name in used), "a colour without a value"
 
 
+@pytest.mark.slow
 def test_pictures_need_a_folder_that_can_be_made(finished, tmp_path) -> None:
     (tmp_path / "file").write_text("")
     result = call("report", finished[0], "--pictures", tmp_path / "file" / "below")

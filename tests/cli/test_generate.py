@@ -172,6 +172,7 @@ def test_the_rest_of_a_prompt_is_named_where_the_system_knows_it(tmp_path, monke
     assert Prompt("a-", ByteTokenizer()).rest(1) == ("tail -c +2 FILE | ", "-")  # which would be the standard input
 
 
+@pytest.mark.slow
 def test_a_memory_is_kept_whatever_happens_and_never_a_worse_one(run, tmp_path, monkeypatch):
     from nestlearn.cli import generate_job
     from nestlearn.cli import memory as module
@@ -241,6 +242,7 @@ def test_several_prompts_are_continued_side_by_side(run, tmp_path):
     assert "one prompt" in nestlearn(*common, "--prompt", "-", "--prompt", "x").output
 
 
+@pytest.mark.slow
 def test_a_text_ends_before_its_stop(run):
     common = ("generate", "--run", run, "--prompt", "We", "--seed", 1, "--tokens", 40)
     whole = nestlearn(*common).output
@@ -330,7 +332,7 @@ def task():
 """
 
 
-@pytest.mark.parametrize("tokenizer", [None, "words.json"])
+@pytest.mark.parametrize("tokenizer", [None, pytest.param("words.json", marks=pytest.mark.slow)])
 def test_a_model_of_a_task_of_ones_own_generates_where_neither_task_nor_words_are(tmp_path, monkeypatch, tokenizer):
     """In its own words, and those that it has besides as replacement characters."""
     name = f"own_{tokenizer is None}".lower()
@@ -354,6 +356,7 @@ def test_a_model_of_a_task_of_ones_own_generates_where_neither_task_nor_words_ar
     assert "\ufffd" in done.stdout  # numbers without a word
 
 
+@pytest.mark.slow
 def test_the_network_that_the_speeches_have_by_default_generates_and_remembers(tmp_path):
     folder, memory = tmp_path / "run", tmp_path / "memory.safetensors"
     assignments = [word for each in (*SMALL, "task.network=transformer") for word in ("--set", each)]

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner, Result
 
 import nestlearn as nl
-from nestlearn.cli.main import build_app
+from nestlearn.cli.main import build_entry
 from nestlearn.descriptions import NestedSystem
 from nestlearn.descriptions.table import as_text
 from nestlearn.precision import products
@@ -35,7 +35,7 @@ def nothing():
 
 
 def call(*arguments: object) -> Result:
-    return CliRunner().invoke(build_app(), ["inspect", *map(str, arguments)])
+    return CliRunner().invoke(build_entry(), ["inspect", *map(str, arguments)])
 
 
 def as_json(*arguments: object) -> dict:
@@ -60,6 +60,7 @@ def either_precision(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 def test_what_ranks_would_do_is_known_before(own: str) -> None:
     """Three matrices of one shape and two that are smaller, on three ranks: by hand."""
     Path(f"{own}.py").write_text(
@@ -220,6 +221,7 @@ def test_a_network_that_writes_while_it_reads_is_inspected_with_its_memories() -
     assert "every 256 tokens" in output and "of each sequence" in output and found["backward_flops"] > 0
 
 
+@pytest.mark.slow
 def test_nothing_real_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     devices = set()
     build = nn.Linear.__init__

@@ -44,6 +44,7 @@ def test_verbs_are_those_of_the_full_application_with_the_first_line_of_their_he
         assert " ".join(commands[verb].help.split("\n\n")[0].split()) == summary
 
 
+@pytest.mark.slow
 def test_an_unknown_verb_and_an_unknown_option_say_what_was_meant() -> None:
     done = run(CALL.format(arguments=["trian"]) + LOADED)
     assert "Did you mean 'train'?" in done.stderr and done.stdout.startswith("2 ")

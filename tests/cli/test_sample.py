@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from nestlearn.cli import sample
-from nestlearn.cli.main import build_app
+from nestlearn.cli.main import build_entry
 from nestlearn.cli.sample import expected_time, readable_time
 
 SMALL = ("task.dim=16", "task.heads=2", "task.depth=1", "task.context=8", "task.batch=2", "points=1")
@@ -59,7 +59,7 @@ def test_a_language_model_continues_the_held_out_text_at_the_end(tmp_path, monke
     text.write_bytes(b"".join(b"%03d " % number for number in range(400)))
     given = [*SMALL, f"task.files={text}", f"task.network={network}", "steps=2"]
     command = ["train", "--task", "text", "--out", str(tmp_path / "run"), "--optimizer", "torch.optim.SGD"]
-    done = CliRunner().invoke(build_app(), [*command, *(word for each in given for word in ("--set", each))])
+    done = CliRunner().invoke(build_entry(), [*command, *(word for each in given for word in ("--set", each))])
     assert done.exit_code == 0, done.output
     (said,) = re.findall(r"after '(.*?)' it goes on:\n\n(.+?)\nmore of it: nestlearn generate --run", done.output, re.S)
     assert said[0] == "090 091 092 093 094 095 096 097 "[: len(said[0])] and len(said[0]) == 9

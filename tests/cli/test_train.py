@@ -19,7 +19,7 @@ from signals import SIGNALS, handled
 from typer.testing import CliRunner, Result
 
 from nestlearn.cli import train_job
-from nestlearn.cli.main import build_app
+from nestlearn.cli.main import build_entry
 from nestlearn.files import Draft
 from nestlearn.training.checkpoint import Checkpoints
 
@@ -33,7 +33,7 @@ STEPS = 120
 
 
 def call(*arguments: object) -> Result:
-    return CliRunner().invoke(build_app(), ["train", *map(str, arguments)])
+    return CliRunner().invoke(build_entry(), ["train", *map(str, arguments)])
 
 
 def process(*arguments: object) -> subprocess.Popen:
@@ -235,7 +235,7 @@ def full(*_: object) -> int:
     raise OSError(28, "No space left on device")
 
 
-@pytest.mark.parametrize("write", ["rows", "checkpoint"])
+@pytest.mark.parametrize("write", ["rows", pytest.param("checkpoint", marks=pytest.mark.slow)])
 def test_a_full_disk_is_one_line_and_the_command_that_goes_on(tmp_path, monkeypatch, write) -> None:
     folder = tmp_path / "run [red]"
     options = ["--task", "quadratic", "--optimizer", "Momentum", "--steps", "60", "--checkpoint-every", "20"]
@@ -388,20 +388,3 @@ def test_a_broken_checkpoint_is_said_and_the_older_one_taken(whole, tmp_path) ->
     (folder / "metrics.jsonl").write_text("".join(text[:-1]))
     result = call(*RESUME, folder)
     assert result.exit_code == 2 and "No whole checkpoint of seed1 is left" in result.output
-
-
-def test_a_fork_goes_on_with_other_settings_and_says_what_it_left(tmp_path, monkeypatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    one = ["--task", "tiny_task:lines", "--optimizer", "Muon", "--steps", 12, "--checkpoint-every", 4, "--quiet"]
-    assert call(*one, "--out", "parent").exit_code == 0
-    fork = ["--import", "tiny_task", "--fork", "parent@8", "--out", "off", "--quiet"]
-    told = call(*fork, "--without", "momentum", "--lr", 0.01)
-    assert told.exit_code == 0 and told.stdout == "off/report.html\n"
-    assert "note: forked from step 8 of parent; optimizer.lr: was 0.052, now 0.01" in told.stderr
-    assert "note: left behind: momentum.model.value (2)" in told.stderr
-    rows = [json.loads(line) for line in Path("off/metrics.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows if row["kind"] == "train"] == list(range(1, 13))
-    more = call(*fork[:2], "--fork", "off@8", "--out", "more", "--quiet", "--without", "orthogonal")
-    assert "optimizer.without: was momentum, now momentum,orthogonal" in more.stderr and more.exit_code == 0
-    assert "already holds a run" in call(*fork).stderr
-    assert "either --fork or --resume" in call(*fork, "--resume", "off").stderr

@@ -92,7 +92,7 @@ MEMBERS: tuple[Member, ...] = (
     Member("DeltaMomentum", {"literal": True}, {"retention": 0.5, "inner_lr": 0.05}, extra=True),
     deep(),
     deep(memory=False, extra=True),
-    deep(levels=2),
+    deep(levels=2, extra=True),
     deep(levels=3, extra=True),
     deep(readout="identity", extra=True),
     deep(objective="dot_product", extra=True),
@@ -129,7 +129,7 @@ MEMBERS: tuple[Member, ...] = (
 )
 
 
-ALIKE = frozenset({"GradientDescent", "PreconditionedMomentum", "DeltaMomentum", "DeepAdam", "SOAP", "SOAPMuon"})
+ALIKE = frozenset({"GradientDescent", "PreconditionedMomentum", "DeltaMomentum", "DeepAdam", "M3", "SOAP", "SOAPMuon"})
 """Classes whose state and steps are those of others, as Adam's are element-wise and Nested's in bases."""
 
 

@@ -63,14 +63,16 @@ SHARING = ("Muon", "Nested", "SOAP", "DeepMomentum")
 STEPS = 4
 
 
-def members() -> dict[str, Member]:
-    """One of every class, with settings that a distributed run meets."""
+def members(layout: str = "") -> dict[str, Member]:
+    """One of every class, and settings that a distributed run meets; of the two layouts of four ranks each has half."""
     found = {name: member for name, member in CLASSES.items() if not member.closure}
     found |= {
         "Adam, groups, period": Member("Adam", {"period": 2}),
         "Muon, period": Member("Muon", {"period": 2, "elementwise_lr": 0.001}),
         "Nested, averaged": Member("Nested", {"averaged_weights": 0.5}),
     }
+    if layout in LAYOUTS[4]:
+        return dict(list(found.items())[LAYOUTS[4].index(layout) :: 2])
     return found
 
 
@@ -334,7 +336,7 @@ def run(rank: int, ranks: int, folder: Path, alone: dict[tuple[str, bool], Tenso
     results: dict[Any, Any] = {
         (layout, name): tried(lambda m=member, y=layout, a=alone[name, "tp" not in layout]: as_alone(y, m, a))
         for layout in LAYOUTS[ranks]
-        for name, member in members().items()
+        for name, member in members(layout).items()
     }
     for name in SAVED:
         member, whole, place = members()[name], alone[name, True], folder / name.replace(" ", "")

@@ -150,6 +150,7 @@ def resumed(
     return made[0], made[1:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tensor", [False, True], ids=["float", "tensor"])
 @pytest.mark.parametrize(**ADAMS)
 def test_a_run_resumed_in_the_middle_continues(member: Member, tensor: bool) -> None:

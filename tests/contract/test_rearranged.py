@@ -6,7 +6,6 @@ import copy
 import gc
 import pickle
 import weakref
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -41,12 +40,10 @@ def held(optimizer: torch.optim.Optimizer) -> tuple[int, int]:
     return sum(storages.values()), sum(leaf.nbytes for leaf in tensors)
 
 
-@pytest.fixture
-def few_to_collect() -> Iterator[None]:
+@pytest.fixture(scope="module")
+def few_to_collect() -> None:
     """Everything that is there already is left out of garbage collections, which take a fraction of the time then."""
     gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.mark.usefixtures("few_to_collect")

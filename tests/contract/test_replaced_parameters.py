@@ -116,9 +116,17 @@ def reloaded(pair: tuple[Tables, torch.optim.Optimizer]) -> tuple[Tables, torch.
     return pair
 
 
-@pytest.mark.parametrize("through", [kept, copied, pickled, reloaded])
-@pytest.mark.parametrize("choice", CHOICES)
-@pytest.mark.parametrize("change", CHANGES)
+WAYS = [kept, copied, pickled, reloaded]
+"""What the optimizer goes through before the table is replaced."""
+
+# Fast are as many as show each change with each choice, and each of these after each way.
+CASES = [
+    pytest.param(*case, marks=() if number % len(WAYS) == WAYS.index(case[2]) else pytest.mark.slow)
+    for number, case in ((i + j, (a, b, c)) for i, a in enumerate(CHANGES) for j, b in enumerate(CHOICES) for c in WAYS)
+]
+
+
+@pytest.mark.parametrize(("change", "choice", "through"), CASES)
 def test_a_replaced_table_goes_on_as_with_adamw(
     change: Callable[[Tensor], Tensor], choice: str, through: Callable[..., Any]
 ) -> None:

@@ -33,9 +33,9 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[An
     }
 
 
-@pytest.mark.parametrize("name", members())
 @pytest.mark.parametrize(
-    ("ranks", "layout"), [(ranks, layout) for ranks, layouts in LAYOUTS.items() for layout in layouts]
+    ("ranks", "layout", "name"),
+    [(ranks, layout, name) for ranks, layouts in LAYOUTS.items() for layout in layouts for name in members(layout)],
 )
 def test_it_equals_one_process_on_the_whole_batch(ranks: int, layout: str, name: str, outcomes: dict[int, Any]) -> None:
     for found in outcomes[ranks]:

@@ -11,6 +11,7 @@ import torch
 from contract.members import COLLECTING, EVERY, MEMBERS, Member
 from descriptions.replays import Make, of_a_rule, replayed, through_json
 from rules.examples import EVERY as RULES
+from rules.examples import every_other
 from torch import nn
 
 import nestlearn as nl
@@ -138,14 +139,14 @@ def test_the_rate_of_vectors_is_their_own():
     )
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", every_other(RULES))
 @pytest.mark.parametrize("shape", [TALL, pytest.param(WIDE, marks=pytest.mark.slow)], ids=str)
 def test_composed_rules_are_replayed(name, shape):
     assert_same(of_a_rule(RULES[name]), shape)
 
 
 @pytest.mark.parametrize("name", STRANGE)
-@pytest.mark.parametrize("shape", [TALL, (3, 3)], ids=str)
+@pytest.mark.parametrize("shape", [TALL, pytest.param((3, 3), marks=pytest.mark.slow)], ids=str)
 def test_what_is_hard_to_say_is_replayed(name, shape):
     assert_same(of_a_rule(STRANGE[name], weight_decay=0.3), shape)
 

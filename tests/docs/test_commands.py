@@ -25,7 +25,7 @@ from torch.distributed.run import get_args_parser
 from typer.testing import CliRunner
 
 from nestlearn.cli import compare_job, ending, inspect_job, train_job
-from nestlearn.cli.main import build_app
+from nestlearn.cli.main import build_app, build_entry
 from nestlearn.comparison import preset, resolve
 from nestlearn.precision import products
 from nestlearn.training import TrainSettings, merge, read_settings, resolve_training
@@ -234,5 +234,5 @@ SESSIONS = [found for page in PAGES for found in SESSION.findall(page.read_text(
 @pytest.mark.parametrize(("line", "said"), SESSIONS, ids=lambda text: text[:40])
 def test_what_a_page_shows_of_an_answer_is_in_it(line, said):
     with products(torch.bfloat16):  # pages are written where they are native
-        done = CliRunner().invoke(build_app(), shlex.split(line))
+        done = CliRunner().invoke(build_entry(), shlex.split(line))
     assert done.exit_code == 0 and set(said.splitlines()) <= set(done.output.splitlines())

@@ -61,6 +61,7 @@ def test_every_implemented_equation_has_a_section_and_no_other_claims_one():
     assert not set(equation_headings()) & unbuilt()
 
 
+@pytest.mark.slow
 def test_every_equation_is_quoted_by_a_docstring():
     # An __init__.py is an overview and implements nothing.
     quoted = set().union(*(ids(prose) for file, prose in docstrings() if not file.endswith("__init__.py")))

@@ -42,6 +42,7 @@ def test_the_table_is_a_task_of_the_command_line():
     assert set(task.evaluate(model, "test")) == {"loss"}
 
 
+@pytest.mark.slow
 def test_a_text_of_ones_own_is_learned_and_continued(tmp_path):
     (tmp_path / "text.txt").write_text("abcd" * 200)
     losses, said = example("own_text")["main"](str(tmp_path / "text.txt"), steps=8, dim=16, prompt="abc", tokens=20)
@@ -49,6 +50,7 @@ def test_a_text_of_ones_own_is_learned_and_continued(tmp_path):
     assert said.startswith("abc") and len(said) > 12
 
 
+@pytest.mark.slow
 def test_torchs_transformer_trains_with_each():
     found = example("transformer")["main"](steps=6)
     assert list(found) == ["AdamW", "Muon", "Muon, projections apart", "Nested"]

@@ -122,6 +122,7 @@ def test_a_rule_that_hides_its_state_from_the_optimizer_is_an_error():
 # ------------------------------------------------------------------------------------------------------------- target
 
 
+@pytest.mark.slow
 def test_the_target_is_learned_by_a_deep_momentum():
     def surprise(inner_lr: float) -> float:
         """The mean over the last 30 writes, for columns that differ ten-fold in scale."""

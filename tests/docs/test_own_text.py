@@ -8,7 +8,7 @@ from pages import blocks, text
 from typer.testing import CliRunner
 
 from nestlearn.cli import sample
-from nestlearn.cli.main import build_app
+from nestlearn.cli.main import build_entry
 
 PAGE = text("docs/own-text.md")
 QUICK = ("--steps", "2", "--set", "task.dim=16", "--set", "task.context=16", "--set", "points=1")
@@ -22,11 +22,12 @@ def commands(number: int) -> list[list[str]]:
 
 
 def call(*words: str) -> str:
-    done = CliRunner().invoke(build_app(), list(words))
+    done = CliRunner().invoke(build_entry(), list(words))
     assert done.exit_code == 0, done.output
     return done.output
 
 
+@pytest.mark.slow
 def test_three_commands_lead_to_a_sentence_and_the_folder_needs_no_text(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sample, "TOKENS", 5)

@@ -117,6 +117,7 @@ MARGIN = 0.05
 """Nats by which losses of AdamW at rates that differ by a factor of two may differ here."""
 
 
+@pytest.mark.slow
 def test_the_advice_holds_on_a_task_that_is_not_among_those_it_was_measured_on() -> None:
     size = {"dim": 16, "depth": 1, "heads": 2, "context": 16, "batch": 8, "validation_windows": 32, "test_windows": 8}
     place, rate = Place(task="speeches", steps=60, size=size), 0.016  # AdamW's, within the margin of its best

@@ -174,6 +174,7 @@ def finish(course, loss):
     return done
 
 
+@pytest.mark.slow
 def test_the_best_of_each_task_and_the_best_on_average_come_of_the_same_runs() -> None:
     lowest = {"speeches": 0.04, "text": 0.16}
 
@@ -193,6 +194,7 @@ def test_the_best_of_each_task_and_the_best_on_average_come_of_the_same_runs() -
     assert course.loss("speeches", "speeches") <= course.loss("speeches")
 
 
+@pytest.mark.slow
 def test_rates_that_short_runs_liked_too_well_are_corrected_at_the_horizon() -> None:
     def loss(spec):
         values = dict(spec.settings) | {"elementwise_lr": spec.elementwise_lr, "warmup": spec.warmup / spec.steps}

@@ -23,6 +23,7 @@ def model() -> Any:
 TOKENS = torch.randint(40, (1, 39), generator=torch.Generator().manual_seed(1))
 
 
+@pytest.mark.slow
 def test_the_top_of_a_model_reads_as_all_of_it_does(model: Any) -> None:
     settings = {"periods": 4, "inner_lr": 0.3, "blocks": 2, "writer": nl.rules.muon(0.9)}
     whole = nl.models.add_continuum(model, **settings)

@@ -18,7 +18,7 @@ from playwright.sync_api import Browser, Page, expect
 from served_runs import FROZEN, LANES, made, point
 from typer.testing import CliRunner
 
-from nestlearn.cli.main import build_app
+from nestlearn.cli.main import build_entry
 from nestlearn.errors import RunFolderError
 from nestlearn.explore import Shelf
 from nestlearn.explore.bundle import page as page_text
@@ -78,7 +78,7 @@ def test_nothing_is_written_where_there_is_no_run(tmp_path: Path) -> None:
 
 def test_json_and_a_file_are_not_asked_for_at_once(folders: Path, tmp_path: Path) -> None:
     words = ["explore", str(folders), "--json", "--export", str(tmp_path / "page.html")]
-    call = CliRunner().invoke(build_app(), words)
+    call = CliRunner().invoke(build_entry(), words)
     assert call.exit_code == 2 and "expected either --json or --export, got both" in call.stderr
     assert list(tmp_path.iterdir()) == []
 
@@ -104,7 +104,7 @@ def browser() -> Iterator[Browser]:
 def opened(browser: Browser, folders: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Opened]:
     """The file as the command writes it."""
     file = tmp_path_factory.mktemp("out") / "below" / "runs.html"
-    call = CliRunner().invoke(build_app(), ["explore", str(folders), "--export", str(file)])
+    call = CliRunner().invoke(build_entry(), ["explore", str(folders), "--export", str(file)])
     assert call.exit_code == 0 and call.output.strip() == str(file)
     with Opened(browser, file) as opened:
         yield opened

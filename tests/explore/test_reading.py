@@ -17,7 +17,7 @@ from served_runs import LANES, grow, line, made, point, unpacked
 from typer.testing import CliRunner
 
 import nestlearn as nl
-from nestlearn.cli.main import build_app
+from nestlearn.cli.main import build_entry
 from nestlearn.errors import RunFolderError
 from nestlearn.explore import Shelf
 from nestlearn.explore.answers import everything, score, series
@@ -143,19 +143,19 @@ def test_what_is_recorded_is_what_is_read(tmp_path: Path) -> None:
 
 def test_the_verb_prints_all_of_it_without_a_server_and_without_torch(tmp_path: Path) -> None:
     made(tmp_path / "mine", 12, frozen=(10,))
-    call = CliRunner().invoke(build_app(), ["explore", str(tmp_path), "--json", "--points", "6"])
+    call = CliRunner().invoke(build_entry(), ["explore", str(tmp_path), "--json", "--points", "6"])
     assert call.exit_code == 0, call.output
     (run,) = json.loads(call.output)["runs"]
     assert run["run"] == "mine" and len(run["score"]["steps"]) == 6 and run["step"]["step"] == 10
     assert len(run["series"]["train"]["step"]) <= 6 and run["systems"][0]["name"] == "Muon"
-    missing = CliRunner().invoke(build_app(), ["explore", str(tmp_path / "none"), "--json"])
+    missing = CliRunner().invoke(build_entry(), ["explore", str(tmp_path / "none"), "--json"])
     assert missing.exit_code == 2 and "is no folder: expected one written by" in missing.output
 
 
 def test_the_verb_says_what_the_page_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "nestlearn.explore.serving", raising=False)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    call = CliRunner().invoke(build_app(), ["explore", str(tmp_path)])
+    call = CliRunner().invoke(build_entry(), ["explore", str(tmp_path)])
     assert call.exit_code == 2
     assert 'error: the page needs uvicorn, which is not installed: pip install "nestlearn[explore]"' in call.output
 
@@ -169,11 +169,11 @@ def test_the_verb_serves_and_opens_the_page_where_there_is_a_screen(
     monkeypatch.setattr("webbrowser.open", opened.append)
     monkeypatch.setattr("nestlearn.cli.play.has_screen", lambda: True)
     for more, count in (["--no-browser"], 0), ([], 1):
-        call = CliRunner().invoke(build_app(), ["explore", str(tmp_path), *more])
+        call = CliRunner().invoke(build_entry(), ["explore", str(tmp_path), *more])
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+/#[\w-]{32}", call.output.strip()), call.output
         assert len(opened) == count
     (tmp_path / "continuum.json").touch()
-    call = CliRunner().invoke(build_app(), ["explore", str(tmp_path)])
+    call = CliRunner().invoke(build_entry(), ["explore", str(tmp_path)])
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+/read#[\w-]{32}", call.output.strip()), call.output
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import socket
 from collections.abc import Iterator
@@ -29,13 +28,6 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(socket.socket, "connect", refuse)
     yield
     assert asked == []
-
-
-@pytest.fixture(scope="package", autouse=True)
-def collected_garbage() -> Iterator[None]:
-    """What ``forget`` takes out of the collection of garbage is in it again."""
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)

@@ -84,6 +84,7 @@ def test_a_state_is_compiled_too_wherever_in_a_chunk_it_stands(name):
         torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_attention_is_exported_for_any_length():
     layer = make("attention")
     program = export(layer, (tokens(2, 6),), dynamic_shapes=({1: Dim("time")},), strict=False).module()
@@ -121,7 +122,7 @@ def test_matrix_memories_take_any_length_through_a_loop_of_torch(rule):
         torch.testing.assert_close(program(x), layer(x), rtol=1e-11, atol=1e-12)
 
 
-@pytest.mark.parametrize(("least", "deferred"), [(3, True), (64, False)])
+@pytest.mark.parametrize(("least", "deferred"), [pytest.param(3, True, marks=pytest.mark.slow), (64, False)])
 def test_what_torch_needs_for_that_is_said(least, deferred):
     with pytest.raises(ValueError, match=r"Dim\('time', min=64\).*prefer_deferred_runtime_asserts_over_guards=True"):
         exported_between(MemoryLayer(8, heads=2).double(), least, 4096, deferred)
@@ -133,7 +134,10 @@ def test_other_chunks_are_exported_in_one_number_and_say_so(name):
         exported_between(make(name, chunk=4), 7, 200)
 
 
-@pytest.mark.parametrize("name", ["memory, mlp", "titans", "continuum, sequential"])
+@pytest.mark.parametrize(
+    "name",
+    ["titans", *(pytest.param(name, marks=pytest.mark.slow) for name in ("memory, mlp", "continuum, sequential"))],
+)
 def test_a_program_does_not_go_on_from_a_count_of_chunks_and_says_so(name):
     layer = make(name, chunk=4)
     state = after(layer, 5)

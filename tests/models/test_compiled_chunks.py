@@ -21,7 +21,8 @@ def outputs_and_slopes(network: LanguageModel, given: Tensor) -> list[Tensor]:
     return [y.detach(), *torch.autograd.grad(y.sin().sum(), list(network.parameters()), materialize_grads=True)]
 
 
-@pytest.mark.parametrize("name", [HOPE[0], *(pytest.param(name, marks=pytest.mark.slow) for name in HOPE[1:])])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", HOPE)
 def test_all_chunks_of_all_blocks_share_a_graph_and_change_no_number(name):
     network, given = model(name, depth=2), text(12)
     expected = outputs_and_slopes(network, given)

@@ -22,10 +22,9 @@ def read(model: LanguageModel, tokens: Tensor, state: dict | None = None) -> tup
     return float(F.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())), state
 
 
-@pytest.mark.parametrize("name", ["hope", pytest.param("hope_attention", marks=pytest.mark.slow)])
-@pytest.mark.parametrize(
-    "variant", ["sequential", *(pytest.param(name, marks=pytest.mark.slow) for name in ("nested", "headwise"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["hope", "hope_attention"])
+@pytest.mark.parametrize("variant", ["sequential", "nested", "headwise"])
 def test_the_second_reading_of_a_text_is_easier_also_after_a_restart(name, variant, tmp_path):
     """Fresh weights that learn from the next token; more is learned of this text than any English text would teach."""
 

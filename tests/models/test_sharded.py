@@ -24,6 +24,8 @@ CASES = {
     "transformer, checkpointed": {"checkpointing": True},
 }
 
+QUICK = ("transformer", "titans of one memory")
+
 
 @pytest.fixture(scope="module")
 def mesh(tmp_path_factory: pytest.TempPathFactory):
@@ -48,7 +50,9 @@ def pair(case: str, mesh, by_block: bool) -> tuple[LanguageModel, LanguageModel]
 
 
 @pytest.mark.parametrize("by_block", [False, pytest.param(True, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=() if case in QUICK else pytest.mark.slow) for case in CASES]
+)
 def test_a_sharded_model_has_the_logits_and_slopes_of_the_plain_one(case, by_block, mesh):
     plain, sharded = pair(case, mesh, by_block)
     tokens = torch.randint(17, (2, 21), generator=torch.Generator().manual_seed(1))

@@ -51,7 +51,10 @@ def test_many_texts_go_on_from_one(case):
 
 @every_model
 @pytest.mark.parametrize("kept", [torch.float32, torch.float64, torch.bfloat16])
-@pytest.mark.parametrize("weights", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize(
+    "weights",
+    [torch.float32, *(pytest.param(dtype, marks=pytest.mark.slow) for dtype in (torch.float64, torch.bfloat16))],
+)
 def test_a_state_in_another_precision_is_taken_in_that_of_the_model(case, kept, weights):
     made, state, tokens = read(case, dtype=weights)
     written = next(t.dtype for _, t in leaves(state))

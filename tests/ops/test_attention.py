@@ -33,7 +33,9 @@ def close(found: object, expected: object) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-12)
 
 
-@CASES
+@pytest.mark.parametrize(
+    ("seen", "time"), [(3, 1), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((0, 5), (0, 1), (3, 4)))]
+)
 def test_slopes_of_both_orders_are_those_of_the_plain_form(seen: int, time: int) -> None:
     given = drawn(seen, time)
 

@@ -162,7 +162,11 @@ def test_a_written_memory_answers_differently_without_any_label():
     assert not torch.allclose(memory.read(state, a["query"]), memory.read(a["state"], a["query"]))
 
 
-@pytest.mark.parametrize("memory", [matrix(oja, "delta"), mlp(l2, "delta, momentum")], ids=["matrix", "mlp"])
+@pytest.mark.parametrize(
+    "memory",
+    [matrix(oja, "delta"), pytest.param(mlp(l2, "delta, momentum"), marks=pytest.mark.slow)],
+    ids=["matrix", "mlp"],
+)
 def test_gradcheck(memory):
     a = tokens(memory, 4, batch=(1,))
     names = [name for name in a if name != "state"]

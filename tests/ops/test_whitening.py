@@ -134,17 +134,21 @@ def test_the_bands_that_the_docstrings_promise():
     assert slack.max() < 1.21
 
 
-def test_a_batch_equals_its_matrices_one_by_one():
-    for shape in [(2, 2, 6, 6), (2, 2, 4, 9), (3, 512, 512), (5, 300, 400)]:  # the last runs in groups of 4 and 1
-        batch = random(*shape)
-        single = torch.stack([newton_schulz(matrix) for matrix in batch.flatten(0, -3)]).reshape(batch.shape)
-        torch.testing.assert_close(newton_schulz(batch), single, rtol=1e-12, atol=1e-12)
+# The last runs in groups of 4 and 1.
+LARGE = [pytest.param(shape, marks=pytest.mark.slow) for shape in ((3, 512, 512), (5, 300, 400))]
 
 
-def test_tall_is_wide_transposed():
-    for shape in [(5, 6), (4, 9), (520, 900)]:
-        wide = random(2, *shape)
-        torch.testing.assert_close(newton_schulz(wide.mT), newton_schulz(wide).mT, rtol=1e-10, atol=1e-10)
+@pytest.mark.parametrize("shape", [(2, 2, 6, 6), (2, 2, 4, 9), *LARGE], ids=str)
+def test_a_batch_equals_its_matrices_one_by_one(shape):
+    batch = random(*shape)
+    single = torch.stack([newton_schulz(matrix) for matrix in batch.flatten(0, -3)]).reshape(batch.shape)
+    torch.testing.assert_close(newton_schulz(batch), single, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(5, 6), (4, 9), pytest.param((520, 900), marks=pytest.mark.slow)], ids=str)
+def test_tall_is_wide_transposed(shape):
+    wide = random(2, *shape)
+    torch.testing.assert_close(newton_schulz(wide.mT), newton_schulz(wide).mT, rtol=1e-10, atol=1e-10)
 
 
 def test_strided_and_transposed_inputs_are_read_right_and_left_alone():

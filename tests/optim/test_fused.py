@@ -92,7 +92,12 @@ IN_BOTH = [
 ]
 
 
-@pytest.mark.parametrize(("name", "form", "dtype", "tolerance"), IN_BOTH, ids=str)
+# Fast is each rule, and each form of what is common to all.
+FAST = {*((name, "plain", torch.float64) for name in RULES), *(("adam", form, torch.float64) for form in FORMS)}
+ALL = [pytest.param(*case, marks=() if case[:3] in FAST else pytest.mark.slow) for case in IN_BOTH]
+
+
+@pytest.mark.parametrize(("name", "form", "dtype", "tolerance"), ALL, ids=str)
 def test_kernels_write_what_the_composed_path_writes(
     name: str, form: str, dtype: torch.dtype, tolerance: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:

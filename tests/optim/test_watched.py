@@ -37,7 +37,7 @@ WATCHERS: dict[str, Make] = {
     "regress": composed(rules.chain(rules.average(0.7), rules.regress())),
 }
 
-QUICK = ("LayerMomentum", "regress")
+QUICK = ("LayerMomentum",)
 every_watcher = pytest.mark.parametrize(
     "watcher", [pytest.param(each, marks=() if each in QUICK else pytest.mark.slow) for each in WATCHERS]
 )

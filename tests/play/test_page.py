@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from nestlearn.cli import play as verb
-from nestlearn.cli.main import build_app
+from nestlearn.cli.main import build_entry
 from nestlearn.play import page, write_page
 
 
@@ -29,7 +29,7 @@ def test_the_verb_writes_it_and_says_where(tmp_path, monkeypatch):
     opened = []
     monkeypatch.setattr(verb.webbrowser, "open", opened.append)
     monkeypatch.setenv("DISPLAY", ":0")
-    call = CliRunner().invoke(build_app(), ["play", "--out", str(tmp_path / "below" / "page.html")])
+    call = CliRunner().invoke(build_entry(), ["play", "--out", str(tmp_path / "below" / "page.html")])
     assert call.exit_code == 0 and call.output.strip() == str(tmp_path / "below" / "page.html")
     assert (tmp_path / "below" / "page.html").read_text(encoding="utf-8") == page() and not opened
 
@@ -44,7 +44,7 @@ def test_the_verb_opens_it_where_there_is_a_screen(tmp_path, monkeypatch, screen
     monkeypatch.delenv("DISPLAY", raising=False)
     if screen:
         monkeypatch.setenv("DISPLAY", ":0")
-    assert CliRunner().invoke(build_app(), ["play"]).output.strip() == str(tmp_path / "playground.html")
+    assert CliRunner().invoke(build_entry(), ["play"]).output.strip() == str(tmp_path / "playground.html")
     assert opened == ([(tmp_path / "playground.html").as_uri()] if screen else [])
 
 

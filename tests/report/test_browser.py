@@ -13,7 +13,7 @@ from chromium import Opened, marks, started_browser
 from playwright.sync_api import Browser, Locator, Page
 from typer.testing import CliRunner
 
-from nestlearn.cli.main import build_app
+from nestlearn.cli.main import build_entry
 from nestlearn.report import write_report
 from nestlearn.training import Row, RunFolder
 
@@ -29,7 +29,7 @@ def browser() -> Iterator[Browser]:
 
 
 def run(path: Path, verb: str, options: str) -> RunFolder:
-    outcome = CliRunner().invoke(build_app(), [verb, "--quiet", "--out", str(path), *options.split()])
+    outcome = CliRunner().invoke(build_entry(), [verb, "--quiet", "--out", str(path), *options.split()])
     assert outcome.exit_code == 0, outcome.output
     return RunFolder.open(path)
 

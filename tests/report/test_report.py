@@ -186,6 +186,7 @@ def test_an_unfinished_folder_says_how_to_go_on(folder: RunFolder) -> None:
         write_report(folder.path)
 
 
+@pytest.mark.slow
 def test_the_command_makes_the_same_page_and_never_loads_torch(made_up: RunFolder, folder: RunFolder) -> None:
     """Torch alone takes longer than most reports, and more bytes than any."""
     script = (

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -45,7 +47,7 @@ from nestlearn.rules import (
     within,
 )
 
-__all__ = ["EVERY", "RULES", "SMALL", "UNSEEN", "composed", "loop", "stepped"]
+__all__ = ["EVERY", "RULES", "SMALL", "UNSEEN", "composed", "every_other", "loop", "stepped"]
 
 SMALL: dict[str, Link] = {
     "nothing": chain(),
@@ -149,3 +151,8 @@ def loop(write: Callable[[Tensor, Tensor, int], Tensor], steps: int = 12) -> lis
 def composed(rule: Link, lr: float = 0.1, **common: object) -> Callable[[list[torch.nn.Parameter]], nl.optim.Optimizer]:
     """An optimizer of one rule for everything, as an argument of ``stepped``."""
     return lambda weights: nl.optim.Optimizer(weights, lr, matrix=rule, **common)  # type: ignore[arg-type]
+
+
+def every_other(names: Iterable[str]) -> list[Any]:
+    """Cases of a test that takes every name of a long list; every other one is slow."""
+    return [pytest.param(name, marks=pytest.mark.slow if place % 2 else ()) for place, name in enumerate(names)]

@@ -57,7 +57,10 @@ def cut(matrix: Tensor, of: str) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
-@pytest.mark.parametrize(("of", "shape"), [("rows", (12, 5)), ("columns", (5, 12)), ("rows", (6, 2, 2, 2))])
+@pytest.mark.parametrize(
+    ("of", "shape"),
+    [("columns", (5, 12)), *(pytest.param("rows", shape, marks=pytest.mark.slow) for shape in ((12, 5), (6, 2, 2, 2)))],
+)
 @pytest.mark.parametrize("period", [1, 2])
 def test_blocks_are_written_as_separate_parameters_are(rule, of, shape, period):
     torch.manual_seed(0)

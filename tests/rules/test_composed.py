@@ -8,14 +8,14 @@ import pickle
 
 import pytest
 import torch
-from contract.members import MEMBERS
+from contract.members import EVERY
 from torch import nn
 
 import nestlearn as nl
 from nestlearn import rules
 from nestlearn.rules import adam, average, chain, gradient, muon, orthogonal, slow, sum, whiten, within
 
-from .examples import RULES, SMALL, UNSEEN, composed, stepped
+from .examples import RULES, SMALL, UNSEEN, composed, every_other, stepped
 
 NAMES = {name: getattr(module, name) for module in (rules, nl.targets) for name in module.__all__}
 ARENA = chain(average(0.65, nesterov=True), within(whiten(retention=0.97), orthogonal()), slow())
@@ -40,8 +40,9 @@ def trained(module: nn.Module, optimizer: torch.optim.Optimizer, steps: int = 5)
     return [parameter.detach().clone() for parameter in module.parameters()]
 
 
-@pytest.mark.parametrize("rule", [*RULES.values(), *UNSEEN.values()], ids=[*RULES, *UNSEEN])
-def test_every_rule_trains_resumes_and_is_described(rule, tmp_path):
+@pytest.mark.parametrize("name", every_other({**RULES, **UNSEEN}))
+def test_every_rule_trains_resumes_and_is_described(name, tmp_path):
+    rule = {**RULES, **UNSEEN}[name]
     module = network()
     optimizer = nl.optim.Optimizer(module.parameters(), 1e-3, matrix=rule, model=module)
     trained(module, optimizer, 3)
@@ -62,7 +63,7 @@ def sum_of_bytes(optimizer: torch.optim.Optimizer) -> float:
     return math.fsum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-@pytest.mark.parametrize("member", MEMBERS, ids=str)
+@pytest.mark.parametrize(**EVERY)
 def test_a_named_optimizer_is_the_rule_that_it_prints(member):
     """Names of memories are part of the rule, so even the states have the same keys."""
     module = network()

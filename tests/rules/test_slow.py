@@ -80,6 +80,7 @@ def test_the_way_of_the_weights_holds_what_decays_by_entry():
     assert_same(chain(cautious(), slow(G, W, of="displacements")), write, weight_decay=0.5)
 
 
+@pytest.mark.slow
 def test_displacements_under_a_constant_gradient_grow_to_what_the_weight_allows():
     """A box of displacements is fed by itself: after long the step is 1 / (1 - w) lr, of answers (1 + w) lr."""
     for of, times in (("displacements", 1 / (1 - W)), ("answers", 1 + W)):

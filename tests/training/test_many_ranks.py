@@ -15,7 +15,7 @@ import torch
 from rank_training import CASES
 from typer.testing import CliRunner
 
-from nestlearn.cli.main import build_app
+from nestlearn.cli.main import build_entry
 
 TESTS = Path(__file__).parents[1]
 pytestmark = [
@@ -65,7 +65,7 @@ def test_ranks_settle_who_reads_what_they_say_and_when_they_stop(outcomes) -> No
 
 
 def train(*arguments: object) -> Any:
-    return CliRunner().invoke(build_app(), ["train", "--quiet", *map(str, arguments)])
+    return CliRunner().invoke(build_entry(), ["train", "--quiet", *map(str, arguments)])
 
 
 def losses(folder: Path) -> list[Any]:

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks.faults.loaders import LOADERS
-from nestlearn.cli.main import build_app
+from nestlearn.cli.main import build_entry
 from nestlearn.errors import CheckpointError, RunFolderError
 from nestlearn.training import RunFolder
 from nestlearn.training.checkpoint import load_checkpoint
@@ -27,7 +27,9 @@ FAILED = {
 OTHERS = 12
 
 
-@pytest.mark.parametrize("name", LOADERS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name.startswith("resumed") else ()) for name in LOADERS]
+)
 def test_spoilt_files_are_the_documented_error_or_what_they_were(name, tmp_path) -> None:
     loader = LOADERS[name]
     once = loader.prepare(tmp_path)
@@ -89,7 +91,7 @@ def test_settings_that_cannot_be_are_refused_before_training(tmp_path, arguments
 
 
 def _one_line(arguments: list[str], words: str, place: Path) -> None:
-    result = CliRunner().invoke(build_app(), ["train", "--out", str(place / "run"), *arguments])
+    result = CliRunner().invoke(build_entry(), ["train", "--out", str(place / "run"), *arguments])
     assert result.exit_code == 2 and words in result.stderr, result.output
     assert result.output.count("\n") == 1 and len(result.output) < 2100 and "\x1b" not in result.output
     assert not (place / "run").exists()

@@ -10,7 +10,7 @@ CONTENDERS = ("Momentum", "DeltaMomentum", "DeepMomentum", "M3", "SecantMomentum
 
 SIZES = {
     # Four tasks of 25 steps make a round; every trial is at least one round long.
-    "quick": {**QUICK, "optimizers": ("DeltaMomentum", "M3"), "steps": 200, "trial_fraction": 0.5},
+    "quick": {**QUICK, "optimizers": ("DeltaMomentum", "M3"), "steps": 160, "trial_fraction": 0.5},
     "full": {"optimizers": CONTENDERS, "steps": 400, "trial_fraction": 0.5, "seeds": (0, 1, 2, 3, 4)},
 }
 

@@ -39,7 +39,7 @@ def accelerate(subject: Subject) -> None:
             optimizer.zero_grad()
             accelerator.backward((model(each["inputs"]) - each["targets"]).square().mean())
             accelerator.clip_grad_norm_(model.parameters(), 1.0)
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)
             optimizer.step()
 
     with tempfile.TemporaryDirectory() as folder:
@@ -113,7 +113,7 @@ def lightning(subject: Subject) -> None:
             self.module = module
 
         def training_step(self, rows: Any, index: int) -> Tensor:
-            torch.manual_seed(index)
+            torch.default_generator.manual_seed(index)
             loss: Tensor = (module(rows["inputs"]) - rows["targets"]).square().mean()
             return loss
 

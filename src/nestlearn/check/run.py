@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Callable, Collection, Mapping
+from functools import cache
 from importlib import metadata
 from typing import Any
 
@@ -96,5 +97,11 @@ def _name_of(optimizer: Callable[..., Any]) -> str:
 def _versions(name: str) -> dict[str, str]:
     found = {"Python": platform.python_version(), "torch": str(torch.__version__), "nestlearn": __version__}
     package = name.partition(":")[0].partition(".")[0]
-    distributions = metadata.packages_distributions().get(package, [])
+    distributions = _distributions().get(package, [])
     return found | {each: metadata.version(each) for each in distributions if each not in found}
+
+
+@cache
+def _distributions() -> Mapping[str, list[str]]:
+    """Which distributions a package comes from; Python goes through the files of all to say it."""
+    return metadata.packages_distributions()

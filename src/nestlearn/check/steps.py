@@ -63,7 +63,7 @@ def closure(subject: Subject) -> None:
         values.append(float(loss.detach()))
         return loss
 
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
     returned: Any = run.optimizer.step(evaluate)  # type: ignore[arg-type]  # the same
     claim(bool(values), "the closure was not called")
     claim(returned is not None, "step(closure) returned None")

@@ -49,7 +49,7 @@ class Subject:
     def build(self, module: nn.Module, params: Iterable[Any] | None = None, **more: Any) -> Optimizer:
         """The optimizer of ``params``, by default all of ``module``; ``more`` is laid over the settings."""
         keywords = {**self.settings, **({"model": module} if self.model else {}), **more}
-        torch.manual_seed(0)  # for whoever draws what it begins with
+        torch.default_generator.manual_seed(0)  # for whoever draws what it begins with
         optimizer = self.make(module.parameters() if params is None else params, **keywords)
         # Those that put other weights into the model for evaluation, as schedule-free ones do, are told that it trains.
         train = getattr(optimizer, "train", None)

@@ -77,7 +77,7 @@ class Run:
             edit()
             return loss
 
-        torch.manual_seed(index)  # for whoever draws while it steps
+        torch.default_generator.manual_seed(index)  # for whoever draws while it steps
         if self.subject.closure:
             return self.optimizer.step(closure)  # type: ignore[arg-type]  # torch says float, all return tensors
         closure()

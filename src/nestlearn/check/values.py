@@ -46,7 +46,7 @@ def scaled_loss(subject: Subject) -> None:
             gradient: Any = run.parameters()[0].grad
             gradient.view(-1)[0] = torch.inf
         before = run.weights()
-        torch.manual_seed(index)
+        torch.default_generator.manual_seed(index)
         scaler.step(run.optimizer)
         scaler.update()
         claim(not broken or same(before, run.weights()), "the broken batch was written")
@@ -68,7 +68,7 @@ def every_shape(subject: Subject) -> None:
 class _Mixed(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         self.convolution = nn.Conv1d(2, 3, 3)
         self.norm = nn.LayerNorm(4)
         self.thin = nn.Linear(12, 1)

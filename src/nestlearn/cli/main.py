@@ -2,7 +2,7 @@
 
 ``nestlearn --help`` and completion in a shell must answer at once, while most verbs import torch when their file is
 loaded. So the entry knows of each verb its name and one line, and loads its file when the verb is the one that is
-wanted. ``build_app`` has all of them loaded, for whoever wants to read their options.
+wanted: that is ``build_entry``. ``build_app`` has all of them loaded, for whoever wants to read their options.
 
 What goes wrong outside of the program, in files, settings and what is installed, is said in one line, here and nowhere
 else: a verb raises a ``NestlearnError``, or lets an ``OSError`` through. So is an error in a file that the user named,
@@ -27,7 +27,7 @@ from nestlearn.version import __version__
 if TYPE_CHECKING:
     from typer import Typer
 
-__all__ = ["VERBS", "build_app", "main"]
+__all__ = ["VERBS", "build_app", "build_entry", "main"]
 
 SUMMARY = "Nested Learning for PyTorch."
 FAILED, INTERRUPTED = 2, 130
@@ -63,7 +63,7 @@ def build_app() -> Typer:
 def main() -> None:
     """Run the command line."""
     try:
-        _build_light()()
+        build_entry()()
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in EXTRAS:
             raise
@@ -138,7 +138,7 @@ def _load(verb: str) -> Callable[..., Any]:
     return function
 
 
-def _build_light() -> Typer:
+def build_entry() -> Typer:
     """The application with a stand-in for every verb, which becomes the verb when it is called or asked for options."""
     import typer
     from typer.core import TyperCommand
