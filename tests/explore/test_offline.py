@@ -135,7 +135,7 @@ class TestFile:
         expect(page.locator("#seen")).to_have_text("steps 0 to 10")
         page.get_by_role("button", name="All steps").click()
         page.get_by_role("checkbox", name=re.compile("beside")).first.check()
-        expect(page.locator("#beside")).to_have_text(EVIL)
+        expect(page.locator("#beside span")).to_have_text(["train", "validation", EVIL])
         page.get_by_role("checkbox", name=re.compile("beside")).first.uncheck()
 
     def test_losses_are_saved_as_numbers_and_as_pictures(self, opened: Opened) -> None:
@@ -183,7 +183,7 @@ class TestFile:
         assert re.fullmatch(r"[\w.-]+\.csv", name) and not name.startswith(".")
         assert {row["memory"] for row in csv.DictReader(io.StringIO(data.decode()))} == {"'" + EVIL}
         page.get_by_role("checkbox", name="Draw the loss of mine beside").check()
-        expect(page.locator("#beside")).to_have_text("mine")
+        expect(page.locator("#beside span")).to_have_text(["train", "mine"])
         _, data = opened.save(page.get_by_role("button", name="Save losses as CSV"))
         curves = [row["curve"] for row in csv.DictReader(io.StringIO(data.decode()))]
         assert curves == ["train"] + ["mine"] * 40

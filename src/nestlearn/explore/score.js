@@ -69,16 +69,17 @@ export function createScore(canvas, list, chosen, zoom, off) {
     return html("li", { title }, button, ...switches);
   }
 
-  /** One number a look for a row: the highest of its box, over roles the mean of those that have one. */
+  /** One number a look for a row: the highest of its box, over roles the mean of those that have one. NaN is none: a
+   *  memory that a look did not change was not written there, and has no box to lie over that of its last write. */
   function values({ members }) {
     const { high, step: steps } = seen();
-    if (members.length === 1) return high[members[0]] ?? [];
+    const unchanged = (i, x) => x === 0 && store.lanes[i].measure === "update";
     const made = new Float64Array(steps.length);
     for (let j = 0; j < made.length; j++) {
       let [sum, count] = [0, 0];
       for (const i of members) {
         const x = high[i]?.[j];
-        if (x === x && x !== undefined) {
+        if (x === x && x !== undefined && !unchanged(i, x)) {
           sum += x;
           count += 1;
         }
@@ -159,7 +160,7 @@ export function createScore(canvas, list, chosen, zoom, off) {
     });
     step = steps[at];
     schedule();
-    chosen(step, at);
+    chosen(step);
   }
 
   canvas.addEventListener("click", (event) => store && choose(first() + (event.offsetX / canvas.clientWidth) * (last() - first())));
