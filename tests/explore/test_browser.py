@@ -166,6 +166,12 @@ def test_fewer_steps_are_seen_closer(page: Page) -> None:
     expect(page.locator("#score")).to_have_attribute("aria-valuenow", "10")
     page.get_by_role("button", name="All steps").click()
     expect(page.locator("#seen")).to_have_text("")
+    page.locator("#score").focus()
+    for key in ("End", "+"):  # at the end there are no steps behind it to show
+        page.keyboard.press(key)
+    expect(page.locator("#seen")).to_have_text(f"steps {latest - 10} to {latest}")
+    page.keyboard.press("0")
+    expect(page.locator("#seen")).to_have_text("")
     until(page, f"explore.score.rows()[2].values.length === {latest}")
 
 

@@ -76,6 +76,15 @@ def test_nothing_is_written_where_there_is_no_run(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_who_reads_a_file_that_is_written_anew_sees_the_old_one_whole(folders: Path, tmp_path: Path) -> None:
+    file = tmp_path / "page.html"
+    file.write_text("the page before")
+    with file.open() as opened:
+        write_page(Shelf([folders]), file)
+        assert opened.read() == "the page before"
+    assert file.read_text().startswith("<!doctype html>")
+
+
 def test_json_and_a_file_are_not_asked_for_at_once(folders: Path, tmp_path: Path) -> None:
     words = ["explore", str(folders), "--json", "--export", str(tmp_path / "page.html")]
     call = CliRunner().invoke(build_app(), words)

@@ -190,8 +190,9 @@ export function createScore(canvas, list, chosen, zoom, off) {
     const span = (last() - first()) * factor;
     if (span >= store.score.step.at(-1)) return zoom(null);
     const middle = step ?? (first() + last()) / 2;
-    const from = Math.max(0, Math.round(middle - Math.max(8, span) / 2));
-    return zoom([from, from + Math.max(8, Math.round(span))]);
+    const wide = Math.max(8, Math.round(span));
+    const from = Math.max(0, Math.min(Math.round(middle - wide / 2), store.score.step.at(-1) - wide));
+    return zoom([from, from + wide]);
   }
 
   function schedule() {
