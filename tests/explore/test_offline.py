@@ -48,6 +48,24 @@ def test_a_file_holds_lines_systems_and_frozen_steps(folders: Path) -> None:
     assert mine["score"]["steps"] == list(range(1, 41)) and mine["systems"][0]["name"] == "Muon"
 
 
+@pytest.fixture
+def forked(tmp_path: Path) -> Path:
+    """A folder with a run and a fork of it."""
+    parent, child = made(tmp_path / "a-parent", 20), made(tmp_path / "b-child", 30)
+    changed = ["optimizer.without: was None, now momentum"]
+    about = {"folder": str(parent), "run": "mine", "step": 20, "changed": changed}
+    (child / "fork.json").write_text(json.dumps(about))
+    return tmp_path
+
+
+def test_a_fork_says_what_it_comes_from_and_not_where_that_lies(forked: Path) -> None:
+    told = held(Shelf([forked]))
+    parent, child = told["runs"]
+    changed = ["optimizer.without: was None, now momentum"]
+    assert child["forked"] == {"id": parent["id"], "folder": "a-parent", "step": 20, "changed": changed}
+    assert parent["forked"] is None and str(forked) not in json.dumps(told)
+
+
 def test_frozen_steps_are_spread_over_the_run_and_no_more_than_fit(tmp_path: Path) -> None:
     made(tmp_path / "long", 40, frozen=tuple(range(1, 41)))
     most = 40_000
@@ -146,6 +164,17 @@ class TestFile:
         page.get_by_role("checkbox", name=re.compile("beside")).first.check()
         expect(page.locator("#beside span")).to_have_text(["train", "validation", EVIL])
         page.get_by_role("checkbox", name=re.compile("beside")).first.uncheck()
+        assert "Blue cells are above zero, purple ones below" in page.locator("#step").inner_text()
+
+    def test_a_fork_is_drawn_over_what_it_comes_from(self, browser: Browser, forked: Path, tmp_path: Path) -> None:
+        with Opened(browser, write_page(Shelf([forked]), tmp_path / "forked.html")) as opened:
+            page = opened.page
+            expect(page.locator("#row")).to_have_text(
+                "from step 20 of a-parent: optimizer.without: was None, now momentum"
+            )
+            expect(page.locator("#beside span")).to_have_text(["train", "validation", "mine"])
+            expect(page.locator("#differs")).to_be_visible()
+            assert opened.complaints == []
 
     def test_losses_are_saved_as_numbers_and_as_pictures(self, opened: Opened) -> None:
         page = chosen(opened, "mine")

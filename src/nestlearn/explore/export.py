@@ -94,7 +94,8 @@ def _about(run: Run) -> dict[str, Any]:
     """What a list of runs says, less what only this machine can use: where folders lie, and what a server would do."""
     told = run.to_dict()
     said = {name: told[name] for name in ("id", "run", "latest", "status", "loss", "lanes", "row")}
-    return {**said, "folder": printable(run.folder.name, MOST_NAME), "checkpoints": []}
+    forked = told["forked"] and {**told["forked"], "folder": Path(told["forked"]["folder"]).name}
+    return {**said, "folder": printable(run.folder.name, MOST_NAME), "forked": forked, "checkpoints": []}
 
 
 def _steps(run: Run, most: int) -> dict[str, Any]:
