@@ -166,6 +166,12 @@ def test_fewer_steps_are_seen_closer(page: Page) -> None:
     expect(page.locator("#score")).to_have_attribute("aria-valuenow", "10")
     page.get_by_role("button", name="All steps").click()
     expect(page.locator("#seen")).to_have_text("")
+    page.locator("#score").focus()
+    for key in ("End", "+"):  # at the end there are no steps behind it to show
+        page.keyboard.press(key)
+    expect(page.locator("#seen")).to_have_text(f"steps {latest - 10} to {latest}")
+    page.keyboard.press("0")
+    expect(page.locator("#seen")).to_have_text("")
     until(page, f"explore.score.rows()[2].values.length === {latest}")
 
 
@@ -212,7 +218,7 @@ def test_the_loss_of_another_run_is_drawn_beside(page: Page) -> None:
     assert page.evaluate(count) == 2
     page.get_by_role("checkbox", name=re.compile("Draw the loss of <img")).check()
     until(page, f"{count} === 3")
-    expect(page.locator("#beside")).to_have_text(EVIL)
+    expect(page.locator("#beside span")).to_have_text(["train", "validation", EVIL])
     page.get_by_role("checkbox", name=re.compile("Draw the loss of <img")).uncheck()
     until(page, f"{count} === 2")
 
@@ -278,6 +284,7 @@ def test_what_a_text_does_to_memories_is_seen_token_by_token(reading: Page) -> N
     page = reading
     expect(page.locator("#words")).to_have_text(TEXT)
     assert page.locator("main img, main script").count() == 0 and page.evaluate("window.hurt") is None
+    expect(page.locator("#chosen")).to_have_text("no token is chosen")
     page.locator("#words").focus()
     page.keyboard.press("End")
     said = rf'token {SIZE}, "e": \d.*; its piece moved \S+ most, by'

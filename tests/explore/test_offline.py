@@ -48,6 +48,24 @@ def test_a_file_holds_lines_systems_and_frozen_steps(folders: Path) -> None:
     assert mine["score"]["steps"] == list(range(1, 41)) and mine["systems"][0]["name"] == "Muon"
 
 
+@pytest.fixture
+def forked(tmp_path: Path) -> Path:
+    """A folder with a run and a fork of it."""
+    parent, child = made(tmp_path / "a-parent", 20), made(tmp_path / "b-child", 30)
+    changed = ["optimizer.without: was None, now momentum"]
+    about = {"folder": str(parent), "run": "mine", "step": 20, "changed": changed}
+    (child / "fork.json").write_text(json.dumps(about))
+    return tmp_path
+
+
+def test_a_fork_says_what_it_comes_from_and_not_where_that_lies(forked: Path) -> None:
+    told = held(Shelf([forked]))
+    parent, child = told["runs"]
+    changed = ["optimizer.without: was None, now momentum"]
+    assert child["forked"] == {"id": parent["id"], "folder": "a-parent", "step": 20, "changed": changed}
+    assert parent["forked"] is None and str(forked) not in json.dumps(told)
+
+
 def test_frozen_steps_are_spread_over_the_run_and_no_more_than_fit(tmp_path: Path) -> None:
     made(tmp_path / "long", 40, frozen=tuple(range(1, 41)))
     most = 40_000
@@ -74,6 +92,15 @@ def test_nothing_is_written_where_there_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match="there is nothing to write"):
         write_page(Shelf([tmp_path]), tmp_path / "page.html")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_who_reads_a_file_that_is_written_anew_sees_the_old_one_whole(folders: Path, tmp_path: Path) -> None:
+    file = tmp_path / "page.html"
+    file.write_text("the page before")
+    with file.open() as opened:
+        write_page(Shelf([folders]), file)
+        assert opened.read() == "the page before"
+    assert file.read_text().startswith("<!doctype html>")
 
 
 def test_json_and_a_file_are_not_asked_for_at_once(folders: Path, tmp_path: Path) -> None:
@@ -135,8 +162,19 @@ class TestFile:
         expect(page.locator("#seen")).to_have_text("steps 0 to 10")
         page.get_by_role("button", name="All steps").click()
         page.get_by_role("checkbox", name=re.compile("beside")).first.check()
-        expect(page.locator("#beside")).to_have_text(EVIL)
+        expect(page.locator("#beside span")).to_have_text(["train", "validation", EVIL])
         page.get_by_role("checkbox", name=re.compile("beside")).first.uncheck()
+        assert "Blue cells are above zero, purple ones below" in page.locator("#step").inner_text()
+
+    def test_a_fork_is_drawn_over_what_it_comes_from(self, browser: Browser, forked: Path, tmp_path: Path) -> None:
+        with Opened(browser, write_page(Shelf([forked]), tmp_path / "forked.html")) as opened:
+            page = opened.page
+            expect(page.locator("#row")).to_have_text(
+                "from step 20 of a-parent: optimizer.without: was None, now momentum"
+            )
+            expect(page.locator("#beside span")).to_have_text(["train", "validation", "mine"])
+            expect(page.locator("#differs")).to_be_visible()
+            assert opened.complaints == []
 
     def test_losses_are_saved_as_numbers_and_as_pictures(self, opened: Opened) -> None:
         page = chosen(opened, "mine")
@@ -183,7 +221,7 @@ class TestFile:
         assert re.fullmatch(r"[\w.-]+\.csv", name) and not name.startswith(".")
         assert {row["memory"] for row in csv.DictReader(io.StringIO(data.decode()))} == {"'" + EVIL}
         page.get_by_role("checkbox", name="Draw the loss of mine beside").check()
-        expect(page.locator("#beside")).to_have_text("mine")
+        expect(page.locator("#beside span")).to_have_text(["train", "mine"])
         _, data = opened.save(page.get_by_role("button", name="Save losses as CSV"))
         curves = [row["curve"] for row in csv.DictReader(io.StringIO(data.decode()))]
         assert curves == ["train"] + ["mine"] * 40

@@ -74,17 +74,20 @@ def test_vectors_and_targets_have_switches_of_their_own() -> None:
 
 @dataclass(frozen=True, repr=False)
 class Second(Link):
-    """A link that cannot be the first one."""
+    """A link that cannot be the first one, and says so by an error of its own."""
+
+    error: type[Exception] = ValueError
 
     def link(self, shape: torch.Size, u: Said, a: Said) -> Linked:
         if a is u:
-            raise ValueError("expected a link before it")
+            raise self.error("expected a link before it")
         return Linked(a)
 
 
-def test_what_a_rule_cannot_do_without_has_no_switch() -> None:
+@pytest.mark.parametrize("error", [ValueError, AssertionError, KeyError, RuntimeError])
+def test_what_a_rule_cannot_do_without_has_no_switch(error: type[Exception]) -> None:
     weight = nn.Parameter(torch.ones(2, 2))
-    optimizer = nl.optim.Optimizer([weight], 0.1, matrix=chain(average(0.9), Second(), slow(0.9)))
+    optimizer = nl.optim.Optimizer([weight], 0.1, matrix=chain(average(0.9), Second(error), slow(0.9)))
     assert switches(optimizer) == {"matrix.slow": Switch("slow")}
 
 

@@ -48,5 +48,13 @@ def test_the_verb_opens_it_where_there_is_a_screen(tmp_path, monkeypatch, screen
     assert opened == ([(tmp_path / "playground.html").as_uri()] if screen else [])
 
 
+def test_who_reads_a_file_that_is_written_anew_sees_the_old_one_whole(tmp_path):
+    file = tmp_path / "page.html"
+    file.write_text("the page before")
+    with file.open() as opened:
+        write_page(file)
+        assert opened.read() == "the page before"
+
+
 def test_writing_makes_the_folder(tmp_path):
     assert write_page(tmp_path / "a" / "b.html").is_file()

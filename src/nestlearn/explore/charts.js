@@ -9,6 +9,12 @@ export const colour = (name) => getComputedStyle(document.documentElement).getPr
 /** Colours of the runs that are drawn beside. */
 export const BESIDE = ["--ghost", "--row1", "--negative", "--ink"];
 
+/** The curves of a run itself, by their names in a store. */
+export const CURVES = [
+  { name: "train", stroke: "--row0", width: 1.5 },
+  { name: "validation", stroke: "--hot", width: 2, dash: [5, 4] },
+];
+
 const line = (label, stroke, width, dash) => ({ label, stroke: () => colour(stroke), width, dash, spanGaps: true });
 const axis = (more) => ({
   stroke: () => colour("--soft"),
@@ -57,8 +63,7 @@ export function createLosses(root) {
     latest = store;
     const curves = [store.train, store.validation, ...others.map((other) => other.train)];
     chart.set(uPlot.join(curves.map(({ step, loss }) => [step, loss])), [
-      line("train", "--row0", 1.5),
-      line("validation", "--hot", 2, [5, 4]),
+      ...CURVES.map(({ name, stroke, width, dash }) => line(name, stroke, width, dash)),
       ...others.map(({ name }, i) => line(name, BESIDE[i % BESIDE.length], 1.2)),
     ]);
   }

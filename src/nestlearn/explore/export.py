@@ -9,6 +9,7 @@ from nestlearn.errors import NestlearnError, RunFolderError
 from nestlearn.explore.answers import POINTS, notes, score, series
 from nestlearn.explore.bundle import embedded, page
 from nestlearn.explore.runs import MOST_NAME, Run, Shelf
+from nestlearn.files import write_atomic
 from nestlearn.foreign import printable
 
 __all__ = ["MOST", "held", "write_page"]
@@ -45,7 +46,7 @@ def write_page(shelf: Shelf, path: Path, points: int = POINTS, most: int = MOST)
     if not data["runs"]:
         raise RunFolderError(f"no run is in {', '.join(map(str, shelf.paths))}: there is nothing to write to {path}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page(data), encoding="utf-8")
+    write_atomic(path, page(data))
     return path
 
 
@@ -93,7 +94,8 @@ def _about(run: Run) -> dict[str, Any]:
     """What a list of runs says, less what only this machine can use: where folders lie, and what a server would do."""
     told = run.to_dict()
     said = {name: told[name] for name in ("id", "run", "latest", "status", "loss", "lanes", "row")}
-    return {**said, "folder": printable(run.folder.name, MOST_NAME), "checkpoints": []}
+    forked = told["forked"] and {**told["forked"], "folder": Path(told["forked"]["folder"]).name}
+    return {**said, "folder": printable(run.folder.name, MOST_NAME), "forked": forked, "checkpoints": []}
 
 
 def _steps(run: Run, most: int) -> dict[str, Any]:

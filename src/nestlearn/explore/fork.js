@@ -21,7 +21,7 @@ export function whyOf({ level, memory, part, along, ended }) {
   if (ended) return "no longer there";
   if (part) return along.length ? `${listed(along)} ${along.length > 1 ? "go" : "goes"} with it` : "";
   if (level && !memory.includes(".")) return "the weights themselves, which are what is trained";
-  return part === null ? "still there, whatever is taken out of the rule" : "its record does not say what switches it off";
+  return part === null ? "nothing can be taken out of the optimizer that switches it off" : "its record does not say what switches it off";
 }
 
 const listed = (names) => (names.length > 1 ? `${names.slice(0, -1).join(", ")} and ${names.at(-1)}` : names[0]);

@@ -2,7 +2,7 @@
 
 import { createNesting } from "/play/nesting.js";
 import { html, short, watch } from "/play/svg.js";
-import { BESIDE, createDifference, createLosses } from "./charts.js";
+import { BESIDE, CURVES, createDifference, createLosses } from "./charts.js";
 import { createFork } from "./fork.js";
 import { ask, connect } from "./live.js";
 import { lossPicture, lossTable, offerFiles, scorePicture, scoreTable } from "./saving.js";
@@ -18,8 +18,10 @@ let current = null;
 let store = null;
 let parameter = "";
 let systems = [];
+let step = null;
 let beside = [];
 let drawn = "";
+let legend = "";
 let choices = 0;
 
 const losses = createLosses(at("losses"));
@@ -38,6 +40,7 @@ function say(state) {
 function hear(given) {
   store = given;
   losses.show(store);
+  drawLegend();
   difference.show(store);
   score.show(store);
   showFork();
@@ -84,13 +87,22 @@ async function drawBeside() {
   const told = await Promise.all(asked);
   losses.beside(told.map((series, i) => series && { name: beside[i], train: series.train }).filter(Boolean));
   difference.to(told[0]?.train ?? null);
-  at("beside").replaceChildren(
-    ...beside.map((id, i) => {
-      const swatch = html("i", { class: "swatch" });
-      swatch.style.setProperty("background", `var(${BESIDE[i % BESIDE.length]})`);
-      return html("span", {}, swatch, runs.find((run) => run.id === id)?.run ?? "");
-    }),
-  );
+  drawLegend();
+}
+
+/** Which line of the losses is which. */
+function drawLegend() {
+  const own = CURVES.filter(({ name }) => store?.[name].step.length).map(({ name, stroke, dash }) => [name, stroke, Boolean(dash)]);
+  const others = beside.map((id, i) => [runs.find((run) => run.id === id)?.run ?? "", BESIDE[i % BESIDE.length], false]);
+  const now = JSON.stringify([own, others]);
+  if (now === legend) return;
+  legend = now;
+  const said = [...own, ...others].map(([name, stroke, dashed]) => {
+    const swatch = html("i", { class: `swatch${dashed ? " dashed" : ""}` });
+    swatch.style.setProperty("color", `var(${stroke})`);
+    return html("span", {}, swatch, name);
+  });
+  at("beside").replaceChildren(...said);
 }
 
 function listRuns() {
@@ -130,7 +142,8 @@ async function select(id) {
   at("seen").textContent = "";
   line.watch(id);
   systems = [];
-  drawNesting(0);
+  step = null;
+  drawNesting();
   describe(id);
 }
 
@@ -139,7 +152,7 @@ async function describe(id) {
   const told = await ask(`/api/runs/${id}/systems`).catch(() => null);
   if (!told || id !== current) return;
   systems = told.systems;
-  drawNesting(0);
+  drawNesting();
 }
 
 /** Where a fork comes from, and what was changed there. */
@@ -153,34 +166,32 @@ function rowOf(row) {
   return [row.variant, row.task && `on ${row.task}`, ...settings, ...said, row.reason].filter(Boolean).join(", ");
 }
 
-/** What fits on a card beside a number. */
-const few = (text) => (text.length > 9 ? `${text.slice(0, 7)}…` : text);
-
-/** The memories of the first system, as warm as they were at a look. */
-function drawNesting(look) {
+/** The memories of the first system, as warm as they were at the step that is chosen. */
+function drawNesting() {
   const memories = systems[0]?.memories;
   at("nesting").toggleAttribute("hidden", !Array.isArray(memories));
   if (!Array.isArray(memories)) return;
+  const all = store && store.run === current ? score.rows().filter((row) => row.key !== null) : [];
+  const rows = all.filter(({ lane }) => !isElement(lane) || all.every((row) => isElement(row.lane)));
+  const measures = new Map(rows.map(({ lane }) => [pathOf(lane), lane.measure]));
   const cards = memories
     .filter((memory) => memory.home !== "weights")
-    .map((memory) => ({ path: String(memory.name), label: few(String(memory.symbol || memory.name)), says: String(memory.model), part: null }));
-  const rows = store ? score.rows().filter((row) => row.key !== null) : [];
-  const model = { model: { kind: "box" } };
-  const looks = rows[0]?.values.length ?? 0;
-  const trace = Array.from({ length: looks }, (_, j) => {
-    const entry = { surprise: NaN, log: new Map() };
-    for (const { lane, values } of rows) {
-      const [, ...path] = lane.memory.split(".");
-      const seen = { surprise: values[j], written: values[j] === values[j], memory: model, params: null };
-      if (lane.memory.startsWith("element") && rows.some((row) => row.lane.memory.startsWith("matrix"))) continue;
-      if (path.length) entry.log.set(path.join("."), seen);
-      else if (lane.memory === lane.memory.split(".")[0]) entry.surprise = values[j];
-    }
-    return entry;
+    .map((memory) => ({ path: String(memory.name), label: String(memory.symbol || memory.name), says: String(memory.model), part: null }));
+  const looks = rows.length ? score.seen().step : [];
+  const trace = looks.map((_, j) => {
+    const log = new Map();
+    for (const { lane, values } of rows) if (values[j] === values[j]) log.set(pathOf(lane), { surprise: values[j], written: true });
+    return { surprise: log.get("")?.surprise, log };
   });
-  nesting.draw({ face: { cards }, trace, off: [], path: [[[0]]] });
-  nesting.show(look, false);
+  nesting.draw({ face: { cards, measures }, trace, off: [], path: [] });
+  const nearest = (a, b) => (Math.abs(looks[b] - step) < Math.abs(looks[a] - step) ? b : a);
+  nesting.show(step === null || !looks.length ? 0 : [...looks.keys()].reduce(nearest) + 1, false);
 }
+
+const isElement = ({ level, memory }) => level > 0 && memory.startsWith("element");
+
+/** Where the memory of a lane lies behind W: "" is W itself. Runs without a record name the memories behind it alone. */
+const pathOf = ({ level, memory }) => (level > 0 ? memory.split(".").slice(1).join(".") : memory);
 
 /** Fewer steps, told anew and so in more detail, or all of them: what comes is seen there alone. */
 async function zoom(range) {
@@ -194,8 +205,9 @@ async function zoom(range) {
 }
 
 /** A look was chosen: what is frozen nearest to it is shown. */
-async function choose(step, look) {
-  drawNesting(look + 1);
+async function choose(wanted) {
+  step = wanted;
+  drawNesting();
   fork.from(step);
   const nearest = store.frozen.reduce((a, b) => (Math.abs(b - step) < Math.abs(a - step) ? b : a), store.frozen[0]);
   if (nearest === undefined) {
@@ -234,6 +246,6 @@ at("score").addEventListener("keydown", (event) => {
   event.preventDefault();
   fork.focus();
 });
-watch([at("nesting")], () => systems.length && drawNesting(0));
+watch([at("nesting")], () => systems.length && drawNesting());
 setInterval(() => document.hidden || refresh(), LISTED);
 window.explore = { drop: () => line.drop(), store: () => store, hear, losses, difference, score };

@@ -128,6 +128,7 @@ function hear(told) {
   const before = record.units.length;
   record.take(told);
   add(before);
+  if (!before) choose(-1); // it says no longer that nothing was read
   lasts();
   later();
 }

@@ -325,7 +325,7 @@ class Shelf:
         self._folders: dict[Path, Folder] = {}
 
     def folders(self) -> list[Folder]:
-        """The folders that are there now, the newest last, not read anew."""
+        """The folders that are there now, in the order of their names below each path, not read anew."""
         found = self._found(RUN)
         self._folders = {real: self._folders.get(real) or Folder(path) for real, path in found.items()}
         return list(self._folders.values())

@@ -69,16 +69,17 @@ export function createScore(canvas, list, chosen, zoom, off) {
     return html("li", { title }, button, ...switches);
   }
 
-  /** One number a look for a row: the highest of its box, over roles the mean of those that have one. */
+  /** One number a look for a row: the highest of its box, over roles the mean of those that have one. NaN is none: a
+   *  memory that a look did not change was not written there, and has no box to lie over that of its last write. */
   function values({ members }) {
     const { high, step: steps } = seen();
-    if (members.length === 1) return high[members[0]] ?? [];
+    const unchanged = (i, x) => x === 0 && store.lanes[i].measure === "update";
     const made = new Float64Array(steps.length);
     for (let j = 0; j < made.length; j++) {
       let [sum, count] = [0, 0];
       for (const i of members) {
         const x = high[i]?.[j];
-        if (x === x && x !== undefined) {
+        if (x === x && x !== undefined && !unchanged(i, x)) {
           sum += x;
           count += 1;
         }
@@ -159,7 +160,7 @@ export function createScore(canvas, list, chosen, zoom, off) {
     });
     step = steps[at];
     schedule();
-    chosen(step, at);
+    chosen(step);
   }
 
   canvas.addEventListener("click", (event) => store && choose(first() + (event.offsetX / canvas.clientWidth) * (last() - first())));
@@ -189,8 +190,9 @@ export function createScore(canvas, list, chosen, zoom, off) {
     const span = (last() - first()) * factor;
     if (span >= store.score.step.at(-1)) return zoom(null);
     const middle = step ?? (first() + last()) / 2;
-    const from = Math.max(0, Math.round(middle - Math.max(8, span) / 2));
-    return zoom([from, from + Math.max(8, Math.round(span))]);
+    const wide = Math.max(8, Math.round(span));
+    const from = Math.max(0, Math.min(Math.round(middle - wide / 2), store.score.step.at(-1) - wide));
+    return zoom([from, from + wide]);
   }
 
   function schedule() {

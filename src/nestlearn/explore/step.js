@@ -18,7 +18,8 @@ export function showStep(root, told, parameter, chosen) {
     chosen(parameters[choice.value].name);
   });
   if (parameters.length) body.append(...ofParameter(parameters[at]));
-  root.replaceChildren(parameters.length ? choice : html("p", {}, "No parameter had a gradient."), body);
+  const legend = html("p", { class: "soft" }, "Blue cells are above zero, purple ones below, the stronger the larger.");
+  root.replaceChildren(...(parameters.length ? [choice, legend] : [html("p", {}, "No parameter had a gradient.")]), body);
 }
 
 function ofParameter(one) {

@@ -81,7 +81,7 @@ def _of(rule: Link, shape: torch.Size, of: str, prefix: str) -> dict[str, Switch
     names = _names(rule, shape)
     gone = {}
     for path in removable(rule):
-        with suppress(ValueError, TypeError):  # a rule of one's own may not be one without it
+        with suppress(Exception):  # a rule of one's own may not be one without it, and says so by whatever it raises
             gone[path] = names - _names(rule.without(path), shape)
     found = {}
     for name in names:

@@ -4,6 +4,7 @@
 import { fit, set, short, svg } from "./svg.js";
 
 const GAP = 8;
+const NARROWEST = 56; // of a card that can be read; where more are side by side the picture is smaller
 
 /** The picture of the memories in an SVG element. */
 export function createNesting(root) {
@@ -22,7 +23,8 @@ export function createNesting(root) {
     const depth = (one) => (one.path === "" ? 0 : 1 + depth(links.find(([child]) => child === one)[1]));
     const rows = [];
     for (const one of all) (rows[depth(one)] ??= []).push(one);
-    const [width] = fit(root);
+    const wide = Math.max(...rows.map((row) => row.length * (NARROWEST + GAP) - GAP));
+    const width = Math.max(fit(root)[0], wide);
     const height = rows.length * 96 + (rows.length - 1) * 6 - 6;
     root.style.setProperty("height", `${height}px`);
     set(root, {
@@ -36,8 +38,13 @@ export function createNesting(root) {
         Object.assign(one, { x: left + i * (cardWidth + GAP), y: 1 + level * 102, w: cardWidth, h: 62 }),
       );
     });
-    cards = all.map((one, i) => cardOf(one, i + 1, off.includes(one.part), given, path));
+    cards = all.map((one, i) =>
+      face.measures
+        ? plainCard(one, i + 1, face.measures.get(one.path))
+        : cardOf(one, i + 1, off.includes(one.part), given, path),
+    );
     root.replaceChildren(...links.map(([one, parent]) => asks(parent, one)), ...cards.map((each) => each.group));
+    for (const each of cards) each.narrow?.(); // now that its letters have a width
     spread = surprises(all, given);
   }
 
@@ -45,18 +52,21 @@ export function createNesting(root) {
   function show(step, lively) {
     const entry = trace[step - 1];
     for (const each of cards) {
-      const seen = each.path === "" ? entry && { surprise: entry.surprise, written: true } : entry?.log.get(each.path);
+      const seen = each.path === "" ? wirerOf(entry) : entry?.log.get(each.path);
       const heat = seen ? rank(spread.get(each.path), seen.surprise) : 0;
       each.group.style.setProperty("--heat", heat.toFixed(3));
       each.group.classList.toggle("written", Boolean(seen?.written));
       each.surprise.textContent = seen ? short(seen.surprise, 2) : "";
-      each.fill(each.path === "" ? { weight: each.weights[step] } : (seen?.params ?? null));
+      each.fill?.(each.path === "" ? { weight: each.weights[step] } : (seen?.params ?? null));
       if (lively && seen?.written) pulse(each.wire);
     }
   }
 
   return { draw, show };
 }
+
+/** What is known of W at a step. */
+const wirerOf = (entry) => entry && entry.surprise !== undefined && { surprise: entry.surprise, written: true };
 
 function pulse(wire) {
   wire.classList.remove("pulse");
@@ -72,7 +82,7 @@ function surprises(all, trace) {
 
 function rank(sorted, value) {
   if (!sorted?.length || sorted[0] === sorted.at(-1)) return 0;
-  return sorted.findIndex((x) => x >= value) / sorted.length;
+  return Math.max(0, sorted.findIndex((x) => x >= value)) / sorted.length;
 }
 
 function asks(parent, child) {
@@ -82,31 +92,59 @@ function asks(parent, child) {
 }
 
 function cardOf(one, number, without, trace, path) {
-  const middle = one.x + one.w / 2;
-  const below = one.y + one.h;
-  const wire = svg("path", { class: "wire", d: `M${middle} ${below + 12}V${below}` });
   const surprise = svg("text", { class: "heat", x: one.x + one.w - 6, y: one.y + 15 });
   const first = one.path === "" ? null : trace.map((entry) => entry.log.get(one.path)).find(Boolean);
   const glyph = glyphOf(one, first?.memory.model.kind ?? "box", first?.params ?? { value: path[0] });
+  const title =
+    `${one.label}: ${one.says}. Its wirer is number ${number}. The number in the corner is its surprise.` +
+    (without ? " The control is without it." : "");
+  const label = svg("text", { class: "label", x: one.x + 7, y: one.y + 16 }, one.label);
+  const made = framed(one, number, title, label, surprise, glyph.group);
+  made.group.classList.toggle("without", without);
+  return { path: one.path, surprise, fill: glyph.fill, weights: path, ...made };
+}
+
+/** A card of a memory of which a number is known, its surprise or its update, and not what it holds. */
+function plainCard(one, number, measure) {
+  const surprise = svg("text", { class: "heat plain", x: one.x + one.w / 2, y: one.y + 36 });
+  const title = `${one.label}: ${one.says}. Its wirer is number ${number}.${measure ? ` The number is its ${measure}.` : ""}`;
+  const label = labelOf(one);
+  const narrow = () => {
+    if (label.getComputedTextLength() > one.w - 12) set(label, { textLength: one.w - 12, lengthAdjust: "spacingAndGlyphs" });
+  };
+  return { path: one.path, surprise, narrow, ...framed(one, number, title, label, surprise) };
+}
+
+const LETTER = 0.64; // the width of a letter as a share of its size, in most fonts
+
+/** The name of a memory in letters as large as its card has room for, cut where they would be too small. */
+function labelOf(one) {
+  const room = one.w - 12;
+  const size = Math.max(9, Math.min(14, room / (LETTER * one.label.length)));
+  const fits = Math.floor(room / (LETTER * size));
+  const said = one.label.length > fits ? `${one.label.slice(0, fits - 1)}…` : one.label;
+  const label = svg("text", { class: "label", x: one.x + 6, y: one.y + 16 }, said);
+  label.style.setProperty("font-size", `${size.toFixed(1)}px`);
+  return label;
+}
+
+/** What every card has around what it shows, and below it its wirer. */
+function framed(one, number, title, ...shown) {
+  const middle = one.x + one.w / 2;
+  const below = one.y + one.h;
+  const wire = svg("path", { class: "wire", d: `M${middle} ${below + 12}V${below}` });
   const group = svg(
     "g",
-    { class: `card${without ? " without" : ""}` },
-    svg(
-      "title",
-      {},
-      `${one.label}: ${one.says}. Its wirer is number ${number}. The number in the corner is its surprise.` +
-        (without ? " The control is without it." : ""),
-    ),
+    { class: "card" },
+    svg("title", {}, title),
     svg("rect", { class: "plate", x: one.x, y: one.y, width: one.w, height: one.h, rx: 8 }),
-    svg("text", { class: "label", x: one.x + 7, y: one.y + 16 }, one.label),
-    surprise,
-    glyph.group,
+    ...shown,
     words(one),
     wire,
     svg("circle", { class: "wirer", cx: middle, cy: below + 19, r: 8 }),
     svg("text", { class: "number", x: middle, y: below + 23 }, String(number)),
   );
-  return { path: one.path, group, surprise, wire, fill: glyph.fill, weights: path };
+  return { group, wire };
 }
 
 function words(one) {

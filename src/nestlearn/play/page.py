@@ -14,6 +14,8 @@ from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
 
+from nestlearn.files import write_atomic
+
 __all__ = ["page", "write_page"]
 
 _IMPORT = re.compile(r'^import \{[^}]*\} from "\./([a-z]+\.js)";\n', re.MULTILINE)
@@ -30,7 +32,7 @@ def write_page(path: Path) -> Path:
         'playground.html'
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page(), encoding="utf-8")
+    write_atomic(path, page())
     return path
 
 
