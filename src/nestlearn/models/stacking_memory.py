@@ -85,6 +85,8 @@ class Continuum:
         finally:
             self.is_paused = before
 
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def state(self, following: Tensor | None = None) -> State:
         """What the text has written, as tensors [batch, ...] in nested dictionaries; {} where nothing is.
 
@@ -105,6 +107,8 @@ class Continuum:
             blocks.setdefault(number, {})[name] = matrix.held()
         return {"time": torch.tensor(self.time), "blocks": blocks}
 
+    @torch.inference_mode(False)  # as a call: what is made in an inference mode cannot be learned from later
+    @torch.no_grad()
     def load(self, state: State | str | os.PathLike[str]) -> None:
         """Go on with a text where ``state`` or ``save`` left it. The cache of keys and values is the caller's.
 
@@ -124,7 +128,7 @@ class Continuum:
         for path, matrix in self.matrices.items() if state else ():
             number, name = path.split(".")
             device = matrix.linear.weight.device
-            held[path] = mapped(lambda each, to=device: each.clone().to(to), state["blocks"][number][name])
+            held[path] = mapped(lambda each, to=device: _copy(each, to), state["blocks"][number][name])
             after = matrix.written(mapped(Tensor.clone, held[path]), time - time % matrix.period + matrix.period)
             if not after["model"]["weight"].isfinite().all():  # a mean of squares below zero, for one
                 raise StateFileError(f"state: what {path} holds gives no numbers at its next write")
@@ -321,6 +325,8 @@ class Continuum:
         added = torch.stack(self._answers).sum(0)
         return (given[0].detach() + (added - added.detach()), *given[1:])
 
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def _reorder(self, cache: Any, index: Tensor) -> Any:
         """A beam search goes on with the texts ``index``: the cache and what they have written."""
         cache.reorder_cache(index)
@@ -330,3 +336,8 @@ class Continuum:
         for matrix in self.matrices.values():
             matrix.state = select_state(matrix.held(), index)
         return cache
+
+
+def _copy(tensor: Tensor, device: torch.device) -> Tensor:
+    """One that nobody else holds, as kernels write them."""
+    return tensor.to(device, copy=True, memory_format=torch.contiguous_format)
