@@ -24,6 +24,9 @@ from nestlearn.rules import Link
 
 __all__ = ["Continuum"]
 
+PLACED = ("forward", "_reorder_cache", "_is_stateful", "continuum")
+"""What a continuum puts into its model."""
+
 
 @dataclass(eq=False)
 class Continuum:
@@ -57,16 +60,22 @@ class Continuum:
     def install(self) -> None:
         """Take the place of the model's forward pass."""
         self.__wrapped__ = self.original  # so that generate finds the arguments that it looks for
+        self._replaced = {name: vars(self.model)[name] for name in PLACED if name in vars(self.model)}
         self.model.forward = self
         self.model._reorder_cache = self._reorder  # type: ignore[assignment]
+        if self.inner_lr:  # what was read cannot be taken back, so that generate refuses the drafts of an assistant
+            self.model._is_stateful = True  # type: ignore[assignment]
         self.model.continuum = self  # type: ignore[assignment]
 
     def remove(self) -> None:
         """Give the model back as it was."""
+        if vars(self.model).get("continuum") is not self:
+            return
         for handle in [*self.handles, *(matrix.handle for matrix in self.matrices.values())]:
             handle.remove()
-        for name in ("forward", "_reorder_cache", "continuum"):
+        for name in PLACED:
             self.model.__dict__.pop(name, None)
+        vars(self.model).update(self._replaced)
 
     def reset(self) -> None:
         """Forget the text: what is read next begins another, in any batch size."""
@@ -172,7 +181,7 @@ class Continuum:
 
         Raises:
             FileExistsError: the folder holds something.
-            TypeError: settings that cannot be written down; see ``settings``.
+            TypeError: settings that cannot be written down, see ``settings``; a model with adapters of peft.
             OSError: it cannot be written.
 
         Example:
