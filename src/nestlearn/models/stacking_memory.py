@@ -108,7 +108,7 @@ class Continuum:
         if following is not None and following.ndim != 1:
             raise ValueError(f"following: expected the token after each text, [batch], got {list(following.shape)}")
         self._settle(following)
-        if not self.time or not self.inner_lr:
+        if not self.texts:
             return {}
         blocks: State = {}
         for path, matrix in self.matrices.items():
@@ -150,11 +150,12 @@ class Continuum:
         """Write the state to a safetensors file, in the place of what was there.
 
         Raises:
-            ValueError: no text has begun.
+            ValueError: no text has begun; nothing is written, as ``inner_lr`` is 0.
             MissingPackageError: safetensors is not installed.
         """
         if not (state := self.state()):
-            raise ValueError("there is no state to save: nothing was read since the last reset")
+            why = "nothing was read since the last reset" if self.inner_lr else "with inner_lr=0 nothing is written"
+            raise ValueError(f"there is no state to save: {why}")
         write_file(path, state, self.matrices, self.writer)
 
     @property
@@ -207,7 +208,10 @@ class Continuum:
 
         Raises:
             ValueError: tokens of another shape; a window below 1.
+            RuntimeError: within ``paused()``, where the text does not go on.
         """
+        if self.is_paused:
+            raise RuntimeError("a text does not go on within paused(): call the model itself, or read before or after")
         if tokens.ndim != 2 or window < 1:
             raise ValueError(
                 f"expected tokens [batch, time] and a window of 1 or more, got {list(tokens.shape)}, {window}"
@@ -234,13 +238,19 @@ class Continuum:
             raise RuntimeError("a model with a continuum learns while it reads: call model.eval() first")
         call = Call.of(self.original, args, given)
         with torch.inference_mode(False), torch.no_grad():
-            return self._read(call)
+            try:
+                return self._read(call)
+            finally:
+                if not self.time:  # it failed before anything was read: no text has begun
+                    self.reset()
 
     def _read(self, call: Call) -> Any:
         tokens, counts = call.tokens, call.counts
+        several = tokens.shape[1] > self._until_due
+        if several:
+            call.check_parts(self.model.config)  # what is refused teaches nothing
         self._begin(len(tokens))
         self._settle(tokens[:, 0], None if counts is None else counts[:, 0])
-        several = tokens.shape[1] > self._until_due
         with asked_once(call, self.trunk, self.blocks, self.first) if several and self.first else nullcontext():
             out, logits = self._pieces(call)
         return call.answer(out, torch.cat(logits, 1) if len(logits) > 1 else logits[0])
@@ -298,6 +308,8 @@ class Continuum:
             loss, last = self._waiting
             if token is not None and last is not None:
                 logits, before = last
+                if len(token) != len(logits):
+                    raise _others(len(logits), len(token))
                 both = None if before is None or counts is None else before & counts[:, None]
                 with torch.enable_grad():
                     loss = loss + self._loss(logits, token[:, None], both)
@@ -345,6 +357,12 @@ class Continuum:
         for matrix in self.matrices.values():
             matrix.state = select_state(matrix.held(), index)
         return cache
+
+
+def _others(expected: int, came: int) -> ValueError:
+    return ValueError(
+        f"expected the {expected} texts that are being read, got {came}: model.continuum.reset() begins with others"
+    )
 
 
 def _copy(tensor: Tensor, device: torch.device) -> Tensor:
