@@ -86,6 +86,16 @@ def test_a_call_that_fails_half_way_has_read_what_came_before() -> None:
     torch.testing.assert_close(flatten(continuum.state()), flatten(other.state()), rtol=0, atol=0)
 
 
+def test_directions_move_with_their_model_and_offloaded_weights_are_refused() -> None:
+    continuum = made(rank=3)
+    continuum.model.to("meta")
+    with pytest.raises(
+        ValueError, match=r"1\.down: expected a weight that lies on a device, got one that is offloaded"
+    ):
+        continuum.model(text(9))
+    assert continuum.model(text(9).to("meta")).logits.is_meta
+
+
 def test_the_token_that_follows_is_one_for_each_text() -> None:
     continuum = made()
     continuum.model(text(9))

@@ -144,7 +144,7 @@ def detach_cache(cache: Any) -> None:
     """What later pieces look back at is numbers, without the graph of the pieces before.
 
     Raises:
-        TypeError: a cache that is no list of layers with keys and values.
+        TypeError: a cache that is no list of layers with keys and values; slopes that reach into the state of others.
     """
     if cache is None:
         return
@@ -155,3 +155,9 @@ def detach_cache(cache: Any) -> None:
             held = getattr(layer, name, None)
             if isinstance(held, torch.Tensor) and held.requires_grad:
                 setattr(layer, name, held.detach())
+        others = (each for held in vars(layer).values() if isinstance(held, dict) for each in held.values())
+        if any(isinstance(each, torch.Tensor) and each.requires_grad for each in others):
+            raise TypeError(
+                "no slopes go through linear attention, whose state is written in place: expected blocks with none of "
+                'it above the lowest that is written, or objective="direct"'
+            )

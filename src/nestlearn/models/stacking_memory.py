@@ -53,6 +53,8 @@ class Continuum:
     def __post_init__(self) -> None:
         self.original: Callable[..., Any] = self.model.forward
         self.learns = self.is_paused = False
+        shared = getattr(getattr(self.trunk, "config", None), "num_kv_shared_layers", 0)  # keys of blocks below
+        self._asks_once = self.first > 0 and not shared
         self._losses: list[Tensor] | None = None
         self._answers: list[Tensor] = []
         self.reset()
@@ -249,9 +251,9 @@ class Continuum:
         several = tokens.shape[1] > self._until_due
         if several:
             call.check_parts(self.model.config)  # what is refused teaches nothing
-        self._begin(len(tokens))
+        self._begin(tokens)
         self._settle(tokens[:, 0], None if counts is None else counts[:, 0])
-        with asked_once(call, self.trunk, self.blocks, self.first) if several and self.first else nullcontext():
+        with asked_once(call, self.trunk, self.blocks, self.first) if several and self._asks_once else nullcontext():
             out, logits = self._pieces(call)
         return call.answer(out, torch.cat(logits, 1) if len(logits) > 1 else logits[0])
 
@@ -286,11 +288,13 @@ class Continuum:
             start = stop
         return out, logits
 
-    def _begin(self, batch: int) -> None:
+    def _begin(self, tokens: Tensor) -> None:
         """The first call of a text decides how many texts there are."""
         if not self.time and self.inner_lr:
-            for matrix in self.matrices.values():
-                matrix.state = matrix.fresh(batch)
+            for path, matrix in self.matrices.items():
+                if matrix.linear.weight.is_meta and not tokens.is_meta:
+                    raise ValueError(f"{path}: expected a weight that lies on a device, got one that is offloaded")
+                matrix.state = matrix.fresh(len(tokens))
 
     def _predicted(self, logits: Tensor, tokens: Tensor, counts: Tensor | None) -> None:
         """What a piece predicted, of tokens [batch, time + 1], or, at the end of a call, [batch, time]."""
