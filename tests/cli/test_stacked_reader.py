@@ -220,6 +220,13 @@ def test_other_tokens_and_positions_are_refused() -> None:
             StackedReader(model, WORDS)
 
 
+def test_blocks_that_keep_something_else_than_keys_are_refused() -> None:
+    model = stacked()
+    model.config.layer_types = ["full_attention", "sliding_attention", "linear_attention"]
+    with pytest.raises(SettingsError, match="a block with 'linear_attention' keeps something else"):
+        StackedReader(model, WORDS)
+
+
 def test_numbers_without_a_token_are_replacement_characters() -> None:
     assert WORDS.decode([*WORDS.encode("a🐋b"), 299, -1]) == "a🐋b\ufffd\ufffd"
     assert WORDS.decode(WORDS.encode("🐋")[:-1]).strip("\ufffd") == ""
