@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,18 @@ def test_a_call_that_fails_half_way_has_read_what_came_before() -> None:
     for each in (continuum, other):
         each.read(text(9, seed=3))
     torch.testing.assert_close(flatten(continuum.state()), flatten(other.state()), rtol=0, atol=0)
+
+
+def test_a_model_is_copied_with_what_its_text_has_written_between_two_calls() -> None:
+    continuum = made()
+    continuum.model(text(6))
+    with pytest.raises(RuntimeError, match=r"slopes that wait cannot be copied: continuum\.state\(\) or reset\(\)"):
+        copy.deepcopy(continuum.model)
+    state = continuum.state()
+    other: Any = copy.deepcopy(continuum.model)
+    found = other(text(9, seed=2)).logits
+    torch.testing.assert_close(flatten(continuum.state()), flatten(state), rtol=0, atol=0)
+    assert torch.equal(continuum.model(text(9, seed=2)).logits, found) and other.continuum.model is other
 
 
 def test_directions_move_with_their_model_and_offloaded_weights_are_refused() -> None:

@@ -68,8 +68,8 @@ class StackedReader:
         window: tokens after which attention begins anew, if the model does not end before.
 
     Raises:
-        SettingsError: the tokenizer has more tokens than the model; no number of positions; a block that keeps something
-            else than keys and values.
+        SettingsError: the tokenizer has more tokens than the model; no number of positions; blocks that keep
+            something else than keys and values.
     """
 
     model: nn.Module
@@ -87,7 +87,9 @@ class StackedReader:
         self.window = min(self.window, positions)
         kinds = getattr(config, "layer_types", None) or ()
         if others := [kind for kind in kinds if kind == "linear_attention" or not str(kind).endswith("attention")]:
-            raise SettingsError(f"a state has keys and values, and a block with {shown(others[0])} keeps something else")
+            raise SettingsError(
+                f"a state has keys and values, and a block with {shown(others[0])} keeps something else"
+            )
         if self.words.vocab_size > self._vocabulary:
             raise SettingsError(
                 f"the tokenizer has {self.words.vocab_size} tokens, the model knows {self._vocabulary}: expected the "

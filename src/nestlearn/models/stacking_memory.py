@@ -160,6 +160,13 @@ class Continuum:
             raise ValueError(f"there is no state to save: {why}")
         write_file(path, state, self.matrices, self.writer)
 
+    def __getstate__(self) -> dict[str, Any]:
+        if self._waiting is not None:
+            raise RuntimeError(
+                "a text is being read, and slopes that wait cannot be copied: continuum.state() or reset() ends them"
+            )
+        return vars(self)
+
     @property
     def texts(self) -> int:
         """Texts that are being read side by side; 0 before the first."""
