@@ -241,6 +241,18 @@ def test_a_model_without_a_rate_writes_nothing_and_reads(tmp_path: Path) -> None
     assert set(desk.status()["far"].values()) == {0} and desk.status()["seen"] == len(tokens)
 
 
+def test_a_model_without_a_rate_reads_on_from_what_another_has_written(desk: Desk, tmp_path: Path) -> None:
+    does(desk, "read", text=TEXT)
+    before = saved(desk, tmp_path)
+    frozen = desk_of(tmp_path, inner_lr=0)
+    does(frozen, "restore", name="now")
+    far = frozen.status()["far"]
+    assert all(0 < each < 1 for each in far.values())
+    does(frozen, "read", text=TEXT, piece=3)
+    assert frozen.status()["far"] == far and frozen.status()["seen"] == 2 * len(TOKENS)
+    torch.testing.assert_close(saved(frozen, tmp_path, "after"), before, rtol=0, atol=0)
+
+
 def test_a_model_whose_attention_slides_reads_as_without_a_cache() -> None:
     from transformers import MistralConfig, MistralForCausalLM
 

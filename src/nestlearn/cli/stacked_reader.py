@@ -124,7 +124,7 @@ class StackedReader:
         """Read all of the tokens in one go, and take back that the last was read: nothing is learned from it yet."""
         logits, attention = self._read_on(tokens, state)
         written = self._continuum.state()
-        if written:
+        if written and self._continuum.inner_lr:  # else the text does not go on, and what was loaded stays
             self._continuum.time -= 1
             written["time"] = torch.tensor(self._continuum.time)
         return logits, written, mapped(lambda held: held[..., :-1, :], attention)
