@@ -109,6 +109,24 @@ def test_directions_move_with_their_model_and_offloaded_weights_are_refused() ->
     assert continuum.model(text(9).to("meta")).logits.is_meta
 
 
+def test_generate_without_a_cache_would_read_the_text_anew_for_every_token() -> None:
+    continuum, how = made(), {"max_new_tokens": 3, "do_sample": False, "pad_token_id": 0}
+    model: Any = continuum.model
+    model.generation_config.use_cache = False  # as trainings leave it
+    with pytest.raises(ValueError, match="generate reads every token once: expected use_cache=True, got False"):
+        model.generate(text(5), **how)
+    assert continuum.time == 0 and model.generate(text(5), use_cache=True, **how).shape == (1, 8)
+    with continuum.paused():
+        assert model.generate(text(5), **how).shape == (1, 8)
+        assert model.generate(inputs_embeds=model.get_input_embeddings()(text(5)), **how).shape == (1, 3)
+    continuum.state()
+    other = copy.deepcopy(model)
+    assert other.prepare_inputs_for_generation.args[0].__self__ is other
+    continuum.remove()
+    assert model.generate(text(5), **how).shape == (1, 8)
+    assert not {"forward", "prepare_inputs_for_generation", "_is_stateful", "_reorder_cache"} & vars(model).keys()
+
+
 def test_the_token_that_follows_is_one_for_each_text() -> None:
     continuum = made()
     continuum.model(text(9))

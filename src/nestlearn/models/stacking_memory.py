@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial, update_wrapper
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ from nestlearn.rules import Link
 
 __all__ = ["Continuum"]
 
-PLACED = ("forward", "_reorder_cache", "_is_stateful", "continuum")
+PLACED = ("forward", "prepare_inputs_for_generation", "_reorder_cache", "_is_stateful", "continuum")
 """What a continuum puts into its model."""
 
 
@@ -67,6 +68,9 @@ class Continuum:
         self.model._reorder_cache = self._reorder  # type: ignore[assignment]
         if self.inner_lr:  # what was read cannot be taken back, so that generate refuses the drafts of an assistant
             self.model._is_stateful = True  # type: ignore[assignment]
+            if own := getattr(self.model, "prepare_inputs_for_generation", None):
+                prepare = update_wrapper(partial(self._prepare, own), own)
+                self.model.prepare_inputs_for_generation = prepare  # type: ignore[assignment]
         self.model.continuum = self  # type: ignore[assignment]
 
     def remove(self) -> None:
@@ -356,6 +360,12 @@ class Continuum:
         torch.set_grad_enabled(True)
         added = torch.stack(self._answers).sum(0)
         return (given[0].detach() + (added - added.detach()), *given[1:])
+
+    def _prepare(self, prepare: Callable[..., Any], *args: Any, **given: Any) -> Any:
+        """What generate asks before each call, which without a cache would read the whole text anew."""
+        if given.get("use_cache") is False and not self.is_paused:
+            raise ValueError("generate reads every token once: expected use_cache=True, got False")
+        return prepare(*args, **given)
 
     @torch.inference_mode(False)
     @torch.no_grad()
