@@ -8,7 +8,7 @@ import pytest
 import torch
 from needed import needs
 from tiny_llama import tiny_llama
-from torch import Tensor
+from torch import Tensor, nn
 
 import nestlearn as nl
 from nestlearn.models import add_continuum
@@ -118,6 +118,32 @@ def test_blocks_that_are_called_otherwise_are_said() -> None:
     model.config.num_hidden_layers = 2
     with pytest.raises(TypeError, match="expected LlamaModel to call each of its blocks once, got 0 calls"):
         model(text(9))
+
+
+def test_a_model_without_a_trunk_of_its_own_is_read_piece_by_piece() -> None:
+    class Small(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding, self.head = nn.Embedding(40, 8), nn.Linear(8, 40)
+            self.layers = nn.ModuleList(nn.Module() for _ in range(2))
+            for layer in self.layers:
+                layer.mlp = nn.Module()
+                layer.mlp.down_proj = nn.Linear(8, 8)
+
+        def forward(self, input_ids: Tensor, use_cache: bool | None = None, cache: Any = None) -> Any:
+            found = self.embedding(input_ids)
+            for layer in self.layers:
+                found = found + layer.mlp.down_proj(found.tanh())
+            return Answer(logits=self.head(found))
+
+    class Answer(dict[str, Any]):
+        def __getattr__(self, name: str) -> Any:
+            return self.get(name)
+
+    model = Small().eval()
+    before = model(text(9)).logits.detach()
+    add_continuum(model, periods=4, inner_lr=1e-30, blocks=1)
+    torch.testing.assert_close(model(text(9)).logits, before)
 
 
 def test_slopes_through_linear_attention_are_refused_where_they_would_be_needed() -> None:

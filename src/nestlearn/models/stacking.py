@@ -96,7 +96,8 @@ def add_continuum(
     writer = adam() if writer is None else writer
     made = _writer(writer)
     trunk, layers = _blocks(model)
-    if trunk is model or "input_ids" not in signature(model.forward).parameters:
+    head = getattr(model, "get_output_embeddings", None)  # of any model of transformers
+    if (head and head() is None) or "input_ids" not in signature(model.forward).parameters:
         raise TypeError(
             "expected a causal language model itself, which takes input_ids and has a head, and nothing around it, got "
             f"{type(model).__name__}"

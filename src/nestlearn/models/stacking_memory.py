@@ -55,7 +55,7 @@ class Continuum:
         self.original: Callable[..., Any] = self.model.forward
         self.learns = self.is_paused = False
         shared = getattr(getattr(self.trunk, "config", None), "num_kv_shared_layers", 0)  # keys of blocks below
-        self._asks_once = self.first > 0 and not shared
+        self._asks_once = self.first > 0 and self.trunk is not self.model and not shared
         self._losses: list[Tensor] | None = None
         self._answers: list[Tensor] = []
         self.reset()
@@ -261,7 +261,7 @@ class Continuum:
         tokens, counts = call.tokens, call.counts
         several = tokens.shape[1] > self._until_due
         if several:
-            call.check_parts(self.model.config)  # what is refused teaches nothing
+            call.check_parts(getattr(self.model, "config", None))  # what is refused teaches nothing
         self._begin(tokens)
         self._settle(tokens[:, 0], None if counts is None else counts[:, 0])
         with asked_once(call, self.trunk, self.blocks, self.first) if several and self._asks_once else nullcontext():
