@@ -109,19 +109,20 @@ def new_folder(path: Path) -> Iterator[Path]:
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise FileExistsError(f"{path} holds something already: expected a folder that is empty or not there yet")
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial"))
+    around = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial"))
+    draft = around / path.name
+    draft.mkdir()  # who may look into it is for the umask to say, as with any new folder
     try:
         yield draft
         for file in (each for each in draft.rglob("*") if each.is_file()):
             with file.open("rb") as opened:
                 os.fsync(opened.fileno())
-        draft.chmod(0o755)
         if path.exists() and os.name != "posix":
             path.rmdir()
         os.replace(draft, path)
         _sync(path.parent)
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        shutil.rmtree(around, ignore_errors=True)
 
 
 def _sync(folder: Path) -> None:

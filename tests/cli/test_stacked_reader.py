@@ -220,6 +220,13 @@ def test_other_tokens_and_positions_are_refused() -> None:
             StackedReader(model, WORDS)
 
 
+def test_blocks_that_keep_something_else_than_keys_are_refused() -> None:
+    model = stacked()
+    model.config.layer_types = ["full_attention", "sliding_attention", "linear_attention"]
+    with pytest.raises(SettingsError, match="a block with 'linear_attention' keeps something else"):
+        StackedReader(model, WORDS)
+
+
 def test_numbers_without_a_token_are_replacement_characters() -> None:
     assert WORDS.decode([*WORDS.encode("a🐋b"), 299, -1]) == "a🐋b\ufffd\ufffd"
     assert WORDS.decode(WORDS.encode("🐋")[:-1]).strip("\ufffd") == ""
@@ -232,6 +239,18 @@ def test_a_model_without_a_rate_writes_nothing_and_reads(tmp_path: Path) -> None
     logits = stacked(inner_lr=0)(row(tokens)).logits[0, :-1].log_softmax(-1)
     assert losses[1:] == pytest.approx((-logits.gather(1, row(tokens[1:]).mT)[:, 0]).tolist(), rel=1e-5)
     assert set(desk.status()["far"].values()) == {0} and desk.status()["seen"] == len(tokens)
+
+
+def test_a_model_without_a_rate_reads_on_from_what_another_has_written(desk: Desk, tmp_path: Path) -> None:
+    does(desk, "read", text=TEXT)
+    before = saved(desk, tmp_path)
+    frozen = desk_of(tmp_path, inner_lr=0)
+    does(frozen, "restore", name="now")
+    far = frozen.status()["far"]
+    assert all(0 < each < 1 for each in far.values())
+    does(frozen, "read", text=TEXT, piece=3)
+    assert frozen.status()["far"] == far and frozen.status()["seen"] == 2 * len(TOKENS)
+    torch.testing.assert_close(saved(frozen, tmp_path, "after"), before, rtol=0, atol=0)
 
 
 def test_a_model_whose_attention_slides_reads_as_without_a_cache() -> None:

@@ -213,6 +213,8 @@ def test_a_state_is_for_one_stacked_model_with_a_tokenizer(tmp_path: Path) -> No
     assert "holds no tokenizer" in refused(tmp_path / "mine")
     (tmp_path / "mine" / "continuum.json").write_text('{"period": 3}')
     assert "unknown setting 'period'" in refused(tmp_path / "mine")
+    assert "--state: there is no file" in refused(tmp_path / "mine", "--state", tmp_path / "state")
+    (tmp_path / "state").write_bytes(b"")
     assert "one folder with a continuum.json, got 2" in refused(
         tmp_path / "mine", tmp_path / "mine", "--state", tmp_path / "state"
     )

@@ -352,6 +352,8 @@ def test_half_precision_keeps_its_type_and_memories_have_float32(fresh: Any) -> 
         ({"objective": "far"}, "objective"),
         ({"objective": "direct", "matrices": ("up",)}, "what blocks answer"),
         ({"inner_lr": -1.0}, "at least 0"),
+        ({"inner_lr": float("nan")}, "at least 0"),
+        ({"gate": float("nan")}, "at least 0"),
         ({"rank": 25}, "from 1 to 24"),
         ({"writer": nl.rules.delta_inputs()}, "nobody here measures"),
     ],
@@ -365,6 +367,9 @@ def test_settings_that_do_not_fit_are_refused_and_change_nothing(model: Any, set
 def test_what_it_cannot_do_is_said(model: Any) -> None:
     with pytest.raises(TypeError, match="down_proj, as Llama's have, got Sequential"):
         add_continuum(nn.Sequential(nn.Linear(2, 2)))
+    for part in (model.model, torch.compile(model), nn.DataParallel(model)):  # who generates is within, or has no head
+        with pytest.raises(TypeError, match=f"expected a causal language model itself, .* got {type(part).__name__}"):
+            add_continuum(part)
     plain(model, periods=4, blocks=2)
     with pytest.raises(ValueError, match=r"continuum\.remove"):
         add_continuum(model)
@@ -374,6 +379,14 @@ def test_what_it_cannot_do_is_said(model: Any) -> None:
         model(text(9), output_attentions=True)
     with pytest.raises(RuntimeError, match=r"model\.eval"):
         model.train()(text(9))
+
+
+def test_a_quantized_weight_is_refused(model: Any) -> None:
+    down = model.model.layers[2].mlp.down_proj
+    down.weight = nn.Parameter(down.weight.detach().to(torch.int8), requires_grad=False)
+    with pytest.raises(TypeError, match=r"block 2: expected a weight that is not quantized, got torch\.int8"):
+        plain(model, blocks=2)
+    assert not hasattr(model, "continuum")
 
 
 def test_the_page_runs(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from needed import needs
 from tiny_llama import tiny_llama
-from torch import Tensor
+from torch import Tensor, nn
 
 import nestlearn as nl
 from nestlearn.models import add_continuum
@@ -25,6 +25,13 @@ SIZES = {
     "pad_token_id": 0,
 }
 SLIDING = {"sliding_window": 5, "layer_types": ["sliding_attention", "full_attention"] * 2}
+THREE = {
+    **SLIDING,
+    "vocab_size_per_layer_input": 40,
+    "hidden_size_per_layer_input": 8,
+    "laurel_rank": 4,
+    "activation_sparsity_pattern": [0.0] * 4,
+}
 FAMILIES: dict[str, dict[str, Any]] = {
     "Llama": {},
     "Mistral": {"sliding_window": 5},
@@ -33,15 +40,18 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "Gemma3": SLIDING,
     "Phi3": {},
     "SmolLM3": {},
+    "Gemma3n": {**THREE, "num_kv_shared_layers": 0},
+    "Gemma3n shared": {**THREE, "num_kv_shared_layers": 2},
 }
 
 
 def made(family: str) -> Any:
     (transformers,) = needs("transformers")
     torch.manual_seed(0)
-    stem = {"Gemma3": "Gemma3Text"}.get(family, family)
+    name = family.split()[0]
+    stem = {"Gemma3": "Gemma3Text", "Gemma3n": "Gemma3nText"}.get(name, name)
     config = getattr(transformers, f"{stem}Config")(**SIZES, **FAMILIES[family])
-    return getattr(transformers, f"{family}ForCausalLM")(config).double().eval()
+    return getattr(transformers, f"{name}ForCausalLM")(config).double().eval()
 
 
 def text(time: int, batch: int = 1, seed: int = 1) -> Tensor:
@@ -66,7 +76,7 @@ def test_pieces_above_what_was_asked_once_predict_what_one_call_does(family: str
     torch.testing.assert_close(torch.cat(found, 1)[mask != 0], before[mask != 0])
 
 
-@pytest.mark.parametrize("family", ["Llama", "Qwen2"])
+@pytest.mark.parametrize("family", ["Llama", "Qwen2", "Gemma3n", "Gemma3n shared"])
 def test_what_is_learned_is_what_calls_of_a_piece_teach(family: str) -> None:
     found = []
     for size in (4, 22):
@@ -108,6 +118,52 @@ def test_blocks_that_are_called_otherwise_are_said() -> None:
     model.config.num_hidden_layers = 2
     with pytest.raises(TypeError, match="expected LlamaModel to call each of its blocks once, got 0 calls"):
         model(text(9))
+
+
+def test_a_model_without_a_trunk_of_its_own_is_read_piece_by_piece() -> None:
+    class Small(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding, self.head = nn.Embedding(40, 8), nn.Linear(8, 40)
+            self.layers = nn.ModuleList(nn.Module() for _ in range(2))
+            for layer in self.layers:
+                layer.mlp = nn.Module()
+                layer.mlp.down_proj = nn.Linear(8, 8)
+
+        def forward(self, input_ids: Tensor, use_cache: bool | None = None, cache: Any = None) -> Any:
+            found = self.embedding(input_ids)
+            for layer in self.layers:
+                found = found + layer.mlp.down_proj(found.tanh())
+            return Answer(logits=self.head(found))
+
+    class Answer(dict[str, Any]):
+        def __getattr__(self, name: str) -> Any:
+            return self.get(name)
+
+    model = Small().eval()
+    before = model(text(9)).logits.detach()
+    add_continuum(model, periods=4, inner_lr=1e-30, blocks=1)
+    torch.testing.assert_close(model(text(9)).logits, before)
+
+
+def test_slopes_through_linear_attention_are_refused_where_they_would_be_needed() -> None:
+    (transformers,) = needs("transformers")
+    torch.manual_seed(0)
+    if not hasattr(transformers.cache_utils, "LinearAttentionLayer"):
+        pytest.skip("this version of transformers has no such layers of a cache")
+    linear = {f"linear_{name}": 2 for name in ("num_value_heads", "num_key_heads", "key_head_dim", "value_head_dim")}
+    config = transformers.Qwen3NextConfig(**SIZES, **linear, num_experts=0, mlp_only_layers=[0, 1, 2, 3])
+    model = transformers.Qwen3NextForCausalLM(config).eval()  # blocks 0 to 2 have linear attention
+    with torch.no_grad():
+        before = model(text(9)).logits
+    continuum = add_continuum(model, periods=4, blocks=3)
+    with pytest.raises(TypeError, match=r"no slopes go through linear attention.* objective=\"direct\""):
+        model(text(9))
+    assert continuum.texts == 0
+    for settings in ({"blocks": 2}, {"blocks": 3, "objective": "direct"}):
+        model.continuum.remove()
+        add_continuum(model, periods=4, inner_lr=1e-30, **settings)
+        torch.testing.assert_close(model(text(9)).logits, before)
 
 
 @pytest.mark.parametrize("make", ["gradient", "adam", "average", "second_moment"])

@@ -208,6 +208,16 @@ def test_a_folder_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: py
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty"]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="permissions are those of POSIX")
+def test_who_may_look_into_a_folder_is_for_the_umask_to_say(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        stacked(blocks=1).continuum.save_pretrained(tmp_path / "mine")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "mine").stat().st_mode & 0o777 == 0o700
+
+
 @pytest.mark.parametrize(
     ("writer", "words"),
     [

@@ -143,6 +143,8 @@ def _is_stacked(folder: Path) -> bool:
 
 def _check_state(state: Path | None, folders: Sequence[Path]) -> None:
     """A state is what one model has read, and others have no use for it."""
+    if state is not None and not state.is_file():  # said before other models are asked for an hour
+        raise SettingsError(f"--state: there is no file {state}")
     if state is not None and (count := sum(map(_is_stacked, folders))) != 1:
         raise SettingsError(
             f"--state is what one stacked model has read: expected one folder with a {FILE}, got {count}"

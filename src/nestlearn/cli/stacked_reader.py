@@ -68,7 +68,8 @@ class StackedReader:
         window: tokens after which attention begins anew, if the model does not end before.
 
     Raises:
-        SettingsError: the tokenizer has more tokens than the model; no number of positions.
+        SettingsError: the tokenizer has more tokens than the model; no number of positions; blocks that keep
+            something else than keys and values.
     """
 
     model: nn.Module
@@ -84,6 +85,11 @@ class StackedReader:
         if type(positions) is not int or positions < 1:
             raise SettingsError(f"max_position_embeddings: expected a number of tokens, got {shown(positions)}")
         self.window = min(self.window, positions)
+        kinds = getattr(config, "layer_types", None) or ()
+        if others := [kind for kind in kinds if kind == "linear_attention" or not str(kind).endswith("attention")]:
+            raise SettingsError(
+                f"a state has keys and values, and a block with {shown(others[0])} keeps something else"
+            )
         if self.words.vocab_size > self._vocabulary:
             raise SettingsError(
                 f"the tokenizer has {self.words.vocab_size} tokens, the model knows {self._vocabulary}: expected the "
@@ -118,7 +124,7 @@ class StackedReader:
         """Read all of the tokens in one go, and take back that the last was read: nothing is learned from it yet."""
         logits, attention = self._read_on(tokens, state)
         written = self._continuum.state()
-        if written:
+        if written and self._continuum.inner_lr:  # else the text does not go on, and what was loaded stays
             self._continuum.time -= 1
             written["time"] = torch.tensor(self._continuum.time)
         return logits, written, mapped(lambda held: held[..., :-1, :], attention)

@@ -27,6 +27,8 @@ reach back to the start of a piece, not into the cache.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from inspect import signature
+from math import inf
 
 from torch import nn
 
@@ -61,7 +63,7 @@ def add_continuum(
 
     Args:
         model: a causal language model as transformers has them, whose blocks have an ``mlp`` with ``down_proj``: Llama,
-            Mistral, Qwen, SmolLM and the like. Its weights are not changed.
+            Mistral, Qwen, SmolLM and the like. Its weights are not changed. It may have adapters of peft.
         periods: tokens between two writes, for all blocks or for each, the lowest first; multiples of the shortest.
         inner_lr: of a write; 0 never writes, and the model is the one it was.
         blocks: how many of the last blocks are written, or their numbers.
@@ -88,10 +90,18 @@ def add_continuum(
         >>> answer = model.generate(question)  # doctest: +SKIP
         >>> continuum.reset()  # doctest: +SKIP
     """
+    if callable(inside := getattr(model, "get_base_model", None)):
+        model = inside()  # peft generates with the model within, and asks it wherever else
     _check(model, inner_lr, matrices, retention, gate, objective)
     writer = adam() if writer is None else writer
     made = _writer(writer)
     trunk, layers = _blocks(model)
+    head = getattr(model, "get_output_embeddings", None)  # of any model of transformers
+    if (head and head() is None) or "input_ids" not in signature(model.forward).parameters:
+        raise TypeError(
+            "expected a causal language model itself, which takes input_ids and has a head, and nothing around it, got "
+            f"{type(model).__name__}"
+        )
     numbers = _numbers(blocks, len(layers))
     each = _periods(periods, len(numbers))
     linears = {
@@ -137,7 +147,7 @@ def _check(
         raise ValueError(
             f'objective="direct" has the slope of what blocks answer: expected matrices=("down",), got {matrices}'
         )
-    if not matrices or inner_lr < 0 or not 0 <= retention <= 1 or gate < 0:
+    if not matrices or not (0 <= inner_lr < inf and 0 <= retention <= 1 and gate >= 0):
         raise ValueError(
             "expected at least one of the matrices, inner_lr and gate of at least 0 and retention from 0 to 1, got "
             f"{matrices}, {inner_lr}, {gate} and {retention}"
@@ -154,9 +164,11 @@ def _writer(writer: Link | Rule) -> Writer:
 
 
 def _linear(block: nn.Module, number: int, name: str, rank: int | None) -> nn.Linear:
-    linear = getattr(block.mlp, MATRICES[name], None)
+    linear = _unwrapped(getattr(block.mlp, MATRICES[name], None))
     if not isinstance(linear, nn.Linear):
         raise TypeError(f"block {number}: expected a Linear layer mlp.{MATRICES[name]}, got {type(linear).__name__}")
+    if not linear.weight.is_floating_point():
+        raise TypeError(f"block {number}: expected a weight that is not quantized, got {linear.weight.dtype}")
     if rank is not None and not 1 <= rank <= linear.in_features:
         raise ValueError(f"rank: expected from 1 to {linear.in_features}, got {rank}")
     return linear
@@ -170,7 +182,8 @@ def _blocks(model: nn.Module) -> tuple[nn.Module, nn.ModuleList]:
                 isinstance(child, nn.ModuleList)
                 and len(child)
                 and all(
-                    isinstance(getattr(getattr(block, "mlp", None), "down_proj", None), nn.Linear) for block in child
+                    isinstance(_unwrapped(getattr(getattr(block, "mlp", None), "down_proj", None)), nn.Linear)
+                    for block in child
                 )
             ):
                 return module, child
@@ -178,6 +191,11 @@ def _blocks(model: nn.Module) -> tuple[nn.Module, nn.ModuleList]:
         "expected a model whose blocks have an mlp with a Linear layer down_proj, as Llama's have, got "
         f"{type(model).__name__}"
     )
+
+
+def _unwrapped(layer: object) -> object:
+    """A layer without the adapter of peft around it, which adds to what the layer answers, as a memory does."""
+    return getattr(layer, "base_layer", layer)
 
 
 def _numbers(blocks: int | Sequence[int], count: int) -> list[int]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from nestlearn.models.stacking_calls import Call
+from nestlearn.models.stacking_calls import Call, detach_cache
 
 __all__ = ["asked_once"]
 
@@ -26,10 +26,10 @@ def asked_once(call: Call, trunk: nn.Module, blocks: Sequence[nn.Module], first:
         call: of more than one piece.
         trunk: what calls the blocks, the model without its head.
         blocks: all of the model's.
-        first: the first that is written, above at least one that is not.
+        first: the first that is written, above at least one that is not, and to which none of these gives its keys.
 
     Raises:
-        TypeError: a trunk that does not call each of its blocks once, with a tensor.
+        TypeError: a trunk that does not call each of its blocks once, with a tensor; a cache without layers.
     """
     given: list[Tensor] = []
 
@@ -45,6 +45,7 @@ def asked_once(call: Call, trunk: nn.Module, blocks: Sequence[nn.Module], first:
         cache = call.whole(trunk)
     if len(given) != 1:
         raise TypeError(f"expected {type(trunk).__name__} to call each of its blocks once, got {len(given)} calls")
+    detach_cache(cache)
     replicate = getattr(cache, "layer_class_to_replicate", None)
     while len(cache.layers) < len(blocks) and replicate is not None:
         cache.layers.append(replicate())
@@ -52,7 +53,7 @@ def asked_once(call: Call, trunk: nn.Module, blocks: Sequence[nn.Module], first:
     # these write into their layers is written into the cache itself.
     call.cache = copy.copy(cache)
     call.cache.layers = [cache.layers[max(number, first)] for number in range(len(cache.layers))]
-    with _instead(blocks[:first], [*[_pass] * (first - 1), lambda *_, **__: given[0][:, call.part]]):
+    with _instead(blocks[:first], [*[_pass] * (first - 1), lambda *_, **__: given[0][..., call.part, :]]):
         yield
     call.cache = cache
 

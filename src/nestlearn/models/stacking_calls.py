@@ -47,7 +47,7 @@ class Call:
     @classmethod
     def of(cls, original: Callable[..., Any], args: tuple[Any, ...], given: Mapping[str, Any]) -> Call:
         """Raises:
-        ValueError: no tokens; an answer that is to be a tuple.
+        ValueError: no tokens; an answer that is to be a tuple; labels that are shifted already.
         """
         signature = inspect.signature(original)
         found: dict[str, Any] = {}
@@ -60,8 +60,12 @@ class Call:
                 "a continuum learns from tokens: expected input_ids and no inputs_embeds; within "
                 "model.continuum.paused() a call may have these"
             )
+        if tokens.ndim != 2 or not tokens.shape[1]:
+            raise ValueError(f"expected input_ids [batch, time] of one token at least, got {list(tokens.shape)}")
         if found.get("return_dict") is False:
             raise ValueError("expected an answer with names, got return_dict=False")
+        if found.get("shift_labels") is not None:
+            raise ValueError("expected labels as they are read, got shift_labels")
         name = cache_name(original)
         caches = [cache for each in CACHES if (cache := found.pop(each, None)) is not None]
         return cls(
@@ -89,7 +93,6 @@ class Call:
         given: dict[str, Any] = {**self.given, "input_ids": self.tokens[:, start:stop], self.name: self.cache}
         given["use_cache"] = self.use_cache
         if stop - start < length:
-            self._check_parts()
             given["use_cache"] = True
             for name in ("position_ids", "cache_position"):
                 if given.get(name) is not None:
@@ -102,7 +105,6 @@ class Call:
 
     def whole(self, trunk: Callable[..., Any]) -> Any:
         """Give all tokens at once to the model without its head, which makes no pieces; its cache after them."""
-        self._check_parts()
         given = {**self.given, "input_ids": self.tokens, self.name: self.cache, "attention_mask": self.mask}
         return trunk(**given, use_cache=True)[self.name]
 
@@ -111,18 +113,24 @@ class Call:
         loss = None
         if self.labels is not None:
             wanted = self.labels[:, 1:].to(logits.device)
-            loss = F.cross_entropy(logits[:, :-1].float().flatten(0, 1), wanted.flatten(), ignore_index=-100)
+            each = logits[:, :-1].float().flatten(0, 1), wanted.flatten()
+            if (count := self.given.get("num_items_in_batch")) is None:
+                loss = F.cross_entropy(*each, ignore_index=-100)
+            else:  # Trainer's, of a batch that comes in several calls
+                loss = F.cross_entropy(*each, ignore_index=-100, reduction="sum") / count
         kept = logits[:, -self.keep :] if isinstance(self.keep, int) else logits[:, self.keep]
         held = {**last, "logits": kept, "loss": loss, self.name: None if self.use_cache is False else self.cache}
         return type(last)(**held)
 
-    def _check_parts(self) -> None:
+    def check_parts(self, config: Any) -> None:
+        """Raise ValueError for what a call in pieces does not have, asked for by the call or its model's settings."""
         if self.mask is not None and self.mask.ndim != 2:
             raise ValueError(
                 f"a call that goes beyond the next write takes an attention_mask [batch, time], got "
                 f"{list(self.mask.shape)}: read the text with model.continuum.read"
             )
-        if asked := [name for name in WHOLE if self.given.get(name)]:
+        told = {name: self.given.get(name) for name in WHOLE}
+        if asked := [name for name in WHOLE if (getattr(config, name, False) if told[name] is None else told[name])]:
             raise ValueError(f"{asked[0]}: a call that goes beyond the next write is read in pieces and has none")
 
 
@@ -136,7 +144,7 @@ def detach_cache(cache: Any) -> None:
     """What later pieces look back at is numbers, without the graph of the pieces before.
 
     Raises:
-        TypeError: a cache that is no list of layers with keys and values.
+        TypeError: a cache that is no list of layers with keys and values; slopes that reach into the state of others.
     """
     if cache is None:
         return
@@ -147,3 +155,9 @@ def detach_cache(cache: Any) -> None:
             held = getattr(layer, name, None)
             if isinstance(held, torch.Tensor) and held.requires_grad:
                 setattr(layer, name, held.detach())
+        others = (each for held in vars(layer).values() if isinstance(held, dict) for each in held.values())
+        if any(isinstance(each, torch.Tensor) and each.requires_grad for each in others):
+            raise TypeError(
+                "no slopes go through linear attention, whose state is written in place: expected blocks with none of "
+                'it above the lowest that is written, or objective="direct"'
+            )

@@ -131,7 +131,7 @@ class WrittenMatrix:
     def parameters(self, held: Tensor) -> dict[str, Tensor]:
         """What a rule sees as W: the matrix as it answers, in the directions that are written."""
         weight = self.linear.weight.detach().to(held.dtype)
-        start = weight if self.basis is None else weight @ self.basis.to(held.dtype).mT
+        start = weight if self.basis is None else weight @ self.basis.to(weight).mT
         return {"weight": start + held}
 
     def _nothing(self, batch: int, device: torch.device) -> Tensor:
@@ -159,7 +159,9 @@ class WrittenMatrix:
                 f"expected the {len(held)} texts that are being read, [{len(held)}, time, {x.shape[-1]}], got "
                 f"{list(x.shape)}: model.continuum.reset() begins with others"
             )
-        x = x if self.basis is None else x @ self.basis.to(x.dtype).mT
+        if self.basis is not None:
+            self.basis = self.basis.to(x.device)  # the model may have moved
+            x = x @ self.basis.to(x.dtype).mT
         if self.collected is None or not learns:
             return torch.baddbmm(answer, x, held.to(x.dtype).mT.expand(len(x), -1, -1))
         with torch.enable_grad():

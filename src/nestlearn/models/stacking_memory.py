@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial, update_wrapper
 from typing import Any
 
 import torch
@@ -23,6 +24,9 @@ from nestlearn.models.stacking_settings import write_folder, writer_data
 from nestlearn.rules import Link
 
 __all__ = ["Continuum"]
+
+PLACED = ("forward", "prepare_inputs_for_generation", "_reorder_cache", "_is_stateful", "continuum")
+"""What a continuum puts into its model."""
 
 
 @dataclass(eq=False)
@@ -50,6 +54,8 @@ class Continuum:
     def __post_init__(self) -> None:
         self.original: Callable[..., Any] = self.model.forward
         self.learns = self.is_paused = False
+        shared = getattr(getattr(self.trunk, "config", None), "num_kv_shared_layers", 0)  # keys of blocks below
+        self._asks_once = self.first > 0 and self.trunk is not self.model and not shared
         self._losses: list[Tensor] | None = None
         self._answers: list[Tensor] = []
         self.reset()
@@ -57,16 +63,25 @@ class Continuum:
     def install(self) -> None:
         """Take the place of the model's forward pass."""
         self.__wrapped__ = self.original  # so that generate finds the arguments that it looks for
+        self._replaced = {name: vars(self.model)[name] for name in PLACED if name in vars(self.model)}
         self.model.forward = self
         self.model._reorder_cache = self._reorder  # type: ignore[assignment]
+        if self.inner_lr:  # what was read cannot be taken back, so that generate refuses the drafts of an assistant
+            self.model._is_stateful = True  # type: ignore[assignment]
+            if own := getattr(self.model, "prepare_inputs_for_generation", None):
+                prepare = update_wrapper(partial(self._prepare, own), own)
+                self.model.prepare_inputs_for_generation = prepare  # type: ignore[assignment]
         self.model.continuum = self  # type: ignore[assignment]
 
     def remove(self) -> None:
         """Give the model back as it was."""
+        if vars(self.model).get("continuum") is not self:
+            return
         for handle in [*self.handles, *(matrix.handle for matrix in self.matrices.values())]:
             handle.remove()
-        for name in ("forward", "_reorder_cache", "continuum"):
+        for name in PLACED:
             self.model.__dict__.pop(name, None)
+        vars(self.model).update(self._replaced)
 
     def reset(self) -> None:
         """Forget the text: what is read next begins another, in any batch size."""
@@ -85,6 +100,8 @@ class Continuum:
         finally:
             self.is_paused = before
 
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def state(self, following: Tensor | None = None) -> State:
         """What the text has written, as tensors [batch, ...] in nested dictionaries; {} where nothing is.
 
@@ -97,7 +114,7 @@ class Continuum:
         if following is not None and following.ndim != 1:
             raise ValueError(f"following: expected the token after each text, [batch], got {list(following.shape)}")
         self._settle(following)
-        if not self.time or not self.inner_lr:
+        if not self.texts:
             return {}
         blocks: State = {}
         for path, matrix in self.matrices.items():
@@ -105,6 +122,8 @@ class Continuum:
             blocks.setdefault(number, {})[name] = matrix.held()
         return {"time": torch.tensor(self.time), "blocks": blocks}
 
+    @torch.inference_mode(False)  # as a call: what is made in an inference mode cannot be learned from later
+    @torch.no_grad()
     def load(self, state: State | str | os.PathLike[str]) -> None:
         """Go on with a text where ``state`` or ``save`` left it. The cache of keys and values is the caller's.
 
@@ -124,7 +143,7 @@ class Continuum:
         for path, matrix in self.matrices.items() if state else ():
             number, name = path.split(".")
             device = matrix.linear.weight.device
-            held[path] = mapped(lambda each, to=device: each.clone().to(to), state["blocks"][number][name])
+            held[path] = mapped(lambda each, to=device: _copy(each, to), state["blocks"][number][name])
             after = matrix.written(mapped(Tensor.clone, held[path]), time - time % matrix.period + matrix.period)
             if not after["model"]["weight"].isfinite().all():  # a mean of squares below zero, for one
                 raise StateFileError(f"state: what {path} holds gives no numbers at its next write")
@@ -137,12 +156,20 @@ class Continuum:
         """Write the state to a safetensors file, in the place of what was there.
 
         Raises:
-            ValueError: no text has begun.
+            ValueError: no text has begun; nothing is written, as ``inner_lr`` is 0.
             MissingPackageError: safetensors is not installed.
         """
         if not (state := self.state()):
-            raise ValueError("there is no state to save: nothing was read since the last reset")
+            why = "nothing was read since the last reset" if self.inner_lr else "with inner_lr=0 nothing is written"
+            raise ValueError(f"there is no state to save: {why}")
         write_file(path, state, self.matrices, self.writer)
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self._waiting is not None:
+            raise RuntimeError(
+                "a text is being read, and slopes that wait cannot be copied: continuum.state() or reset() ends them"
+            )
+        return vars(self)
 
     @property
     def texts(self) -> int:
@@ -168,7 +195,7 @@ class Continuum:
 
         Raises:
             FileExistsError: the folder holds something.
-            TypeError: settings that cannot be written down; see ``settings``.
+            TypeError: settings that cannot be written down, see ``settings``; a model with adapters of peft.
             OSError: it cannot be written.
 
         Example:
@@ -194,7 +221,10 @@ class Continuum:
 
         Raises:
             ValueError: tokens of another shape; a window below 1.
+            RuntimeError: within ``paused()``, where the text does not go on.
         """
+        if self.is_paused:
+            raise RuntimeError("a text does not go on within paused(): call the model itself, or read before or after")
         if tokens.ndim != 2 or window < 1:
             raise ValueError(
                 f"expected tokens [batch, time] and a window of 1 or more, got {list(tokens.shape)}, {window}"
@@ -221,14 +251,20 @@ class Continuum:
             raise RuntimeError("a model with a continuum learns while it reads: call model.eval() first")
         call = Call.of(self.original, args, given)
         with torch.inference_mode(False), torch.no_grad():
-            return self._read(call)
+            try:
+                return self._read(call)
+            finally:
+                if not self.time:  # it failed before anything was read: no text has begun
+                    self.reset()
 
     def _read(self, call: Call) -> Any:
         tokens, counts = call.tokens, call.counts
-        self._begin(len(tokens))
-        self._settle(tokens[:, 0], None if counts is None else counts[:, 0])
         several = tokens.shape[1] > self._until_due
-        with asked_once(call, self.trunk, self.blocks, self.first) if several and self.first else nullcontext():
+        if several:
+            call.check_parts(getattr(self.model, "config", None))  # what is refused teaches nothing
+        self._begin(tokens)
+        self._settle(tokens[:, 0], None if counts is None else counts[:, 0])
+        with asked_once(call, self.trunk, self.blocks, self.first) if several and self._asks_once else nullcontext():
             out, logits = self._pieces(call)
         return call.answer(out, torch.cat(logits, 1) if len(logits) > 1 else logits[0])
 
@@ -263,11 +299,13 @@ class Continuum:
             start = stop
         return out, logits
 
-    def _begin(self, batch: int) -> None:
+    def _begin(self, tokens: Tensor) -> None:
         """The first call of a text decides how many texts there are."""
         if not self.time and self.inner_lr:
-            for matrix in self.matrices.values():
-                matrix.state = matrix.fresh(batch)
+            for path, matrix in self.matrices.items():
+                if matrix.linear.weight.is_meta and not tokens.is_meta:
+                    raise ValueError(f"{path}: expected a weight that lies on a device, got one that is offloaded")
+                matrix.state = matrix.fresh(len(tokens))
 
     def _predicted(self, logits: Tensor, tokens: Tensor, counts: Tensor | None) -> None:
         """What a piece predicted, of tokens [batch, time + 1], or, at the end of a call, [batch, time]."""
@@ -285,6 +323,8 @@ class Continuum:
             loss, last = self._waiting
             if token is not None and last is not None:
                 logits, before = last
+                if len(token) != len(logits):
+                    raise _others(len(logits), len(token))
                 both = None if before is None or counts is None else before & counts[:, None]
                 with torch.enable_grad():
                     loss = loss + self._loss(logits, token[:, None], both)
@@ -321,6 +361,14 @@ class Continuum:
         added = torch.stack(self._answers).sum(0)
         return (given[0].detach() + (added - added.detach()), *given[1:])
 
+    def _prepare(self, prepare: Callable[..., Any], *args: Any, **given: Any) -> Any:
+        """What generate asks before each call, which without a cache would read the whole text anew."""
+        if given.get("use_cache") is False and not self.is_paused:
+            raise ValueError("generate reads every token once: expected use_cache=True, got False")
+        return prepare(*args, **given)
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def _reorder(self, cache: Any, index: Tensor) -> Any:
         """A beam search goes on with the texts ``index``: the cache and what they have written."""
         cache.reorder_cache(index)
@@ -330,3 +378,14 @@ class Continuum:
         for matrix in self.matrices.values():
             matrix.state = select_state(matrix.held(), index)
         return cache
+
+
+def _others(expected: int, came: int) -> ValueError:
+    return ValueError(
+        f"expected the {expected} texts that are being read, got {came}: model.continuum.reset() begins with others"
+    )
+
+
+def _copy(tensor: Tensor, device: torch.device) -> Tensor:
+    """One that nobody else holds, as kernels write them."""
+    return tensor.to(device, copy=True, memory_format=torch.contiguous_format)

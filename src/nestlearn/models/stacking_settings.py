@@ -51,6 +51,11 @@ def writer_data(writer: Link | Rule) -> dict[str, Any]:
 
 def write_folder(folder: str | os.PathLike[str], model: nn.Module, tokenizer: Any, settings: Mapping[str, Any]) -> None:
     """Write a stacked model, all of it or nothing."""
+    if any(type(module).__module__.startswith("peft.") for module in model.modules()):
+        raise TypeError(
+            "the model has adapters of peft, without which its weights are others: expected a whole model, as "
+            "merge_and_unload() makes it"
+        )
     content = json.dumps(settings, indent=1) + "\n"
     with new_folder(Path(folder)) as draft:
         model.save_pretrained(draft)  # type: ignore[operator]
