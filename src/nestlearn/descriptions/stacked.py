@@ -89,7 +89,7 @@ def remarks_on(continuum: Continuum) -> Iterator[str]:
         yield "inner_lr is 0, so nothing is written in context"
         return
     matrices = continuum.matrices.values()
-    where = " before the last norm" if any(matrix.collected is not None for matrix in matrices) else ""
+    where = " before the last norm" if any(matrix.keep is not None for matrix in matrices) else ""
     yield (
         f"in the continuum u is the slope of the model's own next-token loss{where}, summed over the tokens since the "
         "last write, and t is the number of the write; the weights stay as they were trained"

@@ -121,16 +121,16 @@ def add_continuum(
         "seed": seed,
     }
     continuum = Continuum(model, inner_lr, min(each), gate, writer, chosen, trunk, list(layers), numbers[0])
-    collected = None
+    keep = None
     if objective == "direct":
         norm = getattr(trunk, "norm", None)
         if not isinstance(norm, nn.Module):
             raise TypeError(f'objective="direct" starts at the last norm, and {type(trunk).__name__} has no norm')
         continuum.handles.append(norm.register_forward_pre_hook(continuum.join))
-        collected = continuum.collect
+        keep = continuum.keep_answer
     for place, (path, (linear, period)) in enumerate(linears.items()):
         basis = None if rank is None else directions(rank, linear, seed + place)
-        continuum.matrices[path] = WrittenMatrix(linear, period, made, inner_lr, retention, basis, continuum, collected)
+        continuum.matrices[path] = WrittenMatrix(linear, period, made, inner_lr, retention, basis, continuum, keep)
     continuum.install()
     return continuum
 

@@ -52,7 +52,7 @@ class WrittenMatrix:
         writer, lr, retention: D <- retention D - lr update, the update being the writer's for the slopes of the period.
         basis: B, or None.
         current: the pass that the model is in.
-        collected: given what D answers [batch, time, out], in the place of the sum, where that is to find its way to
+        keep: given what D answers [batch, time, out], in the place of the sum, where that is to find its way to
             the end of the model alone (objective "direct").
     """
 
@@ -63,7 +63,7 @@ class WrittenMatrix:
     retention: float
     basis: Tensor | None
     current: Pass
-    collected: Callable[[Tensor], None] | None = None
+    keep: Callable[[Tensor], None] | None = None
 
     def __post_init__(self) -> None:
         self.state: State | None = None
@@ -91,7 +91,7 @@ class WrittenMatrix:
             model["weight"] = model["weight"].detach().requires_grad_()
         return cast(Tensor, model["weight"])
 
-    def collect(self, slope: Tensor) -> None:
+    def add_slope(self, slope: Tensor) -> None:
         """Add slopes to those that wait for the next write."""
         state = cast(State, self.state)
         waiting = state["pending"]["weight"]  # `_zeros` after a write
@@ -150,7 +150,7 @@ class WrittenMatrix:
         if self.state is None:
             return None
         learns = self.current.learns
-        if learns and self.collected is None:  # what lies below the first written matrix needs no graph
+        if learns and self.keep is None:  # what lies below the first written matrix needs no graph
             torch.set_grad_enabled(True)
         held, x = self.leaf() if learns else self.state["model"]["weight"].detach(), given[0]
         shared = len(held) == 1 and not learns  # one text may be asked many questions at once
@@ -162,11 +162,11 @@ class WrittenMatrix:
         if self.basis is not None:
             self.basis = self.basis.to(x.device)  # the model may have moved
             x = x @ self.basis.to(x.dtype).mT
-        if self.collected is None or not learns:
+        if self.keep is None or not learns:
             return torch.baddbmm(answer, x, held.to(x.dtype).mT.expand(len(x), -1, -1))
         with torch.enable_grad():
             own = x @ held.to(x.dtype).mT
-        self.collected(own)
+        self.keep(own)
         return answer + own.detach()
 
 

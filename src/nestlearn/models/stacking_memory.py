@@ -333,7 +333,7 @@ class Continuum:
                 matrices = list(self.matrices.values())
                 slopes = torch.autograd.grad(loss, [matrix.leaf() for matrix in matrices])
                 for matrix, slope in zip(matrices, slopes, strict=True):
-                    matrix.collect(slope)
+                    matrix.add_slope(slope)
         if self._due and self.inner_lr:
             for matrix in self.matrices.values():
                 matrix.write(self.time)
@@ -349,7 +349,7 @@ class Continuum:
         counted = seen > self.gate if counts is None else counts & (seen > self.gate)
         return (each * counted).sum()
 
-    def collect(self, answer: Tensor) -> None:
+    def keep_answer(self, answer: Tensor) -> None:
         """Objective "direct": what a matrix has added to the residual stream."""
         self._answers.append(answer)
 
