@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_llama import tiny_llama
+from tiny_llama import read_on, tiny_llama
 from torch import Tensor, nn
 
 import nestlearn as nl
@@ -86,7 +86,7 @@ def test_writes_come_when_it_says() -> None:
     memories, cache, found = of(nl.describe(model)), None, dict[str, list[int]]()
     before: dict[str, Tensor] = {}
     for time, token in enumerate(text(18)[0]):
-        cache = model(token.view(1, 1), cache=cache, use_cache=True).cache
+        cache = read_on(model, token.view(1, 1), cache)[1]
         for path, matrix in model.continuum.matrices.items():
             held = matrix.state["model"]["weight"].detach().clone()
             # The write after so many tokens is made with the token behind them, of which the loss is known then.

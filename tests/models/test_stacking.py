@@ -15,7 +15,7 @@ from page_code import run_page
 from pages import text as page
 from safetensors import safe_open
 from safetensors.torch import save_file
-from tiny_llama import tiny_llama
+from tiny_llama import read_on, tiny_llama
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
@@ -69,9 +69,8 @@ def test_pieces_with_a_cache_predict_what_one_call_does(model: Any) -> None:
     model.continuum.reset()
     tokens, cache, found = text(22, 2), None, []
     for piece in tokens.split(3, 1):
-        out = model(piece, cache=cache, use_cache=True)
-        cache = out.cache
-        found.append(out.logits)
+        logits, cache = read_on(model, piece, cache)
+        found.append(logits)
     torch.testing.assert_close(torch.cat(found, 1), before)
 
 
@@ -91,9 +90,8 @@ def test_writes_are_those_of_plain_automatic_differentiation(model: Any, size: i
     continuum = plain(model, periods=4, inner_lr=lr, blocks=1, retention=0.9)
     cache, found = None, []
     for piece in tokens.split(size, 1):
-        out = model(piece, cache=cache, use_cache=True)
-        cache = out.cache
-        found.append(out.logits)
+        logits, cache = read_on(model, piece, cache)
+        found.append(logits)
     torch.testing.assert_close(torch.cat(found, 1), torch.cat(expected, 1).detach())
     torch.testing.assert_close(written(continuum), held)
     assert (written(continuum) != 0).any() and torch.equal(model.state_dict()[NAME], weight)
@@ -186,7 +184,7 @@ def test_a_state_that_knows_the_token_after_it_loses_nothing(model: Any) -> None
     continuum = model.continuum
     for start, end in ((0, 1), (1, 5), (5, 10), (10, 11)):
         continuum.load(states[-1] if states else {})
-        cache = model(tokens[:, start:end], cache=cache, use_cache=True).cache
+        cache = read_on(model, tokens[:, start:end], cache)[1]
         states.append(continuum.state(tokens[:, end] if end < 11 else None))
     with pytest.raises(ValueError, match=r"following: expected .* \[batch\], got \[1, 1\]"):
         continuum.state(tokens[:, :1])
@@ -288,8 +286,8 @@ def test_generate_reads_every_token_once_and_learns_from_it(model: Any) -> None:
     tokens, cache = text(10), None
     given = tokens
     for _ in range(8):
-        out = model(given, cache=cache, use_cache=True)
-        cache, given = out.cache, out.logits[:, -1:].argmax(-1)
+        logits, cache = read_on(model, given, cache)
+        given = logits[:, -1:].argmax(-1)
         tokens = torch.cat([tokens, given], 1)
     assert torch.equal(made, tokens)
     continuum.remove()

@@ -102,6 +102,10 @@ def test_a_model_is_copied_with_what_its_text_has_written_between_two_calls() ->
 def test_directions_move_with_their_model_and_offloaded_weights_are_refused() -> None:
     continuum = made(rank=3)
     continuum.model.to("meta")
+    try:
+        tiny_llama().to("meta")(text(9).to("meta"))
+    except RuntimeError:
+        pytest.skip("this version of transformers does not know the device meta")
     with pytest.raises(
         ValueError, match=r"1\.down: expected a weight that lies on a device, got one that is offloaded"
     ):

@@ -50,7 +50,10 @@ def made(family: str) -> Any:
     torch.manual_seed(0)
     name = family.split()[0]
     stem = {"Gemma3": "Gemma3Text", "Gemma3n": "Gemma3nText"}.get(name, name)
-    config = getattr(transformers, f"{stem}Config")(**SIZES, **FAMILIES[family])
+    try:
+        config = getattr(transformers, f"{stem}Config")(**SIZES, **FAMILIES[family])
+    except ModuleNotFoundError as error:  # transformers 5.0 wants torchvision for some
+        pytest.skip(str(error))
     return getattr(transformers, f"{name}ForCausalLM")(config).double().eval()
 
 
