@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 from rank_training import CASES
 from typer.testing import CliRunner
 
@@ -37,10 +38,15 @@ def torchrun(*arguments: object, **environment: str) -> subprocess.CompletedProc
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], ...]:
-    """What each of two ranks found."""
-    folder = tmp_path_factory.mktemp("ranks")
-    done = torchrun("rank_training", folder)
-    assert done.returncode == 0, done.stderr
+    """What each of two ranks found, launched once for all processes that run these tests."""
+    root = tmp_path_factory.getbasetemp()
+    folder = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "two ranks"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "rank1").exists():
+            folder.mkdir(exist_ok=True)
+            done = torchrun("rank_training", folder)
+            assert done.returncode == 0, done.stderr
+            (folder / "rank1").touch()
     return tuple(pickle.loads((folder / f"rank{rank}").read_bytes()) for rank in (0, 1))
 
 
