@@ -242,6 +242,17 @@ def test_what_cannot_be_asked_is_said(tasks: Path, tmp_path: Path, monkeypatch: 
     )
 
 
+def test_code_in_a_folder_is_not_run_whoever_says_yes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    needs("transformers", "lm_eval", "datasets")
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Evil: pass\n")
+    told = {"AutoConfig": "evil.Evil", "AutoModelForCausalLM": "evil.Evil"}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "evil", "auto_map": told}))
+    done = nestlearn("eval", tmp_path, "--tasks", "letters")
+    assert done.exit_code == 2 and "cannot load the model" in done.output
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_run_of_another_network_says_which_one_can_be_asked(tmp_path: Path) -> None:
     needs("transformers")
     sizes = ("task.network=transformer", "task.dim=8", "task.heads=2", "task.depth=1", "task.context=16", "steps=1")

@@ -186,9 +186,10 @@ def _loaded(folder: Path, seed: int | None, device: str | None) -> tuple[Any, An
         if tokenizer is None:
             raise SettingsError(f"{folder} holds no tokenizer: expected one that its save_pretrained has put there")
         return model, tokenizer
+    own = {"local_files_only": True, "trust_remote_code": False}  # by default it asks the terminal
     with foreign(SettingsError, f"cannot load the model in {folder}"):
-        model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="auto", **own)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **own)
     return model if where is None else model.to(where), tokenizer
 
 
