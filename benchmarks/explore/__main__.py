@@ -7,7 +7,6 @@ page less than 8 ms of script a frame, and a fork is drawn in less than 10 s; 1 
 import argparse
 import sys
 import tempfile
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import torch
 from benchmarks.explore.cost import MAKES, cost
 from benchmarks.explore.forked import forked
 from benchmarks.explore.served import draw, memory
-from benchmarks.optim.report import machine, save, slug
+from benchmarks.optim.report import judged
 
 RESULTS = Path(__file__).parent / "results"
 BARS = {"share": 0.01, "bytes": 200e6, "ms": 8.0, "s": 10.0}
@@ -33,18 +32,7 @@ def main() -> int:
         rows.append(memory(Path(place) / "memory", 5_000 if quick else 100_000))
         rows.append(draw(Path(place) / "draw", 1_000 if quick else 10_000, 20 if quick else 100))
         rows.append(forked(Path(place) / "forked", 100 if quick else 400))
-    for row in rows:
-        for name, bar in BARS.items():
-            if name in row:
-                row |= {"bar": bar, "passed": row[name] < bar}
-                facts = ", ".join(f"{key} {value:.4g}" for key, value in row.items() if isinstance(value, int | float))
-                print(f"{'pass' if row['passed'] else 'FAIL'}  {row['what']}: {facts}")
-    if not quick:
-        described = machine("cpu")
-        path = RESULTS / f"{slug(described)}.json"
-        save({"machine": described, "date": datetime.now(UTC).date().isoformat(), "rows": rows}, path)
-        print(f"written: {path.name}")
-    return 0 if all(row["passed"] for row in rows) else 1
+    return judged(rows, BARS, quick, RESULTS)
 
 
 if __name__ == "__main__":

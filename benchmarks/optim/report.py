@@ -4,12 +4,12 @@ import json
 import os
 import platform
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-__all__ = ["dated", "header", "line", "machine", "record", "save", "slug"]
+__all__ = ["dated", "header", "judged", "line", "machine", "record", "save", "slug"]
 
 
 def machine(device: str) -> dict[str, Any]:
@@ -90,6 +90,29 @@ def save(result: dict[str, Any], path: Path) -> None:
     temporary = path.with_name(path.name + ".partial")
     temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     temporary.replace(path)
+
+
+def judged(rows: list[dict[str, Any]], bars: Mapping[str, float], quick: bool, results: Path, **about: Any) -> int:
+    """Print every row with its bar, and write those of a whole run; the exit status, 0 when all are below theirs.
+
+    Args:
+        rows: each with its figures, of which one has a bar.
+        bars: by the name of the figure.
+        quick: a short run, which is not saved.
+        results: the folder.
+        about: more that a figure is worth nothing without.
+    """
+    for row in rows:
+        name = next(name for name in bars if name in row)
+        row |= {"bar": bars[name], "passed": row[name] < bars[name]}
+        facts = ", ".join(f"{key} {value:.4g}" for key, value in row.items() if isinstance(value, int | float))
+        print(f"{'pass' if row['passed'] else 'FAIL'}  {row['what']}: {facts}")
+    if not quick:
+        described = {**machine("cpu"), **about}
+        path = results / f"{slug(described)}.json"
+        save({"machine": described, "date": datetime.now(UTC).date().isoformat(), "rows": rows}, path)
+        print(f"written: {path.name}")
+    return 0 if all(row["passed"] for row in rows) else 1
 
 
 def _processor() -> str:

@@ -8,7 +8,6 @@ import argparse
 import os
 import sys
 import tempfile
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import torch
 from playwright.sync_api import sync_playwright
 
 from benchmarks.explore.served import ARGUMENTS, chromium
-from benchmarks.optim.report import machine, save, slug
+from benchmarks.optim.report import judged
 from benchmarks.play.answers import answers
 from benchmarks.play.opening import opening
 from nestlearn.play import write_page
@@ -40,17 +39,7 @@ def main() -> int:
         rows.append(answers(browser, path.as_uri(), 3 if quick else 9, ("wirer", "deeper", "adam") if quick else None))
         version = browser.version
         browser.close()
-    for row in rows:
-        name = next(name for name in BARS if name in row)
-        row |= {"bar": BARS[name], "passed": row[name] < BARS[name]}
-        facts = ", ".join(f"{key} {value:.4g}" for key, value in row.items() if isinstance(value, int | float))
-        print(f"{'pass' if row['passed'] else 'FAIL'}  {row['what']}: {facts}")
-    if not quick:
-        described = {**machine("cpu"), "chromium": version, "load_of_five_minutes": load}
-        path = RESULTS / f"{slug(described)}.json"
-        save({"machine": described, "date": datetime.now(UTC).date().isoformat(), "rows": rows}, path)
-        print(f"written: {path.name}")
-    return 0 if all(row["passed"] for row in rows) else 1
+    return judged(rows, BARS, quick, RESULTS, chromium=version, load_of_five_minutes=load)
 
 
 if __name__ == "__main__":
