@@ -41,7 +41,7 @@ def load_stacked(
         >>> losses = model.continuum.read(tokenizer(book, return_tensors="pt").input_ids)  # doctest: +SKIP
     """
     place = Path(folder)
-    read_settings(place / FILE)  # what is wrong with it is said before the weights are read
+    settings = read_settings(place / FILE)  # what is wrong with it is said before the weights are read
     if not (place / "config.json").is_file():
         raise SettingsError(f"{place} holds no model of transformers: expected a config.json beside {FILE}")
     if (place / "adapter_config.json").exists():  # it may name a model that lies elsewhere
@@ -57,7 +57,7 @@ def load_stacked(
         has = any(place.glob("tokenizer*")) or any(place.glob("vocab*"))  # else transformers may make up an empty one
         tokenizer = library.AutoTokenizer.from_pretrained(place, **own) if has else None
     model = (model if device is None else model.to(device)).eval()
-    add_from_file(model, place / FILE)
+    _add(model, settings, place / FILE)
     return model, tokenizer
 
 
@@ -67,9 +67,12 @@ def add_from_file(model: nn.Module, path: Path) -> Continuum:
     Raises:
         SettingsError: the file is none, or its settings do not fit the model.
     """
-    given = read_settings(path)
+    return _add(model, read_settings(path), path)
+
+
+def _add(model: nn.Module, settings: dict[str, Any], path: Path) -> Continuum:
     with foreign(SettingsError, f"{path} does not fit the model"):
-        continuum = add_continuum(model, **given)
+        continuum = add_continuum(model, **settings)
         try:
             for matrix in continuum.matrices.values():
                 matrix.form(1)  # a rule says what it cannot do where it is given a shape
